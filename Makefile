@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all that a fresh clone needs. CI runs these same targets through .ci/run.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+NATIVE := $(wildcard adaptive_lstm/native/*.cpp adaptive_lstm/native/*.h adaptive_lstm/native/CMakeLists.txt)
+
+# By environment, because -c would not reach the isolated build; the second name is the one that newer pip reads there.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
+.PHONY: demo test lint bench install clean
+.DEFAULT_GOAL := test
+
+demo: install
+	$(BIN)/adaptive-lstm demo
+
+test: install
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m eval.latency
+
+install: $(STAMP)
+
+# Also compiles the extension, so an edited C++ file is rebuilt here.
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install -e '.[demo,dev,eval]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find adaptive_lstm policies tests eval -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,250 @@
+"""The latency protocol: who is faster, by how much, and whether this machine was quiet enough to say so.
+
+The command line and ``eval/`` measure through this file only, so that their numbers mean the same:
+
+- all contenders run interleaved in one process, once per round and in a fresh order every round, because the speed of
+  a shared machine drifts and neighbours in the cache change; a ratio is taken within a round and only then summarised;
+- a sample lasts at least ``min_time``: a very short call is repeated and the mean of the repetitions is one sample;
+- medians and quartiles count, in seconds, never a mean (one interruption spoils it) or a minimum (nobody gets it);
+- a ratio whose quartiles lie far apart is refused: it prints as "n/a" and says how far.
+"""
+
+import gc
+import itertools
+import math
+import os
+import platform
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import torch
+
+from .backend import backend_info
+from .errors import InputError
+
+MAX_SPREAD = 0.5  # interquartile range over median above which a ratio says more about the machine than about the code
+MIN_ROUNDS = 4  # fewer paired rounds have no quartiles worth the name
+
+_runs = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one contender, ``name``, took.
+
+    samples: seconds per call, one figure per round in their order; calls: how many were averaged into one sample.
+    run: number of the ``measure`` call; only timings of the same run were interleaved and may be divided.
+    """
+
+    name: str
+    samples: tuple[float, ...]
+    calls: int
+    run: int
+
+    def quantile(self, q: float) -> float:
+        """Seconds per call that a share ``q`` (0 to 1) of the samples does not exceed."""
+        return float(np.quantile(self.samples, q))
+
+    @property
+    def median(self) -> float:
+        return self.quantile(0.50)
+
+    @property
+    def p05(self) -> float:
+        return self.quantile(0.05)
+
+    @property
+    def p25(self) -> float:
+        return self.quantile(0.25)
+
+    @property
+    def p75(self) -> float:
+        return self.quantile(0.75)
+
+    @property
+    def p95(self) -> float:
+        return self.quantile(0.95)
+
+    @property
+    def p99(self) -> float:
+        return self.quantile(0.99)
+
+    def per(self, parts: int) -> "Timing":
+        """The same timing per part, for a call that did ``parts`` equal things one after the other."""
+        return replace(self, samples=tuple(sample / parts for sample in self.samples))
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain numbers for a JSON record: quantiles in seconds, number of samples, calls per sample."""
+        figures = {name: getattr(self, name) for name in ("median", "p05", "p25", "p75", "p95", "p99")}
+        return {**figures, "rounds": len(self.samples), "calls": self.calls}
+
+    def __str__(self) -> str:
+        return f"{format_seconds(self.median)} ({format_seconds(self.p25)} to {format_seconds(self.p75)})"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one contender took as another: quartiles of the ratios paired round by round."""
+
+    median: float
+    p25: float
+    p75: float
+    rounds: int
+
+    @property
+    def spread(self) -> float:
+        """Distance of the quartiles as a share of the median."""
+        return (self.p75 - self.p25) / self.median
+
+    @property
+    def meaningful(self) -> bool:
+        """False when the quartiles are so far apart, or the rounds so few, that the median must not be quoted."""
+        return self.rounds >= MIN_ROUNDS and self.spread <= MAX_SPREAD
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain numbers for a JSON record; the median is null where it is not meaningful."""
+        return {**asdict(self), "median": self.median if self.meaningful else None}
+
+    def __str__(self) -> str:
+        if self.meaningful:
+            return f"{self.median:.2f}x"
+        return f"n/a (spread {self.p25:.2f} to {self.p75:.2f}, {self.rounds} rounds)"
+
+
+def measure(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 30,
+    warmup: int = 3,
+    min_time: float = 200e-6,
+    prime: int = 0,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Time every contender ``repeats`` times, interleaved.
+
+    contenders: name -> call without arguments; what it returns is dropped.
+    repeats: rounds; every round takes one sample of every contender, in an order shuffled from ``seed``.
+    warmup: untimed calls of every contender at the start.
+    min_time: seconds a sample lasts at least; shorter calls are repeated within it.
+    prime: untimed calls right before every sample. 0 lets a contender start with the caches as its predecessor left
+        them; 1 shows the steady state of a stream, which owns the caches between its steps.
+    Returns name -> Timing in the order of ``contenders``. Raises InputError on bad arguments; an exception in a
+    contender propagates.
+    """
+    _check(contenders, repeats=repeats, warmup=warmup, min_time=min_time, prime=prime)
+    shuffle, run = random.Random(seed).shuffle, next(_runs)
+    for call in contenders.values():
+        _seconds(call, warmup)
+    calls = {name: _calls_per_sample(call, min_time) for name, call in contenders.items()}
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    with _no_garbage_collection():
+        for _ in range(repeats):
+            shuffle(order)
+            for name in order:
+                _seconds(contenders[name], prime)
+                samples[name].append(_seconds(contenders[name], calls[name]) / calls[name])
+    return {name: Timing(name, tuple(taken), calls[name], run) for name, taken in samples.items()}
+
+
+def ratio(a: Timing, b: Timing) -> Ratio:
+    """How many times as long ``a`` took as ``b``; above 1, ``b`` is faster. InputError unless measured in one call."""
+    if a.run != b.run or len(a.samples) != len(b.samples):
+        ran = f"{a.name!r}: run {a.run}, {len(a.samples)} samples; {b.name!r}: run {b.run}, {len(b.samples)} samples"
+        raise InputError(f"only contenders of one measure() call ran side by side and can be divided, got {ran}")
+    pairs = np.asarray(a.samples) / np.asarray(b.samples)
+    p25, median, p75 = np.quantile(pairs, (0.25, 0.5, 0.75))
+    return Ratio(float(median), float(p25), float(p75), len(pairs))
+
+
+@contextmanager
+def pinned_threads(n: int) -> Iterator[None]:
+    """Run the block with ``n`` torch threads; the former number comes back afterwards, also after an exception."""
+    if n < 1:
+        raise InputError(f"threads must be at least 1, got {n}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine() -> dict[str, object]:
+    """What the times were taken on: processor, cores, instruction set in use, versions, threads, load, time (UTC)."""
+    info = backend_info()
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "backend": info.backend,
+        "isa": info.isa,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def format_seconds(seconds: float) -> str:
+    """A time with the unit that fits it: '7.9 us', '1.48 ms', '2.10 s'."""
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def _check(contenders: Mapping[str, object], *, repeats: int, warmup: int, min_time: float, prime: int) -> None:
+    if not contenders:
+        raise InputError("no contenders: give at least one name -> call")
+    for name, call in contenders.items():
+        if not callable(call):
+            raise InputError(f"contender {name!r} must be callable without arguments, got {type(call).__name__}")
+    for what, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("prime", prime, 0)):
+        if value < least:
+            raise InputError(f"{what} must be at least {least}, got {value}")
+    if not (math.isfinite(min_time) and min_time >= 0):
+        raise InputError(f"min_time must be a time in seconds, 0 or more, got {min_time}")
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    loop = range(calls)
+    start = perf_counter_ns()
+    for _ in loop:
+        call()
+    return (perf_counter_ns() - start) * 1e-9
+
+
+def _calls_per_sample(call: Callable[[], object], min_time: float) -> int:
+    """Number of calls that last ``min_time``; found by growth, tenfold at most, so that one hiccup does not decide."""
+    calls = 1
+    while (took := _seconds(call, calls)) < min_time:
+        calls = min(10 * calls, max(calls + 1, math.ceil(calls * min_time / max(took, 1e-9))))
+    return calls
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection would be charged to whoever happens to run; collect before instead."""
+    restore = gc.enable if gc.isenabled() else gc.disable
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _cpu_model() -> str:
+    """Model name of the processor; Linux keeps it in a file, elsewhere ``platform`` must do."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()

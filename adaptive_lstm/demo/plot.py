@@ -1,0 +1,95 @@
+"""The outcome of a demo as a figure: time against quality, and the columns that moved while one input was read.
+
+Needs matplotlib, which only the extra `demo` installs.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from .outcome import Outcome
+
+MARKERS = {"torch": "s", "adaptive exact": "o", "adaptive int8": "^", "adaptive int8 + delta": "*"}
+SENT = ListedColormap(["#f1efe8", "#1b4965"])
+BORDER = "#d1495b"
+
+
+def draw(outcome: Outcome, path: Path) -> None:
+    """Write the figure to `path`; its ending chooses the format (.png, .pdf, .svg)."""
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)  # no display, and no global state of pyplot
+    figure.suptitle(outcome.title)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    _time_against_quality(left.subplots(), outcome)
+    top, middle, bottom = right.subplots(3, 1, sharex=True, height_ratios=(1.2, 4, 1))
+    _picture(top, outcome)
+    _moved(middle, outcome)
+    _activity(bottom, outcome)
+    figure.savefig(path, dpi=130)
+
+
+def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
+    trials = sorted(outcome.trials, key=lambda trial: trial.tau)
+    axes.plot(
+        [trial.sequence.median * 1e3 for trial in trials],
+        [trial.score for trial in trials],
+        ".-",
+        color="0.7",
+        label="int8 + delta, all thresholds tried",
+    )
+    for row in outcome.rows:
+        time = np.array([row.sequence.p25, row.sequence.median, row.sequence.p75]) * 1e3
+        axes.errorbar(
+            time[1],
+            row.score,
+            xerr=[[time[1] - time[0]], [time[2] - time[1]]],
+            marker=MARKERS.get(row.name, "o"),
+            markersize=9,
+            linestyle="",
+            label=f"{row.name} (activity {row.activity:.2f})",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log)", ylabel=outcome.score_name)
+    axes.set_title("time against quality, unseen inputs")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="best")
+
+
+def _picture(axes: Axes, outcome: Outcome) -> None:
+    axes.imshow(outcome.picture, aspect="auto", cmap="magma", extent=_extent(outcome, len(outcome.picture)))
+    axes.set(yticks=[], ylabel="input", title="one input, read from left to right, and the columns it moved")
+
+
+def _moved(axes: Axes, outcome: Outcome) -> None:
+    """Operands of all layers on top of each other; dark where a column was sent."""
+    sent = np.concatenate(outcome.moved, axis=1).T
+    axes.imshow(sent, aspect="auto", cmap=SENT, interpolation="nearest", extent=_extent(outcome, len(sent)))
+    edges, names = [0], []
+    for layer, operand in enumerate(outcome.moved, start=1):
+        inputs = operand.shape[1] - outcome.hidden
+        edges += [edges[-1] + inputs, edges[-1] + inputs + outcome.hidden]
+        names += [f"layer {layer}: x", f"layer {layer}: h"]
+    for edge in edges[1:-1]:
+        axes.axhline(edge, color=BORDER, linewidth=1)
+    axes.set(yticks=[(low + high) / 2 for low, high in pairwise(edges)], yticklabels=names, ylabel="columns")
+
+
+def _activity(axes: Axes, outcome: Outcome) -> None:
+    for layer, operand in enumerate(outcome.moved, start=1):
+        axes.step(np.arange(len(operand)) + 0.5, operand.mean(axis=1), where="mid", label=f"layer {layer}")
+    axes.set(ylim=(0, 1.02), ylabel="share sent", xlabel="step")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", ncols=len(outcome.moved))
+
+
+def _extent(outcome: Outcome, height: int) -> tuple[float, float, float, float]:
+    """Image coordinates in which step t covers t to t + 1 and row r covers r to r + 1, downwards."""
+    return (0.0, float(outcome.steps), float(height), 0.0)

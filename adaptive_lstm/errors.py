@@ -1,0 +1,42 @@
+"""Exceptions of the package.
+
+    AdaptiveLSTMError
+    ├── InputError (ValueError)        an input, state or option of a run has the wrong shape, dtype, device or value
+    │   └── NonFiniteError             NaN or infinity where it would poison a persistent state
+    ├── PolicyError (ValueError)       a skip policy does not fit the stack or has impossible settings
+    ├── StateError (ValueError)        a stream state of another model, batch size or policy
+    ├── UnsupportedError (ValueError)  a combination that cannot work, with the reason
+    └── BackendError (RuntimeError)    the native extension was demanded and is missing or refuses to run
+
+Every message says what was received, what is needed, and how to get there. Nothing is changed before one is raised.
+"""
+
+from __future__ import annotations
+
+
+class AdaptiveLSTMError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class InputError(AdaptiveLSTMError, ValueError):
+    """An input, a state or an option of a run has the wrong shape, dtype, device or value."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinity where it would poison a state that outlives the call."""
+
+
+class PolicyError(AdaptiveLSTMError, ValueError):
+    """A skip policy does not fit the stack, or its settings are impossible."""
+
+
+class StateError(AdaptiveLSTMError, ValueError):
+    """A stream state belongs to another model, batch size or policy."""
+
+
+class UnsupportedError(AdaptiveLSTMError, ValueError):
+    """A combination that cannot work."""
+
+
+class BackendError(AdaptiveLSTMError, RuntimeError):
+    """The native extension was demanded, but it is missing or refuses to run."""

@@ -1,0 +1,126 @@
+"""One compiled stack: weights in their precision, a policy, and the backend that runs the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from . import reference
+from .backend import NativeStack, native, refuse_non_finite, runs_natively
+from .policies import Dense, Policy
+from .quantize import Quantize, quantize_stack
+from .types import ColumnCounts, StackShape, StreamState
+from .weights import PairTensors
+
+
+class Executor:
+    """Runs a stack over packed or padded batches; immutable, and free to be shared by threads.
+
+    Args:
+        tensors: weights of every layer and direction.
+        shape: sizes of the stack.
+        quantize: precision of every matrix.
+        policy: what may be left out; must fit the stack (``policy.check``).
+    """
+
+    def __init__(self, tensors: Sequence[PairTensors], shape: StackShape, quantize: Quantize, policy: Policy):
+        self.shape, self.policy, self.exact = shape, policy, quantize.exact
+        first = tensors[0].w_ih
+        self.dtype, self.device = first.dtype, first.device
+        # Float32 in, float32 out is all that the kernels do; quantized weights are kept as numbers either way.
+        self.native: NativeStack | None = None
+        self.tensors = tuple(tensors)
+        matrices = None
+        if not quantize.exact:
+            matrices = quantize_stack(self.tensors, shape, quantize)
+            self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
+        if self.why_not_native() is None:
+            self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, policy)
+
+    @property
+    def skips(self) -> bool:
+        """Whether the policy can leave anything out."""
+        return not isinstance(self.policy, Dense)
+
+    def why_not_native(self) -> str | None:
+        """Why the reference executor serves, or None."""
+        if self.device.type != "cpu":
+            return f"reference: device {self.device.type}"
+        if self.dtype != torch.float32:
+            return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
+        if not runs_natively(self.policy):
+            return f"reference: policy {type(self.policy).__name__} is written in Python"
+        return None if native() else "reference: no native extension"
+
+    def run(
+        self, x: torch.Tensor, sizes: Sequence[int] | None, batch_first: bool, h: torch.Tensor, c: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+        """Run a whole sequence from a fresh start.
+
+        Args:
+            x: [T, B, I], [B, T, I] if ``batch_first``, or packed rows [sum(sizes), I].
+            sizes: rows alive at each timestep if x is packed, else None.
+            batch_first: layout of x and of the output.
+            h: [L * D, B, P].
+            c: [L * D, B, H].
+
+        Returns:
+            Output in the layout of x, h_n, c_n, and the column counts (None where nothing was skipped).
+
+        Raises:
+            NonFiniteError: the policy can skip and x holds NaN or infinity.
+        """
+        if self.native is None:
+            return self._run_reference(x, sizes, batch_first, h, c)
+        shape, batch = self.shape, h.shape[1]
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        width = shape.directions * shape.output_size
+        y = x.new_empty((*x.shape[:-1], width))
+        state = self.native.acquire(batch)
+        try:
+            if h.count_nonzero() or c.count_nonzero():
+                state.load(h.contiguous().numpy(), c.contiguous().numpy())
+            if sizes is None:
+                time, row = (1, 0) if batch_first else (0, 1)
+                done = state.run(
+                    x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row), x.shape[time], 0, self.skips
+                )
+            else:
+                lengths = torch.as_tensor(sizes, dtype=torch.int64).contiguous()
+                x = x.contiguous()
+                done = state.run(
+                    x.data_ptr(), 0, shape.input_size, y.data_ptr(), 0, width, len(lengths), lengths.data_ptr(), self.skips
+                )
+            if not done:
+                raise refuse_non_finite()
+            h_n, c_n = torch.empty_like(h, memory_format=torch.contiguous_format), torch.empty_like(c, memory_format=torch.contiguous_format)
+            state.store(h_n.numpy(), c_n.numpy())
+            counts = self.native.counts(state) if self.skips else None
+        finally:
+            self.native.release(state)
+        return y, h_n, c_n, counts
+
+    def _run_reference(
+        self, x: torch.Tensor, sizes: Sequence[int] | None, batch_first: bool, h: torch.Tensor, c: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+        if self.skips and not bool(torch.isfinite(x).all()):
+            raise refuse_non_finite()
+        rows, padded = x, x
+        if sizes is None:
+            padded = x.transpose(0, 1) if batch_first else x
+            rows = padded.reshape(-1, x.shape[-1])
+            sizes = [padded.shape[1]] * padded.shape[0]
+        y, end, counts = reference.run(self.tensors, self.shape, self.policy, rows, list(sizes), reference.start(self.shape, h, c))
+        if x.dim() == 3:
+            y = y.reshape(*padded.shape[:2], -1)
+            y = y.transpose(0, 1) if batch_first else y
+        return y, end.h, end.c, counts if self.skips else None
+
+    def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+        """One chunk [T, B, I] of a stream on the reference executor."""
+        y, end, counts = reference.run(
+            self.tensors, self.shape, self.policy, x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x), state
+        )
+        return y.reshape(*x.shape[:2], -1), end, counts

@@ -1,0 +1,52 @@
+#include "cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+#include <cstdint>
+
+namespace {
+
+// Register sets that the operating system saves on a context switch (XCR0); 0 if it says nothing. The instruction bits
+// of cpuid alone are not enough: a kernel or hypervisor may leave the wide registers unsaved.
+uint64_t saved_state() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t(high) << 32 | low;
+}
+
+constexpr uint64_t kYmm = 0x6, kZmm = 0xE6;
+
+}  // namespace
+
+namespace alstm {
+
+bool cpu_has_avx2() {
+  unsigned a, b, c, d;
+  if ((saved_state() & kYmm) != kYmm) return false;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA)) return false;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
+}
+
+bool cpu_has_avx512vnni() {
+  unsigned a, b, c, d;
+  if (!cpu_has_avx2() || (saved_state() & kZmm) != kZmm) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const unsigned needed = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+  return (b & needed) == needed && (c & bit_AVX512VNNI);
+}
+
+}  // namespace alstm
+
+#else
+
+namespace alstm {
+
+bool cpu_has_avx2() { return false; }
+bool cpu_has_avx512vnni() { return false; }
+
+}  // namespace alstm
+
+#endif

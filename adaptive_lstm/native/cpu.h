@@ -1,0 +1,9 @@
+// What this processor and operating system can run.
+#pragma once
+
+namespace alstm {
+
+bool cpu_has_avx2();        // AVX2 and FMA, with the operating system saving the 256-bit registers
+bool cpu_has_avx512vnni();  // AVX-512 F, BW, DQ, VL, VNNI, with the operating system saving the 512-bit registers
+
+}  // namespace alstm

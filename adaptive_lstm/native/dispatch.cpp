@@ -1,0 +1,66 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "cpu.h"
+
+namespace alstm {
+
+extern const Kernels* const kernels_generic;
+#if defined(__x86_64__)
+extern const Kernels* const kernels_avx2;
+extern const Kernels* const kernels_avx512vnni;
+#endif
+
+namespace {
+
+struct Choice {
+  const char* name;
+  bool (*runs_here)();
+  const Kernels* table;
+};
+
+const std::vector<Choice>& choices() {  // best first
+  static const std::vector<Choice> all = {
+#if defined(__x86_64__)
+      {"avx512vnni", cpu_has_avx512vnni, kernels_avx512vnni},
+      {"avx2", cpu_has_avx2, kernels_avx2},
+#endif
+      {"generic", [] { return true; }, kernels_generic},
+  };
+  return all;
+}
+
+const Kernels& choose() {
+  const char* forced = std::getenv("ADAPTIVE_LSTM_ISA");
+  std::string known;
+  for (const Choice& choice : choices()) {
+    if (!forced || !*forced) {
+      if (choice.runs_here()) return *choice.table;
+      continue;
+    }
+    if (choice.name == std::string(forced)) {
+      if (choice.runs_here()) return *choice.table;
+      throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced) + ": this processor or operating system does not support it; unset it");
+    }
+    known += known.empty() ? choice.name : std::string(", ") + choice.name;
+  }
+  throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced ? forced : "") + ": unknown instruction set; this build has " + known);
+}
+
+}  // namespace
+
+const Kernels& active_kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+std::vector<std::string> usable_isas() {
+  std::vector<std::string> out;
+  for (const Choice& choice : choices())
+    if (choice.runs_here()) out.emplace_back(choice.name);
+  return out;
+}
+
+}  // namespace alstm

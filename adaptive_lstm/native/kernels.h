@@ -1,0 +1,82 @@
+// The arithmetic of one instruction set, as a table of functions over plain arrays.
+//
+// Letters: R rows of a matrix (four gates of every unit, padded), C its columns (padded to a multiple of 4), n rows of
+// activations (timesteps or batch entries). Gate rows are stored in blocks of 64: 16 units x gates i, f, g, o, so one
+// block holds everything that 16 units need: row 64 * (k / 16) + 16 * gate + k % 16 is the given gate of unit k.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace alstm {
+
+constexpr int kBlock = 64;  // rows that every kernel handles together
+constexpr int kUnits = 16;  // hidden units of a block
+constexpr int kGroup = 4;   // columns that one integer dot product takes
+
+enum class Format : uint8_t {
+  f32,   // float weights, float activations
+  bf16,  // bfloat16 weights, float activations
+  i8,    // int8 weights with a scale per row, float activations ("weight only")
+  q8,    // int8 weights with a scale per row, integer activations: exact integer accumulation
+};
+
+// How the columns of a q8 matrix lie. `columns`: a column is contiguous inside a row tile, so any subset of columns can
+// be visited. `quads`: four columns interleaved byte by byte, the fastest order when every column is visited.
+enum class Layout : uint8_t { columns, quads };
+
+// A packed weight matrix. data: [tile][column][rows of the tile], tiles of `tile` rows (the last one may be narrower).
+// q8 weights are stored as w + 128; in the `columns` layout the 64 bytes of a block are permuted (see q8_row_position).
+struct Matrix {
+  const void* data = nullptr;
+  const float* scale = nullptr;  // [R] for i8 and q8 (there: weight scale / levels), else null
+  int rows = 0;                  // R, multiple of kBlock
+  int cols = 0;                  // C; q8: a multiple of kGroup, padding columns are zero
+  int tile = 0;                  // rows per tile, multiple of kBlock
+  int levels = 0;                // q8: activation z is sent as round(z * levels)
+  Format format = Format::f32;
+  Layout layout = Layout::columns;
+};
+
+// Byte position inside a 64-byte block at which row r of the block lies in the q8 `columns` layout. Interleaving four
+// columns with byte and word unpacks works inside 16-byte lanes; this order makes the result come out as rows 0..63.
+constexpr int q8_row_position(int r) { return 16 * ((r % 16) / 4) + 4 * (r / 16) + r % 4; }
+
+// Scratch that the q8 kernels need for n activation rows of C columns, in bytes.
+constexpr size_t scratch_bytes(int n, int cols) { return 32 * (size_t(n) * (size_t(cols) / kGroup + 4)); }
+
+struct Kernels {
+  const char* isa;
+
+  // y[j, :] = base + W z[j, :] for j < n; base is bias [R] or, if bias is null, what y already holds.
+  // z: [n, C] with stride zs; y: [n, R] with stride ys. `reverse` visits the row tiles backwards: alternating it between
+  // steps leaves the end of a matrix that does not fit the cache where the next step starts. The result is the same.
+  void (*dense)(const Matrix&, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse);
+  // The same for q8: z: [n, C] integers.
+  void (*dense_q8)(const Matrix&, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+                   bool reverse, void* scratch);
+
+  // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kGroup padding entries, which the
+  // kernel writes. acc of q8 is the exact integer sum, without the scale.
+  void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc);
+  void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, void* scratch);
+
+  // pre[R] = base + acc (q8: * scale), base as for `dense`.
+  void (*finish)(const float* acc, const float* bias, float* pre, int rows);
+  void (*finish_q8)(const int32_t* acc, const float* scale, const float* bias, float* pre, int rows);
+
+  // The LSTM cell on `blocks` blocks: pre [blocks, 4, 16]; c [blocks, 16] is updated; h [blocks, 16] is written.
+  void (*cell)(const float* pre, float* c, float* h, int blocks);
+
+  // q[i] = round(z[i] * levels), clamped to +-levels (NaN becomes 0).
+  void (*quantize)(const float* z, int n, int levels, int16_t* q);
+
+  // Lists the columns with |z - sent| > threshold (threshold null: z != sent), moves `sent` there, writes z - sent.
+  int (*changed)(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta);
+  // The same for q8: fires where |z - sent / levels| > threshold and round(z * levels) != sent.
+  int (*changed_q8)(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols, int16_t* delta);
+
+  bool (*finite)(const float* z, size_t n);
+};
+
+}  // namespace alstm

@@ -1,0 +1,93 @@
+// AVX-512 (F, BW, DQ, VL, VNNI): 16 float lanes, integer dot products in one instruction.
+#pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC warns about its own undefined-value intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace {
+
+struct Vec {
+  static constexpr int width = 16;
+  static constexpr int dense_vecs = 4, dense_rows = 6;  // accumulators of the matrix-matrix kernel: 24 of 32 registers
+  static constexpr int single_vecs = 4, single_unroll = 2;
+  __m512 v;
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+  }
+  static Vec load(const int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+  }
+  static Vec load(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  static Vec set(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+  // The second operand comes back if either is NaN, so a NaN in x survives the clamp.
+  static Vec clamp(Vec x, float low, float high) { return {_mm512_max_ps(_mm512_set1_ps(low), _mm512_min_ps(_mm512_set1_ps(high), x.v))}; }
+  static Vec round(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  static Vec pow2(Vec n) {  // 2^n for whole n in [-126, 127]
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+  }
+};
+
+struct Dot {
+  static constexpr bool has_dot8 = true;
+  static constexpr int bytes = 64, lanes = 16;
+  static constexpr int tile_blocks = 4;  // blocks whose accumulators stay in registers over a list of columns
+  static constexpr int single_blocks = 2, narrow_rows = 6, wide_rows = 4;
+  using Quad = __m512i;
+  using Acc = __m512i;
+  static Acc load_acc(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store_acc(int32_t* p, Acc a) { _mm512_storeu_si512(p, a); }
+  static Acc set(int32_t x) { return _mm512_set1_epi32(x); }
+  static Acc sub(Acc a, Acc b) { return _mm512_sub_epi32(a, b); }
+  static Vec to_float(Acc a) { return {_mm512_cvtepi32_ps(a)}; }
+  static Quad load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
+    const __m512i w0 = _mm512_loadu_si512(c0), w1 = _mm512_loadu_si512(c1), w2 = _mm512_loadu_si512(c2), w3 = _mm512_loadu_si512(c3);
+    const __m512i lo01 = _mm512_unpacklo_epi8(w0, w1), hi01 = _mm512_unpackhi_epi8(w0, w1);
+    const __m512i lo23 = _mm512_unpacklo_epi8(w2, w3), hi23 = _mm512_unpackhi_epi8(w2, w3);
+    q[0] = _mm512_unpacklo_epi16(lo01, lo23);
+    q[1] = _mm512_unpackhi_epi16(lo01, lo23);
+    q[2] = _mm512_unpacklo_epi16(hi01, hi23);
+    q[3] = _mm512_unpackhi_epi16(hi01, hi23);
+  }
+  static Acc dot8(Acc a, Quad q, int32_t four) { return _mm512_dpbusd_epi32(a, q, _mm512_set1_epi32(four)); }
+  static Quad even(Quad q) { return _mm512_and_si512(q, _mm512_set1_epi32(0x00FF00FF)); }
+  static Quad odd(Quad q) { return _mm512_srli_epi16(q, 8); }
+  static Acc dot16(Acc a, Quad half, int32_t two) { return _mm512_dpwssd_epi32(a, half, _mm512_set1_epi32(two)); }
+};
+
+inline uint32_t greater_mask(const float* z, const float* sent, const float* threshold) {
+  const __m512 d = _mm512_abs_ps(_mm512_sub_ps(_mm512_loadu_ps(z), _mm512_loadu_ps(sent)));
+  return _mm512_cmp_ps_mask(d, threshold ? _mm512_loadu_ps(threshold) : _mm512_setzero_ps(), _CMP_GT_OQ);
+}
+
+inline void quantize_lanes(const float* z, int levels, int16_t* q) {
+  const __m512 limit = _mm512_set1_ps(float(levels));
+  __m512 v = _mm512_mul_ps(_mm512_loadu_ps(z), limit);
+  v = _mm512_max_ps(_mm512_min_ps(v, limit), _mm512_set1_ps(-float(levels)));
+  v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_loadu_ps(z), _mm512_loadu_ps(z), _CMP_ORD_Q), v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
+inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold, float step) {
+  const __m256i s16 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sent));
+  const __mmask16 moved = _mm256_cmpneq_epi16_mask(s16, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
+  if (!threshold) return moved;
+  const __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(s16)), _mm512_set1_ps(step));
+  const __m512 d = _mm512_abs_ps(_mm512_sub_ps(_mm512_loadu_ps(z), s));
+  return _mm512_mask_cmp_ps_mask(moved, d, _mm512_loadu_ps(threshold), _CMP_GT_OQ);
+}
+
+}  // namespace

@@ -1,0 +1,118 @@
+"""Post-training quantization of weights: int8 per row, bfloat16, or float32 as it is; pure functions of arrays.
+
+Activations of an int8 matrix become integers where their range is known without calibration: h of an LSTM without
+projection lies in -1..1, so round(h * levels) needs no scale. The recurrent operand feeds its error back and gets 1016
+levels (11 bits); what passes to the next layer once gets 127. Raw features and projected states have no known range:
+there int8 applies to the weights only. On a real speaker encoder (3 x 256) this keeps a cosine of 0.9990 with float32,
+127 levels everywhere keep 0.9963, weights alone 0.9992.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .types import FloatArray, StackShape
+from .weights import Matrix, PairMatrices, PairTensors
+
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+INPUT_LEVELS = 127
+RECURRENT_LEVELS = 1016
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Which precision every weight matrix gets.
+
+    Args:
+        precision: of all matrices but the first layer's input matrix.
+        raw: precision of the first layer's input matrix. Raw features are unscaled and their columns few, so the
+            default is float32, whatever the rest is.
+        matrices: exceptions by torch's parameter name, for example ``{"weight_hh_l1": "bf16"}``.
+
+    Raises:
+        InputError: an unknown precision.
+    """
+
+    precision: Precision = "fp32"
+    raw: Precision = "fp32"
+    matrices: Mapping[str, Precision] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in {"precision": self.precision, "raw": self.raw, **self.matrices}.items():
+            if value not in PRECISIONS:
+                raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
+
+    @property
+    def exact(self) -> bool:
+        """Whether every matrix stays in float32."""
+        return all(p == "fp32" for p in (self.precision, self.raw, *self.matrices.values()))
+
+    def check(self, shape: StackShape) -> None:
+        """Raise ``InputError`` if ``matrices`` names a parameter that the stack does not have."""
+        kinds = ["weight_ih", "weight_hh"] + (["weight_hr"] if shape.proj_size else [])
+        known = [f"{kind}_{shape.name(pair)}" for pair in range(shape.pairs) for kind in kinds]
+        unknown = sorted(set(self.matrices) - set(known))
+        if unknown:
+            raise InputError(f"matrices: got {', '.join(unknown)}, but this stack has {', '.join(known)}")
+
+    def of(self, shape: StackShape, kind: str, pair: int) -> Precision:
+        """Precision of ``weight_ih``, ``weight_hh`` or ``weight_hr`` of a pair."""
+        raw = kind == "weight_ih" and pair < shape.directions
+        return self.matrices.get(f"{kind}_{shape.name(pair)}", self.raw if raw else self.precision)
+
+
+def to_bf16(w: FloatArray) -> np.ndarray:
+    """Bits of the nearest bfloat16 (ties to even), uint16."""
+    bits = w.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
+    """Symmetric int8 with one scale per row: values [rows, columns] in -127..127 and scale [rows]."""
+    scale = np.abs(w).max(axis=1, initial=0.0) / 127
+    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+    return np.clip(np.rint(w / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def quantize_matrix(w: FloatArray, precision: Precision, levels: int) -> Matrix:
+    """A weight matrix [rows, columns] in a precision; ``levels`` counts for int8 only."""
+    if precision == "fp32":
+        return Matrix(w)
+    if precision == "bf16":
+        return Matrix(to_bf16(w))
+    return Matrix(*to_int8(w), levels=levels)
+
+
+def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings: Quantize) -> tuple[PairMatrices, ...]:
+    """All weights of a stack in the precisions that ``settings`` gives them.
+
+    Raises:
+        InputError: ``settings`` names a matrix that the stack does not have.
+    """
+    settings.check(shape)
+    out = []
+    for pair, t in enumerate(tensors):
+
+        def matrix(kind: str, levels: int, pair: int = pair, t: PairTensors = t) -> Matrix:
+            tensor = {"weight_ih": t.w_ih, "weight_hh": t.w_hh, "weight_hr": t.w_hr}[kind]
+            assert tensor is not None
+            array = np.ascontiguousarray(tensor.detach().to("cpu", dtype=torch.float32).numpy())
+            return quantize_matrix(array, settings.of(shape, kind, pair), levels)
+
+        bounded = shape.proj_size == 0
+        out.append(
+            PairMatrices(
+                w_ih=matrix("weight_ih", INPUT_LEVELS if bounded and pair >= shape.directions else 0),
+                w_hh=matrix("weight_hh", RECURRENT_LEVELS if bounded else 0),
+                bias=t.bias.detach().to("cpu", dtype=torch.float32).numpy().copy(),
+                w_hr=matrix("weight_hr", 0) if t.w_hr is not None else None,
+            )
+        )
+    return tuple(out)

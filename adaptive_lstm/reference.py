@@ -1,0 +1,141 @@
+"""The readable executor: plain torch, any dtype and device, differentiable, every policy. The oracle of all tests.
+
+Equations: torch's ``nn.LSTM`` (and ``proj_size``: Sak et al., arXiv 1402.1128), with every operand replaced by the
+estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep 0,
+then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .policies import Policy, Site
+from .types import ColumnCounts, StackShape, StreamState
+from .weights import PairTensors
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an observer sees of one timestep of one layer and direction; n rows.
+
+    ``x`` [n, width], ``h`` [n, P]: operands before any estimate; ``x_sent``, ``h_sent``: columns computed, bool;
+    ``gates`` [n, 4H]: pre-activations in torch order.
+    """
+
+    pair: int
+    time: int
+    x: torch.Tensor
+    h: torch.Tensor
+    x_sent: torch.Tensor
+    h_sent: torch.Tensor
+    gates: torch.Tensor
+
+
+Observer = Callable[[Step], None]
+
+
+class _Operand:
+    """The estimate that one operand of one layer keeps of its values, for all batch rows."""
+
+    def __init__(self, site: Site, policy: Policy, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None):
+        self.site, self.policy, self.levels = site, policy, levels
+        self.thresholded = policy.thresholded(site)
+        self.sent = like.new_zeros(batch, site.width) if sent is None else sent
+        self.fresh = torch.full((batch, 1), sent is None, device=like.device)
+        self.count = 0
+
+    def estimate(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values to multiply with [n, C] and which columns they were sent for (bool), for the first n rows."""
+        n = len(value)
+        rounded = value
+        if self.levels:
+            step = torch.tensor(1.0 / self.levels, dtype=torch.float32).item()
+            rounded = (value * self.levels).round().clamp(-self.levels, self.levels) * step
+        if not self.thresholded:
+            self.count += value.numel()
+            return rounded, torch.ones_like(value, dtype=torch.bool)
+        old = self.sent[:n]
+        fires = (rounded != old) & (self.fresh[:n] | self.policy.send(self.site, value, old))
+        estimate = torch.where(fires, rounded, old)
+        self.sent = torch.cat([estimate, self.sent[n:]])
+        self.fresh = torch.cat([torch.zeros_like(self.fresh[:n]), self.fresh[n:]])
+        self.count += int(fires.sum())
+        return estimate, fires
+
+
+def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def run(
+    weights: Sequence[PairTensors],
+    shape: StackShape,
+    policy: Policy,
+    x: torch.Tensor,
+    sizes: Sequence[int],
+    state: StreamState,
+    observer: Observer | None = None,
+) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+    """Run a stack over packed rows.
+
+    Args:
+        weights: one entry per layer and direction.
+        shape: sizes of the stack.
+        policy: what may be left out.
+        x: [sum(sizes), I].
+        sizes: rows alive at each timestep.
+        state: where to start; ``h``, ``c`` [L * D, B, ...] with B = sizes[0]; ``sent_*`` None: nothing sent yet.
+        observer: called with every step.
+
+    Returns:
+        Output [sum(sizes), D * P], the final state, and the columns sent and possible per layer and direction.
+    """
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    h_end, c_end, x_end, h_sent_end = [], [], [], []
+    counts = []
+    for layer in range(shape.num_layers):
+        outputs = []
+        for direction in range(shape.directions):
+            pair = layer * shape.directions + direction
+            w = weights[pair]
+            h, c = state.h[pair], state.c[pair]
+            of_x = _Operand(Site(shape, pair, "x"), policy, w.x_levels, len(h), x, state.sent_x[pair])
+            of_h = _Operand(Site(shape, pair, "h"), policy, w.h_levels, len(h), x, state.sent_h[pair])
+            rows: list[torch.Tensor] = [x] * len(sizes)
+            times = range(len(sizes))
+            for t in reversed(times) if direction else times:
+                n = sizes[t]
+                z = x[starts[t] : starts[t + 1]]
+                x_hat, x_sent = of_x.estimate(z)
+                h_hat, h_sent = of_h.estimate(h[:n])
+                gates = x_hat @ w.w_ih.T + w.bias + h_hat @ w.w_hh.T
+                if observer:
+                    observer(Step(pair, t, z, h[:n], x_sent, h_sent, gates))
+                out, c_new = cell(gates, c[:n])
+                if w.w_hr is not None:
+                    out = out @ w.w_hr.T
+                h, c = torch.cat([out, h[n:]]), torch.cat([c_new, c[n:]])
+                rows[t] = out
+            outputs.append(torch.cat(rows))
+            h_end.append(h)
+            c_end.append(c)
+            x_end.append(of_x.sent if of_x.thresholded else None)
+            h_sent_end.append(of_h.sent if of_h.thresholded else None)
+            steps = starts[-1]
+            counts.append(ColumnCounts(of_x.count, steps * of_x.site.width, of_h.count, steps * of_h.site.width))
+        x = torch.cat(outputs, dim=1)
+    return x, StreamState(torch.stack(h_end), torch.stack(c_end), tuple(x_end), tuple(h_sent_end)), tuple(counts)
+
+
+def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:
+    """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
+    nothing = (None,) * shape.pairs
+    return StreamState(h, c, nothing, nothing)

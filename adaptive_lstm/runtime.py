@@ -1,0 +1,254 @@
+"""``AdaptiveLSTM``: an ``nn.LSTM`` whose inference runs on the adaptive executor; ``adapt`` puts it into a model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Hashable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .cost import TorchOrNative
+from .errors import InputError
+from .executor import Executor
+from .policies import Dense, Policy
+from .quantize import Quantize
+from .types import ColumnCounts, RunStats, StackShape
+from .weights import fingerprint, shape_of, tensors_of
+
+_RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
+
+
+class AdaptiveLSTM(nn.LSTM):
+    """A drop-in ``nn.LSTM`` for inference: same constructor, parameters, ``state_dict``, call and results.
+
+    Exact float32 until ``policy`` or ``quantize`` says otherwise. In training mode, or where gradients are needed, it
+    *is* ``nn.LSTM.forward``. Changed weights are noticed at the next call, except writes through ``.data`` or numpy in
+    eval mode, which torch does not count: call ``replan()`` after those.
+
+    Everything that ``nn.LSTM`` accepts works: ``batch_first``, ``bidirectional``, ``proj_size``, ``bias=False``,
+    unbatched input, given ``(h_0, c_0)``, ``PackedSequence``; dropout is ignored in eval mode, as torch does.
+    """
+
+    _policy: Policy = Dense()
+    _quantize: Quantize = Quantize()
+    _compiled: tuple[Hashable, Executor, TorchOrNative] | None = None
+    _last: tuple[tuple[ColumnCounts, ...] | None, int, str | None] | None = None
+
+    @classmethod
+    def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
+        """A deep copy of an ``nn.LSTM`` as ``AdaptiveLSTM``.
+
+        Raises:
+            InputError: not an ``nn.LSTM``, or a subclass with a forward of its own.
+        """
+        if not isinstance(lstm, nn.LSTM):
+            raise InputError(f"got {type(lstm).__name__}, expected torch.nn.LSTM")
+        if not _adaptable(lstm):
+            raise InputError(f"{type(lstm).__name__} has a forward of its own, which an AdaptiveLSTM would not call")
+        out = copy.deepcopy(lstm)
+        out.__class__ = cls
+        return cast("AdaptiveLSTM", out)
+
+    # ------------------------------------------------------------------------------------------------- settings
+
+    @property
+    def stack_shape(self) -> StackShape:
+        """Sizes of the stack."""
+        return shape_of(self)
+
+    @property
+    def policy(self) -> Policy:
+        """What a run may leave out; ``Dense()`` (nothing) by default. Setting one that does not fit raises
+        ``PolicyError`` and changes nothing."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        missing = [m for m in ("check", "thresholded", "send") if not callable(getattr(policy, m, None))]
+        if missing:
+            raise InputError(f"got {type(policy).__name__}, which lacks {', '.join(missing)}(); see adaptive_lstm.policies.Policy")
+        policy.check(self.stack_shape)
+        self._policy = policy
+        self.replan()
+
+    @property
+    def quantize(self) -> Quantize:
+        """Precision of every weight matrix; float32 by default. The parameters themselves are never changed."""
+        return self._quantize
+
+    @quantize.setter
+    def quantize(self, quantize: Quantize) -> None:
+        if not isinstance(quantize, Quantize):
+            raise InputError(f"got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')")
+        quantize.check(self.stack_shape)
+        self._quantize = quantize
+        self.replan()
+
+    @property
+    def last_run(self) -> RunStats | None:
+        """What the last call did, or None before the first. Each thread that shares the module overwrites it."""
+        if self._last is None:
+            return None
+        counts, timesteps, fallback = self._last
+        if counts is None:
+            return RunStats.dense(self.stack_shape, timesteps, fallback)
+        return RunStats.from_columns(self.stack_shape, counts, timesteps, fallback)
+
+    def replan(self) -> None:
+        """Forget the packed weights; the next call packs them again."""
+        self._compiled = None
+
+    def executor(self) -> Executor:
+        """The compiled stack for the current weights, policy and precision."""
+        return self._compile()[1]
+
+    def _compile(self) -> tuple[Hashable, Executor, TorchOrNative]:
+        mark = fingerprint(self)
+        compiled = self._compiled
+        if compiled is None or compiled[0] != mark:
+            with torch.no_grad():
+                executor = Executor(tensors_of(self), self.stack_shape, self._quantize, self._policy)
+            compiled = self._compiled = (mark, executor, TorchOrNative(executor))
+        return compiled
+
+    # ------------------------------------------------------------------------------------------------- nn.Module
+
+    def train(self, mode: bool = True) -> AdaptiveLSTM:
+        """As ``nn.Module.train``. Training may write weights in ways that leave no trace, so leaving it replans."""
+        self._compiled = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in _RUNTIME}
+
+    def extra_repr(self) -> str:
+        """Policy and precision behind the sizes, where they are not the default."""
+        text = super().extra_repr()
+        if not isinstance(self._policy, Dense):
+            text += f", policy={type(self._policy).__name__}"
+        return text + ("" if self._quantize.exact else f", quantize={self._quantize.precision}")
+
+    # --------------------------------------------------------------------------------------------------- forward
+
+    def forward(self, input, hx=None):  # type: ignore[no-untyped-def,override]  # noqa: A002 (torch's signature)
+        """As ``nn.LSTM.forward``: ``output, (h_n, c_n)``."""
+        why = self._why_torch(input, hx)
+        if why is None:
+            _, executor, choice = self._compile()
+            packed = isinstance(input, PackedSequence)
+            x = input.data if packed else input
+            if x.dtype != executor.dtype or x.device != executor.device:
+                why = "torch: input of another dtype or device"  # raises torch's own error
+            elif executor.native is None and executor.exact and not executor.skips:
+                why = "torch: " + str(executor.why_not_native()).removeprefix("reference: ")
+            elif executor.native is not None and choice.torch_is_faster(self, x, packed):
+                why = "torch: measured faster for this batch"
+            else:
+                return self._forward_adaptive(executor, input, hx)
+        out = super().forward(input, hx)
+        self._last = (None, _timesteps(input, self.batch_first), why)
+        return out
+
+    def _why_torch(self, x: torch.Tensor | PackedSequence, hx: tuple[torch.Tensor, torch.Tensor] | None) -> str | None:
+        """Why ``nn.LSTM.forward`` must serve, or None."""
+        if self.training:
+            return "torch: training mode"
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return "torch: tracing"
+        data = x.data if isinstance(x, PackedSequence) else x
+        if not isinstance(data, torch.Tensor) or data.numel() == 0:
+            return "torch: empty input"
+        if torch.is_grad_enabled() and (
+            data.requires_grad
+            or any(p.requires_grad for p in self._parameters.values() if p is not None)
+            or (hx is not None and any(s.requires_grad for s in hx))
+        ):
+            return "torch: gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())"
+        return None
+
+    def _forward_adaptive(self, executor: Executor, x: Any, hx: Any) -> Any:
+        shape = executor.shape
+        sizes = sorted_indices = unsorted_indices = None
+        unbatched = False
+        if isinstance(x, PackedSequence):
+            data, sizes, sorted_indices, unsorted_indices = x
+            batch = int(sizes[0])
+        else:
+            if x.dim() not in (2, 3):
+                raise InputError(f"LSTM: got an input of {x.dim()} dimensions, expected 2 (unbatched) or 3")
+            unbatched = x.dim() == 2
+            data = x.unsqueeze(0 if self.batch_first else 1) if unbatched else x
+            batch = data.shape[0 if self.batch_first else 1]
+        if data.shape[-1] != shape.input_size:
+            raise InputError(f"got inputs with {data.shape[-1]} features, expected input_size = {shape.input_size}")
+        if hx is None:
+            h = data.new_zeros(shape.pairs, batch, shape.output_size)
+            c = data.new_zeros(shape.pairs, batch, shape.hidden_size)
+        else:
+            h, c = self._initial(hx, batch, unbatched)
+            if sorted_indices is not None:
+                h, c = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
+        y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, h, c)
+        timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
+        self._last = (counts, timesteps, executor.why_not_native())
+        if sizes is not None:
+            if unsorted_indices is not None:
+                h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
+            return PackedSequence(y, sizes, sorted_indices, unsorted_indices), (h, c)
+        if unbatched:
+            return y.squeeze(0 if self.batch_first else 1), (h.squeeze(1), c.squeeze(1))
+        return y, (h, c)
+
+    def _initial(self, hx: Any, batch: int, unbatched: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Given ``(h_0, c_0)``, checked, as [L * D, B, ...]."""
+        shape = self.stack_shape
+        if not (isinstance(hx, tuple | list) and len(hx) == 2):
+            raise InputError(f"got hx of type {type(hx).__name__}, expected a pair (h_0, c_0)")
+        out = []
+        for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size)):
+            want = (shape.pairs, width) if unbatched else (shape.pairs, batch, width)
+            if tuple(state.shape) != want:
+                raise InputError(f"{name}: got shape {tuple(state.shape)}, expected {want}")
+            weight = self._flat_weights[0]
+            if state.dtype != weight.dtype or state.device != weight.device:
+                raise InputError(f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}")
+            out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
+        return out[0], out[1]
+
+
+def _timesteps(x: Any, batch_first: bool) -> int:
+    if isinstance(x, PackedSequence):
+        return len(x.data)
+    return x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0]
+
+
+def _adaptable(lstm: nn.LSTM) -> bool:
+    return type(lstm).forward is nn.LSTM.forward or isinstance(lstm, AdaptiveLSTM)
+
+
+def adapt(model: nn.Module) -> nn.Module:
+    """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
+
+    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` with a forward of
+    their own are left as they are, with a warning that names them.
+
+    Raises:
+        InputError: the model holds no ``nn.LSTM``.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
+    copied = copy.deepcopy(model)
+    found = [(name, m) for name, m in copied.named_modules() if isinstance(m, nn.LSTM)]
+    if not found:
+        raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
+    left = [name or type(m).__name__ for name, m in found if not _adaptable(m)]
+    if left:
+        warnings.warn(f"left as they are, because they have a forward of their own: {', '.join(left)}", UserWarning, stacklevel=2)
+    for _, module in found:
+        if _adaptable(module) and not isinstance(module, AdaptiveLSTM):
+            module.__class__ = AdaptiveLSTM
+    return copied

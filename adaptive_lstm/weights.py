@@ -1,0 +1,126 @@
+"""From ``nn.LSTM`` to the weights that a backend executes: the only place that knows torch's names and bias pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .types import FloatArray, StackShape
+
+
+@dataclass(frozen=True)
+class PairTensors:
+    """Weights of one layer and direction as tensors, gates in torch order.
+
+    ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
+    ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: it is used as it is.
+    """
+
+    w_ih: torch.Tensor
+    w_hh: torch.Tensor
+    bias: torch.Tensor
+    w_hr: torch.Tensor | None
+    x_levels: int = 0
+    h_levels: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """One weight matrix in the precision that it is executed in.
+
+    ``values`` [rows, columns]: float32, uint16 (the bits of bfloat16) or int8; ``scale`` [rows] for int8, else None;
+    ``levels``: activations are sent as integers round(z * levels), or 0: as floats.
+    """
+
+    values: np.ndarray
+    scale: FloatArray | None = None
+    levels: int = 0
+
+    @property
+    def precision(self) -> str:
+        """``"fp32"``, ``"bf16"`` or ``"int8"``."""
+        return {"float32": "fp32", "uint16": "bf16", "int8": "int8"}[self.values.dtype.name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and their scales."""
+        return int(self.values.nbytes + (self.scale.nbytes if self.scale is not None else 0))
+
+    def dequantized(self) -> FloatArray:
+        """The float32 matrix that these values stand for."""
+        if self.values.dtype == np.uint16:
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        values = self.values.astype(np.float32)
+        return values if self.scale is None else values * self.scale[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatrices:
+    """Weights of one layer and direction as a backend executes them; ``bias`` [4H] stays in float32."""
+
+    w_ih: Matrix
+    w_hh: Matrix
+    bias: FloatArray
+    w_hr: Matrix | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything."""
+        return self.w_ih.nbytes + self.w_hh.nbytes + self.bias.nbytes + (self.w_hr.nbytes if self.w_hr else 0)
+
+    def tensors(self, dtype: torch.dtype, device: torch.device) -> PairTensors:
+        """The same numbers as tensors, for the reference executor."""
+
+        def tensor(array: FloatArray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device=device, dtype=dtype)
+
+        return PairTensors(
+            w_ih=tensor(self.w_ih.dequantized()),
+            w_hh=tensor(self.w_hh.dequantized()),
+            bias=tensor(self.bias),
+            w_hr=tensor(self.w_hr.dequantized()) if self.w_hr else None,
+            x_levels=self.w_ih.levels,
+            h_levels=self.w_hh.levels,
+        )
+
+
+def shape_of(lstm: nn.LSTM) -> StackShape:
+    """Sizes of an ``nn.LSTM``."""
+    return StackShape(lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.proj_size, lstm.bidirectional)
+
+
+def tensors_of(lstm: nn.LSTM) -> tuple[PairTensors, ...]:
+    """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them."""
+    # _flat_weights is what nn.LSTM.forward itself reads: it follows pruning hooks and replaced parameters.
+    named = dict(zip(lstm._flat_weights_names, lstm._flat_weights, strict=True))
+    shape = shape_of(lstm)
+
+    def get(kind: str, pair: int) -> torch.Tensor | None:
+        return named.get(f"{kind}_{shape.name(pair)}")
+
+    def need(kind: str, pair: int) -> torch.Tensor:
+        found = get(kind, pair)
+        assert found is not None, f"nn.LSTM without {kind}_{shape.name(pair)}"
+        return found
+
+    out = []
+    for pair in range(shape.pairs):
+        w_ih = need("weight_ih", pair)
+        bias = need("bias_ih", pair) + need("bias_hh", pair) if lstm.bias else w_ih.new_zeros(4 * shape.hidden_size)
+        out.append(PairTensors(w_ih, need("weight_hh", pair), bias, get("weight_hr", pair)))
+    return tuple(out)
+
+
+def fingerprint(lstm: nn.LSTM) -> Hashable:
+    """A value that changes when a weight is replaced, moved or written to in place.
+
+    Writes through ``.data`` or numpy leave no trace in torch, so they do not change it.
+    """
+    try:
+        return tuple((w.data_ptr(), w._version) for w in lstm._flat_weights if w is not None)
+    except RuntimeError:  # tensors made under inference_mode have no version counter
+        return tuple(w.data_ptr() for w in lstm._flat_weights if w is not None)

@@ -1,0 +1,151 @@
+"""How long does a stacked LSTM take: torch, ONNX Runtime and OpenVINO against this runtime? Random weights, batch 1.
+
+``python -m eval.latency`` runs all groups, ``--only`` some of them:
+whole   100 steps in one call
+stream  one step per call, state carried
+delta   int8 with skipped columns: time against the share of columns that are left (H >= 512)
+tiny    Python overhead: one step of one layer, H = 16
+batch   1, 8, 64, 256 sequences: the promise never to be slower than torch
+Figures are medians of interleaved runs, ratios are paired within rounds; verdicts refer to the targets below.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from adaptive_lstm.bench import format_seconds
+from eval import common
+from eval.contenders import Absent, Contender, adaptive, check
+from eval.delta_time import delta_time
+from eval.peers import PEERS, build
+from eval.targets import Result, Target, race_result
+
+Shape = tuple[int, int, int]  # I, H, L
+
+SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2), (512, 512, 3), (1024, 1024, 3))
+STEPS = 100
+BATCHES = (1, 8, 64, 256)
+DELTA_WIDTH = 512  # columns are worth counting from this H on
+TINY: Shape = (16, 16, 1)
+TINY_SECONDS = 8e-6
+MAX_FLOP = 5e11  # batches that take longer, some 10 s per call, are left out
+
+WHOLE_TARGETS = (
+    Target("adaptive fp32", "torch", 1.3),
+    Target("adaptive fp32", "ORT", 0.95),
+    Target("adaptive int8", "ORT int8", 1.0),
+)
+STREAM_TARGETS = (
+    Target("adaptive fp32", "torch", 10.0),
+    Target("adaptive fp32", "ORT", 1.0),
+    Target("adaptive int8", "ORT int8", 2.0, widths=(256,)),
+    Target("adaptive int8", "ORT int8", 1.3, widths=(512,)),
+)
+BATCH_TARGETS = (Target("adaptive fp32", "torch", 0.97),)
+
+
+def whole(options: argparse.Namespace) -> Iterator[Result]:
+    for shape in options.shapes:
+        lineup, absent = _lineup(shape, options)
+        x = torch.randn(1, STEPS, shape[0])
+        timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick)
+        yield race_result("whole", f"{shape}: {STEPS} steps in one call", shape, timings, WHOLE_TARGETS, absent)
+
+
+def stream(options: argparse.Namespace) -> Iterator[Result]:
+    for shape in options.shapes:
+        lineup, absent = _lineup(shape, options)
+        x = torch.randn(1, STEPS, shape[0])
+        timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=1)
+        yield race_result("stream", f"{shape}: one step per call", shape, timings, STREAM_TARGETS, absent)
+
+
+def delta(options: argparse.Namespace) -> Iterator[Result]:
+    for shape in options.shapes:
+        if shape[1] >= DELTA_WIDTH:
+            dense = adaptive(_stack(shape), "int8")
+            yield from delta_time(dense, torch.randn(1, STEPS, shape[0]), quick=options.quick)
+
+
+def tiny(options: argparse.Namespace) -> Iterator[Result]:
+    lineup, absent = _lineup(TINY, options)
+    x = torch.randn(1, STEPS, TINY[0])
+    timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=1)
+    result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), absent)
+    took = timings["adaptive fp32"].median
+    answer = "PASS" if took <= TINY_SECONDS else "MISS"
+    line = f"{answer}  adaptive fp32 takes {format_seconds(took)} (at most {format_seconds(TINY_SECONDS)})"
+    yield Result({**result.record, "targets": [{"verdict": answer, "line": line}]}, f"{result.text}\n{line}")
+
+
+def batch(options: argparse.Namespace) -> Iterator[Result]:
+    for shape in options.shapes:
+        lstm = _stack(shape)
+        lineup = [*build(lstm, ["torch"], threads=options.threads)[0], adaptive(lstm)]
+        for size in BATCHES:
+            if 2 * size * STEPS * sum(p.numel() for p in lstm.parameters()) > MAX_FLOP:
+                continue
+            x = torch.randn(size, STEPS, shape[0])
+            timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick)
+            yield race_result("batch", f"{shape}: batch {size}", (*shape, size), timings, BATCH_TARGETS)
+
+
+def _stack(shape: Shape) -> nn.LSTM:
+    inputs, hidden, layers = shape
+    return nn.LSTM(inputs, hidden, layers, batch_first=True).eval()
+
+
+def _lineup(shape: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
+    """The chosen peers and our fp32 and int8 runtime on one stack; those that compute something else are left out."""
+    lstm = _stack(shape)
+    peers, absent = build(lstm, options.peers, threads=options.threads)
+    ours = [adaptive(lstm), adaptive(lstm, "int8")]
+    right, wrong = check([*peers, *ours], lstm, torch.randn(1, 20, shape[0]))
+    if bugs := [one for one in wrong if one.name in {who.name for who in ours}]:
+        raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {bugs}")
+    return right, absent + wrong
+
+
+def _shape(text: str) -> Shape:
+    parts = [common.positive(part) for part in text.split(",")]
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"expected I,H,L such as 40,256,3, got {text!r}")
+    return parts[0], parts[1], parts[2]
+
+
+GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Result]]] = {
+    "whole": whole,
+    "stream": stream,
+    "delta": delta,
+    "tiny": tiny,
+    "batch": batch,
+}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--only", type=common.one_of(*GROUPS), default=tuple(GROUPS), help="groups, comma-separated")
+    parser.add_argument("--shapes", type=_shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
+    parser.add_argument("--peers", type=common.one_of(*PEERS), default=("torch", "ORT", "ORT int8"), help="see below")
+    parser.epilog = f"peers: {', '.join(PEERS)}"
+    options = parser.parse_args()
+    verdicts: Counter[str] = Counter()
+    with common.inference(options.threads):
+        common.headline(options)
+        for group in options.only:
+            results = []
+            for result in GROUPS[group](options):
+                print(json.dumps(result.record) if options.json else result.text, flush=True)
+                results.append(result.record)
+                verdicts.update(target["verdict"] for target in result.record["targets"])
+            common.save(options, "latency", results)
+    if not options.json:
+        print("\n" + ", ".join(f"{verdicts[name]} {name}" for name in ("PASS", "MISS", "OPEN", "n/a")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""How much quality does each runtime keep for its speed, on a real model? Pretrained speaker encoder, real speech.
+
+``python -m eval.quality --zoo PATH`` reads PATH/resemblyzer_3x256 (3 x 256 LSTM, windows of 160 mel frames). Quality is
+the cosine of a window's embedding with the one that torch computes in fp32, on speakers that nothing was fitted on.
+Time is for one window and for one streaming step, batch 1. Peers are shown at the quality they deliver, and ours must
+reach its speed while it keeps the bar: speed alone would reward a runtime that breaks the model.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import adaptive_lstm as al
+from adaptive_lstm.bench import Timing, format_seconds, ratio
+from eval import common
+from eval.contenders import Adaptive, Contender, check
+from eval.peers import PEERS, build
+from eval.targets import Target, judge, record
+
+MODEL = "resemblyzer_3x256"
+FRAMES = 160
+FIT_SPEAKERS = 5  # the first of ten fit the sensitivity, the others judge
+TIMED = 8  # windows per timed call, spread over the judging ones
+STREAMED = 2 * FRAMES  # steps per timed call
+TAUS = (0.005, 0.01, 0.015, 0.02, 0.03)
+BAR = 0.995  # mean cosine from which a speed counts
+WINDOW_TARGETS = (("torch", 6.0), ("ORT", 3.0))
+STREAM_TARGETS = (("torch", 100.0),)
+
+
+class SpeakerEncoder(nn.Module):
+    """Mel frames [B, T, 40] -> unit embeddings [B, 256]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
+        self.linear = nn.Linear(256, 256)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        return self.embed(self.lstm(mels)[0][:, -1])
+
+    def embed(self, h: Tensor) -> Tensor:
+        """h: [B, 256] top-layer state after the last frame."""
+        return nn.functional.normalize(torch.relu(self.linear(h)), dim=1)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Cosine with the dense embedding: mean and worst over all windows, mean over the streamed ones; activity."""
+
+    mean: float
+    worst: float
+    stream: float
+    activity: float | None
+
+
+def load(folder: Path) -> tuple[SpeakerEncoder, Tensor, Tensor]:
+    """The encoder, the windows [N, 160, 40] to fit on and those, of other speakers, to judge on."""
+    encoder = SpeakerEncoder().eval()
+    with np.load(folder / "weights.npz") as weights:
+        state = {name: torch.tensor(weights[name]) for name in encoder.state_dict()}
+    encoder.load_state_dict(state)
+    with np.load(folder / "mel_test_other.npz") as mels:
+        utterances = {name: torch.tensor(mels[name]) for name in mels}
+    speakers = sorted({name.split("-")[0] for name in utterances})
+
+    def windows(chosen: list[str], hop: int) -> Tensor:
+        speech = (u for name, u in utterances.items() if name.split("-")[0] in chosen)
+        return torch.stack([u[s : s + FRAMES] for u in speech for s in range(0, len(u) - FRAMES, hop)])
+
+    return encoder, windows(speakers[:FIT_SPEAKERS], 240), windows(speakers[FIT_SPEAKERS:], 400)
+
+
+def ours(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
+    """Exact fp32, int8, and int8 with delta columns scaled by the sensitivity that ``fit`` [N, 160, 40] shows."""
+    exact, int8 = al.adapt(encoder), al.adapt(encoder)
+    al.compress(int8, quantize=al.Quantize("int8"))
+    sensitivity = al.measure_sensitivity(exact, fit.split(32))
+    variants = [Adaptive("adaptive fp32", "fp32", exact.lstm), Adaptive("adaptive int8", "int8", int8.lstm)]
+    for tau in TAUS:
+        skipping = al.adapt(int8)
+        skipping.lstm.policy = al.Delta.scaled(sensitivity, tau=tau)
+        variants.append(Adaptive(f"int8 + delta {tau:g}", "int8", skipping.lstm))
+    return variants
+
+
+def judge_quality(contender: Contender, encoder: SpeakerEncoder, windows: Tensor) -> Quality:
+    """Run every window [N, 160, 40] alone, as deployed, and the first TIMED ones as streams too."""
+    dense = encoder(windows)
+    last, streamed, activities = [], [], []
+    for window in windows.split(1):
+        last.append(torch.as_tensor(contender.whole(window)())[:, -1].clone())
+        if isinstance(contender, Adaptive):
+            activities.append(float(contender.lstm.last_run.activity))
+    for window in windows[:TIMED].split(1):
+        step = contender.stream(window)
+        streamed.append(torch.as_tensor([step() for _ in range(FRAMES)][-1]).reshape(1, -1).clone())
+    cosines = (encoder.embed(torch.cat(last)) * dense).sum(1)
+    stream = (encoder.embed(torch.cat(streamed)) * dense[:TIMED]).sum(1)
+    activity = sum(activities) / len(activities) if activities else None
+    return Quality(float(cosines.mean()), float(cosines.min()), float(stream.mean()), activity)
+
+
+def time_windows(lineup: list[Contender], windows: Tensor, *, quick: bool) -> dict[str, Timing]:
+    """Seconds per window; one timed call runs TIMED windows, so that all contenders see the same speech."""
+    chosen = windows[:: max(1, len(windows) // TIMED)][:TIMED].split(1)
+    calls = {who.name: _in_turn([who.whole(window) for window in chosen]) for who in lineup}
+    return {name: timing.per(len(chosen)) for name, timing in common.race(calls, quick=quick).items()}
+
+
+def time_steps(lineup: list[Contender], windows: Tensor, *, quick: bool) -> dict[str, Timing]:
+    """Seconds per streaming step; one timed call runs STREAMED steps."""
+    speech = windows.reshape(1, -1, windows.shape[2])[:, :STREAMED]
+    calls = {who.name: _in_turn([who.stream(speech)] * STREAMED) for who in lineup}
+    return {name: timing.per(STREAMED) for name, timing in common.race(calls, quick=quick).items()}
+
+
+def _in_turn(calls: list[Callable[[], Any]]) -> Callable[[], None]:
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def table(qualities: Mapping[str, Quality], windows: Mapping[str, Timing], steps: Mapping[str, Timing]) -> str:
+    """One row per contender: quality, then time and speed for windows and for steps."""
+    bases = [name for name in ("torch", "ORT") if name in windows]
+    header = ["contender", "activity", "cosine", "worst", "streamed", "window", *(f"/ {b}" for b in bases)]
+    header += ["step", *(f"/ {b}" for b in bases)]
+    rows: list[list[object]] = []
+    for name, quality in qualities.items():
+        activity = "" if quality.activity is None else f"{quality.activity:.3f}"
+        row: list[object] = [name, activity, f"{quality.mean:.4f}", f"{quality.worst:.3f}", f"{quality.stream:.4f}"]
+        for timings in (windows, steps):
+            row += [format_seconds(timings[name].median), *(ratio(timings[base], timings[name]) for base in bases)]
+        rows.append(row)
+    return common.table(f"{MODEL}: quality and speed, one thread, batch 1", header, rows)
+
+
+def verdicts(
+    qualities: Mapping[str, Quality], timings: Mapping[str, Timing], targets: tuple[tuple[str, float], ...]
+) -> list[dict[str, object]]:
+    """Hold the fastest of ours that keeps the bar against the targets, and against the fastest peer that keeps it."""
+    good = sorted((n for n, q in qualities.items() if min(q.mean, q.stream) >= BAR), key=lambda n: timings[n].median)
+    mine = next(name for name in good if name not in PEERS)
+    peer = next(name for name in good if name in PEERS)
+    return [judge(Target(mine, against, least), timings) for against, least in (*targets, (peer, 1.0))]
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--zoo", type=Path, required=True, help=f"folder that holds {MODEL}/")
+    options = parser.parse_args()
+    folder = options.zoo / MODEL
+    if not (folder / "weights.npz").is_file():
+        parser.error(f"no weights.npz in {folder}; --zoo takes the folder that holds {MODEL}/")
+    with common.inference(options.threads):
+        common.headline(options)
+        encoder, fit, judging = load(folder)
+        peers, absent = build(encoder.lstm, PEERS, threads=options.threads)
+        everyone: list[Contender] = [*peers, *ours(encoder, fit)]
+        exact, wrong = check([who for who in everyone if who.precision == "fp32"], encoder.lstm, judging[:1])
+        lineup = [who for who in everyone if who in exact or who.precision != "fp32"]
+        qualities = {who.name: judge_quality(who, encoder, judging) for who in lineup}
+        windows = time_windows(lineup, judging, quick=options.quick)
+        steps = time_steps(lineup, judging, quick=options.quick)
+        records, lines = [], []
+        for group, timings, targets in (("window", windows, WINDOW_TARGETS), ("step", steps, STREAM_TARGETS)):
+            judged = verdicts(qualities, timings, targets)
+            lines += [f"{one['line']} per {group}" for one in judged]
+            kept = {name: asdict(quality) for name, quality in qualities.items()}
+            records.append({**record(group, MODEL, timings, judged), "quality": kept, "bar": BAR})
+        if options.json:
+            print("\n".join(json.dumps(one) for one in records))
+        else:
+            lines += [f"absent: {one.name} ({one.reason})" for one in absent + wrong]
+            print("\n".join([table(qualities, windows, steps), f"at a mean cosine of at least {BAR}:", *lines]))
+        common.save(options, "quality", records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Delta columns: compute a column only when its input or hidden value has moved since it was last sent.
+
+The delta network of Neil et al., "Delta Networks for Optimized Recurrent Network Computation" (ICML 2017), with one
+threshold per column. With x̂ and ĥ the values last sent, the pre-activations are exactly those of the estimate,
+M = b + W_ih x̂ + W_hh ĥ, so errors do not accumulate. Thresholds of 0 are the dense computation; a tiny one such as
+1e-9 skips exact repeats only, which loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import PolicyError
+from ..types import FloatArray, StackShape
+from .protocol import ColumnScale, Site, sites
+
+Entry = float | tuple[float, ...] | None
+"""Thresholds of one operand of one layer: a number for all its columns, one per column, or None: never skip."""
+
+
+def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
+    if value is None:
+        return None
+    array = np.asarray(value, dtype=np.float32)
+    if array.ndim > 1:
+        raise PolicyError(f"{where}: got thresholds of shape {array.shape}, expected a number or one value per column")
+    if not np.all(array >= 0):  # also catches NaN
+        worst = array[~(array >= 0)].flat[0]
+        raise PolicyError(f"{where}: got a threshold of {worst}, expected values >= 0 (0 never skips)")
+    return float(array) if array.ndim == 0 else tuple(float(v) for v in array)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Send column j when ``|value_j - sent_j| > threshold_j``.
+
+    Args:
+        h: thresholds of the recurrent columns: a number for all layers, or a sequence with one entry per
+            layer-and-direction pair (in the order of ``h_n``), each a number, an array [P], or None: never skip.
+        x: the same for the input columns ([I] for the first layer, [D * P] above). A number holds for every layer but
+            the first, whose raw features have an unknown scale and few columns; a sequence may name them too.
+            Default: as ``h`` if that is a number, else None.
+
+    Raises:
+        PolicyError: a threshold is negative or NaN, or has more than one dimension.
+    """
+
+    h: float | tuple[Entry, ...] | None
+    x: float | tuple[Entry, ...] | None | Literal["as h"] = "as h"
+
+    def __post_init__(self) -> None:
+        x = self.x if not isinstance(self.x, str) else (self.h if isinstance(self.h, int | float) else None)
+        for name, value in (("h", self.h), ("x", x)):
+            whole = _entry(value, name) if not isinstance(value, Sequence) else None
+            if isinstance(whole, tuple):
+                raise PolicyError(f"{name}: got one array, expected a number or a sequence with one entry per layer")
+            parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value)) if isinstance(value, Sequence) else whole
+            object.__setattr__(self, name, parts)
+
+    @classmethod
+    def scaled(cls, sensitivity: ColumnScale, tau: float, *, gamma: float = 0.5, power: float = 1.0) -> Delta:
+        """Thresholds in inverse proportion to how strongly the output feels a column.
+
+        ``threshold_j = tau * (mean(s) / s_j) ** power`` with s_j^2 = sum_r F_r^gamma W_rj^2, the mean over all
+        thresholded columns of the stack. The first layer's raw input columns are always computed.
+
+        Args:
+            sensitivity: from ``measure_sensitivity``.
+            tau: scale of the thresholds, in units of h (which lies in -1..1); 0 never skips.
+            gamma: damping of the output sensitivity F_r; 0 uses column norms alone.
+            power: how strongly thresholds follow the saliency; 0 gives one global threshold ``tau``.
+
+        Raises:
+            PolicyError: tau is negative or not finite, or gamma or power is not finite.
+        """
+        if not (np.isfinite(tau) and tau >= 0):
+            raise PolicyError(f"tau: got {tau}, expected a finite number >= 0")
+        if not (np.isfinite(gamma) and np.isfinite(power)):
+            raise PolicyError(f"gamma and power: got {gamma} and {power}, expected finite numbers")
+        saliency = {site: sensitivity.columns(site, gamma) for site in sites(sensitivity.shape) if not site.raw}
+        mean = float(np.mean(np.concatenate(list(saliency.values()))))
+        # A column that the output does not feel gets a large but finite threshold.
+        floor = 1e-6 * mean if mean > 0 else 1.0
+        entries: dict[str, list[Entry]] = {"x": [], "h": []}
+        for site in sites(sensitivity.shape):
+            s = saliency.get(site)
+            scaled = None if s is None else tau * (mean / np.maximum(s, floor)) ** power
+            entries[site.operand].append(_entry(scaled, str(site)))
+        return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
+
+    def threshold(self, site: Site) -> FloatArray | None:
+        """Thresholds [C] of an operand, or None if it is never skipped.
+
+        Raises:
+            PolicyError: the thresholds do not fit the operand.
+        """
+        spec = self.h if site.operand == "h" else self.x
+        if isinstance(spec, tuple):
+            if len(spec) != site.shape.pairs:
+                raise PolicyError(
+                    f"{site.operand}: got thresholds for {len(spec)} layers, expected {site.shape.pairs} "
+                    "(one per layer and direction); a policy belongs to the model that it was made for"
+                )
+            entry = spec[site.pair]
+        else:
+            assert not isinstance(spec, str)  # resolved in __post_init__
+            entry = None if site.raw else spec
+        if entry is None:
+            return None
+        if isinstance(entry, tuple) and len(entry) != site.width:
+            raise PolicyError(
+                f"{site}: got {len(entry)} thresholds, expected {site.width} (one per column); "
+                "a policy belongs to the model that it was made for"
+            )
+        return np.broadcast_to(np.asarray(entry, dtype=np.float32), (site.width,)).copy()
+
+    def check(self, shape: StackShape) -> None:
+        """Raise ``PolicyError`` if the thresholds do not fit the stack."""
+        for site in sites(shape):
+            self.threshold(site)
+
+    def thresholded(self, site: Site) -> bool:
+        """Whether a threshold of this operand is above zero; thresholds of zero are computed densely: the same result."""
+        threshold = self.threshold(site)
+        return threshold is not None and bool(threshold.any())
+
+    def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
+        """Columns that have moved further than their threshold: bool [B, C]."""
+        threshold = torch.as_tensor(self.threshold(site), dtype=value.dtype, device=value.device)
+        return (value - sent).abs() > threshold
