@@ -138,12 +138,11 @@ def measure(
     contender propagates.
     """
     _check(contenders, repeats=repeats, warmup=warmup, min_time=min_time, prime=prime)
-    shuffle, run = random.Random(seed).shuffle, next(_runs)
+    run, order, shuffle = next(_runs), list(contenders), random.Random(seed).shuffle
     for call in contenders.values():
         _seconds(call, warmup)
     calls = {name: _calls_per_sample(call, min_time) for name, call in contenders.items()}
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    order = list(contenders)
     with _no_garbage_collection():
         for _ in range(repeats):
             shuffle(order)
@@ -219,14 +218,14 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
     start = perf_counter_ns()
     for _ in loop:
         call()
-    return (perf_counter_ns() - start) * 1e-9
+    return max(perf_counter_ns() - start, 1) * 1e-9  # a coarse clock may not have moved
 
 
 def _calls_per_sample(call: Callable[[], object], min_time: float) -> int:
     """Number of calls that last ``min_time``; found by growth, tenfold at most, so that one hiccup does not decide."""
     calls = 1
     while (took := _seconds(call, calls)) < min_time:
-        calls = min(10 * calls, max(calls + 1, math.ceil(calls * min_time / max(took, 1e-9))))
+        calls = min(10 * calls, max(calls + 1, math.ceil(calls * min_time / took)))
     return calls
 
 

@@ -1,7 +1,7 @@
 """The command line: `adaptive-lstm demo`, `inspect` and `bench`.
 
-What people read goes to stdout, or one JSON document instead with `--json`; progress and remarks go to stderr. Bad input
-ends with one line on stderr and exit code 2.
+What people read goes to stdout, or one JSON document instead with `--json`; progress and remarks go to stderr.
+Bad input ends with one line on stderr and exit code 2.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from .text import place
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 INSTALL_PLOT = "pip install 'adaptive-lstm[demo]'"
 
-DESCRIPTION = """\
-Run pretrained stacked LSTMs faster on a CPU, without retraining.
-
-  demo      see on a trained model what it brings and what it costs
-  inspect   list the LSTMs of your own model and what can be done with them
-  bench     measure your own model, or any size, on this machine"""
+DESCRIPTION = "Run pretrained stacked LSTMs faster on a CPU, without retraining."
+SUMMARIES = {
+    "demo": "see on a trained model what it brings and what it costs",
+    "inspect": "list the LSTMs of your own model and what can be done with them",
+    "bench": "measure your own model, or any size, on this machine",
+}
 
 DEMO = """\
 Compare torch with the drop-in on a trained model and data it never saw: exact, int8, and int8 that skips the columns
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], None], text: str, more: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
-            help=text.partition(":")[0].partition("\n")[0],
+            help=SUMMARIES[name],
             description=text,
             epilog=more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -141,7 +141,7 @@ def _demo(options: argparse.Namespace) -> None:
     else:
         task = resemblyzer.load_task(options.zoo)
     outcome = run(task)
-    print(json.dumps(outcome.as_dict()) if options.json else render(outcome))
+    print(json.dumps(outcome.as_dict()) if options.json else render(outcome), flush=True)
     _draw(outcome, options.out)
 
 

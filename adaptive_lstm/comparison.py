@@ -1,4 +1,4 @@
-"""Torch against the drop-in in fp32 and int8, nothing skipped, on random inputs: the answer of `adaptive-lstm bench`."""
+"""Torch against the drop-in in fp32 and int8, nothing skipped, on random inputs: what `adaptive-lstm bench` says."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from torch import nn
 
 from . import race
 from .bench import Ratio, Timing, format_seconds, ratio
-from .compress import Quantize, compress
+from .compress import compress
+from .quantize import Precision, Quantize
 from .runtime import AdaptiveLSTM
 from .text import aligned, spread
 
 TORCH = "torch"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 REPLAYED = 1  # random sequences in one timed call
 
 

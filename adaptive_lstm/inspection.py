@@ -11,7 +11,7 @@ from .errors import AdaptiveLSTMError
 from .quantize import PRECISIONS, Quantize
 from .runtime import AdaptiveLSTM
 from .stream import stream
-from .types import StackShape
+from .types import RunStats, StackShape
 
 NATIVE = "native"
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -52,7 +52,7 @@ class Anatomy:
         uses = "\n".join(f"  {use:<21}{answer}" for use, answer in self.served.items())
         return (
             f"{self.name or 'the model'}: LSTM {self.input_size} -> {self.hidden_size}{projected}, "
-            f"{self.layers} layers{directions}{'' if self.bias else ', no bias'}\n"
+            f"{self.layers} layer{'s' if self.layers > 1 else ''}{directions}{'' if self.bias else ', no bias'}\n"
             f"  parameters           {self.parameters:,}\n"
             f"  size                 {sizes}\n"
             f"  multiply-accumulates {self.macs_per_step:,} per step\n"
@@ -97,21 +97,23 @@ def _served(lstm: nn.LSTM) -> dict[str, str]:
         if precision != "fp32":
             compress(fast, quantize=Quantize(precision))
 
-        def whole(fast: AdaptiveLSTM = fast) -> None:
+        def whole(fast: AdaptiveLSTM = fast) -> RunStats | None:
             fast(zeros.transpose(0, 1) if fast.batch_first else zeros)
+            return fast.last_run
 
-        def steps(fast: AdaptiveLSTM = fast) -> None:
+        def steps(fast: AdaptiveLSTM = fast) -> RunStats | None:
             with stream(fast, batch_size=1) as session:
                 session.step(zeros[0])
+                return session.stats
 
-        answers[f"{precision}, sequence"] = _tried(whole, fast)
-        answers[f"{precision}, streaming"] = _tried(steps, fast)
+        answers[f"{precision} sequence"] = _tried(whole)
+        answers[f"{precision} streaming"] = _tried(steps)
     return answers
 
 
-def _tried(use: Callable[[], None], fast: AdaptiveLSTM) -> str:
+def _tried(use: Callable[[], RunStats | None]) -> str:
     try:
-        use()
+        stats = use()
     except AdaptiveLSTMError as error:
         return f"no: {error}"
-    return fast.last_run.fallback or NATIVE
+    return (stats and stats.fallback) or NATIVE

@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
     except pickle.UnpicklingError as error:
         raise ModelFileError(
-            f"{path} holds more than weights, and code from it is not run; save model.state_dict(), or name a factory"
+            f"{path} is damaged or holds more than weights, whose code is not run; save a state_dict, or name a factory"
         ) from error
     except (OSError, EOFError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
         raise ModelFileError(f"{path} is damaged or no weight file: {str(error).splitlines()[0]}") from error

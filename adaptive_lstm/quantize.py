@@ -32,8 +32,8 @@ class Quantize:
 
     Args:
         precision: of all matrices but the first layer's input matrix.
-        raw: precision of the first layer's input matrix. Raw features are unscaled and their columns few, so the
-            default is float32, whatever the rest is.
+        raw: precision of the first layer's input matrix. Raw features are unscaled, and int8 there breaks real models;
+            the default is float32 if the rest is float32, else bfloat16.
         matrices: exceptions by torch's parameter name, for example ``{"weight_hh_l1": "bf16"}``.
 
     Raises:
@@ -41,13 +41,15 @@ class Quantize:
     """
 
     precision: Precision = "fp32"
-    raw: Precision = "fp32"
+    raw: Precision | None = None
     matrices: Mapping[str, Precision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in {"precision": self.precision, "raw": self.raw, **self.matrices}.items():
+        raw = self.raw if self.raw is not None else "fp32" if self.precision == "fp32" else "bf16"
+        for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():
             if value not in PRECISIONS:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
+        object.__setattr__(self, "raw", raw)
 
     @property
     def exact(self) -> bool:
@@ -65,7 +67,8 @@ class Quantize:
     def of(self, shape: StackShape, kind: str, pair: int) -> Precision:
         """Precision of ``weight_ih``, ``weight_hh`` or ``weight_hr`` of a pair."""
         raw = kind == "weight_ih" and pair < shape.directions
-        return self.matrices.get(f"{kind}_{shape.name(pair)}", self.raw if raw else self.precision)
+        default = self.raw if raw and self.raw is not None else self.precision
+        return self.matrices.get(f"{kind}_{shape.name(pair)}", default)
 
 
 def to_bf16(w: FloatArray) -> np.ndarray:

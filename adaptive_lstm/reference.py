@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
 
 from .policies import Policy, Site
 from .types import ColumnCounts, StackShape, StreamState
-from .weights import PairTensors
+from .weights import PairTensors, shape_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -139,3 +142,23 @@ def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:
     """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
     nothing = (None,) * shape.pairs
     return StreamState(h, c, nothing, nothing)
+
+
+def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np.bool_]]:
+    """Which columns one sequence sends: per layer and direction a bool array [T, width + P], x before h.
+
+    Args:
+        lstm: the stack, in its own float precision.
+        policy: what may be left out.
+        x: [T, I].
+    """
+    shape = shape_of(lstm)
+    sent: list[dict[int, npt.NDArray[np.bool_]]] = [{} for _ in range(shape.pairs)]
+
+    def observe(step: Step) -> None:
+        sent[step.pair][step.time] = torch.cat([step.x_sent[0], step.h_sent[0]]).cpu().numpy()
+
+    with torch.no_grad():
+        h, c = x.new_zeros(shape.pairs, 1, shape.output_size), x.new_zeros(shape.pairs, 1, shape.hidden_size)
+        run(tensors_of(lstm), shape, policy, x, [1] * len(x), start(shape, h, c), observe)
+    return [np.stack([steps[t] for t in sorted(steps)]) for steps in sent]

@@ -6,7 +6,7 @@ from .bench import Ratio
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be, the first to the left, the others to the right; a rule below the first row."""
+    """Columns as wide as needed, the first to the left, the others to the right; a rule below the first row."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -17,6 +17,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def spread(ratio: Ratio) -> str:
     """Median and quartiles, "6.2 (6.0 to 6.4)", or why the median must not be quoted."""
+    if ratio.p25 == ratio.p75:  # a contender against itself
+        return f"{ratio.median:.3g}"
     return f"{ratio.median:.3g} ({ratio.p25:.3g} to {ratio.p75:.3g})" if ratio.meaningful else str(ratio)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adaptive_lstm as al
+from adaptive_lstm.quantize import Precision
 
 # Largest allowed difference of any output from torch fp32. Outputs lie in (-1, 1): the loose ones only catch somebody
 # who computes another function; what 8 bits cost on a real model is the subject of ``eval.quality``.
@@ -54,13 +55,19 @@ class Adaptive:
     def whole(self, x: Tensor) -> Callable[[], Any]:
         return lambda: self.lstm(x)[0]
 
+    def last_run(self) -> al.RunStats:
+        """What the latest whole sequence did."""
+        stats = self.lstm.last_run
+        assert stats is not None, "nothing has run yet"
+        return stats
+
     def stream(self, x: Tensor) -> Callable[[], Any]:
         frames = itertools.cycle([x[:, t].clone() for t in range(x.shape[1])])
         stream = al.stream(self.lstm, batch_size=x.shape[0])
         return lambda: stream.step(next(frames))
 
 
-def adaptive(lstm: nn.LSTM, precision: str = "fp32", name: str | None = None) -> Adaptive:
+def adaptive(lstm: nn.LSTM, precision: Precision = "fp32", name: str | None = None) -> Adaptive:
     """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8"), nothing skipped."""
     fast = al.AdaptiveLSTM.from_lstm(lstm).eval()
     if precision != "fp32":

@@ -1,8 +1,9 @@
 """Does skipped work turn into saved time? int8 with delta columns at a controlled activity: part of ``eval.latency``.
 
-Random weights and inputs; one global threshold is searched for every wanted share of columns. ``idle`` sends none at
-all: its gates and its search for changes are no column's work and are taken off both sides where the column part is
-judged. Everything is told as a share of ``dense``, the same int8 stack that skips nothing and may run matrix products.
+Random weights and inputs. The thresholds are searched so that every operand of every layer sends the wanted share of
+its columns: then the share of columns is the share of the weights that are read. ``idle`` sends none at all: its gates
+and its search for changes are no column's work and are taken off both sides where the column part is judged.
+Everything is told as a share of ``dense``, the same int8 stack that skips nothing and may run matrix products.
 """
 
 from collections.abc import Iterator
@@ -13,43 +14,44 @@ import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds, ratio
 from eval.common import race, table
 from eval.contenders import Adaptive
-from eval.targets import Result, record
+from eval.targets import Result, brief, record
 
 ACTIVITIES = (0.75, 0.5, 0.25, 0.125, 0.0625)
+SEARCH = 25  # runs that find the thresholds of one activity
 MARGIN = 0.10  # target: the column part takes at most (activity + margin) of the dense column part
 
 
 def delta_time(dense: Adaptive, x: torch.Tensor, *, quick: bool) -> Iterator[Result]:
     """Time over activity for x [1, T, I], first as one whole sequence, then step by step."""
-    skipping = {f"p={wanted:g}": skipper(dense, find_threshold(dense, x, wanted)) for wanted in ACTIVITIES}
-    lineup = {"dense": dense, "idle": skipper(dense, 1e3), **skipping}
-    activities = {name: activity(contender, x) for name, contender in lineup.items()}
+    operands = 2 * dense.lstm.num_layers
+    lineup = {"dense": dense, "idle": _skipping(dense, [1e6] * operands)}
+    lineup |= {f"p={wanted:g}": _skipping(dense, find_thresholds(dense, x, wanted)) for wanted in ACTIVITIES}
+    activities = {name: _run(contender, x).activity for name, contender in lineup.items()}
     yield _judge("whole", lineup, activities, x, quick=quick)
     yield _judge("stream", lineup, activities, x, quick=quick)
 
 
-def skipper(dense: Adaptive, threshold: float) -> Adaptive:
-    """The same weights, skipping every column that changed by no more than ``threshold`` since it was last sent."""
-    fast = al.adapt(dense.lstm)
-    fast.policy = al.Delta(threshold)
-    return Adaptive(f"delta {threshold:.3g}", dense.precision, fast)
+def find_thresholds(dense: Adaptive, x: torch.Tensor, wanted: float) -> list[float]:
+    """Thresholds of x and h of every layer, in turn, at which each sends about the share ``wanted`` of its columns."""
+    thresholds = [0.05] * (2 * dense.lstm.num_layers)
+    for _ in range(SEARCH):  # no bisection: what one operand sends depends on the thresholds of all that feed it
+        columns = _run(_skipping(dense, thresholds), x).columns
+        sent = [share for c in columns for share in (c.x_sent / c.x_possible, c.h_sent / c.h_possible)]
+        thresholds = [t * min(2.0, max(0.5, share / wanted)) ** 0.5 for t, share in zip(thresholds, sent, strict=True)]
+    return thresholds
 
 
-def activity(contender: Adaptive, x: torch.Tensor) -> float:
-    """Share of the columns that a run over x sends, as the runtime counts it."""
+def _skipping(dense: Adaptive, thresholds: list[float]) -> Adaptive:
+    """The same weights, skipping every column that changed by no more than the threshold of its operand."""
+    fast = al.AdaptiveLSTM.from_lstm(dense.lstm)
+    fast.policy = al.Delta(x=tuple(thresholds[::2]), h=tuple(thresholds[1::2]))
+    return Adaptive("int8 + delta", dense.precision, fast)
+
+
+def _run(contender: Adaptive, x: torch.Tensor) -> al.RunStats:
+    """What a run over x did, as the runtime counts it."""
     contender.whole(x)()
-    return float(contender.lstm.last_run.activity)
-
-
-def find_threshold(dense: Adaptive, x: torch.Tensor, wanted: float) -> float:
-    """Smallest global threshold, within 1 %, whose activity over x does not exceed ``wanted``."""
-    trial = skipper(dense, 0.0)
-    low, high = 1e-4, 10.0
-    while high / low > 1.01:
-        middle = (low * high) ** 0.5
-        trial.lstm.policy = al.Delta(middle)
-        low, high = (low, middle) if activity(trial, x) <= wanted else (middle, high)
-    return high
+    return contender.last_run()
 
 
 def _judge(
@@ -70,7 +72,7 @@ def _judge(
             verdict = "n/a"
         figures = {"activity": activities[name], "column_part": column_part, "allowed": allowed}
         judged.append({"verdict": verdict, "who": name, "share": share.as_dict(), **figures})
-        cells = [f"{activities[name]:.3f}", format_seconds(timing.median), share, f"{column_part:.3f}"]
+        cells = [f"{activities[name]:.3f}", format_seconds(timing.median), brief(share), f"{column_part:.3f}"]
         rows.append([name, *cells, f"{allowed:.3f}", verdict])
     lstm = lineup["dense"].lstm
     case = f"({lstm.input_size}, {lstm.hidden_size}, {lstm.num_layers}) {mode}"

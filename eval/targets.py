@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptive_lstm.bench import Ratio, Timing, format_seconds, ratio
+from adaptive_lstm.bench import MIN_ROUNDS, Ratio, Timing, format_seconds, ratio
 from eval.common import Record, table
 from eval.contenders import Absent
 
@@ -29,16 +29,23 @@ class Result:
 
 
 def verdict(speed: Ratio, least: float) -> str:
-    """Whether a ratio is at least ``least``: 'PASS' by its median, 'MISS' if three quarters of the rounds stay below.
+    """Whether a ratio is at least ``least``.
 
-    'OPEN' in between (a tie and some noise must not count as a miss: torch against itself would), 'n/a' where the
-    spread forbids any answer.
+    'PASS' or 'MISS' where the quartiles agree; where they do not, 'PASS' if the median reaches it, else 'OPEN' (a tie
+    and some noise must not count as a miss: torch against itself would). 'n/a' where the rounds say too little.
     """
+    if speed.rounds < MIN_ROUNDS:
+        return "n/a"
+    if speed.p25 >= least or speed.p75 < least:
+        return "PASS" if speed.p25 >= least else "MISS"
     if not speed.meaningful:
         return "n/a"
-    if speed.median >= least:
-        return "PASS"
-    return "MISS" if speed.p75 < least else "OPEN"
+    return "PASS" if speed.median >= least else "OPEN"
+
+
+def brief(speed: Ratio) -> str:
+    """A ratio for a narrow column: the spread of a refused one is left to the JSON record."""
+    return str(speed) if speed.meaningful else "n/a"
 
 
 def judge(target: Target, timings: Mapping[str, Timing]) -> dict[str, object]:
@@ -47,7 +54,7 @@ def judge(target: Target, timings: Mapping[str, Timing]) -> dict[str, object]:
         return {"verdict": "n/a", "line": f"n/a   {' and '.join(missing)} did not take part"}
     speed = ratio(timings[target.against], timings[target.who])
     answer = verdict(speed, target.least)
-    line = f"{answer:4}  {target.who} is {speed} as fast as {target.against} (at least {target.least:g}x)"
+    line = f"{answer:4}  {target.who} against {target.against}: {speed} (at least {target.least:g}x)"
     return {"verdict": answer, "line": line, "speed": speed.as_dict(), "least": target.least}
 
 
@@ -64,7 +71,8 @@ def race_result(
     rows = []
     for name, timing in timings.items():
         quartiles = f"{format_seconds(timing.p25)} to {format_seconds(timing.p75)}"
-        rows.append([name, format_seconds(timing.median), quartiles, *(ratio(timings[b], timing) for b in baselines)])
+        speeds = [brief(ratio(timings[base], timing)) for base in baselines]
+        rows.append([name, format_seconds(timing.median), quartiles, *speeds])
     header = [group, "median", "quartiles", *(f"against {name}" for name in baselines)]
     judged = [judge(target, timings) for target in targets if not target.widths or case[1] in target.widths]
     notes = [f"absent: {one.name} ({one.reason})" for one in absent]

@@ -5,6 +5,7 @@ Writes `digits.safetensors` (the model) and `digits_images.safetensors` (the pic
 writes the same bytes. Of the 1797 pictures 1047 train; nothing was chosen by looking at the 450 test pictures: the
 settings below were found on the other 300, which the demo later fits on without their labels.
 """
+
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _train(images: Tensor, labels: Tensor) -> DigitReader:
         for batch in order.split(BATCH):
             logits = model(read_columns(_moved(images[batch])))
             optimizer.zero_grad()
-            cross_entropy(logits, labels[batch], label_smoothing=SMOOTHING).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(logits, labels[batch], label_smoothing=SMOOTHING).backward()
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             schedule.step()
@@ -70,7 +71,9 @@ def _train(images: Tensor, labels: Tensor) -> DigitReader:
 def _moved(images: Tensor) -> Tensor:
     """Pictures [N, 8, 8], each turned, scaled, slanted and shifted a little, as another hand might have written it."""
     n = len(images)
-    angle, scale, slant, right, down = (torch.rand(5, n) * 2 - 1) * torch.tensor([[0.25], [0.125], [0.2], [0.25], [0.25]])
+    angle, scale, slant, right, down = (torch.rand(5, n) * 2 - 1) * torch.tensor(
+        [[0.25], [0.125], [0.2], [0.25], [0.25]]
+    )
     cos, sin = angle.cos() * (1 + scale), angle.sin() * (1 + scale)
     affine = torch.stack([cos, slant - sin, right, sin, cos, down], 1).view(n, 2, 3)
     grid = affine_grid(affine, [n, 1, 8, 8], align_corners=True)

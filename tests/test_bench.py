@@ -138,7 +138,7 @@ def test_a_meaningless_ratio_is_refused(samples: tuple[float, ...], text: str) -
     assert not noisy.meaningful
     assert str(noisy) == text
     assert noisy.as_dict()["median"] is None
-    assert verdict(noisy, 0.1) == "n/a"
+    assert verdict(noisy, 2.0) == "n/a"
 
 
 def test_only_contenders_of_one_run_are_divided() -> None:
@@ -198,8 +198,10 @@ def test_a_verdict_needs_more_than_noise() -> None:
     assert verdict(Ratio(median=1.3, p25=1.2, p75=1.4, rounds=9), 1.3) == "PASS"
     assert verdict(Ratio(median=0.95, p25=0.9, p75=0.96, rounds=9), 0.97) == "MISS"
     assert verdict(Ratio(median=0.96, p25=0.9, p75=1.02, rounds=9), 0.97) == "OPEN"
+    assert verdict(Ratio(median=15, p25=11, p75=25, rounds=9), 10) == "PASS"  # wide, but all of it on one side
+    assert verdict(Ratio(median=0.2, p25=0.1, p75=0.3, rounds=9), 1) == "MISS"
     timings = {"us": timing(1, 1, 1, 1, name="us"), "them": timing(2, 2, 2, 2, name="them")}
-    assert judge(Target("us", "them", 3.0), timings)["line"] == "MISS  us is 2.00x as fast as them (at least 3x)"
+    assert judge(Target("us", "them", 3.0), timings)["line"] == "MISS  us against them: 2.00x (at least 3x)"
     assert judge(Target("us", "nobody", 3.0), timings)["verdict"] == "n/a"
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .outcome import Outcome
 
@@ -25,12 +25,13 @@ def draw(outcome: Outcome, path: Path) -> None:
     figure = Figure(figsize=(13, 6.2), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     figure.suptitle(outcome.title)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
-    _time_against_quality(left.subplots(), outcome)
-    top, middle, bottom = right.subplots(3, 1, sharex=True, height_ratios=(1.2, 4, 1))
-    _picture(top, outcome)
-    _moved(middle, outcome)
-    _activity(bottom, outcome)
+    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.25))
+    _time_against_quality(figure.add_subplot(halves[0]), outcome)
+    rows = halves[1].subgridspec(3, 1, height_ratios=(1.2, 4, 1))
+    steps = figure.add_subplot(rows[2])
+    _activity(steps, outcome)
+    _moved(figure.add_subplot(rows[1], sharex=steps), outcome)
+    _picture(figure.add_subplot(rows[0], sharex=steps), outcome)
     figure.savefig(path, dpi=130)
 
 
@@ -55,8 +56,9 @@ def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
             label=f"{row.name} (activity {row.activity:.2f})",
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
-    axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log)", ylabel=outcome.score_name)
     axes.set_title("time against quality, unseen inputs")
     axes.grid(alpha=0.3, which="both")
@@ -65,6 +67,7 @@ def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
 
 def _picture(axes: Axes, outcome: Outcome) -> None:
     axes.imshow(outcome.picture, aspect="auto", cmap="magma", extent=_extent(outcome, len(outcome.picture)))
+    axes.tick_params(labelbottom=False)
     axes.set(yticks=[], ylabel="input", title="one input, read from left to right, and the columns it moved")
 
 
@@ -79,13 +82,14 @@ def _moved(axes: Axes, outcome: Outcome) -> None:
         names += [f"layer {layer}: x", f"layer {layer}: h"]
     for edge in edges[1:-1]:
         axes.axhline(edge, color=BORDER, linewidth=1)
+    axes.tick_params(labelbottom=False)
     axes.set(yticks=[(low + high) / 2 for low, high in pairwise(edges)], yticklabels=names, ylabel="columns")
 
 
 def _activity(axes: Axes, outcome: Outcome) -> None:
     for layer, operand in enumerate(outcome.moved, start=1):
         axes.step(np.arange(len(operand)) + 0.5, operand.mean(axis=1), where="mid", label=f"layer {layer}")
-    axes.set(ylim=(0, 1.02), ylabel="share sent", xlabel="step")
+    axes.set(ylim=(0, 1.6), yticks=[0, 0.5, 1], ylabel="share sent", xlabel="step")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", ncols=len(outcome.moved))
 

@@ -8,6 +8,7 @@ into 1.6 s windows; the mean of their embeddings stands for the utterance.
 
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from ..errors import InputError
 from .task import SequenceModel, Task
 
 FOLDER = "resemblyzer_3x256"
@@ -41,7 +43,7 @@ def load_task(zoo: Path) -> Task:
     """The encoder as a `Task`: equal error rate of speaker verification, and cosine with the original embedding.
 
     zoo: the folder `resemblyzer_3x256`, or the one that holds it.
-    Raises FileNotFoundError if a file is missing.
+    Raises FileNotFoundError if a file is missing, InputError if one is damaged.
     """
     folder = zoo / FOLDER if (zoo / FOLDER).is_dir() else zoo
     utterances = _read(folder / "mel_test_other.npz")
@@ -70,7 +72,7 @@ def load_task(zoo: Path) -> Task:
         agreement=mean_cosine,
         min_agreement=0.995,
         shown=shown,
-        picture=(shown.T + 1e-6).log(),
+        picture=(shown.T + 1e-6).log().flip(0),
     )
 
 
@@ -92,7 +94,10 @@ def equal_error_rate(embeddings: Tensor, speakers: list[str]) -> float:
 
 def _model(path: Path) -> SpeakerEncoder:
     model = SpeakerEncoder()
-    model.load_state_dict({name: torch.from_numpy(values) for name, values in _read(path).items()})
+    try:
+        model.load_state_dict({name: torch.from_numpy(values) for name, values in _read(path).items()})
+    except RuntimeError as error:
+        raise InputError(f"{path} does not hold the weights of the speaker encoder: {error}") from error
     return model.eval()
 
 
@@ -113,5 +118,8 @@ def _speaker(utterance: str) -> str:
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; name the folder {FOLDER} of the model zoo, or the one above it")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (AttributeError, BadZipFile, EOFError, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or no .npz file") from error

@@ -8,6 +8,7 @@ tolerance of the task: a reasonable setting, not a certified one.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from tqdm import tqdm
 import adaptive_lstm as al
 
 from .. import race
-from ..bench import machine, pinned_threads, ratio
+from ..bench import Timing, machine, pinned_threads, ratio
 from ..reference import trace
 from .outcome import Outcome, Row, Trial
 from .task import SequenceModel, Task
@@ -56,40 +57,76 @@ def run(task: Task, *, taus: tuple[float, ...] = TAUS, seconds: float = 8.0) -> 
             agreements = _fit_agreements(task, skipping, stage)
             good = takewhile(lambda tau: agreements[tau] >= task.min_agreement, taus)
             chosen = max(good, default=taus[0])
-            rows = _rows(task, {**plain, DELTA: skipping[chosen]}, stage, seconds)
-            trials = _trials(task, skipping, agreements, stage, seconds)
+            lineup = {**plain, **{_label(tau): model for tau, model in skipping.items()}}
+            shown_as = {**{name: name for name in plain}, _label(chosen): DELTA}
+            answers = _answers_of_all(lineup, task.test_inputs, stage)
+            lstms, replayed = {name: model.lstm for name, model in lineup.items()}, task.test_inputs[:REPLAYED]
+            stage("timing whole sequences")
+            sequences = race.whole_sequences(lstms, replayed, seconds=seconds)
+            stage("timing streaming steps")
+            steps = race.steps({name: lstms[name] for name in shown_as}, replayed, seconds=seconds)
             moved = trace(_adaptive(skipping[chosen]), task.shown[None])
+            on = machine()
     return Outcome(
         title=task.title,
         score_name=task.score_name,
         agreement_name=task.agreement_name,
         min_agreement=task.min_agreement,
-        rows=rows,
-        trials=trials,
+        rows=_rows(task, shown_as, answers, sequences, steps),
+        trials=tuple(
+            Trial(tau, agreements[tau], task.score(answer.outputs), answer.activity, sequences[_label(tau)])
+            for tau, answer in ((tau, answers[_label(tau)]) for tau in taus)
+        ),
         tau=chosen,
         moved=tuple(moved),
         hidden=task.model.lstm.hidden_size,
         picture=task.picture.numpy(),
         sequences=len(task.test_inputs),
         steps=task.test_inputs.shape[1],
-        machine=machine(),
+        machine=on,
+    )
+
+
+def _rows(
+    task: Task,
+    shown_as: Mapping[str, str],
+    answers: Mapping[str, _Answers],
+    sequences: Mapping[str, Timing],
+    steps: Mapping[str, Timing],
+) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            name=shown,
+            score=task.score(answers[name].outputs),
+            agreement=task.agreement(answers[name].outputs, answers[TORCH].outputs),
+            activity=answers[name].activity,
+            sequence=sequences[name],
+            step=steps[name],
+            sequence_gain=ratio(sequences[TORCH], sequences[name]),
+            step_gain=ratio(steps[TORCH], steps[name]),
+        )
+        for name, shown in shown_as.items()
     )
 
 
 def _plain(model: SequenceModel) -> dict[str, SequenceModel]:
     """The contenders that skip nothing."""
-    return {TORCH: model, EXACT: al.adapt(model), INT8: _int8(model)}
+    return {TORCH: model, EXACT: _adapted(model), INT8: _int8(model)}
+
+
+def _adapted(model: SequenceModel) -> SequenceModel:
+    return cast("SequenceModel", al.adapt(model))
 
 
 def _int8(model: SequenceModel) -> SequenceModel:
-    fast = al.adapt(model)
+    fast = _adapted(model)
     al.compress(fast, quantize=al.Quantize("int8"))
     return fast
 
 
 def _skipping(task: Task, taus: tuple[float, ...]) -> dict[float, SequenceModel]:
     """For every threshold an int8 model that skips by it, scaled by the sensitivity of the exact one."""
-    sensitivity = al.measure_sensitivity(al.adapt(task.model), task.fit_inputs.split(FIT_BATCH))
+    sensitivity = al.measure_sensitivity(_adapted(task.model), task.fit_inputs.split(FIT_BATCH))
     models = {tau: _int8(task.model) for tau in taus}
     for tau, model in models.items():
         _adaptive(model).policy = al.Delta.scaled(sensitivity, tau=tau)
@@ -107,43 +144,16 @@ def _fit_agreements(task: Task, models: Mapping[float, SequenceModel], stage: St
     return agreements
 
 
-def _rows(task: Task, models: Mapping[str, SequenceModel], stage: Stage, seconds: float) -> tuple[Row, ...]:
-    stage("test inputs")
-    answers = {name: _answers(model, task.test_inputs) for name, model in models.items()}
-    lstms, replayed = {name: model.lstm for name, model in models.items()}, task.test_inputs[:REPLAYED]
-    stage("timing whole sequences")
-    sequences = race.whole_sequences(lstms, replayed, seconds=seconds)
-    stage("timing streaming steps")
-    steps = race.steps(lstms, replayed, seconds=seconds)
-    return tuple(
-        Row(
-            name=name,
-            score=task.score(answer.outputs),
-            agreement=task.agreement(answer.outputs, answers[TORCH].outputs),
-            activity=answer.activity,
-            sequence=sequences[name],
-            step=steps[name],
-            sequence_gain=ratio(sequences[TORCH], sequences[name]),
-            step_gain=ratio(steps[TORCH], steps[name]),
-        )
-        for name, answer in answers.items()
-    )
+def _label(tau: float) -> str:
+    return f"threshold {tau:g}"
 
 
-def _trials(
-    task: Task, models: Mapping[float, SequenceModel], agreements: Mapping[float, float], stage: Stage, seconds: float
-) -> tuple[Trial, ...]:
+def _answers_of_all(models: Mapping[str, SequenceModel], inputs: Tensor, stage: Stage) -> dict[str, _Answers]:
     answers = {}
-    for tau, model in models.items():
-        stage(f"test inputs: threshold {tau:g}")
-        answers[tau] = _answers(model, task.test_inputs)
-    stage("timing all thresholds")
-    lstms = {f"{tau:g}": model.lstm for tau, model in models.items()}
-    timings = race.whole_sequences(lstms, task.test_inputs[:REPLAYED], seconds=seconds)
-    return tuple(
-        Trial(tau, agreements[tau], task.score(answer.outputs), answer.activity, timings[f"{tau:g}"])
-        for tau, answer in answers.items()
-    )
+    for name, model in models.items():
+        stage(f"test inputs: {name}")
+        answers[name] = _answers(model, inputs)
+    return answers
 
 
 def _answers(model: SequenceModel, inputs: Tensor) -> _Answers:
@@ -151,9 +161,10 @@ def _answers(model: SequenceModel, inputs: Tensor) -> _Answers:
     outputs, done, possible = [], 0, 0
     for batch in inputs.split(1 if al.backend_info().backend == "native" else len(inputs)):
         outputs.append(model(batch))
-        if isinstance(model.lstm, al.AdaptiveLSTM):
-            done += model.lstm.last_run.macs
-            possible += model.lstm.last_run.macs_possible
+        stats = model.lstm.last_run if isinstance(model.lstm, al.AdaptiveLSTM) else None
+        if stats:
+            done += stats.macs
+            possible += stats.macs_possible
     return _Answers(torch.cat(outputs), done / possible if possible else 1.0)
 
 

@@ -13,7 +13,7 @@ def render(outcome: Outcome) -> str:
 
 {aligned([header, *(_cells(row) for row in outcome.rows)])}
 
-{outcome.score_name}, {outcome.agreement_name} (as torch) and activity (share of the multiply-accumulates that were done):
+{outcome.score_name}, {outcome.agreement_name} (as torch) and activity (share of the multiply-accumulates done):
   on {outcome.sequences} inputs that nothing was fitted on.
 sequence, step: time of the LSTM alone for {outcome.steps} steps in one call, and for one step of a stream; batch 1,
   {place(outcome.machine)}.

@@ -43,7 +43,7 @@ struct Matrix {
 constexpr int q8_row_position(int r) { return 16 * ((r % 16) / 4) + 4 * (r / 16) + r % 4; }
 
 // Scratch that the q8 kernels need for n activation rows of C columns, in bytes.
-constexpr size_t scratch_bytes(int n, int cols) { return 32 * (size_t(n) * (size_t(cols) / kGroup + 4)); }
+constexpr size_t scratch_bytes(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
 
 struct Kernels {
   const char* isa;

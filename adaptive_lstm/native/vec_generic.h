@@ -55,7 +55,7 @@ struct Dot {
   static constexpr bool has_dot8 = false;
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1;
-  static constexpr int single_blocks = 1, narrow_rows = 2, wide_rows = 2;
+  static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
   struct Quad {
     int16_t w[16];  // all 16 bytes, or after even() / odd() the first 8
   };
@@ -69,8 +69,8 @@ struct Dot {
   }
   static void store_acc(int32_t* p, Acc a) { std::memcpy(p, a.v, sizeof a.v); }
   static Acc set(int32_t x) { return {{x, x, x, x}}; }
-  static Acc sub(Acc a, Acc b) {
-    for (int i = 0; i < 4; i++) a.v[i] -= b.v[i];
+  static Acc add(Acc a, Acc b) {
+    for (int i = 0; i < 4; i++) a.v[i] += b.v[i];
     return a;
   }
   static Vec to_float(Acc a) { return Vec::load(a.v); }

@@ -1,0 +1,96 @@
+"""Static post-training compression, applied once, in place, on an adapted model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .errors import InputError
+from .quantize import Quantize, quantize_stack
+from .runtime import AdaptiveLSTM
+from .weights import shape_of, tensors_of
+
+
+@dataclass(frozen=True)
+class MatrixReport:
+    """One weight matrix before and after.
+
+    ``name``: module and parameter; ``precision``: what it became; ``bytes_before`` in float32, ``bytes_after`` with its
+    scales; ``error``: Frobenius norm of the change divided by that of the matrix.
+    """
+
+    name: str
+    precision: str
+    bytes_before: int
+    bytes_after: int
+    error: float
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What ``compress`` did, matrix by matrix."""
+
+    matrices: tuple[MatrixReport, ...]
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all matrices in float32."""
+        return sum(m.bytes_before for m in self.matrices)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of all matrices as they are executed now."""
+        return sum(m.bytes_after for m in self.matrices)
+
+    def __str__(self) -> str:
+        width = max(len(m.name) for m in self.matrices)
+        lines = [
+            f"{m.name:{width}}  {m.precision}  {m.bytes_before:>10,} -> {m.bytes_after:>10,} bytes  error {m.error:.2e}"
+            for m in self.matrices
+        ]
+        share = self.bytes_after / self.bytes_before
+        return "\n".join([*lines, f"{'total':{width}}        {self.bytes_before:>10,} -> {self.bytes_after:>10,} bytes  ({share:.0%})"])
+
+
+def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:
+    """Execute the LSTMs of an adapted model in lower precision, from now on and in place.
+
+    The parameters stay as they are, so ``compress`` again with other settings starts from the original, and
+    ``Quantize()`` undoes it. No data is needed: see ``adaptive_lstm.quantize`` for why.
+
+    Args:
+        model: an adapted model, or one ``AdaptiveLSTM``.
+        quantize: the precision of every matrix.
+
+    Raises:
+        InputError: no adapted LSTM, or settings that do not fit one; nothing is changed then.
+    """
+    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
+    if not lstms:
+        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    for lstm in lstms.values():
+        quantize.check(shape_of(lstm))
+    rows = []
+    for name, lstm in lstms.items():
+        tensors, shape = tensors_of(lstm), shape_of(lstm)
+        for pair, (before, after) in enumerate(zip(tensors, quantize_stack(tensors, shape, quantize), strict=True)):
+            kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
+            if before.w_hr is not None and after.w_hr is not None:
+                kinds.append(("weight_hr", before.w_hr, after.w_hr))
+            for kind, w, matrix in kinds:
+                original = w.detach().to("cpu", torch.float64).numpy()
+                norm = float(np.linalg.norm(original)) or 1.0
+                rows.append(
+                    MatrixReport(
+                        name=f"{name}.{kind}_{shape.name(pair)}".lstrip("."),
+                        precision=matrix.precision,
+                        bytes_before=4 * original.size,
+                        bytes_after=matrix.nbytes,
+                        error=float(np.linalg.norm(matrix.dequantized() - original)) / norm,
+                    )
+                )
+        lstm.quantize = quantize
+    return CompressReport(tuple(rows))

@@ -1,0 +1,215 @@
+"""Streaming: one step or one chunk at a time, the state carried along."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+
+from .backend import refuse_non_finite
+from .errors import InputError, StateError, UnsupportedError
+from .policies import Site
+from .reference import start
+from .runtime import AdaptiveLSTM
+from .types import ColumnCounts, RunStats, StreamState
+
+
+class Stream:
+    """A running sequence of ``batch_size`` rows through an ``AdaptiveLSTM``; made by ``stream``.
+
+    The stream keeps the weights, precision and policy that the LSTM had when it was opened. One thread at a time may
+    advance it; any number of streams may run at once. Results carry no gradients. A failed call leaves the state as
+    it was.
+    """
+
+    def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
+        if not isinstance(lstm, AdaptiveLSTM):
+            raise InputError(f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)")
+        if lstm.bidirectional:
+            raise UnsupportedError("a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence")
+        if lstm.training:
+            raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
+        if not (isinstance(batch_size, int) and batch_size > 0):
+            raise InputError(f"batch_size: got {batch_size!r}, expected a whole number above 0")
+        self._executor = executor = lstm.executor()
+        self._shape, self._batch_first = executor.shape, lstm.batch_first
+        self._batch, self._dtype = batch_size, executor.dtype
+        self._in = (batch_size, self._shape.input_size)
+        self._out = (batch_size, self._shape.output_size)
+        self._native = executor.native.new_state(batch_size) if executor.native else None
+        self.reset()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to release: the buffers go with the object."""
+
+    # -------------------------------------------------------------------------------------------------- advance
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        """Advance by one timestep.
+
+        Args:
+            x: [B, I].
+
+        Returns:
+            Output of the top layer [B, P], a new tensor.
+
+        Raises:
+            InputError: wrong shape, dtype or device.
+            NonFiniteError: x holds NaN or infinity.
+        """
+        native = self._native
+        if native is None or x.shape != self._in or x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
+            return self._step_checked(x)
+        y = torch.empty(self._out)
+        if not native.step(x.data_ptr(), y.data_ptr()):
+            raise refuse_non_finite()
+        self._steps += 1
+        return y
+
+    def _step_checked(self, x: torch.Tensor) -> torch.Tensor:
+        self._check(x, self._in)
+        if self._native is None:
+            return self._advance(x.detach().unsqueeze(0))[0]
+        return self.step(x.detach().contiguous())
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Advance by a chunk of any length.
+
+        Args:
+            x: [B, T, I] if the LSTM is ``batch_first``, else [T, B, I].
+
+        Returns:
+            Outputs of the top layer in the same layout; equal to those of single steps.
+
+        Raises:
+            InputError: wrong shape, dtype or device.
+            NonFiniteError: x holds NaN or infinity.
+        """
+        dims = x.dim()
+        time, row = (1, 0) if self._batch_first else (0, 1)
+        steps = x.shape[time] if dims == 3 else 0
+        want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
+        self._check(x, want)
+        x = x.detach()
+        if self._native is None:
+            y = self._advance(x.transpose(0, 1) if self._batch_first else x)
+            return y.transpose(0, 1) if self._batch_first else y
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        y = x.new_empty((*x.shape[:-1], self._shape.output_size))
+        args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
+        if not self._native.run(*args, steps, 0, True):
+            raise refuse_non_finite()
+        self._steps += steps
+        return y
+
+    def _advance(self, x: torch.Tensor) -> torch.Tensor:
+        """A chunk [T, B, I] on the reference executor."""
+        if not bool(torch.isfinite(x).all()):
+            raise refuse_non_finite()
+        if len(x) == 0:
+            return x.new_empty(0, *self._out)
+        with torch.no_grad():
+            y, self._reference, counts = self._executor.advance(x, self._reference)
+        self._counts = tuple(
+            ColumnCounts(a.x_sent + b.x_sent, a.x_possible + b.x_possible, a.h_sent + b.h_sent, a.h_possible + b.h_possible)
+            for a, b in zip(self._counts, counts, strict=True)
+        )
+        self._steps += len(x)
+        return y
+
+    def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")
+        if tuple(x.shape) != want:
+            shown = "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
+            raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
+        if x.dtype != self._dtype or x.device != self._executor.device:
+            raise InputError(f"got {x.dtype} on {x.device}, expected {self._dtype} on {self._executor.device} like the weights")
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def reset(self) -> None:
+        """Back to zero states, nothing sent, statistics cleared."""
+        shape, like = self._shape, self._executor.tensors[0].w_ih
+        if self._native is not None:
+            self._native.reset(self._batch)
+        self._reference = start(
+            shape,
+            like.new_zeros(shape.pairs, self._batch, shape.output_size),
+            like.new_zeros(shape.pairs, self._batch, shape.hidden_size),
+        )
+        self._counts = (ColumnCounts(0, 0, 0, 0),) * shape.pairs
+        self._steps = 0
+        self._started = False
+
+    @property
+    def state(self) -> StreamState:
+        """A copy of everything that the stream remembers; assign one to continue from there.
+
+        Assigning raises ``StateError`` if it is of another model, batch size, precision or policy; nothing is changed
+        then. Statistics start again.
+        """
+        if self._native is None or self._executor.native is None:
+            r = self._reference
+            copied = [tuple(s.clone() if s is not None else None for s in sent) for sent in (r.sent_x, r.sent_h)]
+            return StreamState(r.h.clone(), r.c.clone(), copied[0], copied[1])
+        return self._executor.native.read(self._native, started=self._started or self._steps > 0)
+
+    @state.setter
+    def state(self, state: StreamState) -> None:
+        self._check_state(state)
+        self.reset()
+        self._started = any(s is not None for s in (*state.sent_x, *state.sent_h))
+        if self._native is not None and self._executor.native is not None:
+            self._executor.native.write(self._native, state)
+        else:
+            self._reference = state
+
+    def _check_state(self, state: StreamState) -> None:
+        shape, batch, policy = self._shape, self._batch, self._executor.policy
+        if not isinstance(state, StreamState):
+            raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
+        if len(state.sent_x) != shape.pairs or len(state.sent_h) != shape.pairs:
+            raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.pairs}")
+        sent = [(Site(shape, p, "x"), state.sent_x[p]) for p in range(shape.pairs)]
+        sent += [(Site(shape, p, "h"), state.sent_h[p]) for p in range(shape.pairs)]
+        started = any(s is not None for _, s in sent)
+        parts: list[tuple[str, torch.Tensor | None, tuple[int, ...] | None]] = [
+            ("h", state.h, (shape.pairs, batch, shape.output_size)),
+            ("c", state.c, (shape.pairs, batch, shape.hidden_size)),
+        ]
+        parts += [(f"sent {site}", s, (batch, site.width) if started and policy.thresholded(site) else None) for site, s in sent]
+        for name, tensor, want in parts:
+            got = None if tensor is None else tuple(tensor.shape)
+            if got != want:
+                raise StateError(f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy")
+            if tensor is not None and (tensor.dtype != self._dtype or not bool(torch.isfinite(tensor).all())):
+                raise StateError(f"{name}: got {tensor.dtype}, expected finite {self._dtype}")
+
+    @property
+    def stats(self) -> RunStats:
+        """What the stream did since it was opened, reset, or given a state."""
+        native = self._executor.native
+        counts = self._counts if native is None or self._native is None else native.counts(self._native)
+        return RunStats.from_columns(self._shape, counts, self._steps * self._batch, self._executor.why_not_native())
+
+
+def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:
+    """Open a stream of ``batch_size`` rows through an ``AdaptiveLSTM`` in eval mode, from zero states.
+
+    ::
+
+        with al.stream(fast.lstm) as s:
+            y = s.step(x)  # x: [1, I]
+
+    Raises:
+        InputError: not an ``AdaptiveLSTM``, or a batch size below 1.
+        UnsupportedError: a bidirectional LSTM, or one in training mode.
+    """
+    return Stream(lstm, batch_size)

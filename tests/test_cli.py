@@ -1,0 +1,232 @@
+"""The command line: every subcommand, its help, its JSON, and one clear line and exit code 2 for bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from adaptive_lstm import cli
+from adaptive_lstm.demo import digits
+from adaptive_lstm.demo.outcome import Outcome
+from adaptive_lstm.demo.run import run
+from adaptive_lstm.demo.task import Task
+
+# Said once per process by torch, whose path serves a projection now and then.
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+
+FACTORY = """
+import torch
+from neighbour import WIDTH
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.LSTM(5, WIDTH, 2, bidirectional=True)
+        self.decoder = torch.nn.LSTM(2 * WIDTH, 3, proj_size=2, bias=False)
+
+def build():
+    return Net()
+
+def broken():
+    raise KeyError("no weights")
+
+def number():
+    return 3
+
+def gru():
+    return torch.nn.GRU(3, 4)
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("WIDTH = 7\n", encoding="utf-8")
+    path = tmp_path / "model.py"
+    path.write_text(FACTORY, encoding="utf-8")
+    return path
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line that a bad call ends with."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse leaves this way
+        code = stop.code if isinstance(stop.code, int) else 1
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("adaptive-lstm")
+    assert "error: " in last
+    return last
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("inspect",), ("bench",)])
+def test_help_explains_and_gives_examples(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert ("examples:\n  adaptive-lstm" in text) == bool(command)
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "adaptive_lstm", "inspect", str(digits.MODEL_FILE)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lstm: LSTM 16 -> 96, 2 layers" in done.stdout
+
+
+def test_inspect_reads_weights_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(digits.MODEL_FILE), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (lstm,) = found["lstms"]
+    assert (lstm["name"], lstm["input_size"], lstm["hidden_size"], lstm["layers"]) == ("lstm", 16, 96, 2)
+    reference = digits.load_model().lstm
+    weights = sum(p.numel() for name, p in reference.named_parameters() if name.startswith("weight"))
+    assert lstm["parameters"] == sum(p.numel() for p in reference.parameters())
+    assert lstm["macs_per_step"] == weights
+    assert lstm["bytes"]["fp32"] == 4 * (weights + 2 * 4 * 96)
+    first, others = 4 * 96 * 16, weights - 4 * 96 * 16
+    assert lstm["bytes"]["bf16"] == 4 * first + 2 * others + 4 * 2 * 4 * 96
+    assert lstm["bytes"]["int8"] == 4 * first + others + 4 * 3 * 4 * 96 + 4 * 2 * 4 * 96
+    assert found["backend"]["backend"] in ("native", "reference")
+
+
+def test_inspect_builds_a_model_from_a_python_file(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", f"{factory}:build"]) == 0
+    text = capsys.readouterr().out
+    assert "encoder: LSTM 5 -> 7, 2 layers, both directions" in text
+    assert "decoder: LSTM 14 -> 3 projected to 2, 1 layer, no bias" in text
+    assert str(factory.parent) not in sys.path
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"proj_size": 3}, {"bias": False, "num_layers": 3}])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_inspect_infers_every_kind_of_lstm(
+    options: dict[str, int], suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lstm = nn.LSTM(5, 6, **options)
+    path = tmp_path / f"weights{suffix}"
+    state = {f"net.rnn.{name}": values for name, values in lstm.state_dict().items()}
+    if suffix == ".pt":
+        torch.save({"epoch": 3, "model": state}, path)
+    else:
+        save_file(state, path)
+    assert cli.main(["inspect", str(path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["lstms"]
+    assert found["name"] == ("model.net.rnn" if suffix == ".pt" else "net.rnn")
+    assert found["parameters"] == sum(p.numel() for p in lstm.parameters())
+    assert found["proj_size"] == lstm.proj_size
+    assert found["directions"] == (2 if lstm.bidirectional else 1)
+
+
+def test_inspect_says_why_a_bidirectional_lstm_cannot_stream(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", f"{factory}:build", "--json"]) == 0
+    encoder, _ = json.loads(capsys.readouterr().out)["lstms"]
+    assert encoder["served"]["fp32 streaming"].startswith("no: ")
+    assert "bidirectional" in encoder["served"]["fp32 streaming"]
+
+
+def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(digits.MODEL_FILE.read_bytes()[:1000])
+    (tmp_path / "broken.pt").write_bytes(b"nothing of the kind")
+    torch.save(nn.LSTM(2, 3), tmp_path / "whole.pt")
+    truncated = nn.LSTM(2, 3, 2).state_dict()
+    del truncated["weight_hh_l1"]
+    save_file(truncated, tmp_path / "truncated.safetensors")
+    save_file(nn.GRU(2, 3).state_dict(), tmp_path / "gru.safetensors")
+    for named, message in {
+        "model.onnx": "expected path/to/file.py:factory or a file .safetensors",
+        f"{factory}": "say which callable of",
+        f"{tmp_path}/absent.py:build": "no such file",
+        f"{tmp_path}/absent.pt": "no such file",
+        f"{factory}:absent": "failed: AttributeError",
+        f"{factory}:broken": "failed: KeyError: 'no weights'",
+        f"{factory}:number": "must return an nn.Module, got int",
+        f"{factory}:gru": "no nn.LSTM in",
+        f"{tmp_path}/gru.safetensors": "no nn.LSTM in",
+        f"{tmp_path}/broken.safetensors": "is damaged or no weight file",
+        f"{tmp_path}/broken.pt": "is damaged or holds more than weights",
+        f"{tmp_path}/whole.pt": "is damaged or holds more than weights",
+        f"{tmp_path}/truncated.safetensors": 'do not form an LSTM: Missing key(s) in state_dict: "weight_hh_l1"',
+    }.items():
+        assert message in _refused(capsys, "inspect", named)
+        assert message in _refused(capsys, "bench", named)
+
+
+def test_bad_options_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no folder" in _refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
+    assert "ending in .png" in _refused(capsys, "demo", "--out", tmp_path / "demo.txt")
+    assert "needs --zoo PATH" in _refused(capsys, "demo", "--model", "resemblyzer")
+    assert "is missing" in _refused(capsys, "demo", "--model", "resemblyzer", "--zoo", tmp_path)
+    assert "at least 1, got '0'" in _refused(capsys, "bench", "--layers", "0")
+    assert "at least 1, got '-3'" in _refused(capsys, "bench", "--threads", "-3")
+    assert "invalid choice" in _refused(capsys, "dance")
+
+
+SMALL = ("--input-size", "4", "--hidden-size", "8", "--layers", "2", "--steps", "5", "--seconds", "1")
+
+
+def test_bench_compares_on_sequences_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    assert cli.main(["bench", *SMALL, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (lstm,) = found["lstms"]
+    for use in ("sequence", "step"):
+        assert list(lstm[use]) == ["torch", "adaptive fp32", "adaptive int8"]
+        assert all(measured["seconds"]["median"] > 0 for measured in lstm[use].values())
+    assert found["machine"]["threads"] == 1
+    assert torch.get_num_threads() == threads
+
+
+def test_bench_prints_a_table_for_a_model_of_ones_own(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", f"{factory}:build", "--steps", "4", "--seconds", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "encoder: LSTM(5, 7, num_layers=2, bidirectional=True)" in text
+    assert "no streaming" in text
+    assert "1 thread on" in text
+
+
+@pytest.fixture
+def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(task: Task) -> Outcome:
+        return run(task, taus=(0.0, 0.01), seconds=0.2)
+
+    monkeypatch.setattr(cli, "run", quick)
+
+
+@pytest.mark.usefixtures("quick_demo")
+def test_demo_prints_json_and_says_where_the_figure_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["demo", "--json", "--out", str(tmp_path / "demo.png")]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [row["name"] for row in found["rows"]][:2] == ["torch", "adaptive exact"]
+    assert found["machine"]["threads"] == 1
+    assert f"figure: {tmp_path / 'demo.png'}" in captured.err
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("quick_demo")
+def test_demo_without_matplotlib_prints_the_table_and_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "adaptive_lstm.demo.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["demo", "--out", str(tmp_path / "demo.png")]) == 0
+    captured = capsys.readouterr()
+    assert "adaptive int8 + delta" in captured.out
+    assert "pip install 'adaptive-lstm[demo]'" in captured.err
+    assert not (tmp_path / "demo.png").exists()
