@@ -37,35 +37,35 @@ class BackendInfo:
 
 
 @functools.cache
-def _load() -> object | None:
-    """The extension module, or None with one warning. Cached: the choice holds for the process."""
+def _load() -> bool:
+    """Whether the extension serves; if it should but does not load, with one warning. Holds for the process."""
     wanted = os.environ.get("ADAPTIVE_LSTM_BACKEND", "")
     if wanted not in ("", "native", "reference"):
         raise BackendError(f"ADAPTIVE_LSTM_BACKEND: got {wanted!r}, expected 'native' or 'reference'")
     if wanted == "reference":
-        return None
+        return False
     try:
         from . import _native
     except ImportError as error:
         if wanted == "native":
             raise BackendError(f"ADAPTIVE_LSTM_BACKEND=native, but the extension does not load: {error}") from error
         warnings.warn(
-            f"adaptive_lstm: the native extension does not load ({error}); the reference executor serves, which is exact "
+            f"adaptive_lstm: the native extension does not load ({error}); the reference executor serves: exact, "
             "but slow. Reinstall the package where a C++17 compiler is available.",
             RuntimeWarning,
             stacklevel=2,
         )
-        return None
+        return False
     try:
         _native.isa()
     except RuntimeError as error:
         raise BackendError(str(error)) from error
-    return _native
+    return True
 
 
 def native() -> bool:
     """Whether the native kernels serve."""
-    return _load() is not None
+    return _load()
 
 
 def backend_info() -> BackendInfo:
@@ -78,9 +78,7 @@ def backend_info() -> BackendInfo:
         return BackendInfo("reference", "torch", (), torch.get_num_threads(), "")
     from . import _native
 
-    return BackendInfo(
-        "native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler
-    )
+    return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
 
 
 def runs_natively(policy: Policy) -> bool:

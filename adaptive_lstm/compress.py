@@ -52,7 +52,12 @@ class CompressReport:
             for m in self.matrices
         ]
         share = self.bytes_after / self.bytes_before
-        return "\n".join([*lines, f"{'total':{width}}        {self.bytes_before:>10,} -> {self.bytes_after:>10,} bytes  ({share:.0%})"])
+        return "\n".join(
+            [
+                *lines,
+                f"{'total':{width}}        {self.bytes_before:>10,} -> {self.bytes_after:>10,} bytes  ({share:.0%})",
+            ]
+        )
 
 
 def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:

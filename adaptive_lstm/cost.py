@@ -34,8 +34,10 @@ class TorchOrNative:
         self._faster: dict[tuple[int, int, int], bool] = {}
 
     def torch_is_faster(self, lstm: nn.LSTM, x: torch.Tensor, packed: bool) -> bool:
-        """Whether ``nn.LSTM.forward`` should serve this input. Always False where results would differ: with a policy
-        that skips, or with quantized weights."""
+        """Whether ``nn.LSTM.forward`` should serve this input.
+
+        Always False where results would differ: with a policy that skips, or with quantized weights.
+        """
         executor = self._executor
         if executor.skips or not executor.exact or packed or x.dim() != 3:
             return False  # packed: torch's own path steps through unfused cells and never reaches oneDNN
@@ -63,7 +65,7 @@ class TorchOrNative:
             rounds = [
                 (
                     timed(lambda: nn.LSTM.forward(lstm, x, (h, c))),
-                    timed(lambda: self._executor.run(x, None, lstm.batch_first, h, c)),
+                    timed(lambda: self._executor.run(x, None, lstm.batch_first, None)),
                 )
                 for _ in range(PROBE_ROUNDS + 1)
             ][1:]  # the first round warms both up

@@ -54,16 +54,19 @@ class Executor:
         return None if native() else "reference: no native extension"
 
     def run(
-        self, x: torch.Tensor, sizes: Sequence[int] | None, batch_first: bool, h: torch.Tensor, c: torch.Tensor
+        self,
+        x: torch.Tensor,
+        sizes: torch.Tensor | None,
+        batch_first: bool,
+        initial: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
         """Run a whole sequence from a fresh start.
 
         Args:
             x: [T, B, I], [B, T, I] if ``batch_first``, or packed rows [sum(sizes), I].
-            sizes: rows alive at each timestep if x is packed, else None.
+            sizes: rows alive at each timestep [T], int64, if x is packed, else None.
             batch_first: layout of x and of the output.
-            h: [L * D, B, P].
-            c: [L * D, B, H].
+            initial: h_0 [L * D, B, P] and c_0 [L * D, B, H], or None: zeros.
 
         Returns:
             Output in the layout of x, h_n, c_n, and the column counts (None where nothing was skipped).
@@ -71,31 +74,30 @@ class Executor:
         Raises:
             NonFiniteError: the policy can skip and x holds NaN or infinity.
         """
+        shape = self.shape
+        time, row = (1, 0) if batch_first else (0, 1)
+        batch = int(sizes[0]) if sizes is not None else x.shape[row]
+        h_n = x.new_empty(shape.pairs, batch, shape.output_size)
+        c_n = x.new_empty(shape.pairs, batch, shape.hidden_size)
         if self.native is None:
-            return self._run_reference(x, sizes, batch_first, h, c)
-        shape, batch = self.shape, h.shape[1]
-        if x.stride(-1) != 1:
+            return self._run_reference(x, sizes, batch_first, initial or (h_n.zero_(), c_n.zero_()))
+        if x.stride(-1) != 1 or sizes is not None:
             x = x.contiguous()
         width = shape.directions * shape.output_size
         y = x.new_empty((*x.shape[:-1], width))
         state = self.native.acquire(batch)
         try:
-            if h.count_nonzero() or c.count_nonzero():
-                state.load(h.contiguous().numpy(), c.contiguous().numpy())
+            if initial is not None:
+                state.load(initial[0].contiguous().numpy(), initial[1].contiguous().numpy())
             if sizes is None:
-                time, row = (1, 0) if batch_first else (0, 1)
-                done = state.run(
-                    x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row), x.shape[time], 0, self.skips
-                )
+                strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
+                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.skips)
             else:
-                lengths = torch.as_tensor(sizes, dtype=torch.int64).contiguous()
-                x = x.contiguous()
-                done = state.run(
-                    x.data_ptr(), 0, shape.input_size, y.data_ptr(), 0, width, len(lengths), lengths.data_ptr(), self.skips
-                )
+                sizes = sizes.contiguous()
+                strides = (0, shape.input_size, y.data_ptr(), 0, width)
+                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.skips)
             if not done:
                 raise refuse_non_finite()
-            h_n, c_n = torch.empty_like(h, memory_format=torch.contiguous_format), torch.empty_like(c, memory_format=torch.contiguous_format)
             state.store(h_n.numpy(), c_n.numpy())
             counts = self.native.counts(state) if self.skips else None
         finally:
@@ -103,22 +105,23 @@ class Executor:
         return y, h_n, c_n, counts
 
     def _run_reference(
-        self, x: torch.Tensor, sizes: Sequence[int] | None, batch_first: bool, h: torch.Tensor, c: torch.Tensor
+        self,
+        x: torch.Tensor,
+        sizes: torch.Tensor | None,
+        batch_first: bool,
+        initial: tuple[torch.Tensor, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
         if self.skips and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
-        rows, padded = x, x
-        if sizes is None:
-            padded = x.transpose(0, 1) if batch_first else x
-            rows = padded.reshape(-1, x.shape[-1])
-            sizes = [padded.shape[1]] * padded.shape[0]
-        y, end, counts = reference.run(self.tensors, self.shape, self.policy, rows, list(sizes), reference.start(self.shape, h, c))
-        if x.dim() == 3:
-            y = y.reshape(*padded.shape[:2], -1)
-            y = y.transpose(0, 1) if batch_first else y
-        return y, end.h, end.c, counts if self.skips else None
+        rows, alive = reference.packed_rows(x, sizes, batch_first)
+        y, end, counts = reference.run(
+            self.tensors, self.shape, self.policy, rows, alive, reference.start(self.shape, *initial)
+        )
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, counts if self.skips else None
 
-    def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+    def advance(
+        self, x: torch.Tensor, state: StreamState
+    ) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
         """One chunk [T, B, I] of a stream on the reference executor."""
         y, end, counts = reference.run(
             self.tensors, self.shape, self.policy, x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x), state

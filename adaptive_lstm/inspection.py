@@ -8,13 +8,12 @@ from torch import nn
 
 from .compress import compress
 from .errors import AdaptiveLSTMError
-from .quantize import PRECISIONS, Quantize
+from .quantize import PRECISIONS, Precision, Quantize
 from .runtime import AdaptiveLSTM
 from .stream import stream
-from .types import RunStats, StackShape
+from .types import RunStats
 
 NATIVE = "native"
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,7 @@ class Anatomy:
 
     name: its place in the model, "" if it is the model. proj_size: 0 without projection.
     parameters: as `nn.LSTM` counts them.
-    bytes: precision -> size of the weights as `Quantize(precision)` stores them: the first input matrix stays in fp32,
-    int8 has one fp32 scale per row, and the two biases of torch are merged into one in fp32.
+    bytes: precision -> size of all weight matrices as `Quantize(precision)` runs them, scales included.
     macs_per_step: multiply-accumulates of one dense step of one sequence.
     served: use -> "native", or why something else has to serve it.
     """
@@ -62,7 +60,13 @@ class Anatomy:
 
 def inspect(name: str, lstm: nn.LSTM) -> Anatomy:
     """Sizes and costs of `lstm`, and who serves it, found out by trying each use on two steps of zeros."""
-    shape = StackShape(lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.proj_size, lstm.bidirectional)
+    fast = AdaptiveLSTM.from_lstm(lstm).eval()
+    shape = fast.stack_shape
+    sizes: dict[str, int] = {}
+    served: dict[str, str] = {}
+    for precision in PRECISIONS:
+        sizes[precision] = compress(fast, quantize=Quantize(precision)).bytes_after
+        served.update(_served(fast, precision))
     return Anatomy(
         name=name,
         input_size=lstm.input_size,
@@ -72,48 +76,31 @@ def inspect(name: str, lstm: nn.LSTM) -> Anatomy:
         directions=shape.directions,
         bias=bool(lstm.bias),
         parameters=sum(p.numel() for p in lstm.parameters()),
-        bytes={precision: _bytes(lstm, shape, Quantize(precision)) for precision in PRECISIONS},
+        bytes=sizes,
         macs_per_step=sum(shape.step_macs(pair) for pair in range(shape.pairs)),
-        served=_served(lstm),
+        served=served,
     )
 
 
-def _bytes(lstm: nn.LSTM, shape: StackShape, settings: Quantize) -> int:
-    total = 4 * 4 * shape.hidden_size * shape.pairs if lstm.bias else 0
-    for pair in range(shape.pairs):
-        for kind in ("weight_ih", "weight_hh", "weight_hr")[: 3 if shape.proj_size else 2]:
-            precision = settings.of(shape, kind, pair)
-            rows, columns = getattr(lstm, f"{kind}_{shape.name(pair)}").shape
-            total += rows * (columns * BYTES[precision] + (4 if precision == "int8" else 0))
-    return total
+def _served(fast: AdaptiveLSTM, precision: Precision) -> dict[str, str]:
+    zeros = torch.zeros(2, 1, fast.input_size)
 
+    def whole() -> RunStats | None:
+        fast(zeros.transpose(0, 1) if fast.batch_first else zeros)
+        return fast.last_run
 
-@torch.no_grad()
-def _served(lstm: nn.LSTM) -> dict[str, str]:
-    zeros = torch.zeros(2, 1, lstm.input_size)
-    answers = {}
-    for precision in PRECISIONS:
-        fast = AdaptiveLSTM.from_lstm(lstm).eval()
-        if precision != "fp32":
-            compress(fast, quantize=Quantize(precision))
+    def steps() -> RunStats | None:
+        with stream(fast, batch_size=1) as session:
+            session.step(zeros[0])
+            return session.stats
 
-        def whole(fast: AdaptiveLSTM = fast) -> RunStats | None:
-            fast(zeros.transpose(0, 1) if fast.batch_first else zeros)
-            return fast.last_run
-
-        def steps(fast: AdaptiveLSTM = fast) -> RunStats | None:
-            with stream(fast, batch_size=1) as session:
-                session.step(zeros[0])
-                return session.stats
-
-        answers[f"{precision} sequence"] = _tried(whole)
-        answers[f"{precision} streaming"] = _tried(steps)
-    return answers
+    return {f"{precision} sequence": _tried(whole), f"{precision} streaming": _tried(steps)}
 
 
 def _tried(use: Callable[[], RunStats | None]) -> str:
     try:
-        stats = use()
+        with torch.no_grad():
+            stats = use()
     except AdaptiveLSTMError as error:
         return f"no: {error}"
     return (stats and stats.fallback) or NATIVE

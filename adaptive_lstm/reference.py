@@ -1,8 +1,8 @@
 """The readable executor: plain torch, any dtype and device, differentiable, every policy. The oracle of all tests.
 
 Equations: torch's ``nn.LSTM`` (and ``proj_size``: Sak et al., arXiv 1402.1128), with every operand replaced by the
-estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep 0,
-then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
+estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep
+0, then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ Observer = Callable[[Step], None]
 class _Operand:
     """The estimate that one operand of one layer keeps of its values, for all batch rows."""
 
-    def __init__(self, site: Site, policy: Policy, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None):
+    def __init__(
+        self, site: Site, policy: Policy, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None
+    ):
         self.site, self.policy, self.levels = site, policy, levels
         self.thresholded = policy.thresholded(site)
         self.sent = like.new_zeros(batch, site.width) if sent is None else sent
@@ -136,6 +138,23 @@ def run(
             counts.append(ColumnCounts(of_x.count, steps * of_x.site.width, of_h.count, steps * of_h.site.width))
         x = torch.cat(outputs, dim=1)
     return x, StreamState(torch.stack(h_end), torch.stack(c_end), tuple(x_end), tuple(h_sent_end)), tuple(counts)
+
+
+def packed_rows(x: torch.Tensor, sizes: torch.Tensor | None, batch_first: bool) -> tuple[torch.Tensor, list[int]]:
+    """A batch [T, B, I] or [B, T, I], or rows packed already (``sizes`` [T]), as packed rows and their sizes."""
+    if sizes is not None:
+        return x, [int(n) for n in sizes]
+    x = x.transpose(0, 1) if batch_first else x
+    return x.reshape(-1, x.shape[-1]), [x.shape[1]] * x.shape[0]
+
+
+def unpacked_rows(y: torch.Tensor, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    """Packed output rows in the layout of the input x that they came from."""
+    if x.dim() == 2:
+        return y
+    if batch_first:
+        return y.reshape(x.shape[1], x.shape[0], -1).transpose(0, 1)
+    return y.reshape(*x.shape[:2], -1)
 
 
 def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:

@@ -62,15 +62,19 @@ class AdaptiveLSTM(nn.LSTM):
 
     @property
     def policy(self) -> Policy:
-        """What a run may leave out; ``Dense()`` (nothing) by default. Setting one that does not fit raises
-        ``PolicyError`` and changes nothing."""
+        """What a run may leave out; ``Dense()`` (nothing) by default.
+
+        Setting one that does not fit raises ``PolicyError`` and changes nothing.
+        """
         return self._policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
         missing = [m for m in ("check", "thresholded", "send") if not callable(getattr(policy, m, None))]
         if missing:
-            raise InputError(f"got {type(policy).__name__}, which lacks {', '.join(missing)}(); see adaptive_lstm.policies.Policy")
+            raise InputError(
+                f"got {type(policy).__name__}, which lacks {', '.join(missing)}(); see adaptive_lstm.policies.Policy"
+            )
         policy.check(self.stack_shape)
         self._policy = policy
         self.replan()
@@ -83,7 +87,9 @@ class AdaptiveLSTM(nn.LSTM):
     @quantize.setter
     def quantize(self, quantize: Quantize) -> None:
         if not isinstance(quantize, Quantize):
-            raise InputError(f"got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')")
+            raise InputError(
+                f"got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
+            )
         quantize.check(self.stack_shape)
         self._quantize = quantize
         self.replan()
@@ -134,7 +140,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     # --------------------------------------------------------------------------------------------------- forward
 
-    def forward(self, input, hx=None):  # type: ignore[no-untyped-def,override]  # noqa: A002 (torch's signature)
+    def forward(self, input, hx=None):  # type: ignore[no-untyped-def]  # noqa: A002 (torch's signature)
         """As ``nn.LSTM.forward``: ``output, (h_n, c_n)``."""
         why = self._why_torch(input, hx)
         if why is None:
@@ -153,11 +159,11 @@ class AdaptiveLSTM(nn.LSTM):
         self._last = (None, _timesteps(input, self.batch_first), why)
         return out
 
-    def _why_torch(self, x: torch.Tensor | PackedSequence, hx: tuple[torch.Tensor, torch.Tensor] | None) -> str | None:
+    def _why_torch(self, x: Any, hx: Any) -> str | None:
         """Why ``nn.LSTM.forward`` must serve, or None."""
         if self.training:
             return "torch: training mode"
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
             return "torch: tracing"
         data = x.data if isinstance(x, PackedSequence) else x
         if not isinstance(data, torch.Tensor) or data.numel() == 0:
@@ -170,7 +176,7 @@ class AdaptiveLSTM(nn.LSTM):
             return "torch: gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())"
         return None
 
-    def _forward_adaptive(self, executor: Executor, x: Any, hx: Any) -> Any:
+    def _forward_adaptive(self, executor: Any, x: Any, hx: Any) -> Any:
         shape = executor.shape
         sizes = sorted_indices = unsorted_indices = None
         unbatched = False
@@ -185,14 +191,15 @@ class AdaptiveLSTM(nn.LSTM):
             batch = data.shape[0 if self.batch_first else 1]
         if data.shape[-1] != shape.input_size:
             raise InputError(f"got inputs with {data.shape[-1]} features, expected input_size = {shape.input_size}")
-        if hx is None:
-            h = data.new_zeros(shape.pairs, batch, shape.output_size)
-            c = data.new_zeros(shape.pairs, batch, shape.hidden_size)
-        else:
+        initial = None
+        if hx is not None:
             h, c = self._initial(hx, batch, unbatched)
-            if sorted_indices is not None:
-                h, c = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
-        y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, h, c)
+            initial = (
+                (h, c)
+                if sorted_indices is None
+                else (h.index_select(1, sorted_indices), c.index_select(1, sorted_indices))
+            )
+        y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
         timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
         self._last = (counts, timesteps, executor.why_not_native())
         if sizes is not None:
@@ -213,9 +220,11 @@ class AdaptiveLSTM(nn.LSTM):
             want = (shape.pairs, width) if unbatched else (shape.pairs, batch, width)
             if tuple(state.shape) != want:
                 raise InputError(f"{name}: got shape {tuple(state.shape)}, expected {want}")
-            weight = self._flat_weights[0]
+            weight = self.weight_ih_l0
             if state.dtype != weight.dtype or state.device != weight.device:
-                raise InputError(f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}")
+                raise InputError(
+                    f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}"
+                )
             out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
         return out[0], out[1]
 
@@ -223,7 +232,7 @@ class AdaptiveLSTM(nn.LSTM):
 def _timesteps(x: Any, batch_first: bool) -> int:
     if isinstance(x, PackedSequence):
         return len(x.data)
-    return x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0]
+    return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])
 
 
 def _adaptable(lstm: nn.LSTM) -> bool:
@@ -247,7 +256,9 @@ def adapt(model: nn.Module) -> nn.Module:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
     left = [name or type(m).__name__ for name, m in found if not _adaptable(m)]
     if left:
-        warnings.warn(f"left as they are, because they have a forward of their own: {', '.join(left)}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"left as they are, because they have a forward of their own: {', '.join(left)}", UserWarning, stacklevel=2
+        )
     for _, module in found:
         if _adaptable(module) and not isinstance(module, AdaptiveLSTM):
             module.__class__ = AdaptiveLSTM

@@ -10,6 +10,7 @@ large change leaves the saturation that made it small.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Sensitivity:
 
 
 class _Probe:
-    """Stands in for the executor of one LSTM while it is measured: the dense reference run, keeping every gate tensor."""
+    """Stands in for the executor of an LSTM that is measured: the dense reference run, keeping every gate tensor."""
 
     def __init__(self, lstm: AdaptiveLSTM):
         self.shape = shape_of(lstm)
@@ -60,23 +61,23 @@ class _Probe:
         self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.pairs)]
 
     def run(
-        self, x: torch.Tensor, sizes: Any, batch_first: bool, h: torch.Tensor, c: torch.Tensor
+        self,
+        x: torch.Tensor,
+        sizes: torch.Tensor | None,
+        batch_first: bool,
+        initial: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """As ``Executor.run``."""
-        padded = x
-        if sizes is None:
-            padded = x.transpose(0, 1) if batch_first else x
-            sizes = [padded.shape[1]] * padded.shape[0]
-        rows = padded.reshape(-1, x.shape[-1])
+        shape = self.shape
+        rows, alive = reference.packed_rows(x, sizes, batch_first)
         if not rows.requires_grad:  # so that the gates belong to a graph even if all parameters are frozen
             rows = rows.detach().requires_grad_()
-        begin = reference.start(self.shape, h, c)
-        sizes = [int(n) for n in sizes]
-        y, end, _ = reference.run(self.tensors, self.shape, Dense(), rows, sizes, begin, self._observe)
-        if x.dim() == 3:
-            y = y.reshape(*padded.shape[:2], -1)
-            y = y.transpose(0, 1) if batch_first else y
-        return y, end.h, end.c, None
+        if initial is None:
+            zeros = rows.new_zeros(shape.pairs, alive[0], shape.hidden_size)
+            initial = zeros[..., : shape.output_size], zeros
+        begin = reference.start(shape, *initial)
+        y, end, _ = reference.run(self.tensors, shape, Dense(), rows, alive, begin, self._observe)
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
 
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""
@@ -86,14 +87,17 @@ class _Probe:
         self.gates[step.pair].append(step.gates)
 
 
+def _forward_probed(lstm: AdaptiveLSTM, probe: _Probe, x: Any, hx: Any = None) -> Any:
+    return lstm._forward_adaptive(probe, x, hx)
+
+
 @contextmanager
 def _probed(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[dict[str, _Probe]]:
     """The LSTMs run on probes inside the block."""
     probes = {name: _Probe(lstm) for name, lstm in lstms.items()}
     try:
         for name, lstm in lstms.items():
-            probe = probes[name]
-            lstm.forward = lambda x, hx=None, lstm=lstm, probe=probe: lstm._forward_adaptive(probe, x, hx)  # type: ignore[method-assign]
+            lstm.forward = functools.partial(_forward_probed, lstm, probes[name])  # type: ignore[method-assign]
         yield probes
     finally:
         for lstm in lstms.values():
@@ -163,7 +167,9 @@ def measure_sensitivities(
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for probe in running.values() for pair in probe.gates for g in pair]
             if not (gates and out.requires_grad):
-                raise InputError("the output that counts does not depend on any LSTM; pass output=... to pick one that does")
+                raise InputError(
+                    "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
+                )
             for probe_index in range(probes):
                 v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
                 keep = probe_index + 1 < probes
@@ -208,8 +214,8 @@ def measure_sensitivity(
     names = [name for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)]
     if len(names) > 1:
         raise InputError(
-            f"the model holds {len(names)} LSTMs ({', '.join(names)}); use measure_sensitivities(...), which returns one "
-            "entry for each"
+            f"the model holds {len(names)} LSTMs ({', '.join(names)}); use measure_sensitivities(...), which returns "
+            "one entry for each"
         )
     measured = measure_sensitivities(model, inputs, probes=probes, output=output, seed=seed, progress=progress)
     return next(iter(measured.values()))

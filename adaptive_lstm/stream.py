@@ -24,19 +24,26 @@ class Stream:
 
     def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
         if not isinstance(lstm, AdaptiveLSTM):
-            raise InputError(f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)")
+            raise InputError(
+                f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)"
+            )
         if lstm.bidirectional:
-            raise UnsupportedError("a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence")
+            raise UnsupportedError(
+                "a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence"
+            )
         if lstm.training:
             raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
-        if not (isinstance(batch_size, int) and batch_size > 0):
-            raise InputError(f"batch_size: got {batch_size!r}, expected a whole number above 0")
+        if batch_size < 1:
+            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
         self._executor = executor = lstm.executor()
         self._shape, self._batch_first = executor.shape, lstm.batch_first
         self._batch, self._dtype = batch_size, executor.dtype
         self._in = (batch_size, self._shape.input_size)
         self._out = (batch_size, self._shape.output_size)
         self._native = executor.native.new_state(batch_size) if executor.native else None
+        self._reference: StreamState
+        self._counts: tuple[ColumnCounts, ...]
+        self._steps = 0
         self.reset()
 
     def __enter__(self) -> Stream:
@@ -63,7 +70,13 @@ class Stream:
             NonFiniteError: x holds NaN or infinity.
         """
         native = self._native
-        if native is None or x.shape != self._in or x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
+        if (
+            native is None
+            or x.shape != self._in
+            or x.dtype != torch.float32
+            or x.device.type != "cpu"
+            or not x.is_contiguous()
+        ):
             return self._step_checked(x)
         y = torch.empty(self._out)
         if not native.step(x.data_ptr(), y.data_ptr()):
@@ -117,7 +130,9 @@ class Stream:
         with torch.no_grad():
             y, self._reference, counts = self._executor.advance(x, self._reference)
         self._counts = tuple(
-            ColumnCounts(a.x_sent + b.x_sent, a.x_possible + b.x_possible, a.h_sent + b.h_sent, a.h_possible + b.h_possible)
+            ColumnCounts(
+                a.x_sent + b.x_sent, a.x_possible + b.x_possible, a.h_sent + b.h_sent, a.h_possible + b.h_possible
+            )
             for a, b in zip(self._counts, counts, strict=True)
         )
         self._steps += len(x)
@@ -127,10 +142,14 @@ class Stream:
         if not isinstance(x, torch.Tensor):
             raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")
         if tuple(x.shape) != want:
-            shown = "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
+            shown = (
+                "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
+            )
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
         if x.dtype != self._dtype or x.device != self._executor.device:
-            raise InputError(f"got {x.dtype} on {x.device}, expected {self._dtype} on {self._executor.device} like the weights")
+            raise InputError(
+                f"got {x.dtype} on {x.device}, expected {self._dtype} on {self._executor.device} like the weights"
+            )
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -184,11 +203,16 @@ class Stream:
             ("h", state.h, (shape.pairs, batch, shape.output_size)),
             ("c", state.c, (shape.pairs, batch, shape.hidden_size)),
         ]
-        parts += [(f"sent {site}", s, (batch, site.width) if started and policy.thresholded(site) else None) for site, s in sent]
+        parts += [
+            (f"sent {site}", s, (batch, site.width) if started and policy.thresholded(site) else None)
+            for site, s in sent
+        ]
         for name, tensor, want in parts:
             got = None if tensor is None else tuple(tensor.shape)
             if got != want:
-                raise StateError(f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy")
+                raise StateError(
+                    f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
+                )
             if tensor is not None and (tensor.dtype != self._dtype or not bool(torch.isfinite(tensor).all())):
                 raise StateError(f"{name}: got {tensor.dtype}, expected finite {self._dtype}")
 

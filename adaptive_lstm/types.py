@@ -91,7 +91,9 @@ class RunStats:
         return sum(c.x_sent + c.h_sent for c in self.columns) / possible if possible else 1.0
 
     @staticmethod
-    def from_columns(shape: StackShape, columns: tuple[ColumnCounts, ...], timesteps: int, fallback: str | None) -> RunStats:
+    def from_columns(
+        shape: StackShape, columns: tuple[ColumnCounts, ...], timesteps: int, fallback: str | None
+    ) -> RunStats:
         """Statistics that follow from the column counts of every pair."""
         gates = 4 * shape.hidden_size
         projections = timesteps * shape.proj_size * shape.hidden_size * shape.pairs

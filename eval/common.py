@@ -73,11 +73,13 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def race(contenders: Mapping[str, Callable[[], object]], *, quick: bool, prime: int = 0) -> dict[str, Timing]:
-    """Measure with as many rounds as fit in about 20 s (3 s if quick), between 5 and 60, from one pilot round."""
+def race(
+    contenders: Mapping[str, Callable[[], object]], *, quick: bool, prime: int = 0, seconds: float = 20
+) -> dict[str, Timing]:
+    """Measure with as many rounds as fit into ``seconds`` (3 if quick), between 5 and 60, judged by a pilot round."""
     pilot = measure(contenders, repeats=1, warmup=1, min_time=0, prime=prime)
     sample = (max(MIN_SAMPLE, timing.median) + prime * timing.median for timing in pilot.values())
-    repeats = int((3 if quick else 20) / sum(sample))
+    repeats = int((3 if quick else seconds) / sum(sample))
     return measure(contenders, repeats=max(5, min(60, repeats)), warmup=1, min_time=MIN_SAMPLE, prime=prime)
 
 

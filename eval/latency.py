@@ -90,7 +90,7 @@ def batch(options: argparse.Namespace) -> Iterator[Result]:
             if 2 * size * STEPS * sum(p.numel() for p in lstm.parameters()) > MAX_FLOP:
                 continue
             x = torch.randn(size, STEPS, shape[0])
-            timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick)
+            timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick, seconds=8)
             yield race_result("batch", f"{shape}: batch {size}", (*shape, size), timings, BATCH_TARGETS)
 
 
@@ -137,12 +137,10 @@ def main() -> None:
     with common.inference(options.threads):
         common.headline(options)
         for group in options.only:
-            results = []
             for result in GROUPS[group](options):
                 print(json.dumps(result.record) if options.json else result.text, flush=True)
-                results.append(result.record)
+                common.save(options, "latency", [result.record])
                 verdicts.update(target["verdict"] for target in result.record["targets"])
-            common.save(options, "latency", results)
     if not options.json:
         print("\n" + ", ".join(f"{verdicts[name]} {name}" for name in ("PASS", "MISS", "OPEN", "n/a")))
 

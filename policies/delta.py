@@ -52,15 +52,16 @@ class Delta:
     """
 
     h: float | tuple[Entry, ...] | None
-    x: float | tuple[Entry, ...] | None | Literal["as h"] = "as h"
+    x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
 
     def __post_init__(self) -> None:
         x = self.x if not isinstance(self.x, str) else (self.h if isinstance(self.h, int | float) else None)
         for name, value in (("h", self.h), ("x", x)):
-            whole = _entry(value, name) if not isinstance(value, Sequence) else None
-            if isinstance(whole, tuple):
+            parts: object
+            if isinstance(value, Sequence):
+                parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value))
+            elif isinstance(parts := _entry(value, name), tuple):
                 raise PolicyError(f"{name}: got one array, expected a number or a sequence with one entry per layer")
-            parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value)) if isinstance(value, Sequence) else whole
             object.__setattr__(self, name, parts)
 
     @classmethod
@@ -126,7 +127,7 @@ class Delta:
             self.threshold(site)
 
     def thresholded(self, site: Site) -> bool:
-        """Whether a threshold of this operand is above zero; thresholds of zero are computed densely: the same result."""
+        """Whether a threshold of this operand is above zero; zeros are computed densely, which is the same result."""
         threshold = self.threshold(site)
         return threshold is not None and bool(threshold.any())
 

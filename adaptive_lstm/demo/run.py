@@ -65,7 +65,7 @@ def run(task: Task, *, taus: tuple[float, ...] = TAUS, seconds: float = 8.0) -> 
             sequences = race.whole_sequences(lstms, replayed, seconds=seconds)
             stage("timing streaming steps")
             steps = race.steps({name: lstms[name] for name in shown_as}, replayed, seconds=seconds)
-            moved = trace(_adaptive(skipping[chosen]), task.shown[None])
+            moved = trace(task.model.lstm, _adaptive(skipping[chosen]).policy, task.shown)
             on = machine()
     return Outcome(
         title=task.title,

@@ -416,9 +416,10 @@ void finish_q8(const int32_t* acc, const float* scale, const float* bias, float*
     Vec::fma(Vec::load(scale + r), Vec::load(acc + r), Vec::load((bias ? bias : pre) + r)).store(pre + r);
 }
 
-// e^x to about 2e-7 relative for |x| <= 87: x = n ln 2 + r, a polynomial in r (Cephes expf), then 2^n in the exponent.
+// e^x to about 2e-7 relative for |x| <= 87: x = n ln 2 + r, a polynomial in r (Cephes expf), times 2^n.
 inline Vec exp_of(Vec x) {
-  const Vec n = Vec::round(x * Vec::set(1.44269504088896341f));
+  const Vec magic = Vec::set(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec n = Vec::fma(x, Vec::set(1.44269504088896341f), magic) - magic;
   Vec r = Vec::fma(n, Vec::set(-0.693359375f), x);
   r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
   Vec p = Vec::set(1.9875691500e-4f);
@@ -428,25 +429,32 @@ inline Vec exp_of(Vec x) {
   p = Vec::fma(p, r, Vec::set(1.6666665459e-1f));
   p = Vec::fma(p, r, Vec::set(5.0000001201e-1f));
   p = Vec::fma(p, r * r, r + Vec::set(1.0f));
-  return p * Vec::pow2(n);
+  return Vec::times_pow2(p, n);
 }
 
 // e^-ax, clamped so that a product of two stays finite; beyond the clamp sigmoid and tanh are 0 or 1 in float anyway.
 inline Vec exp_minus(Vec x, float a) { return exp_of(Vec::clamp(x * Vec::set(-a), -43.0f, 43.0f)); }
 
+// Two passes, first c and then h: the chain from a pre-activation to h is long, and short loop bodies let the processor
+// overlap more of them.
 void cell(const float* pre, float* c, float* h, int blocks) {
   const Vec one = Vec::set(1.0f);
   for (int b = 0; b < blocks; b++)
     for (int k = 0; k < kUnits; k += Vec::width) {
       const float* gate = pre + b * kBlock + k;
-      const Vec ei = exp_minus(Vec::load(gate), 1.0f), ef = exp_minus(Vec::load(gate + kUnits), 1.0f);
-      const Vec eg = exp_minus(Vec::load(gate + 2 * kUnits), 2.0f), eo = exp_minus(Vec::load(gate + 3 * kUnits), 1.0f);
       float* state = c + b * kUnits + k;
-      // c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c'), the two factors sharing one division each
-      const Vec next = Vec::load(state) / (one + ef) + (one - eg) / ((one + ei) * (one + eg));
-      next.store(state);
-      const Vec ec = exp_minus(next, 2.0f);
-      ((one - ec) / ((one + eo) * (one + ec))).store(h + b * kUnits + k);
+      const Vec ei = exp_minus(Vec::load(gate), 1.0f), ef = exp_minus(Vec::load(gate + kUnits), 1.0f);
+      const Vec eg = exp_minus(Vec::load(gate + 2 * kUnits), 2.0f);
+      // c' = sigmoid(f) c + sigmoid(i) tanh(g), the last two sharing a reciprocal
+      const Vec kept = Vec::load(state) * Vec::reciprocal(one + ef);
+      Vec::fma(one - eg, Vec::reciprocal((one + ei) * (one + eg)), kept).store(state);
+    }
+  for (int b = 0; b < blocks; b++)
+    for (int k = 0; k < kUnits; k += Vec::width) {
+      const Vec eo = exp_minus(Vec::load(pre + b * kBlock + 3 * kUnits + k), 1.0f);
+      const Vec ec = exp_minus(Vec::load(c + b * kUnits + k), 2.0f);
+      // h' = sigmoid(o) tanh(c')
+      ((one - ec) * Vec::reciprocal((one + eo) * (one + ec))).store(h + b * kUnits + k);
     }
 }
 

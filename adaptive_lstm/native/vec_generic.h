@@ -36,13 +36,12 @@ struct Vec {
   friend Vec operator+(Vec a, Vec b) { return make([&](int i) { return a.v[i] + b.v[i]; }); }
   friend Vec operator-(Vec a, Vec b) { return make([&](int i) { return a.v[i] - b.v[i]; }); }
   friend Vec operator*(Vec a, Vec b) { return make([&](int i) { return a.v[i] * b.v[i]; }); }
-  friend Vec operator/(Vec a, Vec b) { return make([&](int i) { return a.v[i] / b.v[i]; }); }
+  static Vec reciprocal(Vec x) { return make([&](int i) { return 1.0f / x.v[i]; }); }
   static Vec clamp(Vec x, float low, float high) {  // a NaN fails both comparisons and stays
     return make([&](int i) { return x.v[i] < low ? low : x.v[i] > high ? high : x.v[i]; });
   }
-  static Vec round(Vec x) { return make([&](int i) { return std::nearbyintf(x.v[i]); }); }
-  static Vec pow2(Vec n) {  // 2^n for whole n in [-126, 127]; anything for a NaN
-    return make([&](int i) {
+  static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]; a NaN stays one
+    return p * make([&](int i) {
       const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
       float x;
       std::memcpy(&x, &bits, 4);

@@ -1,0 +1,129 @@
+"""Tolerances, builders and comparisons that several test files share."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+import adaptive_lstm as al
+from adaptive_lstm.cost import TorchOrNative
+from adaptive_lstm.types import StackShape
+
+# Largest absolute difference of outputs and states. fp32 and fp64: against nn.LSTM. bf16 and int8: native against the
+# reference executor on the same weights; in int8 an activation between two levels (1/1016, 1/127) may fall to either
+# side, because the two round their gates differently.
+TOLERANCE = {"fp32": 1e-5, "fp64": 1e-12, "bf16": 1e-5, "int8": 5e-3}
+PRECISIONS = ("fp32", "bf16", "int8")
+
+# Two executors may decide differently about a column this close to its threshold: their values differ by rounding.
+NEAR_THRESHOLD = 1e-6
+# The same for the edge between two int8 levels, in units of one level.
+NEAR_LEVEL = 5e-3
+# Share of the steps in which they may do so.
+RARE = 0.02
+
+
+class OnReference:
+    """Another policy, as a user would write it in Python: it runs on the reference executor."""
+
+    def __init__(self, policy: al.Policy):
+        self.policy = policy
+
+    def check(self, shape: StackShape) -> None:
+        self.policy.check(shape)
+
+    def thresholded(self, site: al.Site) -> bool:
+        return self.policy.thresholded(site)
+
+    def send(self, site: al.Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
+        return self.policy.send(site, value, sent)
+
+
+def torch_lstm(input_size: int, hidden_size: int, num_layers: int = 1, *, seed: int = 0, **options: Any) -> nn.LSTM:
+    """An ``nn.LSTM`` in eval mode with weights from a seed, drawn as torch draws them."""
+    lstm = nn.LSTM(input_size, hidden_size, num_layers, **options).eval()
+    generator, bound = torch.Generator().manual_seed(seed), hidden_size**-0.5
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return lstm
+
+
+def adapted(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    *,
+    policy: al.Policy | None = None,
+    quantize: str = "fp32",
+    **options: Any,
+) -> al.AdaptiveLSTM:
+    """The same as an ``AdaptiveLSTM``."""
+    fast = al.AdaptiveLSTM.from_lstm(torch_lstm(input_size, hidden_size, num_layers, **options))
+    fast.quantize = al.Quantize(quantize)  # type: ignore[arg-type]
+    fast.policy = policy or al.Dense()
+    return fast
+
+
+def signal(*shape: int, seed: int = 0, step: float = 0.1) -> torch.Tensor:
+    """Inputs that move slowly along the first dimension, so that there is something to skip."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).mul(step).cumsum(0)
+
+
+def always_native() -> mock._patch[Any]:
+    """Inside, torch's own path never serves for being faster."""
+    return mock.patch.object(TorchOrNative, "torch_is_faster", return_value=False)
+
+
+@torch.no_grad()
+def infer(lstm: nn.LSTM, x: Any, hx: Any = None) -> Any:
+    """``output, (h_n, c_n)`` without gradients."""
+    return lstm(x, hx)
+
+
+@torch.no_grad()
+def infer_natively(lstm: al.AdaptiveLSTM, x: Any, hx: Any = None) -> Any:
+    """The same; the native kernels must have served."""
+    with always_native():
+        out = lstm(x, hx)
+    assert lstm.last_run is not None
+    assert lstm.last_run.fallback is None
+    return out
+
+
+def flat(value: Any) -> list[torch.Tensor]:
+    """All tensors of an output."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, PackedSequence):
+        return [t for t in value if t is not None]
+    if isinstance(value, al.StreamState):
+        return [value.h, value.c, *(t for t in (*value.sent_x, *value.sent_h) if t is not None)]
+    return [t for part in value for t in flat(part)]
+
+
+def assert_close(got: Any, want: Any, precision: str) -> None:
+    """Every tensor has the same shape and dtype, and values within the tolerance."""
+    a, b = flat(got), flat(want)
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=0.0, atol=TOLERANCE[precision])
+
+
+def assert_equal(got: Any, want: Any) -> None:
+    """Every tensor is the same bit for bit."""
+    a, b = flat(got), flat(want)
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=0.0, atol=0.0)
+
+
+def only_lstm(model: nn.Module) -> al.AdaptiveLSTM:
+    """The one ``AdaptiveLSTM`` of a model."""
+    (found,) = [m for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
+    return found
