@@ -79,14 +79,15 @@ void dense_one(const Matrix& w, const float* z, const float* bias, float* y, boo
   }
 }
 
+// y[j, rows of the block] = base + W[:, k0:k1] z[j, k0:k1] for N rows of activations.
 template <class T, int N>
-inline void dense_rows(const Matrix& w, int row, const float* z, ptrdiff_t zs, const float* bias, float* y, ptrdiff_t ys) {
+inline void dense_rows(const Matrix& w, int row, int k0, int k1, const float* z, ptrdiff_t zs, const float* bias, float* y, ptrdiff_t ys) {
   constexpr int V = Vec::dense_vecs;
   const Block<T> block = block_of<T>(w, row);
   Vec acc[N][V];
   for (int j = 0; j < N; j++)
     for (int v = 0; v < V; v++) acc[j][v] = Vec::set(0.0f);
-  for (int k = 0; k < w.cols; k++) {
+  for (int k = k0; k < k1; k++) {
     Vec column[V];
     for (int v = 0; v < V; v++) column[v] = Vec::load(block.base + k * block.stride + v * Vec::width);
     for (int j = 0; j < N; j++) {
@@ -98,19 +99,24 @@ inline void dense_rows(const Matrix& w, int row, const float* z, ptrdiff_t zs, c
 }
 
 template <class T, int N>
-inline void dense_rest(const Matrix& w, int row, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys) {
-  if (n == N) return dense_rows<T, N>(w, row, z, zs, bias, y, ys);
-  if constexpr (N > 1) dense_rest<T, N - 1>(w, row, z, zs, n, bias, y, ys);
+inline void dense_rest(const Matrix& w, int row, int k0, int k1, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys) {
+  if (n == N) return dense_rows<T, N>(w, row, k0, k1, z, zs, bias, y, ys);
+  if constexpr (N > 1) dense_rest<T, N - 1>(w, row, k0, k1, z, zs, n, bias, y, ys);
 }
 
+// All rows of activations pass over a slice of columns before the next slice: it stays in the first-level cache.
 template <class T>
 void dense_many(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse) {
   constexpr int N = Vec::dense_rows, rows = Vec::dense_vecs * Vec::width;
+  const int slice = n > N ? 64 : w.cols;
   for (int i = 0; i < w.rows; i += rows) {
     const int row = reverse ? w.rows - rows - i : i;
-    for (int j = 0; j < n; j += N) {
-      const int some = n - j < N ? n - j : N;
-      dense_rest<T, N>(w, row, z + j * zs, zs, some, bias, y + j * ys, ys);
+    for (int k = 0; k < w.cols; k += slice) {
+      const int end = k + slice < w.cols ? k + slice : w.cols;
+      for (int j = 0; j < n; j += N) {
+        const int some = n - j < N ? n - j : N;
+        dense_rest<T, N>(w, row, k, end, z + j * zs, zs, some, k ? nullptr : bias, y + j * ys, ys);
+      }
     }
   }
 }

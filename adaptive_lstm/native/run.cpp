@@ -82,6 +82,7 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
   const Matrix& w = dir.w_ih->view();
   const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first;
   float* gates = work_.gates.data();
+  const ptrdiff_t stride = padded(w.rows);
   states_[layer][d].sent_x += rows * dir.input;
   if (w.format == Format::q8) {
     int16_t* q = work_.whole.data();
@@ -90,22 +91,22 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
         k.quantize(in.at(t, b), dir.input, w.levels, q);
         std::fill(q + dir.input, q + w.cols, int16_t(0));
       }
-    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, w.rows, false, work_.scratch.data());
+    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, stride, false, work_.scratch.data());
     return;
   }
   bool adjacent = true;  // do the rows of all timesteps follow each other at one stride?
   for (int t = t0; t + 1 < t1 && adjacent; t++) adjacent = in.at(t + 1, 0) - in.at(t, 0) == work_.sizes[t] * in.row;
   const int steps = t1 - t0, batch = work_.sizes[t0];
   if (steps == 1 || adjacent) {
-    k.dense(w, in.at(t0, 0), in.row, int(rows), dir.bias.data(), gates, w.rows, tick_ & 1);
+    k.dense(w, in.at(t0, 0), in.row, int(rows), dir.bias.data(), gates, stride, tick_ & 1);
   } else if (batch == 1) {
-    k.dense(w, in.at(t0, 0), in.time, steps, dir.bias.data(), gates, w.rows, false);
+    k.dense(w, in.at(t0, 0), in.time, steps, dir.bias.data(), gates, stride, false);
   } else if (!in.offset && steps > batch) {  // [B, T, I]: one product per batch row
     for (int b = 0; b < batch; b++)
-      k.dense(w, in.at(t0, b), in.time, steps, dir.bias.data(), gates + ptrdiff_t(b) * w.rows, ptrdiff_t(batch) * w.rows, b & 1);
+      k.dense(w, in.at(t0, b), in.time, steps, dir.bias.data(), gates + b * stride, batch * stride, b & 1);
   } else {
     for (int t = t0; t < t1; t++)
-      k.dense(w, in.at(t, 0), in.row, work_.sizes[t], dir.bias.data(), gates + (work_.start[t] - first) * w.rows, w.rows, t & 1);
+      k.dense(w, in.at(t, 0), in.row, work_.sizes[t], dir.bias.data(), gates + (work_.start[t] - first) * stride, stride, t & 1);
   }
 }
 
@@ -116,7 +117,7 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
   const Matrix& w = dir.w_ih->view();
   DirectionState& s = states_[layer][d];
   const float* thresholds = policy_->layers[layer][d].x.data();
-  const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first;
+  const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first, stride = padded(w.rows);
   // In a busy chunk the product with the values last sent gives the same result with the weights read once.
   const bool product = rows > 1 && s.x_activity > kDenseInput;
   int64_t sent = 0;
@@ -127,7 +128,7 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
       const int count = list_changed(k, w, s.x, b, in.at(t, b), dir.input, thresholds, work_);
       sent += count;
       if (!product) {
-        send_listed(k, w, s.x, b, count, dir.bias.data(), work_.gates.data() + row * w.rows, work_);
+        send_listed(k, w, s.x, b, count, dir.bias.data(), work_.gates.data() + row * stride, work_);
         continue;
       }
       s.x.valid[b] = 0;
@@ -141,9 +142,9 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
   s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * dir.input);
   if (!product) return;
   if (w.format == Format::q8)
-    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), w.rows, false, work_.scratch.data());
+    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false, work_.scratch.data());
   else
-    k.dense(w, work_.estimate.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), w.rows, false);
+    k.dense(w, work_.estimate.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false);
 }
 
 // One timestep of one layer: adds the recurrent side to `gates` [rows, R] and moves h and c of the first `rows` rows.
@@ -152,12 +153,13 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
   const Direction& dir = plan_->layers()[layer][d];
   const Matrix& w = dir.w_hh->view();
   DirectionState& s = states_[layer][d];
+  const ptrdiff_t stride = padded(w.rows);
   if (delta(layer, d, true)) {
     const float* thresholds = policy_->layers[layer][d].h.data();
     for (int b = 0; b < rows; b++) {
       const int count = list_changed(k, w, s.recurrent, b, s.h.data() + size_t(b) * s.h_stride, dir.output, thresholds, work_);
       s.sent_h += count;
-      send_listed(k, w, s.recurrent, b, count, nullptr, gates + ptrdiff_t(b) * w.rows, work_);
+      send_listed(k, w, s.recurrent, b, count, nullptr, gates + b * stride, work_);
     }
   } else {
     s.sent_h += int64_t(rows) * dir.output;
@@ -167,17 +169,16 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
         k.quantize(s.h.data() + size_t(b) * s.h_stride, dir.output, w.levels, q);
         std::fill(q + dir.output, q + w.cols, int16_t(0));
       }
-      k.dense_q8(w, work_.whole.data(), w.cols, rows, nullptr, gates, w.rows, reverse, work_.scratch.data());
+      k.dense_q8(w, work_.whole.data(), w.cols, rows, nullptr, gates, stride, reverse, work_.scratch.data());
     } else {
-      k.dense(w, s.h.data(), s.h_stride, rows, nullptr, gates, w.rows, reverse);
+      k.dense(w, s.h.data(), s.h_stride, rows, nullptr, gates, stride, reverse);
     }
   }
   s.steps += rows;
-  if (!dir.w_hr) {
-    k.cell(gates, s.c.data(), s.h.data(), rows * dir.blocks());  // batch rows are contiguous blocks
-    return;
-  }
-  k.cell(gates, s.c.data(), work_.units.data(), rows * dir.blocks());
+  float* out = dir.w_hr ? work_.units.data() : s.h.data();
+  const ptrdiff_t out_stride = dir.w_hr ? s.units : s.h_stride;
+  for (int b = 0; b < rows; b++) k.cell(gates + b * stride, s.c.data() + ptrdiff_t(b) * s.units, out + b * out_stride, dir.blocks());
+  if (!dir.w_hr) return;
   const Matrix& p = dir.w_hr->view();
   std::memset(s.h.data(), 0, size_t(rows) * s.h_stride * sizeof(float));
   k.dense(p, work_.units.data(), s.units, rows, nullptr, s.h.data(), s.h_stride, reverse);
@@ -194,7 +195,7 @@ void State::run_direction(int layer, int d, const Sequence& in, const Sequence& 
     for (int i = 0; i < some; i++) {
       const int t = d ? t1 - 1 - i : t0 + i;
       // Alternating the direction in which tiles are read leaves the end of a large matrix in the cache for the next step.
-      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * dir.rows(), work_.sizes[t], (t + tick_) & 1);
+      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * padded(dir.rows()), work_.sizes[t], (t + tick_) & 1);
       for (int b = 0; b < work_.sizes[t]; b++)
         std::memcpy(out.at(t, b) + ptrdiff_t(d) * dir.output, s.h.data() + size_t(b) * s.h_stride, dir.output * sizeof(float));
     }
@@ -222,7 +223,7 @@ bool State::run(const Sequence& x, const Sequence& y, int steps, const int64_t* 
   for (int l = 0; l < layers; l++) {
     Sequence out = last;
     if (l + 1 < layers) {
-      const ptrdiff_t width = ptrdiff_t(plan_->output(l)) * directions;
+      const ptrdiff_t width = padded(ptrdiff_t(plan_->output(l)) * directions);
       Buffer<float>& buffer = work_.layer[l % 2];
       if (buffer.size() < size_t(work_.start[steps] * width)) buffer.resize(work_.start[steps] * width);
       out = packed(2 + l % 2, buffer.data(), width);

@@ -46,7 +46,7 @@ void State::reset(int batch) {
       const Direction& w = plan_->layers()[l][d];
       DirectionState& s = states_[l][d];
       s.units = w.units();
-      s.h_stride = w.w_hr ? w.w_hr->view().rows : w.units();
+      s.h_stride = int(padded(w.w_hr ? w.w_hr->view().rows : w.units()));
       s.h.assign(size_t(batch) * s.h_stride, 0.0f);
       s.c.assign(size_t(batch) * s.units, 0.0f);
       if (delta(int(l), int(d), false)) s.x.reset(w.w_ih->view(), batch);
@@ -60,7 +60,7 @@ void State::reset(int batch) {
   // A chunk holds this many rows of gate pre-activations at most (see run_direction).
   const size_t chunk = std::max(batch, 1) * size_t(std::max(1, 64 / std::max(batch, 1)));
   auto grow = [](auto& buffer, size_t n) { if (buffer.size() < n) buffer.resize(n); };
-  grow(work_.gates, chunk * rows);
+  grow(work_.gates, chunk * padded(rows));
   grow(work_.estimate, chunk * cols);
   grow(work_.whole, chunk * cols);
   grow(work_.units, size_t(batch) * units);

@@ -47,6 +47,10 @@ struct Workspace {
   std::vector<ptrdiff_t> offset[4];  // [T] start in floats, for x, y and the two buffers between layers
 };
 
+// Distance between rows of `n` floats in our own buffers: a cache line more than the row. Rows a power of two apart would
+// all compete for the same few places in the first-level cache.
+constexpr ptrdiff_t padded(ptrdiff_t n) { return n + 16; }
+
 class State {
  public:
   State(std::shared_ptr<const Plan> plan, std::shared_ptr<const DeltaPolicy> policy, int batch);
