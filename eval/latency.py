@@ -60,7 +60,7 @@ def stream(options: argparse.Namespace) -> Iterator[Result]:
     for shape in options.shapes:
         lineup, absent = _lineup(shape, options)
         x = torch.randn(1, STEPS, shape[0])
-        timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=1)
+        timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=4)
         yield race_result("stream", f"{shape}: one step per call", shape, timings, STREAM_TARGETS, absent)
 
 
@@ -74,7 +74,7 @@ def delta(options: argparse.Namespace) -> Iterator[Result]:
 def tiny(options: argparse.Namespace) -> Iterator[Result]:
     lineup, absent = _lineup(TINY, options)
     x = torch.randn(1, STEPS, TINY[0])
-    timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=1)
+    timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=4)
     result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), absent)
     took = timings["adaptive fp32"].median
     answer = "PASS" if took <= TINY_SECONDS else "MISS"

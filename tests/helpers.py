@@ -15,8 +15,9 @@ from adaptive_lstm.types import StackShape
 
 # Largest absolute difference of outputs and states. fp32 and fp64: against nn.LSTM. bf16 and int8: native against the
 # reference executor on the same weights; in int8 an activation between two levels (1/1016, 1/127) may fall to either
-# side, because the two round their gates differently.
-TOLERANCE = {"fp32": 1e-5, "fp64": 1e-12, "bf16": 1e-5, "int8": 5e-3}
+# side, because the two round their gates differently. skipping: two float runs under one policy that round differently;
+# a column at the edge of its threshold may be sent by one only (test_delta.py compares the decisions themselves).
+TOLERANCE = {"fp32": 1e-5, "fp64": 1e-12, "bf16": 1e-5, "int8": 5e-3, "skipping": 2e-2}
 PRECISIONS = ("fp32", "bf16", "int8")
 
 # Two executors may decide differently about a column this close to its threshold: their values differ by rounding.
@@ -81,16 +82,16 @@ def always_native() -> mock._patch[Any]:
 
 
 @torch.no_grad()
-def infer(lstm: nn.LSTM, x: Any, hx: Any = None) -> Any:
-    """``output, (h_n, c_n)`` without gradients."""
-    return lstm(x, hx)
+def infer(model: nn.Module, *args: Any) -> Any:
+    """What a model returns, without gradients."""
+    return model(*args)
 
 
 @torch.no_grad()
-def infer_natively(lstm: al.AdaptiveLSTM, x: Any, hx: Any = None) -> Any:
-    """The same; the native kernels must have served."""
+def infer_natively(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
+    """``output, (h_n, c_n)`` without gradients; the native kernels must have served."""
     with always_native():
-        out = lstm(x, hx)
+        out = lstm(*args)
     assert lstm.last_run is not None
     assert lstm.last_run.fallback is None
     return out

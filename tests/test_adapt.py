@@ -138,7 +138,7 @@ def test_an_adapted_model_keeps_its_settings() -> None:
 def test_hooks_stay() -> None:
     lstm, calls = torch_lstm(I, H, batch_first=True), []
     lstm.register_forward_hook(lambda module, args, out: calls.append(type(module)))
-    infer(al.adapt(lstm), X)  # type: ignore[arg-type]
+    infer(al.adapt(lstm), X)
     assert calls == [al.AdaptiveLSTM]
 
 

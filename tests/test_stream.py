@@ -17,15 +17,15 @@ import adaptive_lstm as al
 from .helpers import PRECISIONS, OnReference, adapted, assert_close, assert_equal, flat, infer, infer_natively, signal
 
 I, H, L = 7, 33, 3
-POLICIES = {
-    "dense": al.Dense(),
-    "zero": al.Delta(0.0),
-    "tiny": al.Delta(1e-9),
-    "delta": al.Delta(0.05),
-    "raw": al.Delta(h=(0.02, None, 0.05), x=(0.1, 0.02, 0.0)),
-}
+LOSSLESS: dict[str, al.Policy] = {"dense": al.Dense(), "zero": al.Delta(0.0), "tiny": al.Delta(1e-9)}
+POLICIES = LOSSLESS | {"delta": al.Delta(0.05), "raw": al.Delta(h=(0.02, None, 0.05), x=(0.1, 0.02, 0.0))}
 EVERY_POLICY = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 EVERY_PRECISION = pytest.mark.parametrize("precision", PRECISIONS)
+
+
+def bound(policy: al.Policy, precision: str) -> str:
+    """Which tolerance holds between two runs that round differently."""
+    return precision if policy in LOSSLESS.values() else "skipping"
 
 
 def in_chunks(stream: al.Stream, x: torch.Tensor, chunks: list[int], batch_first: bool) -> torch.Tensor:
@@ -53,8 +53,8 @@ def test_chunks_equal_the_whole(batch: int, batch_first: bool, policy: al.Policy
     stats = []
     for chunks in ([140], [1] * 140, [64, 64, 12], [1, 0, 70, 1, 2, 66]):
         with al.stream(lstm, batch_size=batch) as s:
-            assert_close(in_chunks(s, x, chunks, batch_first), whole, precision)
-            assert_close((s.state.h, s.state.c), (h, c), precision)
+            assert_close(in_chunks(s, x, chunks, batch_first), whole, bound(policy, precision))
+            assert_close((s.state.h, s.state.c), (h, c), bound(policy, precision))
             assert s.stats.fallback is None
             assert s.stats.timesteps == 140 * batch
             stats.append(s.stats)
@@ -102,7 +102,9 @@ def test_a_state_continues_identically(policy: al.Policy, precision: str, backen
         for part in x[30:]:
             # The float accumulators of a stream that was given a state are computed afresh.
             got, want = other.step(part), s.step(part)
-            assert_equal(got, want) if precision == "int8" else assert_close(got, want, precision)
+            assert_close(got, want, bound(policy, precision))
+            if precision == "int8":
+                assert_equal(got, want)
 
 
 @pytest.mark.parametrize("backend", [lambda p: p, OnReference], ids=["native", "reference"])
@@ -132,7 +134,7 @@ def test_a_state_moves_between_backends() -> None:
         want = reference.run(x)
         got = native.run(x[:20])
         reference.state = native.state
-        assert_close(torch.cat([got, reference.run(x[20:])]), want, "fp32")
+        assert_close(torch.cat([got, reference.run(x[20:])]), want, "skipping")
 
 
 @EVERY_PRECISION

@@ -134,9 +134,10 @@ void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bi
 }
 
 template <class T>
-void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int count, float* y) {
+void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int count, float* y, bool reverse) {
   constexpr int V = Vec::single_vecs, rows = V * Vec::width;
-  for (int row = 0; row < w.rows; row += rows) {
+  for (int i = 0; i < w.rows; i += rows) {
+    const int row = reverse ? w.rows - rows - i : i;
     Vec acc[V];
     for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
     add_columns<T, V, Vec::single_unroll, true>(block_of<T>(w, row), cols, delta, count, acc);
@@ -144,11 +145,11 @@ void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int co
   }
 }
 
-void columns(const Matrix& w, int32_t* cols, const float* delta, int count, float* acc) {
+void columns(const Matrix& w, int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
   for (int pad = 0; pad < kGroup; pad++) cols[count + pad] = 0;  // what the last columns prefetch
-  if (w.format == Format::f32) return columns_as<float>(w, cols, delta, count, acc);
-  if (w.format == Format::bf16) return columns_as<uint16_t>(w, cols, delta, count, acc);
-  columns_as<int8_t>(w, cols, delta, count, acc);
+  if (w.format == Format::f32) return columns_as<float>(w, cols, delta, count, acc, reverse);
+  if (w.format == Format::bf16) return columns_as<uint16_t>(w, cols, delta, count, acc, reverse);
+  columns_as<int8_t>(w, cols, delta, count, acc, reverse);
 }
 
 // -------------------------------------------------------------------------------------------- integer activations
@@ -384,7 +385,7 @@ inline void q8_list_rest(const Matrix& w, int row, int blocks, const Listed* lis
   if constexpr (B > 1) q8_list_rest<B - 1>(w, row, blocks, list, groups, correction, y);
 }
 
-void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, void* scratch) {
+void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
   while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
   const int groups = count / kGroup;
   Listed* list = static_cast<Listed*>(scratch);
@@ -402,12 +403,11 @@ void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32
     list[g].fits_bytes = fits;
   }
   for (int k = 0; k < kGroup; k++) list[groups].col[k] = 0;
-  constexpr int B = Dot::tile_blocks;
-  for (int row = 0; row < w.rows;) {
-    const int tile_end = row / w.tile * w.tile + w.tile;
-    const int left = ((tile_end < w.rows ? tile_end : w.rows) - row) / kBlock, blocks = left < B ? left : B;
-    q8_list_rest<B>(w, row, blocks, list, groups, 128 * sum, acc);
-    row += blocks * kBlock;
+  constexpr int B = Dot::tile_blocks;  // tiles are whole multiples of B blocks, so these never straddle one
+  for (int i = 0; i < w.rows; i += B * kBlock) {
+    const int row = reverse ? (w.rows - 1) / (B * kBlock) * (B * kBlock) - i : i;
+    const int left = (w.rows - row) / kBlock;
+    q8_list_rest<B>(w, row, left < B ? left : B, list, groups, 128 * sum, acc);
   }
 }
 

@@ -58,8 +58,8 @@ struct Kernels {
 
   // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kGroup padding entries, which the
   // kernel writes. acc of q8 is the exact integer sum, without the scale.
-  void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc);
-  void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, void* scratch);
+  void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc, bool reverse);
+  void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch);
 
   // pre[R] = base + acc (q8: * scale), base as for `dense`.
   void (*finish)(const float* acc, const float* bias, float* pre, int rows);

@@ -23,7 +23,7 @@ void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& w
     const int16_t* sent = m.sent_q.data() + size_t(b) * w.cols;
     std::memset(acc, 0, w.rows * sizeof(int32_t));
     for (int c = 0; c < w.cols; c++) work.cols[c] = c, work.delta_q[c] = sent[c];
-    k.columns_q8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, work.scratch.data());
+    k.columns_q8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, false, work.scratch.data());
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
     std::memset(acc, 0, w.rows * sizeof(float));
@@ -43,20 +43,20 @@ int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const floa
 }
 
 // Brings acc of row b up to date with the `count` listed columns and adds it to base (bias, or null for pre itself).
-void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre, Workspace& work) {
+void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre, bool reverse, Workspace& work) {
   if (w.format == Format::q8) {
     int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
     if (!m.valid[b])
       recompute(k, w, m, b, work);
     else if (count)
-      k.columns_q8(w, work.cols.data(), work.delta_q.data(), count, acc, work.scratch.data());
+      k.columns_q8(w, work.cols.data(), work.delta_q.data(), count, acc, reverse, work.scratch.data());
     k.finish_q8(acc, w.scale, bias, pre, w.rows);
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
     if (!m.valid[b] || (count && ++m.age[b] >= kRefresh))
       recompute(k, w, m, b, work);
     else if (count)
-      k.columns(w, work.cols.data(), work.delta.data(), count, acc);
+      k.columns(w, work.cols.data(), work.delta.data(), count, acc, reverse);
     k.finish(acc, bias, pre, w.rows);
   }
 }
@@ -128,7 +128,7 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
       const int count = list_changed(k, w, s.x, b, in.at(t, b), dir.input, thresholds, work_);
       sent += count;
       if (!product) {
-        send_listed(k, w, s.x, b, count, dir.bias.data(), work_.gates.data() + row * stride, work_);
+        send_listed(k, w, s.x, b, count, dir.bias.data(), work_.gates.data() + row * stride, (t + tick_) & 1, work_);
         continue;
       }
       s.x.valid[b] = 0;
@@ -159,7 +159,7 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
     for (int b = 0; b < rows; b++) {
       const int count = list_changed(k, w, s.recurrent, b, s.h.data() + size_t(b) * s.h_stride, dir.output, thresholds, work_);
       s.sent_h += count;
-      send_listed(k, w, s.recurrent, b, count, nullptr, gates + b * stride, work_);
+      send_listed(k, w, s.recurrent, b, count, nullptr, gates + b * stride, reverse, work_);
     }
   } else {
     s.sent_h += int64_t(rows) * dir.output;
