@@ -83,14 +83,14 @@ def test_the_package_runs_as_a_module() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "lstm: LSTM 16 -> 96, 2 layers" in done.stdout
+    assert "lstm: LSTM 16 -> 160, 2 layers" in done.stdout
 
 
 def test_inspect_reads_weights_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(digits.MODEL_FILE), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     (lstm,) = found["lstms"]
-    assert (lstm["name"], lstm["input_size"], lstm["hidden_size"], lstm["layers"]) == ("lstm", 16, 96, 2)
+    assert (lstm["name"], lstm["input_size"], lstm["hidden_size"], lstm["layers"]) == ("lstm", 16, 160, 2)
     reference = digits.load_model().lstm
     weights = sum(p.numel() for name, p in reference.named_parameters() if name.startswith("weight"))
     assert lstm["parameters"] == sum(p.numel() for p in reference.parameters())

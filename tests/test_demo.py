@@ -31,7 +31,7 @@ def _fingerprints(images: Tensor) -> set[str]:
 
 
 def test_embedded_files_are_small_and_complete() -> None:
-    assert digits.MODEL_FILE.stat().st_size + digits.IMAGES_FILE.stat().st_size < 0.6 * MEGABYTE
+    assert digits.MODEL_FILE.stat().st_size + digits.IMAGES_FILE.stat().st_size < 0.75 * MEGABYTE
     images = digits.load_images()
     assert images.fit.shape == (300, 8, 8)
     assert images.test.shape == (450, 8, 8)
@@ -68,7 +68,7 @@ def test_reading_keeps_the_corners_of_the_picture() -> None:
 def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
     task = digits.load_task()
     with torch.no_grad():
-        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9933, abs=0.003)
+        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9956, abs=0.003)
 
 
 def test_a_run_has_sane_numbers(outcome: Outcome) -> None:
@@ -91,7 +91,7 @@ def test_the_chosen_threshold_is_the_largest_that_keeps_the_decisions(outcome: O
 
 
 def test_columns_that_moved_have_the_shape_of_the_operands(outcome: Outcome) -> None:
-    assert [moved.shape for moved in outcome.moved] == [(64, 16 + 96), (64, 96 + 96)]
+    assert [moved.shape for moved in outcome.moved] == [(64, 16 + 160), (64, 160 + 160)]
     share = sum(moved.sum() for moved in outcome.moved) / sum(moved.size for moved in outcome.moved)
     assert 0 < share < 1
 

@@ -1,43 +1,28 @@
-"""The native kernels against the reference executor, in whichever instruction set serves; CI forces each in turn.
+"""The native kernels against the reference executor, in whichever instruction set serves; CI forces each in turn."""
 
-The oracle walks beside a native run: each of its timesteps starts from the h that the native run gave before, so that
-roundings to integers and threshold decisions are the same and errors cannot build up. Only a single layer shows all its
-states that way; a stack must equal its layers run one after the other, bit for bit.
-"""
-
-import ctypes
-import gc
-import itertools
 import random
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from adaptive_lstm import _native, reference
+from adaptive_lstm import reference
 from adaptive_lstm.backend import NativeStack
 from adaptive_lstm.executor import Executor
-from adaptive_lstm.policies import Delta, Dense, Policy
-from adaptive_lstm.quantize import Precision, Quantize, quantize_matrix
-from adaptive_lstm.types import StackShape, StreamState
+from adaptive_lstm.policies import Delta, Dense
+from adaptive_lstm.quantize import Quantize
+from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices, PairTensors, tensors_of
 
-Format = Literal["fp32", "bf16", "i8", "q8"]  # i8: weights only; q8: integer activations too
-FORMATS: tuple[Format, ...] = ("fp32", "bf16", "i8", "q8")
-PRECISION: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16", "i8": "int8", "q8": "int8"}
-CPU = torch.device("cpu")
-TOLERANCE = {Dense: 2e-6, Delta: 1e-5}  # of h, in -1..1; a float estimate rounds at every update
-PAIRS: list[tuple[Format, Format]] = [
-    ("fp32", "fp32"), ("fp32", "q8"), ("bf16", "fp32"), ("i8", "bf16"), ("q8", "i8"), ("q8", "q8"),
-]  # of w_ih and w_hh; the other ten differ in nothing that a kernel sees
+from .native_oracle import ACTIVITIES, FORMATS, Activity, Format, follow, part, policy_of, run, signal, states, weights
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
+    """For thousands of small operations more threads only cost time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,61 +30,36 @@ def _one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Sizes of a run of one layer."""
+class Case:
+    """Sizes of a run of one layer, and how its input lies in memory."""
 
     hidden: int
-    input: int
+    width: int
     batch: int
     time: int
     directions: int = 1
     projection: int = 0
-    given: bool = False  # start from given states
+    given: float = 0.0  # scale of the states that it starts from
     layout: str = "time first"
-
-    @property
-    def shape(self) -> StackShape:
-        return StackShape(self.input, self.hidden, 1, self.projection, self.directions == 2)
 
 
 # A chunk holds 64 rows: batches of 1, 2 and 7 end inside one, a batch of 70 is more than one.
-LAYERS = (
-    Layer(1, 1, 1, 65, directions=2),
-    Layer(33, 40, 1, 200, layout="wide rows"),
-    Layer(7, 3, 2, 65, directions=2, given=True, layout="batch first"),
-    Layer(130, 130, 1, 63, projection=33, layout="every second row"),
-    Layer(33, 1, 7, 64, given=True, layout="wide rows"),
-    Layer(300, 40, 2, 5, projection=7, given=True),
-    Layer(130, 3, 70, 5, directions=2, layout="batch first"),
-    Layer(7, 130, 70, 1, layout="every second row"),
-    Layer(300, 3, 7, 1, directions=2),
-    Layer(33, 40, 2, 64, layout="repeated row"),
+CASES = (
+    Case(1, 1, 1, 65, directions=2),
+    Case(33, 40, 1, 150, layout="wide rows"),
+    Case(7, 3, 2, 65, directions=2, given=1.0, layout="batch first"),
+    Case(130, 130, 1, 63, projection=33, layout="every second row"),
+    Case(33, 1, 7, 64, given=1.0, layout="wide rows"),
+    Case(300, 40, 2, 5, projection=7, given=1.0),
+    Case(130, 3, 70, 5, directions=2, layout="batch first"),
+    Case(7, 130, 70, 1, layout="every second row"),
+    Case(300, 3, 7, 1, directions=2),
+    Case(33, 40, 2, 40, layout="repeated row"),
 )
 
 
-def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
-    w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
-    return quantize_matrix(w, PRECISION[form], levels if form == "q8" else 0)
-
-
-def weights(
-    shape: StackShape, x: Format = "fp32", h: Format = "fp32", x_levels: int = 127, h_levels: int = 1016, gain: float = 2.0
-) -> list[PairMatrices]:
-    gates, p = 4 * shape.hidden_size, shape.output_size
-    floats: Format = "i8" if h == "q8" else h
-    return [
-        PairMatrices(
-            w_ih=matrix(gates, shape.input_width(pair), x, x_levels, gain),
-            w_hh=matrix(gates, p, h, h_levels, gain),
-            bias=torch.randn(gates).numpy(),
-            w_hr=matrix(p, shape.hidden_size, floats, 0) if shape.proj_size else None,
-        )
-        for pair in range(shape.pairs)
-    ]
-
-
 def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
-    """The same values [T, B, I] with other strides; "batch first": [B, T, I]; "repeated row": all batch rows are one."""
+    """x [T, B, I] with other strides. "batch first": [B, T, I]; "repeated row": every batch row is the first one."""
     if layout == "batch first":
         return x.transpose(0, 1).contiguous()
     if layout == "wide rows":
@@ -109,188 +69,77 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
     return x[:, :1].expand(x.shape) if layout == "repeated row" else x
 
 
-@dataclass
-class Result:
-    y: torch.Tensor  # [T, B, D * P] or packed
-    h: torch.Tensor
-    c: torch.Tensor
-    counts: list[tuple[int, int, int]]
-
-
-def run(
-    native: NativeStack,
-    x: torch.Tensor,
-    *,
-    sizes: list[int] | None = None,
-    batch_first: bool = False,
-    start: tuple[torch.Tensor, torch.Tensor] | None = None,
-    state: _native.State | None = None,
-    refuse: bool = False,
-) -> Result:
-    """One native call. With ``state``, it goes on from there; with ``refuse``, inputs that are not finite are refused."""
-    shape, (time, row) = native.shape, (1, 0) if batch_first else (0, 1)
-    batch = sizes[0] if sizes else x.shape[row]
-    pooled = native.acquire(batch) if state is None else state
-    if start is not None:
-        pooled.load(start[0].numpy(), start[1].numpy())
-    y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
-    if sizes is None:
-        strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        done = pooled.run(x.data_ptr(), *strides, x.shape[time], 0, refuse)
-    else:
-        alive = torch.tensor(sizes)
-        strides = (0, shape.input_size, y.data_ptr(), 0, y.shape[-1])
-        done = pooled.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), refuse)
-    assert done is not refuse or bool(torch.isfinite(x).all())
-    h, c = torch.empty(shape.pairs, batch, shape.output_size), torch.empty(shape.pairs, batch, shape.hidden_size)
-    pooled.store(h.numpy(), c.numpy())
-    result = Result(y.transpose(0, 1) if batch_first else y, h, c, pooled.counters())
-    if state is None:
-        native.release(pooled)
-    return result
-
-
-@dataclass
-class Walk:
-    error: float  # largest of h and y
-    c: torch.Tensor  # [B, H] at the end
-    x_sent: int = 0
-    h_sent: int = 0
-
-
-def walk(
-    w: PairMatrices, policy: Policy, x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, c: torch.Tensor, backward: bool
-) -> Walk:
-    """Walks beside a native run of one layer in one direction. x [T, B, I], y [T, B, P], h [B, P], c [B, H]."""
-    # Integers and decisions come out the same only where they are computed in the same float type.
-    dtype = torch.float64 if isinstance(policy, Dense) and not w.w_ih.levels and not w.w_hh.levels else torch.float32
-    tensors = w.tensors(dtype, CPU)
-    shape = StackShape(x.shape[-1], c.shape[-1], 1, h.shape[-1] if w.w_hr else 0)
-    state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
-    done = Walk(0.0, c)
-    for t in reversed(range(len(x))) if backward else range(len(x)):
-        out, state, (count,) = reference.run([tensors], shape, policy, x[t].to(dtype), [x.shape[1]], state)
-        error = (out - y[t]).abs().max().item()
-        assert error == error, f"NaN at timestep {t}"
-        done.error = max(done.error, error)
-        done.x_sent, done.h_sent = done.x_sent + count.x_sent, done.h_sent + count.h_sent
-        state = replace(state, h=y[t][None].to(dtype))
-    done.c = state.c[0].float()
-    return done
-
-
-Activity = Literal["dense", "few", "many"]
-
-
-def policy_of(shape: StackShape, activity: Activity) -> Policy:
-    """"few": thresholds that a slow signal seldom passes; "many": tiny ones, some of them 0."""
-    if activity == "dense":
-        return Dense()
-
-    def thresholds(width: int) -> tuple[float, ...]:
-        t = torch.rand(width) * 0.2 + 0.1 if activity == "few" else torch.rand(width) * 1e-3 * (torch.rand(width) > 0.2)
-        return tuple(t.tolist())
-
-    pairs = range(shape.pairs)
-    return Delta(
-        h=tuple(thresholds(shape.output_size) for _ in pairs), x=tuple(thresholds(shape.input_width(p)) for p in pairs)
-    )
-
-
-def signal(time: int, batch: int, width: int, activity: Activity = "many") -> torch.Tensor:
-    """White noise, or for "few" one that drifts slowly; some values lie beyond the -1..1 that integers reach."""
-    if activity == "few":
-        return 0.5 * torch.randn(batch, width) + 0.02 * torch.randn(time, batch, width).cumsum(0)
-    return 0.7 * torch.randn(time, batch, width)
-
-
-def states(shape: StackShape, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.rand(shape.pairs, batch, shape.output_size) * 2 - 1, torch.randn(shape.pairs, batch, shape.hidden_size)
-
-
-def zeros(shape: StackShape, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(shape.pairs, batch, shape.output_size), torch.zeros(shape.pairs, batch, shape.hidden_size)
-
-
-def compare(
-    matrices: list[PairMatrices], shape: StackShape, policy: Policy, x: torch.Tensor, start: tuple[torch.Tensor, torch.Tensor], got: Result
-) -> list[Walk]:
-    """Asserts that a run of one layer did what the reference does; x and got.y are [T, B, ...]."""
-    p, walks = shape.output_size, []
-    for d, w in enumerate(matrices):
-        site = Delta(h=(policy.h[d],), x=(policy.x[d],)) if isinstance(policy, Delta) else policy  # type: ignore[index]
-        y = got.y[..., d * p : (d + 1) * p]
-        done = walk(w, site, x, y, start[0][d], start[1][d], backward=d == 1)
-        assert done.error <= TOLERANCE[type(policy)]
-        torch.testing.assert_close(got.h[d], y[0 if d else -1], rtol=0, atol=0)
-        torch.testing.assert_close(got.c[d], done.c, rtol=1e-5, atol=1e-5)
-        assert got.counts[d] == (done.x_sent, done.h_sent, x.shape[0] * x.shape[1])
-        walks.append(done)
-    return walks
-
-
-@pytest.mark.parametrize("activity", ["dense", "few", "many"])
-@pytest.mark.parametrize(("x_form", "h_form"), PAIRS)
+@pytest.mark.parametrize("activity", ACTIVITIES)
+@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
 def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: Activity) -> None:
-    for layer in LAYERS:
-        shape = layer.shape
-        matrices, policy = weights(shape, x_form, h_form), policy_of(shape, activity)
-        x = laid_out(signal(layer.time, layer.batch, layer.input, activity), layer.layout)
-        batch_first = layer.layout == "batch first"
-        start = (states if layer.given else zeros)(shape, layer.batch)
-        got = run(NativeStack(matrices, shape, policy), x, batch_first=batch_first, start=start if layer.given else None)
-        walks = compare(matrices, shape, policy, x.transpose(0, 1) if batch_first else x, start, got)
-        if activity != "dense" and layer.time > 60 and layer.input > 1:  # both ways to send were taken
-            shares = [w.x_sent / (layer.time * layer.batch * layer.input) for w in walks]
-            assert all(share < 0.2 if activity == "few" else share > 0.5 for share in shares)
+    for case in CASES:
+        shape = StackShape(case.width, case.hidden, 1, case.projection, case.directions == 2)
+        matrices, policy, start = (
+            weights(shape, x_form, h_form),
+            policy_of(shape, activity),
+            states(shape, case.batch, case.given),
+        )
+        x = laid_out(signal(case.time, case.batch, case.width, activity), case.layout)
+        batch_first = case.layout == "batch first"
+        got = run(NativeStack(matrices, shape, policy), x, batch_first=batch_first, start=start if case.given else None)
+        x, y = (x.transpose(0, 1), got.y.transpose(0, 1)) if batch_first else (x, got.y)
+        for d, w in enumerate(matrices):
+            own = y[..., d * shape.output_size : (d + 1) * shape.output_size]
+            c, sent = follow(w, part(policy, slice(d, d + 1)), x, own, (start[0][d], start[1][d]), d == 1)
+            assert torch.equal(got.h[d], own[0 if d else -1])
+            torch.testing.assert_close(got.c[d], c, rtol=1e-5, atol=1e-5)
+            assert got.counts[d] == (*sent, case.time * case.batch)
+            if activity != "dense" and case.time > 60 and case.width > 1:  # both ways of sending were taken
+                share = sent[0] / (case.time * case.batch * case.width)
+                assert share < 0.2 if activity == "few" else share > 0.5
 
 
-@pytest.mark.parametrize("activity", ["dense", "few", "many"])
-@pytest.mark.parametrize(("x_form", "h_form"), [("fp32", "q8"), ("q8", "fp32"), ("q8", "q8"), ("bf16", "i8")])
+@pytest.mark.parametrize("activity", ACTIVITIES)
+@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
 def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format, activity: Activity) -> None:
-    shape = StackShape(40, 33, 1, bidirectional=True)
-    matrices, policy = weights(shape, x_form, h_form), policy_of(shape, activity)
-    lengths = [70, 66, 66, 20, 3, 1, 1]
-    x, start = signal(lengths[0], len(lengths), 40, activity), states(shape, len(lengths))
+    shape, lengths = StackShape(40, 33, 1, bidirectional=True), (70, 66, 66, 20, 3, 1, 1)
+    matrices, policy, start = weights(shape, x_form, h_form), policy_of(shape, activity), states(shape, len(lengths))
+    x = signal(lengths[0], len(lengths), 40, activity)
     sizes = [sum(n > t for n in lengths) for t in range(lengths[0])]
-    rows = torch.cat([x[t, :n] for t, n in enumerate(sizes)])
-    got = run(NativeStack(matrices, shape, policy), rows, sizes=sizes, start=start)
-    first = [sum(sizes[:t]) for t in range(len(sizes))]
-    total = [(0, 0, 0)] * 2
+    got = run(
+        NativeStack(matrices, shape, policy),
+        torch.cat([x[t, :n] for t, n in enumerate(sizes)]),
+        sizes=sizes,
+        start=start,
+    )
+    total = torch.zeros(2, 3, dtype=torch.int64)
     for b, n in enumerate(lengths):
-        y = got.y[[first[t] + b for t in range(n)]][:, None]
-        for d in range(2):
-            site = Delta(h=(policy.h[d],), x=(policy.x[d],)) if isinstance(policy, Delta) else policy  # type: ignore[index]
-            part = y[..., d * 33 : (d + 1) * 33]
-            done = walk(matrices[d], site, x[:n, b : b + 1], part, start[0][d, b : b + 1], start[1][d, b : b + 1], d == 1)
-            assert done.error <= TOLERANCE[type(policy)]
-            assert torch.equal(got.h[d, b], part[0 if d else -1, 0])
-            torch.testing.assert_close(got.c[d, b], done.c[0], rtol=1e-5, atol=1e-5)
-            total[d] = (total[d][0] + done.x_sent, total[d][1] + done.h_sent, total[d][2] + n)
-    assert got.counts == total
+        y = got.y[[sum(sizes[:t]) + b for t in range(n)]][:, None]
+        for d, w in enumerate(matrices):
+            own = y[..., d * 33 : (d + 1) * 33]
+            alone = (start[0][d, b : b + 1], start[1][d, b : b + 1])
+            c, sent = follow(w, part(policy, slice(d, d + 1)), x[:n, b : b + 1], own, alone, d == 1)
+            assert torch.equal(got.h[d, b], own[0 if d else -1, 0])
+            torch.testing.assert_close(got.c[d, b], c[0], rtol=1e-5, atol=1e-5)
+            total[d] += torch.tensor([*sent, n])
+    assert got.counts == [tuple(row) for row in total.tolist()]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("activity", ["dense", "few", "many"])
+@pytest.mark.parametrize("activity", ACTIVITIES)
 @pytest.mark.parametrize(("directions", "projection", "batch"), [(1, 0, 1), (2, 0, 3), (1, 9, 70), (2, 9, 2)])
-def test_stack_is_its_layers_bit_for_bit(directions: int, projection: int, batch: int, activity: Activity, packed: bool) -> None:
-    shape = StackShape(3, 33, 3, projection, directions == 2)
-    choice = random.Random(0)
-    matrices = [
-        weights(replace(shape, input_size=shape.input_width(pair), num_layers=1), *choice.sample(FORMATS, 2))[0]
-        for pair in range(shape.pairs)
-    ]
-    policy, start = policy_of(shape, activity), states(shape, batch)
-    x = signal(80, batch, 3, activity)
+def test_stack_is_its_layers_bit_for_bit(
+    directions: int, projection: int, batch: int, activity: Activity, packed: bool
+) -> None:
+    shape, choice = StackShape(3, 33, 3, projection, directions == 2), random.Random(0)
+    widths = [shape.input_width(pair) for pair in range(shape.pairs)]
+    matrices = [weights(StackShape(width, 33, 1, projection), *choice.choice(FORMATS))[0] for width in widths]
+    policy, start, x = policy_of(shape, activity), states(shape, batch), signal(80, batch, 3, activity)
     sizes = [batch] * 40 + [max(1, batch // 2)] * 40 if packed else None
     if sizes:
         x = torch.cat([x[t, :n] for t, n in enumerate(sizes)])
     got = run(NativeStack(matrices, shape, policy), x, sizes=sizes, start=start)
     for layer in range(3):
         own = slice(layer * directions, (layer + 1) * directions)
-        one = replace(shape, input_size=shape.input_width(own.start), num_layers=1)
-        part = Delta(h=policy.h[own], x=policy.x[own]) if isinstance(policy, Delta) else policy  # type: ignore[index]
-        alone = run(NativeStack(matrices[own], one, part), x, sizes=sizes, start=(start[0][own], start[1][own]))
+        native = NativeStack(
+            matrices[own], replace(shape, input_size=widths[own.start], num_layers=1), part(policy, own)
+        )
+        alone = run(native, x, sizes=sizes, start=(start[0][own], start[1][own]))
         assert torch.equal(alone.h, got.h[own])
         assert torch.equal(alone.c, got.c[own])
         assert alone.counts == got.counts[own]
@@ -303,56 +152,129 @@ def test_stack_is_its_layers_bit_for_bit(directions: int, projection: int, batch
     [
         (Quantize(), 2e-6),
         (Quantize("bf16"), 2e-6),
-        (Quantize("int8"), 2e-3),  # values that float64 rounds to another integer
         (Quantize("fp32", raw="int8"), 2e-6),
+        (Quantize("int8"), 2e-3),  # float64 rounds some activations to the next integer
         (Quantize("bf16", matrices={"weight_hh_l0": "fp32", "weight_ih_l1": "int8", "weight_hh_l1": "int8"}), 2e-3),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "batch_first": True}, {"proj_size": 5, "bias": False}])
-def test_executor_follows_itself_in_float64(quantize: Quantize, tolerance: float, options: dict[str, bool]) -> None:
+@torch.no_grad()
+def test_executor_follows_float64(quantize: Quantize, tolerance: float, options: dict[str, Any]) -> None:
     lstm = torch.nn.LSTM(40, 33, 2, **options)
-    with torch.no_grad():
-        tensors = [replace(t, bias=2 * t.bias) for t in tensors_of(lstm)]
-    shape = StackShape(40, 33, 2, lstm.proj_size, lstm.bidirectional)
-    native = Executor(tensors, shape, quantize, Dense())
-    double = Executor([_double(t) for t in native.tensors], shape, Quantize(), Dense())
-    assert native.native is not None
-    assert double.native is None
-    x, start = torch.randn(5, 100, 40), states(shape, 5 if lstm.batch_first else 100)
-    got = native.run(x, None, lstm.batch_first, start)
-    want = double.run(x.double(), None, lstm.batch_first, (start[0].double(), start[1].double()))
-    for a, b, factor in zip(got[:3], want[:3], (1, 1, 10), strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=factor * tolerance)
+    shape, first = StackShape(40, 33, 2, lstm.proj_size, lstm.bidirectional), lstm.batch_first
+    native = Executor(tensors_of(lstm), shape, quantize, Dense())
+    double = Executor([in_float64(t) for t in native.tensors], shape, Quantize(), Dense())
+    assert (native.why_not_native(), double.why_not_native()) == (None, "reference: dtype float64")
+    x, start = torch.randn(5, 100, 40), states(shape, 5 if first else 100)
+    got = native.run(x, None, first, start)
+    want = double.run(x.double(), None, first, (start[0].double(), start[1].double()))
+    for a, b in zip(got[:3], want[:3], strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
         assert (a - b).abs().mean() < tolerance / 10
 
 
-def _double(t: PairTensors) -> PairTensors:
+def in_float64(t: PairTensors) -> PairTensors:
     w_hr = None if t.w_hr is None else t.w_hr.double()
     return replace(t, w_ih=t.w_ih.double(), w_hh=t.w_hh.double(), bias=t.bias.double(), w_hr=w_hr)
-
-
-# ------------------------------------------------------------------------------------------------- exact integers
 
 
 @pytest.mark.parametrize("levels", [1, 127, 128, 1016, 8191])
 @pytest.mark.parametrize("batch", [1, 2, 7, 70])
 def test_int8_is_exact_however_it_is_computed(batch: int, levels: int) -> None:
-    """Dense, with columns that moved at all, step by step and in chunks: the same bits."""
+    """All columns, those that moved at all, step by step, in chunks: the same bits."""
     shape = StackShape(40, 130, 2)
-    matrices = weights(shape, "q8", "q8", levels, levels, gain=6.0)
-    tiny = NativeStack(matrices, shape, Delta(h=1e-9, x=(1e-9, 1e-9)))
+    matrices = weights(shape, "q8", "q8", (levels, levels), gain=6.0)
     dense = NativeStack(matrices, shape, Dense())
-    x = torch.rand(100, batch, 40) * 2.4 - 1.2
-    x[20:60] = x[20]  # a quiet stretch: few columns move, then many
-    want = run(dense, x)
-    got = run(tiny, x)
+    tiny = NativeStack(matrices, shape, Delta(h=1e-9, x=(1e-9, 1e-9)))
+    x = 2.4 * torch.rand(100, batch, 40) - 1.2
+    x[20:60] = x[20]  # few columns move, then many
+    want, got = run(dense, x), run(tiny, x)
     assert torch.equal(got.y, want.y)
     assert torch.equal(got.c, want.c)
     for native in (dense, tiny):
         state = native.new_state(batch)
-        for part in (x[:1], x[1:2], x[2:50], x[50:51], x[51:]):
-            part_got = run(native, part, state=state)
-            assert torch.equal(part_got.y, want.y[len(want.y) - len(x) :][: len(part)])
-            want = replace(want, y=want.y[len(part) :])
-            x = x[len(part) :]
-        x, want = _again(dense, shape, batch)
+        assert torch.equal(torch.cat([run(native, some, state=state).y for some in x.split([1, 1, 48, 1, 49])]), want.y)
+    # h is recurrent, and its jumps do not always fit a byte.
+    assert levels <= 127 or want.y.diff(dim=0).abs().max() * levels > 128
+
+
+def test_integers_are_clamped_and_rounded_to_even() -> None:
+    ones, zeros = (
+        Matrix(np.ones((4, 6), np.int8), np.ones(4, np.float32), levels=4),
+        Matrix(np.zeros((4, 1), np.float32)),
+    )
+    w = PairMatrices(ones, zeros, np.zeros(4, np.float32), None)
+    native = NativeStack([w], StackShape(6, 1, 1), Delta(h=None, x=(1e-9,)))
+    state = native.new_state(1)
+    run(native, torch.tensor([[[0.125, 0.375, -0.3, 7.0, -7.0, 3e38]]]), state=state)
+    sent = native.read(state, started=True).sent_x[0]
+    assert sent is not None
+    assert sent.tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "i8"])
+def test_float_estimates_are_refreshed(form: Format) -> None:
+    """What a huge value leaves behind in an estimate is gone after 256 updates."""
+    shape, x = StackShape(8, 33, 1), torch.randn(400, 1, 8)
+    x[3, 0, 5] = 1e6
+    (w,), policy = weights(shape, form, form), Delta(h=1e-9, x=(1e-9,))
+    native = NativeStack([w], shape, policy)
+    state = native.new_state(1)
+    steps = [run(native, step, state=state) for step in x.split(1)]
+    follow(
+        w, policy, x[261:], torch.cat([s.y for s in steps[261:]]), (steps[260].h[0], steps[260].c[0]), backward=False
+    )
+
+
+SWEEP = torch.cat([torch.linspace(-100, 100, 20001), *(sign * 10 ** torch.linspace(-40, 2, 500) for sign in (-1, 1))])
+
+
+@pytest.mark.parametrize(
+    ("column", "others", "c_0", "function"),
+    [
+        (0, {2: 100.0}, 0.0, torch.sigmoid),
+        (1, {}, 1.0, torch.sigmoid),
+        (2, {0: 100.0}, 0.0, torch.tanh),
+        (3, {1: 100.0}, 100.0, torch.sigmoid),
+        (None, {1: 100.0, 3: 100.0}, None, torch.tanh),
+    ],
+    ids=["i", "f", "g", "o", "tanh of c"],
+)
+def test_activations(
+    column: int | None, others: dict[int, float], c_0: float | None, function: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """One unit with its four pre-activations as inputs: the others are set so that c or h shows a single function."""
+    eye, zeros = Matrix(np.eye(4, dtype=np.float32)), Matrix(np.zeros((4, 1), np.float32))
+    native = NativeStack([PairMatrices(eye, zeros, np.zeros(4, np.float32), None)], StackShape(4, 1, 1), Dense())
+    n = len(SWEEP)
+    x, c = torch.zeros(1, n, 4), SWEEP.reshape(1, n, 1).clone() if c_0 is None else torch.full((1, n, 1), c_0)
+    for other, value in others.items():
+        x[..., other] = value
+    if column is not None:
+        x[..., column] = SWEEP
+    got = run(native, x, start=(torch.zeros(1, n, 1), c))
+    shown = got.h if column in (3, None) else got.c
+    assert (shown.flatten().double() - function(SWEEP.double())).abs().max() <= 5e-7
+
+
+SWALLOWED = pytest.mark.xfail(reason="the integer kernels send 0 for NaN", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("x_form", "h_form"), [pytest.param(*forms, marks=[SWALLOWED] if "q8" in forms else []) for forms in FORMATS]
+)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_nan_and_infinity_propagate_where_nothing_is_skipped(batch: int, x_form: Format, h_form: Format) -> None:
+    shape, x = StackShape(5, 33, 1), torch.randn(9, batch, 5)
+    x[2, 0, 1] = float("inf")
+    x[4, 0, 1], x[4, 0, 2] = -float("inf"), float("inf")
+    x[6, 0, 3] = float("nan")
+    matrices = weights(shape, x_form, h_form)
+    got = run(NativeStack(matrices, shape, Dense()), x)
+    tensors = [w.tensors(torch.float32, torch.device("cpu")) for w in matrices]
+    start = reference.start(shape, *states(shape, batch, 0.0))
+    want, end, _ = reference.run(tensors, shape, Dense(), x.reshape(-1, 5), [batch] * 9, start)
+    tolerance = 2e-3 if "q8" in (x_form, h_form) else 1e-5
+    assert want[-batch].isnan().all()
+    torch.testing.assert_close(got.y.reshape(want.shape), want, rtol=0, atol=tolerance, equal_nan=True)
+    torch.testing.assert_close(got.c, end.c, rtol=0, atol=10 * tolerance, equal_nan=True)

@@ -23,7 +23,7 @@ from .outcome import Outcome, Row, Trial
 from .task import SequenceModel, Task
 
 TORCH, EXACT, INT8, DELTA = "torch", "adaptive exact", "adaptive int8", "adaptive int8 + delta"
-TAUS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.045, 0.07, 0.1)  # 0 only skips what did not move at all
+TAUS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.035, 0.04, 0.05, 0.07, 0.1)  # 0: nothing that moved is skipped
 REPLAYED = 3  # test inputs in one timed call
 FIT_BATCH = 50
 

@@ -42,11 +42,13 @@ const Kernels& choose() {
     }
     if (choice.name == std::string(forced)) {
       if (choice.runs_here()) return *choice.table;
-      throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced) + ": this processor or operating system does not support it; unset it");
+      throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced) +
+                               ": this processor or operating system does not support it; unset it");
     }
     known += known.empty() ? choice.name : std::string(", ") + choice.name;
   }
-  throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced ? forced : "") + ": unknown instruction set; this build has " + known);
+  throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced ? forced : "") +
+                           ": unknown instruction set; this build has " + known);
 }
 
 }  // namespace

@@ -49,9 +49,11 @@ struct Kernels {
   const char* isa;
 
   // y[j, :] = base + W z[j, :] for j < n; base is bias [R] or, if bias is null, what y already holds.
-  // z: [n, C] with stride zs; y: [n, R] with stride ys. `reverse` visits the row tiles backwards: alternating it between
-  // steps leaves the end of a matrix that does not fit the cache where the next step starts. The result is the same.
-  void (*dense)(const Matrix&, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse);
+  // z: [n, C] with stride zs; y: [n, R] with stride ys. `reverse` visits the row tiles backwards: alternating it
+  // between steps leaves the end of a matrix that does not fit the cache where the next step starts. The result is the
+  // same.
+  void (*dense)(const Matrix&, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+                bool reverse);
   // The same for q8: z: [n, C] integers.
   void (*dense_q8)(const Matrix&, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
                    bool reverse, void* scratch);
@@ -59,7 +61,8 @@ struct Kernels {
   // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kGroup padding entries, which the
   // kernel writes. acc of q8 is the exact integer sum, without the scale.
   void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc, bool reverse);
-  void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch);
+  void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
+                     void* scratch);
 
   // pre[R] = base + acc (q8: * scale), base as for `dense`.
   void (*finish)(const float* acc, const float* bias, float* pre, int rows);
@@ -74,7 +77,8 @@ struct Kernels {
   // Lists the columns with |z - sent| > threshold (threshold null: z != sent), moves `sent` there, writes z - sent.
   int (*changed)(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta);
   // The same for q8: fires where |z - sent / levels| > threshold and round(z * levels) != sent.
-  int (*changed_q8)(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols, int16_t* delta);
+  int (*changed_q8)(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols,
+                    int16_t* delta);
 
   bool (*finite)(const float* z, size_t n);
 };

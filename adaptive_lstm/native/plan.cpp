@@ -99,10 +99,14 @@ Plan::Plan(std::vector<std::vector<Direction>> layers) : layers_(std::move(layer
   for (const auto& layer : layers_) {
     if (layer.size() != layers_[0].size()) fail("every layer needs the same number of directions");
     for (const Direction& d : layer) {
-      if (d.input != input || d.w_ih->source_cols() != input) fail("the input width of a layer is not what the layer below gives");
-      if (d.w_ih->source_rows() != 4 * d.hidden || d.w_hh->source_rows() != 4 * d.hidden) fail("a gate matrix needs 4 * hidden rows");
-      if (d.w_hh->source_cols() != d.output) fail("the recurrent matrix needs as many columns as the layer has outputs");
-      if (d.w_hr && (d.w_hr->source_rows() != d.output || d.w_hr->source_cols() != d.hidden)) fail("the projection must be [output, hidden]");
+      if (d.input != input || d.w_ih->source_cols() != input)
+        fail("the input width of a layer is not what the layer below gives");
+      if (d.w_ih->source_rows() != 4 * d.hidden || d.w_hh->source_rows() != 4 * d.hidden)
+        fail("a gate matrix needs 4 * hidden rows");
+      if (d.w_hh->source_cols() != d.output)
+        fail("the recurrent matrix needs as many columns as the layer has outputs");
+      if (d.w_hr && (d.w_hr->source_rows() != d.output || d.w_hr->source_cols() != d.hidden))
+        fail("the projection must be [output, hidden]");
       if (!d.w_hr && d.output != d.hidden) fail("without projection the output is as wide as the hidden state");
       if (d.w_hr && d.w_hr->view().format == Format::q8) fail("the projection takes float activations");
       if (d.output != layer[0].output) fail("both directions of a layer need the same width");

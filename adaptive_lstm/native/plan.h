@@ -25,9 +25,13 @@ struct LineAllocator {
   }
   void deallocate(T* p, size_t) { std::free(p); }
   template <class U>
-  bool operator==(const LineAllocator<U>&) const { return true; }
+  bool operator==(const LineAllocator<U>&) const {
+    return true;
+  }
   template <class U>
-  bool operator!=(const LineAllocator<U>&) const { return false; }
+  bool operator!=(const LineAllocator<U>&) const {
+    return false;
+  }
 };
 
 template <class T>

@@ -12,8 +12,8 @@ namespace alstm {
 
 namespace {
 
-constexpr int kChunkRows = 64;      // rows of gate pre-activations computed at once; they stay in the second-level cache
-constexpr int kRefresh = 256;       // float delta updates after which the accumulator is recomputed: bounds the rounding
+constexpr int kChunkRows = 64;  // rows of gate pre-activations computed at once; they stay in the second-level cache
+constexpr int kRefresh = 256;   // float delta updates after which the accumulator is recomputed: bounds the rounding
 constexpr double kDenseInput = 0.3;  // input activity above which one matrix product beats visiting columns (measured)
 
 // acc = W * sent from scratch.
@@ -34,16 +34,19 @@ void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& w
 }
 
 // Lists the columns of z to send for row b; returns how many.
-int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds, Workspace& work) {
+int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,
+                 Workspace& work) {
   const float* limit = m.fresh[b] ? nullptr : thresholds;
   m.fresh[b] = 0;
   if (w.format == Format::q8)
-    return k.changed_q8(z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, w.levels, work.cols.data(), work.delta_q.data());
+    return k.changed_q8(z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, w.levels, work.cols.data(),
+                        work.delta_q.data());
   return k.changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
 }
 
 // Brings acc of row b up to date with the `count` listed columns and adds it to base (bias, or null for pre itself).
-void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre, bool reverse, Workspace& work) {
+void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre,
+                 bool reverse, Workspace& work) {
   if (w.format == Format::q8) {
     int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
     if (!m.valid[b])
@@ -106,7 +109,8 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
       k.dense(w, in.at(t0, b), in.time, steps, dir.bias.data(), gates + b * stride, batch * stride, b & 1);
   } else {
     for (int t = t0; t < t1; t++)
-      k.dense(w, in.at(t, 0), in.row, work_.sizes[t], dir.bias.data(), gates + (work_.start[t] - first) * stride, stride, t & 1);
+      k.dense(w, in.at(t, 0), in.row, work_.sizes[t], dir.bias.data(), gates + (work_.start[t] - first) * stride,
+              stride, t & 1);
   }
 }
 
@@ -133,7 +137,8 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
       }
       s.x.valid[b] = 0;
       if (w.format == Format::q8)
-        std::memcpy(work_.whole.data() + row * w.cols, s.x.sent_q.data() + size_t(b) * w.cols, w.cols * sizeof(int16_t));
+        std::memcpy(work_.whole.data() + row * w.cols, s.x.sent_q.data() + size_t(b) * w.cols,
+                    w.cols * sizeof(int16_t));
       else
         std::memcpy(work_.estimate.data() + row * w.cols, s.x.sent.data() + size_t(b) * w.cols, w.cols * sizeof(float));
     }
@@ -142,7 +147,8 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
   s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * dir.input);
   if (!product) return;
   if (w.format == Format::q8)
-    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false, work_.scratch.data());
+    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false,
+               work_.scratch.data());
   else
     k.dense(w, work_.estimate.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false);
 }
@@ -157,7 +163,8 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
   if (delta(layer, d, true)) {
     const float* thresholds = policy_->layers[layer][d].h.data();
     for (int b = 0; b < rows; b++) {
-      const int count = list_changed(k, w, s.recurrent, b, s.h.data() + size_t(b) * s.h_stride, dir.output, thresholds, work_);
+      const int count =
+          list_changed(k, w, s.recurrent, b, s.h.data() + size_t(b) * s.h_stride, dir.output, thresholds, work_);
       s.sent_h += count;
       send_listed(k, w, s.recurrent, b, count, nullptr, gates + b * stride, reverse, work_);
     }
@@ -177,7 +184,8 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
   s.steps += rows;
   float* out = dir.w_hr ? work_.units.data() : s.h.data();
   const ptrdiff_t out_stride = dir.w_hr ? s.units : s.h_stride;
-  for (int b = 0; b < rows; b++) k.cell(gates + b * stride, s.c.data() + ptrdiff_t(b) * s.units, out + b * out_stride, dir.blocks());
+  for (int b = 0; b < rows; b++)
+    k.cell(gates + b * stride, s.c.data() + ptrdiff_t(b) * s.units, out + b * out_stride, dir.blocks());
   if (!dir.w_hr) return;
   const Matrix& p = dir.w_hr->view();
   std::memset(s.h.data(), 0, size_t(rows) * s.h_stride * sizeof(float));
@@ -194,10 +202,13 @@ void State::run_direction(int layer, int d, const Sequence& in, const Sequence& 
     delta(layer, d, false) ? project_delta(layer, d, in, t0, t1) : project(layer, d, in, t0, t1);
     for (int i = 0; i < some; i++) {
       const int t = d ? t1 - 1 - i : t0 + i;
-      // Alternating the direction in which tiles are read leaves the end of a large matrix in the cache for the next step.
-      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * padded(dir.rows()), work_.sizes[t], (t + tick_) & 1);
+      // Alternating the direction in which tiles are read leaves the end of a large matrix in the cache for the next
+      // step.
+      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * padded(dir.rows()), work_.sizes[t],
+            (t + tick_) & 1);
       for (int b = 0; b < work_.sizes[t]; b++)
-        std::memcpy(out.at(t, b) + ptrdiff_t(d) * dir.output, s.h.data() + size_t(b) * s.h_stride, dir.output * sizeof(float));
+        std::memcpy(out.at(t, b) + ptrdiff_t(d) * dir.output, s.h.data() + size_t(b) * s.h_stride,
+                    dir.output * sizeof(float));
     }
   }
 }

@@ -1,6 +1,5 @@
 #include "state.h"
 
-
 #include <algorithm>
 #include <cstring>
 
@@ -59,7 +58,9 @@ void State::reset(int batch) {
   clear_counters();
   // A chunk holds this many rows of gate pre-activations at most (see run_direction).
   const size_t chunk = std::max(batch, 1) * size_t(std::max(1, 64 / std::max(batch, 1)));
-  auto grow = [](auto& buffer, size_t n) { if (buffer.size() < n) buffer.resize(n); };
+  auto grow = [](auto& buffer, size_t n) {
+    if (buffer.size() < n) buffer.resize(n);
+  };
   grow(work_.gates, chunk * padded(rows));
   grow(work_.estimate, chunk * cols);
   grow(work_.whole, chunk * cols);
@@ -107,7 +108,8 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   const int cols = recurrent ? dir.output : dir.input;
   for (int b = 0; b < batch_; b++)
     for (int k = 0; k < cols; k++)
-      *out++ = w.format == Format::q8 ? float(m.sent_q[size_t(b) * w.cols + k]) / float(w.levels) : m.sent[size_t(b) * w.cols + k];
+      *out++ = w.format == Format::q8 ? float(m.sent_q[size_t(b) * w.cols + k]) / float(w.levels)
+                                      : m.sent[size_t(b) * w.cols + k];
 }
 
 void State::load_sent(int layer, int d, bool recurrent, const float* sent) {

@@ -47,8 +47,8 @@ struct Workspace {
   std::vector<ptrdiff_t> offset[4];  // [T] start in floats, for x, y and the two buffers between layers
 };
 
-// Distance between rows of `n` floats in our own buffers: a cache line more than the row. Rows a power of two apart would
-// all compete for the same few places in the first-level cache.
+// Distance between rows of `n` floats in our own buffers: a cache line more than the row. Rows a power of two apart
+// would all compete for the same few places in the first-level cache.
 constexpr ptrdiff_t padded(ptrdiff_t n) { return n + 16; }
 
 class State {
@@ -62,8 +62,8 @@ class State {
   void store(float* h, float* c) const;
 
   // Runs every layer over `steps` timesteps. x, y: rows of input() and D * output(last) floats. sizes: [T] batch rows
-  // alive at each step (packed order, not increasing) or null for all; with sizes, `time` of x and y is ignored and rows
-  // follow each other. Returns false, with nothing changed, if `check` and an input is not finite.
+  // alive at each step (packed order, not increasing) or null for all; with sizes, `time` of x and y is ignored and
+  // rows follow each other. Returns false, with nothing changed, if `check` and an input is not finite.
   bool run(const Sequence& x, const Sequence& y, int steps, const int64_t* sizes, bool check);
 
   const Plan& plan() const { return *plan_; }

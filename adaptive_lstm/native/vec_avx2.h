@@ -15,12 +15,15 @@ struct Vec {
   __m256 v;
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16))};
+    return {_mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16))};
   }
   static Vec load(const int8_t* p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
   }
-  static Vec load(const int32_t* p) { return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+  static Vec load(const int32_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   static Vec set(float x) { return {_mm256_set1_ps(x)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
@@ -29,9 +32,12 @@ struct Vec {
   friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
   static Vec reciprocal(Vec x) { return {_mm256_div_ps(_mm256_set1_ps(1.0f), x.v)}; }
   // The second operand comes back if either is NaN, so a NaN in x survives the clamp.
-  static Vec clamp(Vec x, float low, float high) { return {_mm256_max_ps(_mm256_set1_ps(low), _mm256_min_ps(_mm256_set1_ps(high), x.v))}; }
+  static Vec clamp(Vec x, float low, float high) {
+    return {_mm256_max_ps(_mm256_set1_ps(low), _mm256_min_ps(_mm256_set1_ps(high), x.v))};
+  }
   static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]
-    return p * Vec{_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
+    return p * Vec{_mm256_castsi256_ps(
+                   _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
   }
 };
 
@@ -59,7 +65,9 @@ struct Dot {
   }
   static Quad even(Quad q) { return _mm256_and_si256(q, _mm256_set1_epi32(0x00FF00FF)); }
   static Quad odd(Quad q) { return _mm256_srli_epi16(q, 8); }
-  static Acc dot16(Acc a, Quad half, int32_t two) { return _mm256_add_epi32(a, _mm256_madd_epi16(half, _mm256_set1_epi32(two))); }
+  static Acc dot16(Acc a, Quad half, int32_t two) {
+    return _mm256_add_epi32(a, _mm256_madd_epi16(half, _mm256_set1_epi32(two)));
+  }
 };
 
 inline __m256 magnitude(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
@@ -75,15 +83,18 @@ inline void quantize_lanes(const float* z, int levels, int16_t* q) {
   __m256 v = _mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(x, limit), limit), _mm256_set1_ps(-float(levels)));
   v = _mm256_and_ps(v, _mm256_cmp_ps(x, x, _CMP_ORD_Q));
   const __m256i whole = _mm256_cvtps_epi32(v);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
+                   _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
 }
 
-inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold, float step) {
+inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                float step) {
   const __m256i s = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sent)));
   const __m256i now = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   const uint32_t same = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(s, now))));
   if (!threshold) return ~same & 0xFFu;
-  const __m256 d = magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(step))));
+  const __m256 d =
+      magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(step))));
   return ~same & uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_loadu_ps(threshold), _CMP_GT_OQ)));
 }
 

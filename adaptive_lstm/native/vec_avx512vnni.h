@@ -19,7 +19,8 @@ struct Vec {
   __m512 v;
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+    return {_mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
   }
   static Vec load(const int8_t* p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
@@ -36,7 +37,9 @@ struct Vec {
     return {_mm512_fmadd_ps(r, _mm512_fnmadd_ps(x.v, r, _mm512_set1_ps(1.0f)), r)};
   }
   // The second operand comes back if either is NaN, so a NaN in x survives the clamp.
-  static Vec clamp(Vec x, float low, float high) { return {_mm512_max_ps(_mm512_set1_ps(low), _mm512_min_ps(_mm512_set1_ps(high), x.v))}; }
+  static Vec clamp(Vec x, float low, float high) {
+    return {_mm512_max_ps(_mm512_set1_ps(low), _mm512_min_ps(_mm512_set1_ps(high), x.v))};
+  }
   static Vec times_pow2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // p * 2^n, whole n in [-126, 127]
 };
 
@@ -55,7 +58,8 @@ struct Dot {
   static Vec to_float(Acc a) { return {_mm512_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm512_loadu_si512(p); }
   static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
-    const __m512i w0 = _mm512_loadu_si512(c0), w1 = _mm512_loadu_si512(c1), w2 = _mm512_loadu_si512(c2), w3 = _mm512_loadu_si512(c3);
+    const __m512i w0 = _mm512_loadu_si512(c0), w1 = _mm512_loadu_si512(c1), w2 = _mm512_loadu_si512(c2),
+                  w3 = _mm512_loadu_si512(c3);
     const __m512i lo01 = _mm512_unpacklo_epi8(w0, w1), hi01 = _mm512_unpackhi_epi8(w0, w1);
     const __m512i lo23 = _mm512_unpacklo_epi8(w2, w3), hi23 = _mm512_unpackhi_epi8(w2, w3);
     q[0] = _mm512_unpacklo_epi16(lo01, lo23);
@@ -89,7 +93,8 @@ inline void quantize_lanes(const float* z, int levels, int16_t* q) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
 }
 
-inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold, float step) {
+inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                float step) {
   const __m256i s16 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sent));
   const __mmask16 moved = _mm256_cmpneq_epi16_mask(s16, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
   if (!threshold) return moved;

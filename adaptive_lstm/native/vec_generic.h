@@ -19,7 +19,9 @@ struct Vec {
     for (int i = 0; i < 4; i++) out.v[i] = f(i);
     return out;
   }
-  static Vec load(const float* p) { return make([&](int i) { return p[i]; }); }
+  static Vec load(const float* p) {
+    return make([&](int i) { return p[i]; });
+  }
   static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
     return make([&](int i) {
       const uint32_t bits = uint32_t(p[i]) << 16;
@@ -28,25 +30,41 @@ struct Vec {
       return x;
     });
   }
-  static Vec load(const int8_t* p) { return make([&](int i) { return float(p[i]); }); }
-  static Vec load(const int32_t* p) { return make([&](int i) { return float(p[i]); }); }
+  static Vec load(const int8_t* p) {
+    return make([&](int i) { return float(p[i]); });
+  }
+  static Vec load(const int32_t* p) {
+    return make([&](int i) { return float(p[i]); });
+  }
   void store(float* p) const { std::memcpy(p, v, sizeof v); }
-  static Vec set(float x) { return make([&](int) { return x; }); }
-  static Vec fma(Vec a, Vec b, Vec c) { return make([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }
-  friend Vec operator+(Vec a, Vec b) { return make([&](int i) { return a.v[i] + b.v[i]; }); }
-  friend Vec operator-(Vec a, Vec b) { return make([&](int i) { return a.v[i] - b.v[i]; }); }
-  friend Vec operator*(Vec a, Vec b) { return make([&](int i) { return a.v[i] * b.v[i]; }); }
-  static Vec reciprocal(Vec x) { return make([&](int i) { return 1.0f / x.v[i]; }); }
+  static Vec set(float x) {
+    return make([&](int) { return x; });
+  }
+  static Vec fma(Vec a, Vec b, Vec c) {
+    return make([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+  }
+  friend Vec operator+(Vec a, Vec b) {
+    return make([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  friend Vec operator-(Vec a, Vec b) {
+    return make([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  friend Vec operator*(Vec a, Vec b) {
+    return make([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static Vec reciprocal(Vec x) {
+    return make([&](int i) { return 1.0f / x.v[i]; });
+  }
   static Vec clamp(Vec x, float low, float high) {  // a NaN fails both comparisons and stays
     return make([&](int i) { return x.v[i] < low ? low : x.v[i] > high ? high : x.v[i]; });
   }
   static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]; a NaN stays one
     return p * make([&](int i) {
-      const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
-      float x;
-      std::memcpy(&x, &bits, 4);
-      return x;
-    });
+             const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
+             float x;
+             std::memcpy(&x, &bits, 4);
+             return x;
+           });
   }
 };
 
@@ -109,11 +127,15 @@ inline uint32_t greater_mask(const float* z, const float* sent, const float* thr
 inline void quantize_lanes(const float* z, int levels, int16_t* q) {
   for (int i = 0; i < 4; i++) {
     const float v = z[i] * float(levels);
-    q[i] = v != v ? int16_t(0) : int16_t(std::nearbyintf(v > float(levels) ? float(levels) : v < -float(levels) ? -float(levels) : v));
+    q[i] = v != v ? int16_t(0)
+                  : int16_t(std::nearbyintf(v > float(levels)    ? float(levels)
+                                            : v < -float(levels) ? -float(levels)
+                                                                 : v));
   }
 }
 
-inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold, float step) {
+inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                float step) {
   uint32_t mask = 0;
   for (int i = 0; i < 4; i++) {
     const bool fires = q[i] != sent[i] && (!threshold || std::fabs(z[i] - float(sent[i]) * step) > threshold[i]);

@@ -1,0 +1,126 @@
+// Everything that is not a matrix product. Part of kernels.cpp: compiled once per instruction set.
+#pragma once
+#include "kernels.h"
+
+namespace {
+
+using namespace alstm;
+
+void finish(const float* acc, const float* bias, float* pre, int rows) {
+  for (int r = 0; r < rows; r += Vec::width) (Vec::load((bias ? bias : pre) + r) + Vec::load(acc + r)).store(pre + r);
+}
+
+void finish_q8(const int32_t* acc, const float* scale, const float* bias, float* pre, int rows) {
+  for (int r = 0; r < rows; r += Vec::width)
+    Vec::fma(Vec::load(scale + r), Vec::load(acc + r), Vec::load((bias ? bias : pre) + r)).store(pre + r);
+}
+
+// e^x to about 2e-7 relative for |x| <= 87: x = n ln 2 + r, a polynomial in r (Cephes expf), times 2^n.
+inline Vec exp_of(Vec x) {
+  const Vec magic = Vec::set(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec n = Vec::fma(x, Vec::set(1.44269504088896341f), magic) - magic;
+  Vec r = Vec::fma(n, Vec::set(-0.693359375f), x);
+  r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
+  Vec p = Vec::set(1.9875691500e-4f);
+  p = Vec::fma(p, r, Vec::set(1.3981999507e-3f));
+  p = Vec::fma(p, r, Vec::set(8.3334519073e-3f));
+  p = Vec::fma(p, r, Vec::set(4.1665795894e-2f));
+  p = Vec::fma(p, r, Vec::set(1.6666665459e-1f));
+  p = Vec::fma(p, r, Vec::set(5.0000001201e-1f));
+  p = Vec::fma(p, r * r, r + Vec::set(1.0f));
+  return Vec::times_pow2(p, n);
+}
+
+// e^-ax, clamped so that a product of two stays finite; beyond the clamp sigmoid and tanh are 0 or 1 in float anyway.
+inline Vec exp_minus(Vec x, float a) { return exp_of(Vec::clamp(x * Vec::set(-a), -43.0f, 43.0f)); }
+
+// Two passes, first c and then h: the chain from a pre-activation to h is long, and short loop bodies let the processor
+// overlap more of them.
+void cell(const float* pre, float* c, float* h, int blocks) {
+  const Vec one = Vec::set(1.0f);
+  for (int b = 0; b < blocks; b++)
+    for (int k = 0; k < kUnits; k += Vec::width) {
+      const float* gate = pre + b * kBlock + k;
+      float* state = c + b * kUnits + k;
+      const Vec ei = exp_minus(Vec::load(gate), 1.0f), ef = exp_minus(Vec::load(gate + kUnits), 1.0f);
+      const Vec eg = exp_minus(Vec::load(gate + 2 * kUnits), 2.0f);
+      // c' = sigmoid(f) c + sigmoid(i) tanh(g), the last two sharing a reciprocal
+      const Vec kept = Vec::load(state) * Vec::reciprocal(one + ef);
+      Vec::fma(one - eg, Vec::reciprocal((one + ei) * (one + eg)), kept).store(state);
+    }
+  for (int b = 0; b < blocks; b++)
+    for (int k = 0; k < kUnits; k += Vec::width) {
+      const Vec eo = exp_minus(Vec::load(pre + b * kBlock + 3 * kUnits + k), 1.0f);
+      const Vec ec = exp_minus(Vec::load(c + b * kUnits + k), 2.0f);
+      // h' = sigmoid(o) tanh(c')
+      ((one - ec) * Vec::reciprocal((one + eo) * (one + ec))).store(h + b * kUnits + k);
+    }
+}
+
+void quantize(const float* z, int n, int levels, int16_t* q) {
+  int k = 0;
+  for (; k + Vec::width <= n; k += Vec::width) quantize_lanes(z + k, levels, q + k);
+  if (k == n) return;
+  float tail[Vec::width] = {};
+  int16_t out[Vec::width];
+  for (int i = k; i < n; i++) tail[i - k] = z[i];
+  quantize_lanes(tail, levels, out);
+  for (int i = k; i < n; i++) q[i] = out[i - k];
+}
+
+int changed(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta) {
+  int count = 0;
+  auto send = [&](int k) {
+    cols[count] = k;
+    delta[count++] = z[k] - sent[k];
+    sent[k] = z[k];
+  };
+  int k = 0;
+  for (; k + Vec::width <= n; k += Vec::width)
+    for (uint32_t mask = greater_mask(z + k, sent + k, threshold ? threshold + k : nullptr); mask; mask &= mask - 1)
+      send(k + __builtin_ctz(mask));
+  for (; k < n; k++) {
+    const float moved = z[k] - sent[k];
+    if ((moved < 0 ? -moved : moved) > (threshold ? threshold[k] : 0.0f)) send(k);
+  }
+  return count;
+}
+
+int changed_q8(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols,
+               int16_t* delta) {
+  const float step = 1.0f / float(levels);
+  int count = 0;
+  for (int k = 0; k < n; k += Vec::width) {
+    const int lanes = n - k < Vec::width ? n - k : Vec::width;
+    float now[Vec::width] = {}, limit[Vec::width] = {};
+    int16_t q[Vec::width], old[Vec::width] = {};
+    const float *at = z + k, *bound = threshold ? threshold + k : nullptr;
+    const int16_t* before = sent + k;
+    if (lanes < Vec::width) {  // the tail goes through padded copies
+      for (int i = 0; i < lanes; i++) now[i] = at[i], old[i] = before[i], limit[i] = bound ? bound[i] : 0.0f;
+      at = now, before = old, bound = bound ? limit : nullptr;
+    }
+    quantize_lanes(at, levels, q);
+    for (uint32_t mask = greater_mask_q8(at, before, q, bound, step); mask; mask &= mask - 1) {
+      const int i = __builtin_ctz(mask);
+      cols[count] = k + i;
+      delta[count++] = int16_t(q[i] - sent[k + i]);
+      sent[k + i] = q[i];
+    }
+  }
+  return count;
+}
+
+bool finite(const float* z, size_t n) {
+  // 0 * x is NaN for an infinite or NaN x and 0 otherwise; several sums so that the additions overlap.
+  float sum[16] = {};
+  size_t k = 0;
+  for (; k + 16 <= n; k += 16)
+    for (int i = 0; i < 16; i++) sum[i] += z[k + i] * 0.0f;
+  for (; k < n; k++) sum[0] += z[k] * 0.0f;
+  float all = 0.0f;
+  for (float s : sum) all += s;
+  return all == 0.0f;
+}
+
+}  // namespace

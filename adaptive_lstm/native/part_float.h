@@ -1,0 +1,147 @@
+// Matrix products with float activations. Part of kernels.cpp: compiled once per instruction set.
+#pragma once
+#include "kernels.h"
+
+namespace {
+
+using namespace alstm;
+
+// Where one block of 64 rows starts and how far apart its columns are.
+template <class T>
+struct Block {
+  const T* base;
+  ptrdiff_t stride;
+};
+
+template <class T>
+inline Block<T> block_of(const Matrix& w, int row) {
+  const int tile = row / w.tile, first = tile * w.tile;
+  const int width = w.rows - first < w.tile ? w.rows - first : w.tile;
+  return {static_cast<const T*>(w.data) + ptrdiff_t(first) * w.cols + (row - first), width};
+}
+
+// acc[V vectors] += sum over k of column(k) * z[k]; with a list, column(k) = cols[k].
+template <class T, int V, int U, bool kList>
+inline void add_columns(Block<T> w, const int32_t* cols, const float* z, int count, Vec (&acc)[V]) {
+  Vec part[U][V];
+  for (int v = 0; v < V; v++) part[0][v] = acc[v];
+  for (int u = 1; u < U; u++)
+    for (int v = 0; v < V; v++) part[u][v] = Vec::set(0.0f);
+  auto add = [&](int k, Vec(&to)[V]) {
+    const T* column = w.base + (kList ? cols[k] : k) * w.stride;
+    if (kList) __builtin_prefetch(w.base + cols[k + kGroup] * w.stride);
+    const Vec value = Vec::set(z[k]);
+    for (int v = 0; v < V; v++) to[v] = Vec::fma(Vec::load(column + v * Vec::width), value, to[v]);
+  };
+  int k = 0;
+  for (; k + U <= count; k += U)
+    for (int u = 0; u < U; u++) add(k + u, part[u]);
+  for (; k < count; k++) add(k, part[0]);
+  for (int v = 0; v < V; v++) {
+    acc[v] = part[0][v];
+    for (int u = 1; u < U; u++) acc[v] = acc[v] + part[u][v];
+  }
+}
+
+// y = base (+ scale *) acc; `base` may be y itself.
+template <int V>
+inline void write_rows(const Vec (&acc)[V], const float* scale, const float* base, float* y) {
+  for (int v = 0; v < V; v++) {
+    const int at = v * Vec::width;
+    const Vec from = Vec::load(base + at);
+    (scale ? Vec::fma(Vec::load(scale + at), acc[v], from) : from + acc[v]).store(y + at);
+  }
+}
+
+template <class T>
+void dense_one(const Matrix& w, const float* z, const float* bias, float* y, bool reverse) {
+  constexpr int V = Vec::single_vecs, rows = V * Vec::width;
+  for (int i = 0; i < w.rows; i += rows) {
+    const int row = reverse ? w.rows - rows - i : i;
+    Vec acc[V];
+    for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
+    add_columns<T, V, Vec::single_unroll, false>(block_of<T>(w, row), nullptr, z, w.cols, acc);
+    write_rows(acc, w.scale ? w.scale + row : nullptr, (bias ? bias : y) + row, y + row);
+  }
+}
+
+// y[j, rows of the block] = base + W[:, k0:k1] z[j, k0:k1] for N rows of activations.
+template <class T, int N>
+inline void dense_rows(const Matrix& w, int row, int k0, int k1, const float* z, ptrdiff_t zs, const float* bias,
+                       float* y, ptrdiff_t ys) {
+  constexpr int V = Vec::dense_vecs;
+  const Block<T> block = block_of<T>(w, row);
+  Vec acc[N][V];
+  for (int j = 0; j < N; j++)
+    for (int v = 0; v < V; v++) acc[j][v] = Vec::set(0.0f);
+  for (int k = k0; k < k1; k++) {
+    Vec column[V];
+    for (int v = 0; v < V; v++) column[v] = Vec::load(block.base + k * block.stride + v * Vec::width);
+    for (int j = 0; j < N; j++) {
+      const Vec value = Vec::set(z[j * zs + k]);
+      for (int v = 0; v < V; v++) acc[j][v] = Vec::fma(column[v], value, acc[j][v]);
+    }
+  }
+  for (int j = 0; j < N; j++)
+    write_rows(acc[j], w.scale ? w.scale + row : nullptr, (bias ? bias : y + j * ys) + row, y + j * ys + row);
+}
+
+template <class T, int N>
+inline void dense_rest(const Matrix& w, int row, int k0, int k1, const float* z, ptrdiff_t zs, int n, const float* bias,
+                       float* y, ptrdiff_t ys) {
+  if (n == N) return dense_rows<T, N>(w, row, k0, k1, z, zs, bias, y, ys);
+  if constexpr (N > 1) dense_rest<T, N - 1>(w, row, k0, k1, z, zs, n, bias, y, ys);
+}
+
+// All rows of activations pass over a slice of columns before the next slice: it stays in the first-level cache.
+template <class T>
+void dense_many(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+                bool reverse) {
+  constexpr int N = Vec::dense_rows, rows = Vec::dense_vecs * Vec::width;
+  const int slice = n > N ? 64 : w.cols;
+  for (int i = 0; i < w.rows; i += rows) {
+    const int row = reverse ? w.rows - rows - i : i;
+    for (int k = 0; k < w.cols; k += slice) {
+      const int end = k + slice < w.cols ? k + slice : w.cols;
+      for (int j = 0; j < n; j += N) {
+        const int some = n - j < N ? n - j : N;
+        dense_rest<T, N>(w, row, k, end, z + j * zs, zs, some, k ? nullptr : bias, y + j * ys, ys);
+      }
+    }
+  }
+}
+
+template <class T>
+void dense_as(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+              bool reverse) {
+  if (n == 1) return dense_one<T>(w, z, bias, y, reverse);
+  dense_many<T>(w, z, zs, n, bias, y, ys, reverse);
+}
+
+void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+           bool reverse) {
+  if (w.format == Format::f32) return dense_as<float>(w, z, zs, n, bias, y, ys, reverse);
+  if (w.format == Format::bf16) return dense_as<uint16_t>(w, z, zs, n, bias, y, ys, reverse);
+  dense_as<int8_t>(w, z, zs, n, bias, y, ys, reverse);
+}
+
+template <class T>
+void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int count, float* y, bool reverse) {
+  constexpr int V = Vec::single_vecs, rows = V * Vec::width;
+  for (int i = 0; i < w.rows; i += rows) {
+    const int row = reverse ? w.rows - rows - i : i;
+    Vec acc[V];
+    for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
+    add_columns<T, V, Vec::single_unroll, true>(block_of<T>(w, row), cols, delta, count, acc);
+    write_rows(acc, w.scale ? w.scale + row : nullptr, y + row, y + row);
+  }
+}
+
+void columns(const Matrix& w, int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
+  for (int pad = 0; pad < kGroup; pad++) cols[count + pad] = 0;  // what the last columns prefetch
+  if (w.format == Format::f32) return columns_as<float>(w, cols, delta, count, acc, reverse);
+  if (w.format == Format::bf16) return columns_as<uint16_t>(w, cols, delta, count, acc, reverse);
+  columns_as<int8_t>(w, cols, delta, count, acc, reverse);
+}
+
+}  // namespace

@@ -1,0 +1,277 @@
+// Matrix products with integer activations, exact. Part of kernels.cpp: compiled once per instruction set.
+#pragma once
+#include "kernels.h"
+#include "part_float.h"  // Block
+
+namespace {
+
+using namespace alstm;
+
+// How integer activations are multiplied: as bytes; as a low and a high byte each (z = 128 high + low) in accumulators
+// of their own; or as words. `pack` writes a row of them the way that `add` broadcasts them, four columns (a group) at
+// a time.
+enum class By { bytes, planes, words };
+
+inline int32_t load32(const uint8_t* p) {
+  int32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return x;
+}
+
+// D is always Dot: as a parameter it lets an instruction set leave out what it does not have.
+template <By kBy, class D = Dot>
+struct Product;
+
+template <class D>
+struct Product<By::bytes, D> {
+  static constexpr int accs = 1;
+  using Acc = typename D::Acc;
+  static void pack(const int16_t* z, int cols, uint8_t* out) {
+    for (int k = 0; k < cols; k++) out[k] = uint8_t(z[k]);
+  }
+  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, int g, int) {
+    acc[0] = D::dot8(acc[0], q, load32(z + 4 * g));
+  }
+  static Acc total(const Acc (&acc)[1]) { return acc[0]; }
+};
+
+template <class D>
+struct Product<By::planes, D> {
+  static constexpr int accs = 2;
+  using Acc = typename D::Acc;
+  static void pack(const int16_t* z, int cols, uint8_t* out) {
+    for (int k = 0; k < cols; k++) {
+      const int high = (z[k] + 64) >> 7;
+      out[k] = uint8_t(z[k] - 128 * high);
+      out[cols + k] = uint8_t(high);
+    }
+  }
+  static void add(Acc (&acc)[2], typename D::Quad q, const uint8_t* z, int g, int cols) {
+    acc[0] = D::dot8(acc[0], q, load32(z + 4 * g));
+    acc[1] = D::dot8(acc[1], q, load32(z + cols + 4 * g));
+  }
+  static Acc total(const Acc (&acc)[2]) { return D::add(acc[0], D::times128(acc[1])); }
+};
+
+template <class D>
+struct Product<By::words, D> {
+  static constexpr int accs = 1;
+  using Acc = typename D::Acc;
+  static void pack(const int16_t* z, int cols, uint8_t* out) {  // the order of Dot::even() and Dot::odd()
+    for (int k = 0; k < cols; k += kGroup) {
+      const int16_t group[kGroup] = {z[k], z[k + 2], z[k + 1], z[k + 3]};
+      __builtin_memcpy(out + 2 * k, group, sizeof group);
+    }
+  }
+  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, int g, int) {
+    acc[0] = D::dot16(acc[0], D::even(q), load32(z + 8 * g));
+    acc[0] = D::dot16(acc[0], D::odd(q), load32(z + 8 * g + 4));
+  }
+  static Acc total(const Acc (&acc)[1]) { return acc[0]; }
+};
+
+// Row inside a block of lane 0 of vector i in part r, where a block takes 16 / lanes parts of four vectors each.
+template <Layout kLayout>
+constexpr int q8_row(int part, int i) {
+  return kLayout == Layout::columns ? 16 * i + part * Dot::lanes : 4 * Dot::lanes * part + i * Dot::lanes;
+}
+
+constexpr int kParts = 16 / Dot::lanes;
+static_assert(Dot::lanes == Vec::width, "an accumulator converts to one float vector");
+
+template <Layout kLayout>
+inline void load_quads(Block<uint8_t> w, int group, int part, Dot::Quad (&q)[4]) {
+  if constexpr (kLayout == Layout::columns) {
+    const uint8_t* c = w.base + group * kGroup * w.stride + part * Dot::bytes;
+    Dot::interleave(c, c + w.stride, c + 2 * w.stride, c + 3 * w.stride, q);
+  } else {
+    const uint8_t* c = w.base + group * kGroup * w.stride + part * 4 * Dot::bytes;
+    for (int i = 0; i < 4; i++) q[i] = Dot::load(c + i * Dot::bytes);
+  }
+}
+
+template <Layout kLayout>
+inline Block<uint8_t> q8_block(const Matrix& w, int row) {
+  if constexpr (kLayout == Layout::columns) {
+    return block_of<uint8_t>(w, row);
+  } else {  // inside a tile four bytes of a row are adjacent, so rows are four bytes apart
+    const int first = row / w.tile * w.tile, width = w.rows - first < w.tile ? w.rows - first : w.tile;
+    return {static_cast<const uint8_t*>(w.data) + ptrdiff_t(first) * w.cols + (row - first) * kGroup, width};
+  }
+}
+
+// Packed rows of activations: row j starts at z + j * stride; correction: [n] 128 * sum of the row, because q8 weights
+// are stored as w + 128.
+struct Packed {
+  const uint8_t* z;
+  ptrdiff_t stride;
+  const int32_t* correction;
+  Packed from(int j) const { return {z + j * stride, stride, correction + j}; }
+};
+
+// B blocks of one tile times N rows of activations.
+template <Layout kLayout, By kBy, int B, int N>
+inline void q8_rows(const Matrix& w, int row, int part, Packed in, const float* bias, float* y, ptrdiff_t ys) {
+  using P = Product<kBy>;
+  Dot::Acc acc[B][N][4][P::accs];
+  for (int b = 0; b < B; b++)
+    for (int j = 0; j < N; j++)
+      for (int i = 0; i < 4; i++) {
+        acc[b][j][i][0] = Dot::set(-in.correction[j]);
+        for (int p = 1; p < P::accs; p++) acc[b][j][i][p] = Dot::set(0);
+      }
+  const Block<uint8_t> first = q8_block<kLayout>(w, row);
+  const int step = kLayout == Layout::columns ? kBlock : kBlock * kGroup, cols = w.cols, groups = cols / kGroup;
+  for (int g = 0; g < groups; g++)
+    for (int b = 0; b < B; b++) {
+      Dot::Quad q[4];
+      load_quads<kLayout>({first.base + b * step, first.stride}, g, part, q);
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < N; j++) P::add(acc[b][j][i], q[i], in.z + j * in.stride, g, cols);
+    }
+  for (int b = 0; b < B; b++)
+    for (int j = 0; j < N; j++)
+      for (int i = 0; i < 4; i++) {
+        const int at = row + b * kBlock + q8_row<kLayout>(part, i);
+        float* out = y + j * ys + at;
+        Vec::fma(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])), Vec::load(bias ? bias + at : out))
+            .store(out);
+      }
+}
+
+template <Layout kLayout, By kBy, int N>
+inline void q8_rest(const Matrix& w, int row, int part, Packed in, int n, const float* bias, float* y, ptrdiff_t ys) {
+  if (n == N) return q8_rows<kLayout, kBy, 1, N>(w, row, part, in, bias, y, ys);
+  if constexpr (N > 1) q8_rest<kLayout, kBy, N - 1>(w, row, part, in, n, bias, y, ys);
+}
+
+template <Layout kLayout, By kBy>
+void q8_dense(const Matrix& w, Packed in, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse) {
+  if (n == 1) {
+    constexpr int B = Dot::single_blocks;
+    for (int i = 0; i < w.rows; i += B * kBlock) {
+      // Pairs never straddle a tile: tiles are whole multiples of B blocks, and the last, odd block is taken alone.
+      const int start = reverse ? (w.rows - 1) / (B * kBlock) * (B * kBlock) - i : i;
+      for (int part = 0; part < kParts; part++) {
+        if (start + B * kBlock <= w.rows)
+          q8_rows<kLayout, kBy, B, 1>(w, start, part, in, bias, y, ys);
+        else
+          q8_rows<kLayout, kBy, 1, 1>(w, start, part, in, bias, y, ys);
+      }
+    }
+    return;
+  }
+  constexpr int N = kBy == By::bytes ? Dot::byte_rows : Dot::wide_rows;
+  for (int i = 0; i < w.rows; i += kBlock) {
+    const int row = reverse ? w.rows - kBlock - i : i;
+    for (int j = 0; j < n; j += N) {
+      const int some = n - j < N ? n - j : N;
+      for (int part = 0; part < kParts; part++)
+        q8_rest<kLayout, kBy, N>(w, row, part, in.from(j), some, bias, y + j * ys, ys);
+    }
+  }
+}
+
+template <By kBy>
+void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+           bool reverse, void* scratch) {
+  int32_t* correction = static_cast<int32_t*>(scratch);
+  uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
+  const ptrdiff_t stride = 2 * w.cols;
+  for (int j = 0; j < n; j++) {
+    int32_t sum = 0;
+    for (int k = 0; k < w.cols; k++) sum += z[j * zs + k];
+    correction[j] = 128 * sum;
+    Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
+  }
+  const Packed in{packed, stride, correction};
+  (w.layout == Layout::quads ? q8_dense<Layout::quads, kBy> : q8_dense<Layout::columns, kBy>)(w, in, n, bias, y, ys,
+                                                                                              reverse);
+}
+
+void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+              bool reverse, void* scratch) {
+  if constexpr (Dot::has_dot8)
+    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
+  else
+    q8_by<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
+}
+
+// Four listed columns with their deltas, packed as words and, if all four fit, as bytes.
+struct Listed {
+  int32_t col[kGroup];
+  uint8_t words[8], bytes[4];
+  int32_t fits_bytes;
+};
+
+constexpr By kFew = Dot::has_dot8 ? By::bytes : By::words;
+
+template <By kBy, int B>
+inline void add_listed(Dot::Acc (&acc)[B][4][1], const uint8_t* const (&c)[kGroup], const uint8_t* delta) {
+  for (int b = 0; b < B; b++) {
+    Dot::Quad q[4];
+    Dot::interleave(c[0] + b * kBlock, c[1] + b * kBlock, c[2] + b * kBlock, c[3] + b * kBlock, q);
+    for (int i = 0; i < 4; i++) Product<kBy>::add(acc[b][i], q[i], delta, 0, kGroup);
+  }
+}
+
+template <int B>
+void q8_list(const Matrix& w, int row, const Listed* list, int groups, int32_t correction, int32_t* y) {
+  const Block<uint8_t> block = block_of<uint8_t>(w, row);
+  for (int part = 0; part < kParts; part++) {
+    Dot::Acc acc[B][4][1];
+    for (int b = 0; b < B; b++)
+      for (int i = 0; i < 4; i++)
+        acc[b][i][0] =
+            Dot::add(Dot::load_acc(y + row + b * kBlock + q8_row<Layout::columns>(part, i)), Dot::set(-correction));
+    for (int g = 0; g < groups; g++) {
+      const uint8_t* c[kGroup];
+      for (int k = 0; k < kGroup; k++) {
+        c[k] = block.base + list[g].col[k] * block.stride + part * Dot::bytes;
+        const uint8_t* next = block.base + list[g + 1].col[k] * block.stride;  // the list ends in a spare entry
+        for (int b = 0; b < B; b++) __builtin_prefetch(next + b * kBlock);
+      }
+      if (Dot::has_dot8 && list[g].fits_bytes)
+        add_listed<kFew>(acc, c, list[g].bytes);
+      else  // a value jumped by more than a byte, which is rare
+        add_listed<By::words>(acc, c, list[g].words);
+    }
+    for (int b = 0; b < B; b++)
+      for (int i = 0; i < 4; i++) Dot::store_acc(y + row + b * kBlock + q8_row<Layout::columns>(part, i), acc[b][i][0]);
+  }
+}
+
+template <int B>
+inline void q8_list_rest(const Matrix& w, int row, int blocks, const Listed* list, int groups, int32_t correction,
+                         int32_t* y) {
+  if (blocks == B) return q8_list<B>(w, row, list, groups, correction, y);
+  if constexpr (B > 1) q8_list_rest<B - 1>(w, row, blocks, list, groups, correction, y);
+}
+
+void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
+  while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
+  const int groups = count / kGroup;
+  Listed* list = static_cast<Listed*>(scratch);
+  int32_t sum = 0;
+  for (int g = 0; g < groups; g++) {
+    bool fits = true;
+    for (int k = 0; k < kGroup; k++) {
+      const int16_t d = delta[g * kGroup + k];
+      list[g].col[k] = cols[g * kGroup + k];
+      list[g].bytes[k] = uint8_t(d);
+      fits = fits && d >= -128 && d <= 127;
+      sum += d;
+    }
+    Product<By::words>::pack(delta + g * kGroup, kGroup, list[g].words);
+    list[g].fits_bytes = fits;
+  }
+  for (int k = 0; k < kGroup; k++) list[groups].col[k] = 0;
+  constexpr int B = Dot::tile_blocks;  // tiles are whole multiples of B blocks, so these never straddle one
+  for (int i = 0; i < w.rows; i += B * kBlock) {
+    const int row = reverse ? (w.rows - 1) / (B * kBlock) * (B * kBlock) - i : i;
+    const int left = (w.rows - row) / kBlock;
+    q8_list_rest<B>(w, row, left < B ? left : B, list, groups, 128 * sum, acc);
+  }
+}
+
+}  // namespace
