@@ -7,6 +7,8 @@ from .backend import backend_info as backend_info
 from .compress import CompressReport as CompressReport
 from .compress import compress as compress
 from .errors import AdaptiveLSTMError as AdaptiveLSTMError
+from .measure import measure_sensitivities as measure_sensitivities
+from .measure import measure_sensitivity as measure_sensitivity
 from .policies import Delta as Delta
 from .policies import Dense as Dense
 from .policies import Policy as Policy
@@ -15,8 +17,6 @@ from .quantize import Quantize as Quantize
 from .runtime import AdaptiveLSTM as AdaptiveLSTM
 from .runtime import adapt as adapt
 from .sensitivity import Sensitivity as Sensitivity
-from .sensitivity import measure_sensitivities as measure_sensitivities
-from .sensitivity import measure_sensitivity as measure_sensitivity
 from .stream import Stream as Stream
 from .stream import stream as stream
 from .types import RunStats as RunStats

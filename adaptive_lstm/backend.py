@@ -165,14 +165,14 @@ class NativeStack:
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was sent yet."""
         shape, batch = self.shape, state.batch
-        h = torch.empty(shape.pairs, batch, shape.output_size)
-        c = torch.empty(shape.pairs, batch, shape.hidden_size)
+        h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32)
+        c = torch.empty(shape.pairs, batch, shape.hidden_size, dtype=torch.float32)
         state.store(h.numpy(), c.numpy())
 
         def sent(site: Site) -> torch.Tensor | None:
             if not (started and self.thresholded[site]):
                 return None
-            out = torch.empty(batch, site.width)
+            out = torch.empty(batch, site.width, dtype=torch.float32)
             state.store_sent(*divmod(site.pair, shape.directions), site.operand == "h", out.numpy())
             return out
 

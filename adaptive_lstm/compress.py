@@ -76,6 +76,10 @@ def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
     if not lstms:
         raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    if not isinstance(quantize, Quantize):
+        raise InputError(
+            f"quantize: got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
+        )
     for lstm in lstms.values():
         quantize.check(shape_of(lstm))
     rows = []

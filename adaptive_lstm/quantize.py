@@ -50,6 +50,7 @@ class Quantize:
             if value not in PRECISIONS:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
         object.__setattr__(self, "raw", raw)
+        object.__setattr__(self, "matrices", dict(self.matrices))
 
     @property
     def exact(self) -> bool:

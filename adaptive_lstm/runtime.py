@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Hashable
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .backend import refuse_non_finite
 from .cost import TorchOrNative
 from .errors import InputError
 from .executor import Executor
 from .policies import Dense, Policy
 from .quantize import Quantize
 from .types import ColumnCounts, RunStats, StackShape
-from .weights import fingerprint, shape_of, tensors_of
+from .weights import Fingerprint, shape_of, tensors_of
 
 _RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
 
@@ -35,7 +35,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     _policy: Policy = Dense()
     _quantize: Quantize = Quantize()
-    _compiled: tuple[Hashable, Executor, TorchOrNative] | None = None
+    _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
     _last: tuple[tuple[ColumnCounts, ...] | None, int, str | None] | None = None
 
     @classmethod
@@ -43,13 +43,13 @@ class AdaptiveLSTM(nn.LSTM):
         """A deep copy of an ``nn.LSTM`` as ``AdaptiveLSTM``.
 
         Raises:
-            InputError: not an ``nn.LSTM``, or a subclass with a forward of its own.
+            InputError: not an ``nn.LSTM``, or a subclass of it.
         """
         if not isinstance(lstm, nn.LSTM):
             raise InputError(f"got {type(lstm).__name__}, expected torch.nn.LSTM")
-        if not _adaptable(lstm):
-            raise InputError(f"{type(lstm).__name__} has a forward of its own, which an AdaptiveLSTM would not call")
-        out = copy.deepcopy(lstm)
+        if type(lstm) not in (nn.LSTM, AdaptiveLSTM):
+            raise InputError(f"{type(lstm).__name__} is a subclass whose own methods an AdaptiveLSTM would not have")
+        out = _copied(lstm)
         out.__class__ = cls
         return cast("AdaptiveLSTM", out)
 
@@ -112,13 +112,12 @@ class AdaptiveLSTM(nn.LSTM):
         """The compiled stack for the current weights, policy and precision."""
         return self._compile()[1]
 
-    def _compile(self) -> tuple[Hashable, Executor, TorchOrNative]:
-        mark = fingerprint(self)
+    def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
         compiled = self._compiled
-        if compiled is None or compiled[0] != mark:
+        if compiled is None or not compiled[0].still(self):
             with torch.no_grad():
                 executor = Executor(tensors_of(self), self.stack_shape, self._quantize, self._policy)
-            compiled = self._compiled = (mark, executor, TorchOrNative(executor))
+            compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
         return compiled
 
     # ------------------------------------------------------------------------------------------------- nn.Module
@@ -129,7 +128,7 @@ class AdaptiveLSTM(nn.LSTM):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in _RUNTIME}
+        return {key: value for key, value in super().__getstate__().items() if key not in _RUNTIME}
 
     def extra_repr(self) -> str:
         """Policy and precision behind the sizes, where they are not the default."""
@@ -193,7 +192,7 @@ class AdaptiveLSTM(nn.LSTM):
             raise InputError(f"got inputs with {data.shape[-1]} features, expected input_size = {shape.input_size}")
         initial = None
         if hx is not None:
-            h, c = self._initial(hx, batch, unbatched)
+            h, c = self._initial(executor, hx, batch, unbatched)
             initial = (
                 (h, c)
                 if sorted_indices is None
@@ -210,14 +209,16 @@ class AdaptiveLSTM(nn.LSTM):
             return y.squeeze(0 if self.batch_first else 1), (h.squeeze(1), c.squeeze(1))
         return y, (h, c)
 
-    def _initial(self, hx: Any, batch: int, unbatched: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _initial(self, executor: Any, hx: Any, batch: int, unbatched: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Given ``(h_0, c_0)``, checked, as [L * D, B, ...]."""
-        shape = self.stack_shape
+        shape = executor.shape
         if not (isinstance(hx, tuple | list) and len(hx) == 2):
             raise InputError(f"got hx of type {type(hx).__name__}, expected a pair (h_0, c_0)")
         out = []
         for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size)):
             want = (shape.pairs, width) if unbatched else (shape.pairs, batch, width)
+            if not isinstance(state, torch.Tensor):
+                raise InputError(f"{name}: got {type(state).__name__}, expected a tensor of shape {want}")
             if tuple(state.shape) != want:
                 raise InputError(f"{name}: got shape {tuple(state.shape)}, expected {want}")
             weight = self.weight_ih_l0
@@ -225,6 +226,8 @@ class AdaptiveLSTM(nn.LSTM):
                 raise InputError(
                     f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}"
                 )
+            if executor.skips and not bool(torch.isfinite(state).all()):
+                raise refuse_non_finite()
             out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
         return out[0], out[1]
 
@@ -235,31 +238,37 @@ def _timesteps(x: Any, batch_first: bool) -> int:
     return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])
 
 
-def _adaptable(lstm: nn.LSTM) -> bool:
-    return type(lstm).forward is nn.LSTM.forward or isinstance(lstm, AdaptiveLSTM)
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they stand now."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in (*module.__dict__.values(), *getattr(module, "_flat_weights", ())):
+            if isinstance(value, torch.Tensor) and not value.is_leaf:  # torch copies leaves only
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def adapt(model: nn.Module) -> nn.Module:
     """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
 
-    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` with a forward of
-    their own are left as they are, with a warning that names them.
+    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are left as they are,
+    with a warning that names them.
 
     Raises:
         InputError: the model holds no ``nn.LSTM``.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
-    copied = copy.deepcopy(model)
+    copied = _copied(model)
     found = [(name, m) for name, m in copied.named_modules() if isinstance(m, nn.LSTM)]
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
-    left = [name or type(m).__name__ for name, m in found if not _adaptable(m)]
+    left = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
     if left:
         warnings.warn(
-            f"left as they are, because they have a forward of their own: {', '.join(left)}", UserWarning, stacklevel=2
+            f"left as they are, because they are subclasses of nn.LSTM: {', '.join(left)}", UserWarning, stacklevel=2
         )
     for _, module in found:
-        if _adaptable(module) and not isinstance(module, AdaptiveLSTM):
+        if type(module) is nn.LSTM:
             module.__class__ = AdaptiveLSTM
     return copied

@@ -71,10 +71,17 @@ class Stream:
         """
         native = self._native
         # This is the hot path: a few attribute look-ups are a good part of a small step.
-        plain = x.is_cpu and x.dtype is torch.float32 and x.is_contiguous() and x.shape == self._in
-        if native is None or not plain:
+        if (
+            native is None
+            or not isinstance(x, torch.Tensor)
+            or not x.is_cpu
+            or x.dtype is not torch.float32
+            or x.layout is not torch.strided
+            or not x.is_contiguous()
+            or x.shape != self._in
+        ):
             return self._step_checked(x)
-        y = torch.empty(*self._out)  # not (self._out): torch parses a tuple twice as slowly
+        y = torch.empty(*self._out, dtype=torch.float32)  # not (self._out): torch parses a tuple twice as slowly
         if not native.step(x.data_ptr(), y.data_ptr()):
             raise refuse_non_finite()
         self._steps += 1
@@ -99,9 +106,8 @@ class Stream:
             InputError: wrong shape, dtype or device.
             NonFiniteError: x holds NaN or infinity.
         """
-        dims = x.dim()
         time, row = (1, 0) if self._batch_first else (0, 1)
-        steps = x.shape[time] if dims == 3 else 0
+        steps = x.shape[time] if isinstance(x, torch.Tensor) and x.dim() == 3 else 0
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
         x = x.detach()
@@ -142,9 +148,9 @@ class Stream:
                 "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
             )
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
-        if x.dtype != self._dtype or x.device != self._executor.device:
+        if x.dtype != self._dtype or x.device != self._executor.device or x.layout != torch.strided:
             raise InputError(
-                f"got {x.dtype} on {x.device}, expected {self._dtype} on {self._executor.device} like the weights"
+                f"got {x.dtype} on {x.device} ({x.layout}), expected {self._dtype} on {self._executor.device} like the weights"
             )
 
     # ---------------------------------------------------------------------------------------------------- state
@@ -171,9 +177,7 @@ class Stream:
         then. Statistics start again.
         """
         if self._native is None or self._executor.native is None:
-            r = self._reference
-            copied = [tuple(s.clone() if s is not None else None for s in sent) for sent in (r.sent_x, r.sent_h)]
-            return StreamState(r.h.clone(), r.c.clone(), copied[0], copied[1])
+            return _copied(self._reference)
         return self._executor.native.read(self._native, started=self._started or self._steps > 0)
 
     @state.setter
@@ -184,7 +188,7 @@ class Stream:
         if self._native is not None and self._executor.native is not None:
             self._executor.native.write(self._native, state)
         else:
-            self._reference = state
+            self._reference = _copied(state)
 
     def _check_state(self, state: StreamState) -> None:
         shape, batch, policy = self._shape, self._batch, self._executor.policy
@@ -204,13 +208,20 @@ class Stream:
             for site, s in sent
         ]
         for name, tensor, want in parts:
+            if tensor is not None and not isinstance(tensor, torch.Tensor):
+                raise StateError(f"{name}: got {type(tensor).__name__}, expected a tensor or None")
             got = None if tensor is None else tuple(tensor.shape)
             if got != want:
                 raise StateError(
                     f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
                 )
-            if tensor is not None and (tensor.dtype != self._dtype or not bool(torch.isfinite(tensor).all())):
-                raise StateError(f"{name}: got {tensor.dtype}, expected finite {self._dtype}")
+            if tensor is None:
+                continue
+            device = self._executor.device
+            if tensor.dtype != self._dtype or tensor.device != device:
+                raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {self._dtype} on {device}")
+            if not bool(torch.isfinite(tensor).all()):
+                raise StateError(f"{name}: holds NaN or infinity, expected finite values")
 
     @property
     def stats(self) -> RunStats:
@@ -218,6 +229,13 @@ class Stream:
         native = self._executor.native
         counts = self._counts if native is None or self._native is None else native.counts(self._native)
         return RunStats.from_columns(self._shape, counts, self._steps * self._batch, self._executor.why_not_native())
+
+
+def _copied(state: StreamState) -> StreamState:
+    def copies(sent: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+        return tuple(s.detach().clone() if s is not None else None for s in sent)
+
+    return StreamState(state.h.detach().clone(), state.c.detach().clone(), copies(state.sent_x), copies(state.sent_h))
 
 
 def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:

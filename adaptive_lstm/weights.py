@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,12 +114,26 @@ def tensors_of(lstm: nn.LSTM) -> tuple[PairTensors, ...]:
     return tuple(out)
 
 
-def fingerprint(lstm: nn.LSTM) -> Hashable:
-    """A value that changes when a weight is replaced, moved or written to in place.
+def _version(tensor: torch.Tensor) -> int:
+    """How often torch has counted a write to the tensor; those made under inference_mode have no counter."""
+    return -1 if tensor.is_inference() else tensor._version
 
-    Writes through ``.data`` or numpy leave no trace in torch, so they do not change it.
+
+class Fingerprint:
+    """Notices when a weight of an ``nn.LSTM`` was replaced, moved or written to in place.
+
+    Writes through ``.data`` or numpy leave no trace in torch, so they go unnoticed. The weights seen are kept alive:
+    otherwise a new one could be placed where an old one was, and look the same.
     """
-    try:
-        return tuple((w.data_ptr(), w._version) for w in lstm._flat_weights if w is not None)
-    except RuntimeError:  # tensors made under inference_mode have no version counter
-        return tuple(w.data_ptr() for w in lstm._flat_weights if w is not None)
+
+    def __init__(self, lstm: nn.LSTM):
+        seen = [w for w in lstm._flat_weights if w is not None]
+        self._seen = [(w, w.data_ptr(), _version(w), w.detach()) for w in seen]
+
+    def still(self, lstm: nn.LSTM) -> bool:
+        """Whether nothing has changed since."""
+        now = lstm._flat_weights
+        return len(now) == len(self._seen) and all(
+            w is old and w.data_ptr() == address and _version(w) == version
+            for w, (old, address, version, _) in zip(now, self._seen, strict=True)
+        )

@@ -27,7 +27,10 @@ Entry = float | tuple[float, ...] | None
 def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
     if value is None:
         return None
-    array = np.asarray(value, dtype=np.float32)
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise PolicyError(f"{where}: got {value!r}, expected a number, one value per column, or None") from None
     if array.ndim > 1:
         raise PolicyError(f"{where}: got thresholds of shape {array.shape}, expected a number or one value per column")
     if not np.all(array >= 0):  # also catches NaN
@@ -55,10 +58,10 @@ class Delta:
     x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
 
     def __post_init__(self) -> None:
-        x = self.x if not isinstance(self.x, str) else (self.h if isinstance(self.h, int | float) else None)
+        x = self.x if not isinstance(self.x, str) else (None if isinstance(self.h, Sequence) else self.h)
         for name, value in (("h", self.h), ("x", x)):
             parts: object
-            if isinstance(value, Sequence):
+            if isinstance(value, Sequence) and not isinstance(value, str):
                 parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value))
             elif isinstance(parts := _entry(value, name), tuple):
                 raise PolicyError(f"{name}: got one array, expected a number or a sequence with one entry per layer")

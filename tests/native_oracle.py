@@ -58,7 +58,7 @@ def weights(
 
 
 def policy_of(shape: StackShape, activity: Activity) -> Policy:
-    """On x and h of all layers: thresholds that a slow signal seldom passes ("few"), or tiny ones and zeros ("many")."""
+    """Thresholds of all x and h: such that a slow signal seldom passes ("few"), or tiny ones and zeros ("many")."""
     if activity == "dense":
         return Dense()
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import adaptive_lstm as al
 
 from .helpers import adapted, always_native, assert_close, assert_equal, infer, signal, torch_lstm
 
-I, H, B, T = 6, 10, 3, 15
+I = 6  # noqa: E741 (the letter of the input size everywhere)
+H, B, T = 10, 3, 15
 X = signal(T, B, I).transpose(0, 1)  # batch first
 
 
@@ -88,7 +90,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = nn.Sequential(nn.Identity(), nn.LSTM(I, H, proj_size=4, bias=False, batch_first=True))
 
     def forward(self, x: torch.Tensor) -> Any:
-        _, (h, c) = self.encoder["rnn"](x)
+        _, (_, c) = self.encoder["rnn"](x)
         joined = torch.cat([c[0], c[1]], dim=1)[None]
         return self.decoder[1](self.decoder[0](x), (joined[..., :4].contiguous(), joined))
 
@@ -179,7 +181,7 @@ def test_a_forward_of_its_own_is_left_alone() -> None:
     assert isinstance(fast.get_submodule("plain"), al.AdaptiveLSTM)
     with torch.no_grad():
         assert_equal(special(X), model["special"](X))
-    with pytest.raises(al.AdaptiveLSTMError, match="OwnForward has a forward of its own"):
+    with pytest.raises(al.AdaptiveLSTMError, match="got OwnForward|OwnForward is a subclass"):
         al.AdaptiveLSTM.from_lstm(OwnForward(I, H))
 
 
@@ -190,6 +192,19 @@ def test_a_subclass_with_other_methods_still_has_them() -> None:
         fast = al.adapt(model)
     with torch.no_grad():
         assert_close(fast(X), model(X), "fp32")
+
+
+def test_a_parametrized_lstm() -> None:
+    # Parametrizations live in a class of their own, which torch makes for the module.
+    lstm = torch_lstm(I, H, batch_first=True)
+    parametrizations.weight_norm(lstm, "weight_hh_l0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        fast = al.adapt(lstm)
+    with torch.no_grad(), always_native():
+        for module in (lstm, fast):
+            module.get_parameter("parametrizations.weight_hh_l0.original0").mul_(2.0)
+        assert_close(fast(X), lstm(X), "fp32")
 
 
 # ----------------------------------------------------------------------------------------------------------- edges

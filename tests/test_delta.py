@@ -28,7 +28,8 @@ from .helpers import (
     signal,
 )
 
-I, H, L = 7, 33, 3
+I = 7  # noqa: E741 (the letter of the input size everywhere)
+H, L = 33, 3
 EVERY_PRECISION = pytest.mark.parametrize("precision", PRECISIONS)
 PER_COLUMN = al.Delta(
     h=(np.linspace(0.0, 0.1, H), None, 0.05),  # type: ignore[arg-type]
@@ -235,7 +236,7 @@ def test_a_spike_in_the_input_leaves_no_trace(spike: float) -> None:
 
 
 def test_forms_of_thresholds() -> None:
-    site = [al.Site(adapted(I, H, 2).stack_shape, pair, operand) for pair in range(2) for operand in ("x", "h")]  # type: ignore[arg-type]
+    site = [al.Site(adapted(I, H, 2).stack_shape, pair, operand) for pair in range(2) for operand in ("x", "h")]
     one = al.Delta(0.25)
     assert [one.thresholded(s) for s in site] == [False, True, True, True]  # raw features are left alone
     assert np.array_equal(one.threshold(site[1]), np.full(H, 0.25, dtype=np.float32))  # type: ignore[arg-type]

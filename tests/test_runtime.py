@@ -1,13 +1,11 @@
-"""``AdaptiveLSTM`` as a module: copied, saved, moved, trained, changed, shared, and used the ways models use an LSTM."""
+"""``AdaptiveLSTM`` as a module: copied, saved, moved, trained, changed, and shared by threads."""
 
 from __future__ import annotations
 
 import copy
 import io
 import pickle
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -47,7 +45,7 @@ def test_copies(clone: Callable[[al.AdaptiveLSTM], al.AdaptiveLSTM], used: bool)
     assert copied.last_run is None
     assert_equal(infer(copied, X), want)
     with torch.no_grad():
-        copied.weight_hh_l0.zero_()
+        copied.get_parameter("weight_hh_l0").zero_()
     assert_equal(infer(lstm, X), want)
 
 
@@ -112,7 +110,7 @@ def test_training_then_inference() -> None:
             optimizer.zero_grad()
             module(X)[0].pow(2).sum().backward()
             optimizer.step()
-        module.bias_ih_l0.data.add_(1.0)
+        module.get_parameter("bias_ih_l0").data.add_(1.0)
         module.eval()
     assert_close(infer_natively(fast, X), infer(lstm, X), "fp32")
 
@@ -122,7 +120,7 @@ def test_training_then_inference() -> None:
 
 def scale_in_place(lstm: nn.LSTM) -> None:
     with torch.no_grad():
-        lstm.weight_hh_l1.mul_(2.0)
+        lstm.get_parameter("weight_hh_l1").mul_(2.0)
 
 
 def load(lstm: nn.LSTM) -> None:
@@ -134,7 +132,7 @@ def load_by_assignment(lstm: nn.LSTM) -> None:
 
 
 def replace(lstm: nn.LSTM) -> None:
-    lstm.bias_hh_l0 = nn.Parameter(lstm.bias_hh_l0.detach() + 1.0)
+    lstm.bias_hh_l0 = nn.Parameter(lstm.get_parameter("bias_hh_l0").detach() + 1.0)
 
 
 def weight_pruning(lstm: nn.LSTM) -> None:
@@ -172,10 +170,20 @@ def test_weights_replaced_at_the_same_address(quantize: str, kind: str) -> None:
 def test_data_writes_need_replan() -> None:
     fast = adapted(6, 9)
     infer_natively(fast, X)
-    fast.weight_ih_l0.data.zero_()
+    fast.get_parameter("weight_ih_l0").data.zero_()
     fast.replan()
     assert_close(infer_natively(fast, X), infer(fast.train(False), X), "fp32")
     assert_close(infer_natively(fast, X), infer_natively(fast, torch.zeros_like(X)), "fp32")
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+def test_weights_swapped_for_one_call(quantize: str) -> None:
+    fast = adapted(6, 9, 2, quantize=quantize)
+    before, other = infer_natively(fast, X), torch_lstm(6, 9, 2, seed=1)
+    with torch.no_grad(), always_native():
+        swapped = torch.func.functional_call(fast, other.state_dict(), (X,))
+    assert_close(swapped, infer(other, X), quantize)
+    assert_equal(infer_natively(fast, X), before)
 
 
 @pytest.mark.parametrize("ran", [True, False], ids=["used", "new"])
@@ -189,53 +197,3 @@ def test_a_pruned_lstm_is_adapted(ran: bool) -> None:
     assert_close(infer_natively(fast, X), infer(lstm, X), "fp32")
     prune.remove(fast, "weight_hh_l0")
     assert_close(infer_natively(fast, X), infer(lstm, X), "fp32")
-
-
-# ------------------------------------------------------------------------------------------------------- contexts
-
-
-def test_inference_mode() -> None:
-    fast = adapted(6, 9, 2)
-    with torch.inference_mode(), always_native():
-        got = fast(X)
-        copied = copy.deepcopy(fast)(X)
-    assert_close((got, copied), (infer(torch_lstm(6, 9, 2), X),) * 2, "fp32")
-
-
-def test_another_default_dtype() -> None:
-    fast = adapted(6, 9, 2)
-    want = infer_natively(fast, X)
-    torch.set_default_dtype(torch.float64)
-    try:
-        got = infer_natively(fast, X)
-        with al.stream(fast, batch_size=2) as s:
-            steps = torch.stack([s.step(x) for x in X])
-            state = s.state
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert_equal(got, want)
-    assert_close((steps, state.h, state.c), (want[0], *want[1]), "fp32")
-
-
-@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and warns about what nn.LSTM itself does in Python
-def test_traced() -> None:
-    fast = adapted(6, 9, 2)
-    with torch.no_grad():
-        traced = torch.jit.trace(fast, X)
-    other = signal(20, 2, 6, seed=1)
-    assert_close(traced(other), infer(torch_lstm(6, 9, 2), other), "fp32")
-
-
-def test_threads_share_a_module() -> None:
-    fast, lstm = adapted(6, 40, 2, policy=al.Delta(0.0)), torch_lstm(6, 40, 2)
-    inputs = [signal(50 + n, 1 + n % 3, 6, seed=n) for n in range(16)]
-    ready = threading.Barrier(4)
-
-    def work(worker: int) -> list[Any]:
-        ready.wait()
-        return [infer(fast, x) for _ in range(5) for x in inputs[worker::4]]
-
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(work, range(4)))
-    for worker, got in enumerate(results):
-        assert_close(got, [infer(lstm, x) for _ in range(5) for x in inputs[worker::4]], "fp32")

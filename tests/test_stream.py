@@ -16,7 +16,8 @@ import adaptive_lstm as al
 
 from .helpers import PRECISIONS, OnReference, adapted, assert_close, assert_equal, flat, infer, infer_natively, signal
 
-I, H, L = 7, 33, 3
+I = 7  # noqa: E741 (the letter of the input size everywhere)
+H, L = 33, 3
 LOSSLESS: dict[str, al.Policy] = {"dense": al.Dense(), "zero": al.Delta(0.0), "tiny": al.Delta(1e-9)}
 POLICIES = LOSSLESS | {"delta": al.Delta(0.05), "raw": al.Delta(h=(0.02, None, 0.05), x=(0.1, 0.02, 0.0))}
 EVERY_POLICY = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
@@ -148,13 +149,12 @@ def test_a_stream_may_start_from_an_hx(precision: str) -> None:
 
 def test_nothing_is_sent_before_the_first_step() -> None:
     with al.stream(adapted(I, H, 2, policy=al.Delta(0.05))) as s:
-        assert s.state.sent_x == s.state.sent_h == (None, None)
         assert s.run(torch.zeros(0, 1, I)).shape == (0, 1, H)
-        assert s.state.sent_h == (None, None)
+        before = s.state
         s.step(torch.zeros(1, I))
-        assert s.state.sent_x[0] is None  # raw features have no threshold
-        assert s.state.sent_x[1] is not None
-        assert s.state.sent_h[0] is not None
+        after = s.state
+    assert [t is None for t in (*before.sent_x, *before.sent_h)] == [True] * 4
+    assert [t is None for t in (*after.sent_x, *after.sent_h)] == [True, False, False, False]  # raw features: never
 
 
 @EVERY_POLICY
@@ -195,8 +195,8 @@ def test_a_stream_keeps_the_weights_that_it_was_opened_with() -> None:
         first = s.run(x[:10])
         lstm.policy, lstm.quantize = al.Delta(0.5), al.Quantize("int8")
         with torch.no_grad():
-            lstm.weight_hh_l0.zero_()
-            lstm.bias_hh_l0.zero_()
+            for parameter in lstm.parameters():
+                parameter.zero_()
         assert_close(torch.cat([first, s.run(x[10:])]), want, "fp32")
 
 
@@ -206,17 +206,18 @@ def test_one_stream_in_two_threads() -> None:
 
         def work(_: int) -> int:
             ready.wait()
-            done = 0
+            refused = 0
             for _ in range(20):
                 try:
                     s.run(x)
-                    done += 1
                 except RuntimeError as error:
-                    assert "another thread" in str(error)
-            return done
+                    if "another thread" not in str(error):
+                        raise
+                    refused += 1
+            return refused
 
         with ThreadPoolExecutor(2) as pool:
-            done = sum(pool.map(work, range(2)))
+            done = 40 - sum(pool.map(work, range(2)))
         assert s.stats.timesteps == 200 * done
         assert s.stats.columns[0].x_possible == 200 * done * 32
 

@@ -4,6 +4,7 @@
 // timesteps are known), the recurrent side goes step by step. Nothing below allocates once the buffers have grown.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "dispatch.h"
 #include "state.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int kChunkRows = 64;  // rows of gate pre-activations computed at once; they stay in the second-level cache
 constexpr int kRefresh = 256;   // float delta updates after which the accumulator is recomputed: bounds the rounding
+constexpr float kMoved = 64;    // how far values may move in all, as a multiple of their size, before the same
 constexpr double kDenseInput = 0.3;  // input activity above which one matrix product beats visiting columns (measured)
 
 // acc = W * sent from scratch.
@@ -31,6 +33,20 @@ void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& w
   }
   m.valid[b] = 1;
   m.age[b] = 0;
+  m.moved[b] = 0;
+}
+
+// Whether rounding may have gathered in a float accumulator: after many updates, or after values moved much further
+// than they now are, as when a spike has come and gone (its rounding error stays behind when the spike is subtracted).
+bool needs_refresh(const Matrix& w, Memory& m, int b, int count, const Workspace& work) {
+  for (int i = 0; i < count; i++) m.moved[b] += work.delta[i] < 0 ? -work.delta[i] : work.delta[i];
+  if (++m.age[b] >= kRefresh) return true;
+  if (m.moved[b] <= kMoved) return false;
+  if (!(m.moved[b] <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
+  const float* sent = m.sent.data() + size_t(b) * w.cols;
+  float size = 1.0f;
+  for (int c = 0; c < w.cols; c++) size += sent[c] < 0 ? -sent[c] : sent[c];
+  return m.moved[b] > kMoved * size;
 }
 
 // Lists the columns of z to send for row b; returns how many.
@@ -56,7 +72,7 @@ void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count,
     k.finish_q8(acc, w.scale, bias, pre, w.rows);
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
-    if (!m.valid[b] || (count && ++m.age[b] >= kRefresh))
+    if (!m.valid[b] || (count && needs_refresh(w, m, b, count, work)))
       recompute(k, w, m, b, work);
     else if (count)
       k.columns(w, work.cols.data(), work.delta.data(), count, acc, reverse);

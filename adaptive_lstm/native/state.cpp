@@ -18,6 +18,7 @@ void Memory::reset(const Matrix& w, int batch) {
   valid.assign(batch, 1);
   fresh.assign(batch, 1);
   age.assign(batch, 0);
+  moved.assign(batch, 0.0f);
 }
 
 State::State(std::shared_ptr<const Plan> plan, std::shared_ptr<const DeltaPolicy> policy, int batch)
@@ -106,10 +107,12 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   const Memory& m = recurrent ? s.recurrent : s.x;
   const Direction& dir = plan_->layers()[layer][d];
   const int cols = recurrent ? dir.output : dir.input;
+  const float step = w.levels ? 1.0f / float(w.levels) : 1.0f;
   for (int b = 0; b < batch_; b++)
-    for (int k = 0; k < cols; k++)
-      *out++ = w.format == Format::q8 ? float(m.sent_q[size_t(b) * w.cols + k]) / float(w.levels)
-                                      : m.sent[size_t(b) * w.cols + k];
+    for (int k = 0; k < cols; k++) {
+      const size_t at = size_t(b) * w.cols + k;
+      *out++ = w.format == Format::q8 ? float(m.sent_q[at]) * step : m.sent[at];
+    }
 }
 
 void State::load_sent(int layer, int d, bool recurrent, const float* sent) {

@@ -16,7 +16,8 @@ struct Memory {
   Buffer<int32_t> acc_q;       // [B, R]; q8
   std::vector<uint8_t> valid;  // [B]
   std::vector<uint8_t> fresh;  // [B] nothing was sent yet: the first step sends every column that is not zero
-  std::vector<int> age;        // [B] updates since acc was computed from scratch
+  std::vector<int> age;        // [B] float: updates since acc was computed from scratch
+  std::vector<float> moved;    // [B] float: sum of |delta| over those updates
   void reset(const Matrix& w, int batch);
 };
 

@@ -1,0 +1,52 @@
+"""Two classifiers of spoken digits, 40 mel bands -> 3 x 128: which digit, and which of six speakers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from .base import Figure, ZooModel, arrays, decisions, filled, spread
+
+FOLDER = "fsdd_3x128"
+Task = Literal["digits", "speakers"]
+ACCURACY: Mapping[Task, float] = {"digits": 0.9867, "speakers": 0.9967}
+
+
+class Classifier(nn.Module):
+    """Frames [B, T, 40], or recordings of several lengths packed -> logits [B, classes], from the last hidden state."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(40, 128, 3, batch_first=True)
+        self.fc = nn.Linear(128, classes)
+
+    def forward(self, frames: Tensor | PackedSequence) -> Tensor:
+        _, (h, _) = self.lstm(frames)
+        logits: Tensor = self.fc(h[-1])
+        return logits
+
+
+def load(zoo: Path, task: Task) -> ZooModel:
+    """One input is one recording [1, T, 40] of the test split; the figure is measured on all, packed into one batch."""
+    folder = zoo / FOLDER
+    weights = arrays(folder / f"weights_{task}.npz")
+    test = arrays(folder / "test.npz")
+    recordings = test["x"].float().split(test["length"].tolist())
+    labels = test[task.removesuffix("s")]
+
+    @torch.no_grad()
+    def measure(model: nn.Module) -> Mapping[str, float]:
+        logits = model(pack_sequence(list(recordings), enforce_sorted=False))
+        return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+
+    return ZooModel(
+        name=f"fsdd-{task}",
+        model=filled(Classifier(len(weights["fc.bias"])), weights),
+        inputs=spread([recording[None] for recording in recordings], 100),
+        distance=decisions(task),
+        measure=measure,
+        known={"accuracy": Figure(ACCURACY[task], 5e-5)},
+    )
