@@ -201,6 +201,6 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 def refuse_non_finite() -> NonFiniteError:
     """The error for NaN or infinity in an input that would poison a persistent state."""
     return NonFiniteError(
-        "the input holds NaN or infinity, which would stay in the estimates that a skip policy or a stream carries "
-        "along; nothing was run and the state is unchanged. Clean the input, for example with torch.nan_to_num."
+        "the input or the given state holds NaN or infinity, which would stay in what a stream or a skip policy carries "
+        "along, and which integers cannot pass on; nothing was run. Clean it, for example with torch.nan_to_num."
     )

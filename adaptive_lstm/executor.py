@@ -43,6 +43,11 @@ class Executor:
         """Whether the policy can leave anything out."""
         return not isinstance(self.policy, Dense)
 
+    @property
+    def finite_only(self) -> bool:
+        """Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on."""
+        return self.skips or not self.exact
+
     def why_not_native(self) -> str | None:
         """Why the reference executor serves, or None."""
         if self.device.type != "cpu":
@@ -72,7 +77,7 @@ class Executor:
             Output in the layout of x, h_n, c_n, and the column counts (None where nothing was skipped).
 
         Raises:
-            NonFiniteError: the policy can skip and x holds NaN or infinity.
+            NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
         """
         shape = self.shape
         time, row = (1, 0) if batch_first else (0, 1)
@@ -91,11 +96,11 @@ class Executor:
                 state.load(initial[0].contiguous().numpy(), initial[1].contiguous().numpy())
             if sizes is None:
                 strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.skips)
+                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only)
             else:
                 sizes = sizes.contiguous()
                 strides = (0, shape.input_size, y.data_ptr(), 0, width)
-                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.skips)
+                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only)
             if not done:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())
@@ -111,7 +116,7 @@ class Executor:
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
-        if self.skips and not bool(torch.isfinite(x).all()):
+        if self.finite_only and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
         y, end, counts = reference.run(

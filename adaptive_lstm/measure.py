@@ -50,6 +50,8 @@ class _Probe:
         y, end, _ = reference.run(self.tensors, shape, Dense(), rows, alive, begin, self._observe)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
 
+    finite_only = False
+
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""
         return "reference: sensitivity is being measured"

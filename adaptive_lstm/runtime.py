@@ -226,7 +226,7 @@ class AdaptiveLSTM(nn.LSTM):
                 raise InputError(
                     f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}"
                 )
-            if executor.skips and not bool(torch.isfinite(state).all()):
+            if executor.finite_only and not bool(torch.isfinite(state).all()):
                 raise refuse_non_finite()
             out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
         return out[0], out[1]

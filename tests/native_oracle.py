@@ -31,7 +31,7 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
     ("q8", "i8"),
     ("q8", "q8"),
 )
-TOLERANCE = {Dense: 2e-6, Delta: 1e-5}  # of h, in -1..1; a float estimate rounds at every update
+TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:

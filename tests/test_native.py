@@ -87,7 +87,7 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
             own = y[..., d * shape.output_size : (d + 1) * shape.output_size]
             c, sent = follow(w, part(policy, slice(d, d + 1)), x, own, (start[0][d], start[1][d]), d == 1)
             assert torch.equal(got.h[d], own[0 if d else -1])
-            torch.testing.assert_close(got.c[d], c, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(got.c[d], c, rtol=1e-5, atol=5e-5)
             assert got.counts[d] == (*sent, case.time * case.batch)
             if activity != "dense" and case.time > 60 and case.width > 1:  # both ways of sending were taken
                 share = sent[0] / (case.time * case.batch * case.width)
@@ -115,7 +115,7 @@ def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format,
             alone = (start[0][d, b : b + 1], start[1][d, b : b + 1])
             c, sent = follow(w, part(policy, slice(d, d + 1)), x[:n, b : b + 1], own, alone, d == 1)
             assert torch.equal(got.h[d, b], own[0 if d else -1, 0])
-            torch.testing.assert_close(got.c[d, b], c[0], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(got.c[d, b], c[0], rtol=1e-5, atol=5e-5)
             total[d] += torch.tensor([*sent, n])
     assert got.counts == [tuple(row) for row in total.tolist()]
 

@@ -57,7 +57,7 @@ STREAMED = 3  # inputs per LSTM
 STORED = ["charrnn-bolano", "chemnet", "nnsplit-de", "nnsplit-en", "pjm", "pyannote", "resemblyzer", "turbofan"]
 
 # Models with labelled data, and those among them that take more than a few seconds to measure.
-LONG = {"arabic", "charrnn-bolano", "chemnet", "nnsplit-de", "nnsplit-en", "pjm", "resemblyzer"}
+LONG = {"arabic", "charrnn-bolano", "chemnet", "nnsplit-de", "nnsplit-en", "pjm", "resemblyzer", "textgenrnn-base"}
 MEASURED = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in real.NAMES if name != "beatnet"
 ]
@@ -120,8 +120,8 @@ def test_stored_outputs(subject: Subject) -> None:
     for golden in subject.zoo.golden:
         for model in (subject.zoo.model, subject.fast):
             with torch.no_grad(), always_native():
-                off = (golden.part(model, golden.input) - golden.expected).abs().max()
-            assert off <= golden.tolerance, golden.name
+                got = golden.part(model, golden.input)
+            torch.testing.assert_close(got, golden.expected, rtol=0.0, atol=golden.tolerance)
         assert_native(subject.fast)
 
 
@@ -132,7 +132,6 @@ def test_outputs_equal_those_of_the_original(subject: Subject) -> None:
     largest = max(float(dense.abs().max()) for dense in subject.dense)
     for output, dense in zip(outputs, subject.dense, strict=True):
         torch.testing.assert_close(output, dense, rtol=0.0, atol=EXACT * max(1.0, largest))
-    assert subject.zoo.compare(outputs, subject.dense) < 1e-6
 
 
 def test_int8_stays_close(subject: Subject) -> None:

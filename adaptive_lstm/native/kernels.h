@@ -10,9 +10,10 @@
 
 namespace alstm {
 
-constexpr int kBlock = 64;  // rows that every kernel handles together
-constexpr int kUnits = 16;  // hidden units of a block
-constexpr int kGroup = 4;   // columns that one integer dot product takes
+constexpr int kBlock = 64;      // rows that every kernel handles together
+constexpr int kUnits = 16;      // hidden units of a block
+constexpr int kListSlack = 32;  // entries that a kernel may write behind the end of a column list
+constexpr int kGroup = 4;       // columns that one integer dot product takes
 
 enum class Format : uint8_t {
   f32,   // float weights, float activations
@@ -58,8 +59,8 @@ struct Kernels {
   void (*dense_q8)(const Matrix&, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
                    bool reverse, void* scratch);
 
-  // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kGroup padding entries, which the
-  // kernel writes. acc of q8 is the exact integer sum, without the scale.
+  // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kListSlack entries more. acc of
+  // q8 is the exact integer sum, without the scale.
   void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc, bool reverse);
   void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
                      void* scratch);

@@ -69,19 +69,17 @@ void quantize(const float* z, int n, int levels, int16_t* q) {
 }
 
 int changed(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta) {
-  int count = 0;
-  auto send = [&](int k) {
-    cols[count] = k;
-    delta[count++] = z[k] - sent[k];
-    sent[k] = z[k];
-  };
-  int k = 0;
-  for (; k + Vec::width <= n; k += Vec::width)
-    for (uint32_t mask = greater_mask(z + k, sent + k, threshold ? threshold + k : nullptr); mask; mask &= mask - 1)
-      send(k + __builtin_ctz(mask));
+  int count = 0, k = 0;
+  for (; k + Vec::width <= n; k += Vec::width) {
+    const uint32_t mask = greater_mask(z + k, sent + k, threshold ? threshold + k : nullptr);
+    count += emit(mask, k, z + k, sent + k, cols + count, delta + count);
+  }
   for (; k < n; k++) {
     const float moved = z[k] - sent[k];
-    if ((moved < 0 ? -moved : moved) > (threshold ? threshold[k] : 0.0f)) send(k);
+    if (!((moved < 0 ? -moved : moved) > (threshold ? threshold[k] : 0.0f))) continue;
+    cols[count] = k;
+    delta[count++] = moved;
+    sent[k] = z[k];
   }
   return count;
 }
@@ -101,12 +99,8 @@ int changed_q8(const float* z, int16_t* sent, const float* threshold, int n, int
       at = now, before = old, bound = bound ? limit : nullptr;
     }
     quantize_lanes(at, levels, q);
-    for (uint32_t mask = greater_mask_q8(at, before, q, bound, step); mask; mask &= mask - 1) {
-      const int i = __builtin_ctz(mask);
-      cols[count] = k + i;
-      delta[count++] = int16_t(q[i] - sent[k + i]);
-      sent[k + i] = q[i];
-    }
+    const uint32_t mask = greater_mask_q8(at, before, q, bound, step);
+    count += emit_q8(mask, k, q, sent + k, cols + count, delta + count);
   }
   return count;
 }

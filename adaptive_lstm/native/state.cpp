@@ -66,9 +66,9 @@ void State::reset(int batch) {
   grow(work_.estimate, chunk * cols);
   grow(work_.whole, chunk * cols);
   grow(work_.units, size_t(batch) * units);
-  grow(work_.cols, cols + 2 * kGroup);
-  grow(work_.delta, cols + 2 * kGroup);
-  grow(work_.delta_q, cols + 2 * kGroup);
+  grow(work_.cols, cols + kListSlack);
+  grow(work_.delta, cols + kListSlack);
+  grow(work_.delta_q, cols + kListSlack);
   grow(work_.scratch, scratch_bytes(int(std::max<size_t>(chunk, 2)), cols));
 }
 

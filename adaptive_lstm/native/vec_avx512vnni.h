@@ -103,4 +103,28 @@ inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16
   return _mm512_mask_cmp_ps_mask(moved, d, _mm512_loadu_ps(threshold), _CMP_GT_OQ);
 }
 
+// Lists the masked lanes (columns first + lane) behind each other and moves `sent` to their values; returns how many.
+// Writes 16 entries whatever the mask.
+inline int emit(uint32_t mask, int first, const float* z, float* sent, int32_t* cols, float* delta) {
+  const __mmask16 m = __mmask16(mask);
+  const __m512 now = _mm512_loadu_ps(z), moved = _mm512_sub_ps(now, _mm512_loadu_ps(sent));
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_si512(cols, _mm512_maskz_compress_epi32(m, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+  _mm512_storeu_ps(delta, _mm512_maskz_compress_ps(m, moved));
+  _mm512_mask_storeu_ps(sent, m, now);
+  return __builtin_popcount(mask);
+}
+
+inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, int32_t* cols, int16_t* delta) {
+  const __mmask16 m = __mmask16(mask);
+  const __m256i now = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+  const __m256i moved = _mm256_sub_epi16(now, _mm256_maskz_loadu_epi16(m, sent));
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_si512(cols, _mm512_maskz_compress_epi32(m, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+  const __m512i listed = _mm512_maskz_compress_epi32(m, _mm512_cvtepi16_epi32(moved));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(delta), _mm512_cvtepi32_epi16(listed));
+  _mm256_mask_storeu_epi16(sent, m, now);
+  return __builtin_popcount(mask);
+}
+
 }  // namespace

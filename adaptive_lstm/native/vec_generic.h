@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "emit_each.h"
 #include "kernels.h"
 
 namespace {
