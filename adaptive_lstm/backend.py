@@ -165,14 +165,14 @@ class NativeStack:
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was sent yet."""
         shape, batch = self.shape, state.batch
-        h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32)
-        c = torch.empty(shape.pairs, batch, shape.hidden_size, dtype=torch.float32)
+        h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32, device="cpu")
+        c = h.new_empty(shape.pairs, batch, shape.hidden_size)
         state.store(h.numpy(), c.numpy())
 
         def sent(site: Site) -> torch.Tensor | None:
             if not (started and self.thresholded[site]):
                 return None
-            out = torch.empty(batch, site.width, dtype=torch.float32)
+            out = h.new_empty(batch, site.width)
             state.store_sent(*divmod(site.pair, shape.directions), site.operand == "h", out.numpy())
             return out
 
@@ -201,6 +201,6 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 def refuse_non_finite() -> NonFiniteError:
     """The error for NaN or infinity in an input that would poison a persistent state."""
     return NonFiniteError(
-        "the input or the given state holds NaN or infinity, which would stay in what a stream or a skip policy carries "
-        "along, and which integers cannot pass on; nothing was run. Clean it, for example with torch.nan_to_num."
+        "the input or the given state holds NaN or infinity. A stream or a skip policy would carry it along, and "
+        "integers cannot pass it on. Nothing was run. Clean it, for example with torch.nan_to_num."
     )

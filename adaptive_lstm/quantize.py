@@ -42,7 +42,7 @@ class Quantize:
 
     precision: Precision = "fp32"
     raw: Precision | None = None
-    matrices: Mapping[str, Precision] = field(default_factory=dict)
+    matrices: Mapping[str, Precision] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         raw = self.raw if self.raw is not None else "fp32" if self.precision == "fp32" else "bf16"

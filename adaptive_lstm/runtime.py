@@ -113,6 +113,8 @@ class AdaptiveLSTM(nn.LSTM):
         return self._compile()[1]
 
     def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
+        # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
+        self._update_flat_weights()
         compiled = self._compiled
         if compiled is None or not compiled[0].still(self):
             with torch.no_grad():
@@ -128,7 +130,8 @@ class AdaptiveLSTM(nn.LSTM):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in super().__getstate__().items() if key not in _RUNTIME}
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {key: value for key, value in state.items() if key not in _RUNTIME}
 
     def extra_repr(self) -> str:
         """Policy and precision behind the sizes, where they are not the default."""
@@ -167,6 +170,8 @@ class AdaptiveLSTM(nn.LSTM):
         data = x.data if isinstance(x, PackedSequence) else x
         if not isinstance(data, torch.Tensor) or data.numel() == 0:
             return "torch: empty input"
+        if data.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(data.device.type):
+            return "torch: autocast"
         if torch.is_grad_enabled() and (
             data.requires_grad
             or any(p.requires_grad for p in self._parameters.values() if p is not None)

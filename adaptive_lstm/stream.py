@@ -73,7 +73,7 @@ class Stream:
         # This is the hot path: a few attribute look-ups are a good part of a small step.
         if (
             native is None
-            or not isinstance(x, torch.Tensor)
+            or not isinstance(x, torch.Tensor)  # type: ignore[redundant-expr]
             or not x.is_cpu
             or x.dtype is not torch.float32
             or x.layout is not torch.strided
@@ -81,7 +81,7 @@ class Stream:
             or x.shape != self._in
         ):
             return self._step_checked(x)
-        y = torch.empty(*self._out, dtype=torch.float32)  # not (self._out): torch parses a tuple twice as slowly
+        y = x.new_empty(self._out)
         if not native.step(x.data_ptr(), y.data_ptr()):
             raise refuse_non_finite()
         self._steps += 1
@@ -107,7 +107,7 @@ class Stream:
             NonFiniteError: x holds NaN or infinity.
         """
         time, row = (1, 0) if self._batch_first else (0, 1)
-        steps = x.shape[time] if isinstance(x, torch.Tensor) and x.dim() == 3 else 0
+        steps = x.shape[time] if isinstance(x, torch.Tensor) and x.dim() == 3 else 0  # type: ignore[redundant-expr]
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
         x = x.detach()
@@ -148,10 +148,11 @@ class Stream:
                 "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
             )
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
-        if x.dtype != self._dtype or x.device != self._executor.device or x.layout != torch.strided:
-            raise InputError(
-                f"got {x.dtype} on {x.device} ({x.layout}), expected {self._dtype} on {self._executor.device} like the weights"
-            )
+        if x.layout != torch.strided:
+            raise InputError(f"got a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it")
+        if x.dtype != self._dtype or x.device != self._executor.device:
+            wanted = f"{self._dtype} on {self._executor.device}"
+            raise InputError(f"got {x.dtype} on {x.device}, expected {wanted} like the weights")
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -173,8 +174,8 @@ class Stream:
     def state(self) -> StreamState:
         """A copy of everything that the stream remembers; assign one to continue from there.
 
-        Assigning raises ``StateError`` if it is of another model, batch size, precision or policy; nothing is changed
-        then. Statistics start again.
+        Assigning raises ``StateError`` if it is of another model, batch size or policy; nothing is changed then.
+        Statistics start again.
         """
         if self._native is None or self._executor.native is None:
             return _copied(self._reference)

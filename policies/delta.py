@@ -8,7 +8,6 @@ M = b + W_ih x̂ + W_hh ĥ, so errors do not accumulate. Thresholds of 0 are the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,10 +57,10 @@ class Delta:
     x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
 
     def __post_init__(self) -> None:
-        x = self.x if not isinstance(self.x, str) else (None if isinstance(self.h, Sequence) else self.h)
+        x = self.x if not isinstance(self.x, str) else (None if isinstance(self.h, tuple | list) else self.h)
         for name, value in (("h", self.h), ("x", x)):
             parts: object
-            if isinstance(value, Sequence) and not isinstance(value, str):
+            if isinstance(value, tuple | list):
                 parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value))
             elif isinstance(parts := _entry(value, name), tuple):
                 raise PolicyError(f"{name}: got one array, expected a number or a sequence with one entry per layer")

@@ -19,6 +19,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """On a busy machine torch's own LSTM gets many times slower with more."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def zoo() -> Path:
     """The folder of real pretrained models and real data; it is not part of the project."""

@@ -181,7 +181,7 @@ def test_a_forward_of_its_own_is_left_alone() -> None:
     assert isinstance(fast.get_submodule("plain"), al.AdaptiveLSTM)
     with torch.no_grad():
         assert_equal(special(X), model["special"](X))
-    with pytest.raises(al.AdaptiveLSTMError, match="got OwnForward|OwnForward is a subclass"):
+    with pytest.raises(al.AdaptiveLSTMError, match=r"got OwnForward|OwnForward is a subclass"):
         al.AdaptiveLSTM.from_lstm(OwnForward(I, H))
 
 

@@ -43,11 +43,11 @@ INT8 = {
     "turbofan": 0.005,
 }
 
-# The output of an LSTM in float32 lies within EXACT of torch's, but for models that amplify rounding. Measured against
-# float64, torch and the native kernels are off by 2.5e-5 and 1.9e-5 (charrnn-bolano), 0.7e-5 and 1.9e-5 (chemnet, where
-# the reference executor has 1.8e-5), 0.3e-5 and 1.1e-5 (fsdd-digits).
+# Largest difference of float32 outputs from those of torch, for outputs of at most 1. Some models amplify rounding: two
+# right answers lie further apart there. How far torch and the native kernels were from float64, in 1e-5: charrnn-bolano
+# 2.5 and 1.9, chemnet 0.7 and 1.9 (the reference executor: 1.8), fsdd-digits 0.3 and 1.1, pyannote 0.7 and 1.5.
 EXACT = 1e-5
-AMPLIFIED = {"charrnn-bolano": 1e-4, "chemnet": 5e-5, "fsdd-digits": 3e-5}
+AMPLIFIED = {"charrnn-bolano": 1e-4, "chemnet": 5e-5, "fsdd-digits": 3e-5, "pyannote": 4e-5}
 
 BIDIRECTIONAL = {"arabic", "nnsplit-de", "nnsplit-en", "pyannote"}
 STREAMING = [name for name in real.NAMES if name not in BIDIRECTIONAL]
@@ -92,6 +92,11 @@ def assert_native(model: nn.Module) -> None:
     assert all(run is not None and run.fallback is None for run in runs), runs
 
 
+def tolerance(subject: Subject, largest: float = 1.0) -> float:
+    """Of float32 outputs whose largest is ``largest``: a head multiplies the rounding of h as it multiplies h."""
+    return AMPLIFIED.get(subject.zoo.name, EXACT) * max(1.0, largest)
+
+
 def recorded(subject: Subject) -> dict[str, list[Tensor]]:
     """What the unidirectional LSTMs of the original are given for the first inputs, by module name; each [1, T, I]."""
     given: dict[str, list[Tensor]] = {}
@@ -128,10 +133,9 @@ def test_stored_outputs(subject: Subject) -> None:
 def test_outputs_equal_those_of_the_original(subject: Subject) -> None:
     outputs = subject.zoo.outputs(subject.fast)
     assert_native(subject.fast)
-    # A head multiplies the rounding errors of h as it multiplies h, and |h| < 1: logits of 100 are as exact as 1e-3.
     largest = max(float(dense.abs().max()) for dense in subject.dense)
     for output, dense in zip(outputs, subject.dense, strict=True):
-        torch.testing.assert_close(output, dense, rtol=0.0, atol=EXACT * max(1.0, largest))
+        torch.testing.assert_close(output, dense, rtol=0.0, atol=tolerance(subject, largest))
 
 
 def test_int8_stays_close(subject: Subject) -> None:
@@ -155,8 +159,7 @@ def test_stream_equals_the_whole_sequence(subject: Subject) -> None:
                 y = torch.cat([*steps, stream.run(x[:, 5:12]), stream.run(x[:, 12:])], dim=1)
             assert stream.stats.fallback is None
             assert stream.stats.timesteps == x.shape[1]
-            tolerance = AMPLIFIED.get(subject.zoo.name, EXACT)
-            torch.testing.assert_close(y, first(infer(whole, x)), rtol=0.0, atol=tolerance)
+            torch.testing.assert_close(y, first(infer(whole, x)), rtol=0.0, atol=tolerance(subject))
 
 
 @pytest.mark.parametrize("subject", ["beatnet", "charrnn-shakespeare"], indirect=True)
@@ -169,8 +172,8 @@ def test_model_that_carries_its_state(subject: Subject) -> None:
         output, state = infer(subject.fast, part, state)
         assert_native(subject.fast)
         outputs.append(output)
-    largest = max(1.0, float(dense.abs().max()))
-    torch.testing.assert_close(torch.cat(outputs, dim=time), dense, rtol=0.0, atol=EXACT * largest)
+    allowed = tolerance(subject, float(dense.abs().max()))
+    torch.testing.assert_close(torch.cat(outputs, dim=time), dense, rtol=0.0, atol=allowed)
 
 
 @pytest.mark.parametrize("subject", MEASURED, indirect=True)
