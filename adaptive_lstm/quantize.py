@@ -1,10 +1,11 @@
 """Post-training quantization of weights: int8 per row, bfloat16, or float32 as it is; pure functions of arrays.
 
 Activations of an int8 matrix become integers where their range is known without calibration: h of an LSTM without
-projection lies in -1..1, so round(h * levels) needs no scale. The recurrent operand feeds its error back and gets 1016
-levels (11 bits); what passes to the next layer once gets 127. Raw features and projected states have no known range:
-there int8 applies to the weights only. On a real speaker encoder (3 x 256) this keeps a cosine of 0.9990 with float32,
-127 levels everywhere keep 0.9963, weights alone 0.9992.
+projection lies in -1..1, so round(h * levels) needs no scale. 1016 levels (11 bits) are nearly free: the kernels read
+each weight once and multiply it twice. 8 bits are not enough on real models: on a speaker encoder (3 x 256) 127 levels
+keep a cosine of 0.9963 with float32, 1016 keep 0.9991, as much as int8 weights with float activations; on a load
+forecaster (2 x 256) whose h is small 127 levels raise the error by a third. Raw features and projected states have no
+known range: there int8 applies to the weights only.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from .weights import Matrix, PairMatrices, PairTensors
 
 Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-INPUT_LEVELS = 127
-RECURRENT_LEVELS = 1016
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,17 @@ class Quantize:
         precision: of all matrices but the first layer's input matrix.
         raw: precision of the first layer's input matrix. Raw features are unscaled, and int8 there breaks real models;
             the default is float32 if the rest is float32, else bfloat16.
+        levels: h is sent to an int8 matrix as round(h * levels), 1 to 8191. 127 fits a byte and makes whole sequences
+            some percent faster, at the quality that the module's docstring tells.
         matrices: exceptions by torch's parameter name, for example ``{"weight_hh_l1": "bf16"}``.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: an unknown precision, or levels out of range.
     """
 
     precision: Precision = "fp32"
     raw: Precision | None = None
+    levels: int = 1016
     matrices: Mapping[str, Precision] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +51,8 @@ class Quantize:
         for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():
             if value not in PRECISIONS:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
+        if not 1 <= self.levels <= 8191:
+            raise InputError(f"levels: got {self.levels}, expected 1 to 8191")
         object.__setattr__(self, "raw", raw)
         object.__setattr__(self, "matrices", dict(self.matrices))
 
@@ -91,7 +95,8 @@ def quantize_matrix(w: FloatArray, precision: Precision, levels: int) -> Matrix:
         return Matrix(w)
     if precision == "bf16":
         return Matrix(to_bf16(w))
-    return Matrix(*to_int8(w), levels=levels)
+    fits = levels * 255 * w.shape[1] < 2**31  # the sums are 32-bit integers; beyond (H above 8,000) weights only
+    return Matrix(*to_int8(w), levels=levels if fits else 0)
 
 
 def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings: Quantize) -> tuple[PairMatrices, ...]:
@@ -110,11 +115,11 @@ def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings
             array = np.ascontiguousarray(tensor.detach().to("cpu", dtype=torch.float32).numpy())
             return quantize_matrix(array, settings.of(shape, kind, pair), levels)
 
-        bounded = shape.proj_size == 0
+        levels = 0 if shape.proj_size else settings.levels  # a projected h may leave -1..1
         out.append(
             PairMatrices(
-                w_ih=matrix("weight_ih", INPUT_LEVELS if bounded and pair >= shape.directions else 0),
-                w_hh=matrix("weight_hh", RECURRENT_LEVELS if bounded else 0),
+                w_ih=matrix("weight_ih", levels if pair >= shape.directions else 0),
+                w_hh=matrix("weight_hh", levels),
                 bias=t.bias.detach().to("cpu", dtype=torch.float32).numpy().copy(),
                 w_hr=matrix("weight_hr", 0) if t.w_hr is not None else None,
             )

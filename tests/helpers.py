@@ -16,7 +16,7 @@ from adaptive_lstm.types import StackShape
 
 # Largest difference of outputs and states, relative where a value exceeds 1 (cell states have no bound).
 # fp32 and fp64: against nn.LSTM. bf16 and int8: native against the reference executor on the same weights; in int8 an
-# activation between two levels (1/1016, 1/127) may fall to either side, because the two round their gates differently.
+# activation between two levels may fall to either side, because the two round their gates differently.
 # skipping: two float runs under one policy that round differently; a column at the edge of its threshold may be sent by
 # one only (test_delta.py compares the decisions themselves).
 TOLERANCE = {"fp32": 1e-5, "fp64": 1e-12, "bf16": 1e-5, "int8": 5e-3, "skipping": 2e-2}

@@ -117,7 +117,7 @@ def test_threads_share_one_stack() -> None:
 def test_two_threads_on_one_state_are_told() -> None:
     shape = StackShape(6, 130, 2)
     native = NativeStack(weights(shape, "fp32", "fp32"), shape, Dense())
-    state, x = native.new_state(1), signal(20000, 1, 6)
+    state, x = native.new_state(1), signal(5000, 1, 6)
     errors: list[str] = []
 
     def advance(some: torch.Tensor) -> None:

@@ -32,6 +32,8 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
   if ((format == Format::i8 || format == Format::q8) && !scale)
     throw std::invalid_argument("int8 weights need a scale");
   if (format == Format::q8 && (levels < 1 || levels > 8191)) throw std::invalid_argument("levels must lie in 1..8191");
+  if (format == Format::q8 && double(levels) * 255 * double(values.shape(1)) >= 2147483648.0)
+    throw std::invalid_argument("levels times columns is too large for 32-bit sums");
   return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr, int(values.shape(0)),
                                                int(values.shape(1)), format, levels, gates, columns});
 }

@@ -20,28 +20,10 @@ inline Block<T> block_of(const Matrix& w, int row) {
   return {static_cast<const T*>(w.data) + ptrdiff_t(first) * w.cols + (row - first), width};
 }
 
-// acc[V vectors] += sum over k of column(k) * z[k]; with a list, column(k) = cols[k].
-template <class T, int V, int U, bool kList>
-inline void add_columns(Block<T> w, const int32_t* cols, const float* z, int count, Vec (&acc)[V]) {
-  Vec part[U][V];
-  for (int v = 0; v < V; v++) part[0][v] = acc[v];
-  for (int u = 1; u < U; u++)
-    for (int v = 0; v < V; v++) part[u][v] = Vec::set(0.0f);
-  auto add = [&](int k, Vec(&to)[V]) {
-    const T* column = w.base + (kList ? cols[k] : k) * w.stride;
-    if (kList) __builtin_prefetch(w.base + cols[k + kGroup] * w.stride);
-    const Vec value = Vec::set(z[k]);
-    for (int v = 0; v < V; v++) to[v] = Vec::fma(Vec::load(column + v * Vec::width), value, to[v]);
-  };
-  int k = 0;
-  for (; k + U <= count; k += U)
-    for (int u = 0; u < U; u++) add(k + u, part[u]);
-  for (; k < count; k++) add(k, part[0]);
-  for (int v = 0; v < V; v++) {
-    acc[v] = part[0][v];
-    for (int u = 1; u < U; u++) acc[v] = acc[v] + part[u][v];
-  }
-}
+// Columns are summed in slices of this many, each from zero and then added to the result, whatever the number of rows:
+// so a step, a chunk and a whole sequence give the same bits, and a slice of weights stays in the first-level cache
+// while all rows of activations pass over it.
+constexpr int kSlice = 64;
 
 // y = base (+ scale *) acc; `base` may be y itself.
 template <int V>
@@ -58,10 +40,18 @@ void dense_one(const Matrix& w, const float* z, const float* bias, float* y, boo
   constexpr int V = Vec::single_vecs, rows = V * Vec::width;
   for (int i = 0; i < w.rows; i += rows) {
     const int row = reverse ? w.rows - rows - i : i;
-    Vec acc[V];
-    for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
-    add_columns<T, V, Vec::single_unroll, false>(block_of<T>(w, row), nullptr, z, w.cols, acc);
-    write_rows(acc, w.scale ? w.scale + row : nullptr, (bias ? bias : y) + row, y + row);
+    const Block<T> block = block_of<T>(w, row);
+    for (int k = 0; k < w.cols; k += kSlice) {
+      const int end = k + kSlice < w.cols ? k + kSlice : w.cols;
+      Vec acc[V];
+      for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
+      for (int c = k; c < end; c++) {
+        const Vec value = Vec::set(z[c]);
+        const T* column = block.base + c * block.stride;
+        for (int v = 0; v < V; v++) acc[v] = Vec::fma(Vec::load(column + v * Vec::width), value, acc[v]);
+      }
+      write_rows(acc, w.scale ? w.scale + row : nullptr, (bias && !k ? bias : y) + row, y + row);
+    }
   }
 }
 
@@ -93,16 +83,14 @@ inline void dense_rest(const Matrix& w, int row, int k0, int k1, const float* z,
   if constexpr (N > 1) dense_rest<T, N - 1>(w, row, k0, k1, z, zs, n, bias, y, ys);
 }
 
-// All rows of activations pass over a slice of columns before the next slice: it stays in the first-level cache.
 template <class T>
 void dense_many(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
                 bool reverse) {
   constexpr int N = Vec::dense_rows, rows = Vec::dense_vecs * Vec::width;
-  const int slice = n > N ? 64 : w.cols;
   for (int i = 0; i < w.rows; i += rows) {
     const int row = reverse ? w.rows - rows - i : i;
-    for (int k = 0; k < w.cols; k += slice) {
-      const int end = k + slice < w.cols ? k + slice : w.cols;
+    for (int k = 0; k < w.cols; k += kSlice) {
+      const int end = k + kSlice < w.cols ? k + kSlice : w.cols;
       for (int j = 0; j < n; j += N) {
         const int some = n - j < N ? n - j : N;
         dense_rest<T, N>(w, row, k, end, z + j * zs, zs, some, k ? nullptr : bias, y + j * ys, ys);
@@ -130,9 +118,15 @@ void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int co
   constexpr int V = Vec::single_vecs, rows = V * Vec::width;
   for (int i = 0; i < w.rows; i += rows) {
     const int row = reverse ? w.rows - rows - i : i;
+    const Block<T> block = block_of<T>(w, row);
     Vec acc[V];
     for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
-    add_columns<T, V, Vec::single_unroll, true>(block_of<T>(w, row), cols, delta, count, acc);
+    for (int k = 0; k < count; k++) {
+      const T* column = block.base + cols[k] * block.stride;
+      __builtin_prefetch(block.base + cols[k + kGroup] * block.stride);
+      const Vec value = Vec::set(delta[k]);
+      for (int v = 0; v < V; v++) acc[v] = Vec::fma(Vec::load(column + v * Vec::width), value, acc[v]);
+    }
     write_rows(acc, w.scale ? w.scale + row : nullptr, y + row, y + row);
   }
 }

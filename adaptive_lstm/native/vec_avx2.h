@@ -12,7 +12,7 @@ namespace {
 struct Vec {
   static constexpr int width = 8;
   static constexpr int dense_vecs = 2, dense_rows = 6;  // 12 of 16 registers
-  static constexpr int single_vecs = 8, single_unroll = 1;
+  static constexpr int single_vecs = 8;
   __m256 v;
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float

@@ -15,7 +15,7 @@ namespace {
 struct Vec {
   static constexpr int width = 16;
   static constexpr int dense_vecs = 4, dense_rows = 6;  // accumulators of the matrix-matrix kernel: 24 of 32 registers
-  static constexpr int single_vecs = 4, single_unroll = 2;
+  static constexpr int single_vecs = 4;
   __m512 v;
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float

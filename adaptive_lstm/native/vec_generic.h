@@ -12,7 +12,7 @@ namespace {
 struct Vec {
   static constexpr int width = 4;
   static constexpr int dense_vecs = 2, dense_rows = 4;
-  static constexpr int single_vecs = 4, single_unroll = 1;
+  static constexpr int single_vecs = 4;
   float v[4];
   template <class F>
   static Vec make(F f) {
