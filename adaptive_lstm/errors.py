@@ -6,6 +6,7 @@
     ├── PolicyError (ValueError)       a skip policy does not fit the stack or has impossible settings
     ├── StateError (ValueError)        a stream state of another model, batch size or policy
     ├── UnsupportedError (ValueError)  a combination that cannot work, with the reason
+    ├── ModelFileError (ValueError)    a file or factory given to the command line holds no readable LSTM
     └── BackendError (RuntimeError)    the native extension was demanded and is missing or refuses to run
 
 Every message says what was received, what is needed, and how to get there. Nothing is changed before one is raised.
@@ -36,6 +37,10 @@ class StateError(AdaptiveLSTMError, ValueError):
 
 class UnsupportedError(AdaptiveLSTMError, ValueError):
     """A combination that cannot work."""
+
+
+class ModelFileError(AdaptiveLSTMError, ValueError):
+    """What was named cannot be read, or holds no LSTM; the message says what was found and what is expected."""
 
 
 class BackendError(AdaptiveLSTMError, RuntimeError):

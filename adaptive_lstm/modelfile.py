@@ -18,15 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import AdaptiveLSTMError
+from .errors import ModelFileError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _FIRST = "weight_ih_l0"
 _PARAMETER = re.compile(r"(weight|bias)_(ih|hh|hr)_l\d+(_reverse)?")
-
-
-class ModelFileError(AdaptiveLSTMError, ValueError):
-    """What was named cannot be read, or holds no LSTM; the message says what was found and what is expected."""
 
 
 def load_lstms(spec: str) -> dict[str, nn.LSTM]:

@@ -5,7 +5,6 @@ Only the LSTM is timed; what a model does around it is the same for all.
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from time import perf_counter
 
 from torch import Tensor, nn
@@ -82,7 +81,4 @@ def _race(calls: Mapping[str, Call], *, seconds: float, per_call: int) -> dict[s
         call()
     rounds = int(seconds / (perf_counter() - start))
     timings = measure(calls, repeats=max(MIN_ROUNDS, min(MAX_ROUNDS, rounds)), warmup=1)
-    return {
-        name: replace(timing, samples=tuple(sample / per_call for sample in timing.samples))
-        for name, timing in timings.items()
-    }
+    return {name: timing.per(per_call) for name, timing in timings.items()}
