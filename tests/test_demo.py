@@ -106,7 +106,7 @@ def test_the_table_names_all_contenders_and_the_conditions(outcome: Outcome) -> 
     text = render(outcome)
     for expected in (TORCH, EXACT, INT8, DELTA, "accuracy", "activity", "1 thread on", f"{outcome.tau:g}"):
         assert expected in text
-    assert all(len(line) <= 140 for line in text.splitlines())
+    assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
 
 
 def test_the_demo_needs_no_plotting_library_to_run() -> None:
