@@ -78,11 +78,20 @@ def load(folder: Path) -> tuple[SpeakerEncoder, Tensor, Tensor]:
 
 
 def ours(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
-    """Exact fp32, int8, and int8 with delta columns scaled by the sensitivity that ``fit`` [N, 160, 40] shows."""
+    """Exact fp32, int8 (also with a byte for h between layers), and int8 with delta columns.
+
+    The thresholds are scaled by the sensitivity that ``fit`` [N, 160, 40] shows.
+    """
     exact, int8 = al.adapt(encoder), al.adapt(encoder)
     al.compress(int8, quantize=al.Quantize("int8"))
     sensitivity = al.measure_sensitivity(exact, fit.split(32))
-    variants = [Adaptive("adaptive fp32", "fp32", _stack(exact)), Adaptive("adaptive int8", "int8", _stack(int8))]
+    bytewise = al.adapt(encoder)
+    al.compress(bytewise, quantize=al.Quantize("int8", input_levels=127))
+    variants = [
+        Adaptive("adaptive fp32", "fp32", _stack(exact)),
+        Adaptive("adaptive int8", "int8", _stack(int8)),
+        Adaptive("adaptive int8/127", "int8", _stack(bytewise)),
+    ]
     for tau in TAUS:
         skipping = al.AdaptiveLSTM.from_lstm(_stack(int8))
         skipping.policy = al.Delta.scaled(sensitivity, tau=tau)

@@ -13,9 +13,8 @@ namespace alstm {
 
 namespace {
 
-constexpr int kChunkRows = 64;  // rows of gate pre-activations computed at once; they stay in the second-level cache
-constexpr int kRefresh = 256;   // float delta updates after which the accumulator is recomputed: bounds the rounding
-constexpr float kMoved = 64;    // how far values may move in all, as a multiple of their size, before the same
+constexpr int kRefresh = 256;  // float delta updates after which the accumulator is recomputed: bounds the rounding
+constexpr float kMoved = 64;   // how far values may move in all, as a multiple of their size, before the same
 constexpr double kDenseInput = 0.3;  // input activity above which one matrix product beats visiting columns (measured)
 
 // acc = W * sent from scratch.
@@ -211,7 +210,7 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
 void State::run_direction(int layer, int d, const Sequence& in, const Sequence& out, int steps) {
   const Direction& dir = plan_->layers()[layer][d];
   DirectionState& s = states_[layer][d];
-  const int chunk = std::max(1, kChunkRows / std::max(batch_, 1));
+  const int chunk = chunk_steps(batch_);
   for (int done = 0; done < steps; done += chunk) {
     const int some = std::min(chunk, steps - done);
     const int t0 = d ? steps - done - some : done, t1 = t0 + some;  // the second direction runs backwards

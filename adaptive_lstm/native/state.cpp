@@ -58,7 +58,7 @@ void State::reset(int batch) {
     }
   clear_counters();
   // A chunk holds this many rows of gate pre-activations at most (see run_direction).
-  const size_t chunk = std::max(batch, 1) * size_t(std::max(1, 64 / std::max(batch, 1)));
+  const size_t chunk = size_t(std::max(batch, 1)) * chunk_steps(batch);
   auto grow = [](auto& buffer, size_t n) {
     if (buffer.size() < n) buffer.resize(n);
   };

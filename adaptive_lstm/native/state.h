@@ -52,6 +52,9 @@ struct Workspace {
 // would all compete for the same few places in the first-level cache.
 constexpr ptrdiff_t padded(ptrdiff_t n) { return n + 16; }
 
+// Timesteps whose input side is computed at once. About 64 rows of gate pre-activations stay in the second-level cache.
+constexpr int chunk_steps(int batch) { return batch < 64 ? 64 / (batch < 1 ? 1 : batch) : 1; }
+
 class State {
  public:
   State(std::shared_ptr<const Plan> plan, std::shared_ptr<const DeltaPolicy> policy, int batch);
