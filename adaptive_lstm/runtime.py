@@ -186,6 +186,7 @@ class AdaptiveLSTM(nn.LSTM):
         unbatched = False
         if isinstance(x, PackedSequence):
             data, sizes, sorted_indices, unsorted_indices = x
+            _check_packed(data, sizes)
             batch = int(sizes[0])
         else:
             if x.dim() not in (2, 3):
@@ -235,6 +236,17 @@ class AdaptiveLSTM(nn.LSTM):
                 raise refuse_non_finite()
             out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
         return out[0], out[1]
+
+
+def _check_packed(data: torch.Tensor, sizes: torch.Tensor) -> None:
+    """Refuse a PackedSequence put together by hand whose sizes would lead beyond its data."""
+    falls = sizes.dim() == 1 and len(sizes) > 0 and bool((sizes[1:] <= sizes[:-1]).all()) and int(sizes[-1]) > 0
+    if data.dim() != 2 or sizes.dtype != torch.int64 or not falls or int(sizes.sum()) != len(data):
+        raise InputError(
+            f"got a PackedSequence with data of shape {tuple(data.shape)}, {sizes.dtype} batch sizes {sizes.tolist()}, "
+            "expected data [sum(sizes), I] and int64 sizes that are positive and never grow; "
+            "torch.nn.utils.rnn.pack_padded_sequence makes one"
+        )
 
 
 def _timesteps(x: Any, batch_first: bool) -> int:

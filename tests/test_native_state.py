@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
+import adaptive_lstm as al
 from adaptive_lstm import _native
 from adaptive_lstm.backend import NativeStack
+from adaptive_lstm.errors import InputError
 from adaptive_lstm.policies import Dense
 from adaptive_lstm.types import StackShape, StreamState
 
@@ -28,7 +31,7 @@ def test_a_pooled_run_leaves_nothing_behind(x_form: Format, h_form: Format, acti
     shape = StackShape(6, 33, 2, bidirectional=True)
     matrices, policy = weights(shape, x_form, h_form), policy_of(shape, activity)
     pool = NativeStack(matrices, shape, policy)
-    big, small = signal(90, 70, 6, activity), signal(40, 1, 6, activity)
+    big, small = signal(9, 70, 6, activity), signal(80, 1, 6, activity)
     for x in (big, small, big[:3, :7], big, small):
         got, want = run(pool, x), run(NativeStack(matrices, shape, policy), x)
         assert torch.equal(got.y, want.y)
@@ -91,6 +94,22 @@ def test_empty_runs(activity: Activity) -> None:
     assert torch.equal(got.h, start[0])
     assert torch.equal(got.c, start[1])
     assert run(native, torch.empty(5, 0, 6)).y.shape == (5, 0, 33)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        (3, torch.tensor([1, 2])),  # grows
+        (3, torch.tensor([2, 2])),  # more than there are rows
+        (3, torch.tensor([2])),  # fewer
+        (3, torch.tensor([4, -1])),
+        (3, torch.tensor([2, 1], dtype=torch.int32)),
+    ],
+)
+def test_packed_rows_that_do_not_fit_their_sizes_are_refused(rows: int, sizes: torch.Tensor) -> None:
+    lstm = al.AdaptiveLSTM(5, 33).eval()
+    with torch.no_grad(), pytest.raises(InputError):
+        lstm(PackedSequence(torch.randn(rows, 5), sizes))
 
 
 # --------------------------------------------------------------------------------------------- threads and memory
@@ -225,6 +244,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: q8(2, scale=7), "scale needs one value per row"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
         (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),
+        (lambda: q8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
         (lambda: _native.direction(ones(8, 3), ones(8, 2), SCALE[:7], None), r"bias needs 4 \* hidden values"),
         (lambda: plan(), "at least one layer"),
         (lambda: plan([]), "at least one layer"),
