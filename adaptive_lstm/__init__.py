@@ -9,10 +9,16 @@ from .compress import compress as compress
 from .errors import AdaptiveLSTMError as AdaptiveLSTMError
 from .measure import measure_sensitivities as measure_sensitivities
 from .measure import measure_sensitivity as measure_sensitivity
+from .policies import Combined as Combined
 from .policies import Delta as Delta
 from .policies import Dense as Dense
+from .policies import ExitInDepth as ExitInDepth
+from .policies import ExitInTime as ExitInTime
+from .policies import HoldLayers as HoldLayers
+from .policies import LinearHead as LinearHead
 from .policies import Policy as Policy
 from .policies import Site as Site
+from .policies import SkipTimesteps as SkipTimesteps
 from .quantize import Quantize as Quantize
 from .runtime import AdaptiveLSTM as AdaptiveLSTM
 from .runtime import adapt as adapt
@@ -28,14 +34,20 @@ __all__ = [
     "AdaptiveLSTM",
     "AdaptiveLSTMError",
     "BackendInfo",
+    "Combined",
     "CompressReport",
     "Delta",
     "Dense",
+    "ExitInDepth",
+    "ExitInTime",
+    "HoldLayers",
+    "LinearHead",
     "Policy",
     "Quantize",
     "RunStats",
     "Sensitivity",
     "Site",
+    "SkipTimesteps",
     "Stream",
     "StreamState",
     "adapt",

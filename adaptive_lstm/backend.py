@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from .errors import BackendError, NonFiniteError
-from .policies import Delta, Dense, Policy, Site, sites
-from .types import ColumnCounts, StackShape, StreamState
+from .policies import Columns, Delta, Dense, Parts, Site, sites
+from .types import ColumnCounts, Counts, StackShape, StreamState
 from .weights import Matrix, PairMatrices
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def backend_info() -> BackendInfo:
     return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
 
 
-def runs_natively(policy: Policy) -> bool:
+def runs_natively(policy: Parts) -> bool:
     """Whether the native kernels know this policy; others run on the reference executor."""
-    return type(policy) in (Delta, Dense)
+    return type(policy.columns) in (Delta, Dense) and not policy.holding and not policy.time and not policy.depth
 
 
 def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix:
@@ -102,11 +102,11 @@ def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix
 class NativeStack:
     """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it."""
 
-    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Policy):
+    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Parts):
         from . import _native
 
         self.shape = shape
-        self.thresholded = {site: policy.thresholded(site) for site in sites(shape)}
+        self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
         layers, thresholds = [], []
         for pair, w in enumerate(weights):
             x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
@@ -116,7 +116,7 @@ class NativeStack:
                 w.bias,
                 _packed(w.w_hr, columns=True, gates=False) if w.w_hr else None,
             )
-            limits = _native.thresholds(*(self._threshold(policy, site) for site in (x, h)))
+            limits = _native.thresholds(*(self._threshold(policy.columns, site) for site in (x, h)))
             if pair % shape.directions == 0:
                 layers.append([direction])
                 thresholds.append([limits])
@@ -127,7 +127,7 @@ class NativeStack:
         self._policy = _native.DeltaPolicy(thresholds)
         self._idle: list[_native.State] = []
 
-    def _threshold(self, policy: Policy, site: Site) -> np.ndarray | None:
+    def _threshold(self, policy: Columns, site: Site) -> np.ndarray | None:
         return policy.threshold(site) if isinstance(policy, Delta) and self.thresholded[site] else None
 
     @property
@@ -154,13 +154,19 @@ class NativeStack:
         """Keep a state's buffers for the next run."""
         self._idle.append(state)
 
-    def counts(self, state: _native.State) -> tuple[ColumnCounts, ...]:
-        """Columns sent since the state's counters were cleared."""
+    def counts(self, state: _native.State, timesteps: int) -> Counts:
+        """What was done since the state's counters were cleared, of ``timesteps`` batch rows times timesteps."""
         shape = self.shape
-        return tuple(
-            ColumnCounts(x, steps * shape.input_width(pair), h, steps * shape.output_size)
-            for pair, (x, h, steps) in enumerate(state.counters())
+        return Counts(
+            tuple(
+                ColumnCounts(x, timesteps * shape.input_width(pair), h, timesteps * shape.output_size, steps, steps)
+                for pair, (x, h, steps) in enumerate(state.counters())
+            )
         )
+
+    def done(self, state: _native.State) -> torch.Tensor:
+        """Rows that have left: bool [B]."""
+        return torch.zeros(state.batch, dtype=torch.bool)
 
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was sent yet."""
