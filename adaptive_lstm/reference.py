@@ -44,9 +44,21 @@ class _Operand:
     """The estimate that one operand of one layer keeps of its values, for all batch rows."""
 
     def __init__(
-        self, site: Site, policy: Policy, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None
+        self,
+        site: Site,
+        policy: Policy,
+        levels: int,
+        scale: torch.Tensor | None,
+        batch: int,
+        like: torch.Tensor,
+        sent: torch.Tensor | None,
     ):
         self.site, self.policy, self.levels = site, policy, levels
+        # Float32 quotients as the native kernels have them; of two tensors, because torch multiplies by the reciprocal
+        # of a plain number instead.
+        full = like.new_ones(1, dtype=torch.float32) if scale is None else scale
+        count = torch.full_like(full, max(levels, 1))
+        self.factor, self.step = count / full, full / count
         self.thresholded = policy.thresholded(site)
         self.sent = like.new_zeros(batch, site.width) if sent is None else sent
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
@@ -57,8 +69,8 @@ class _Operand:
         n = len(value)
         rounded = value
         if self.levels:
-            step = torch.tensor(1.0 / self.levels, dtype=torch.float32).item()
-            rounded = (value * self.levels).round().clamp(-self.levels, self.levels) * step
+            whole = (value * self.factor).round().clamp(-self.levels, self.levels)
+            rounded = (whole * self.step).to(value.dtype)
         if not self.thresholded:
             self.count += value.numel()
             return rounded, torch.ones_like(value, dtype=torch.bool)
@@ -112,8 +124,8 @@ def run(
             pair = layer * shape.directions + direction
             w = weights[pair]
             h, c = state.h[pair], state.c[pair]
-            of_x = _Operand(Site(shape, pair, "x"), policy, w.x_levels, len(h), x, state.sent_x[pair])
-            of_h = _Operand(Site(shape, pair, "h"), policy, w.h_levels, len(h), x, state.sent_h[pair])
+            of_x = _Operand(Site(shape, pair, "x"), policy, w.x_levels, w.x_scale, len(h), x, state.sent_x[pair])
+            of_h = _Operand(Site(shape, pair, "h"), policy, w.h_levels, None, len(h), x, state.sent_h[pair])
             rows: list[torch.Tensor] = [x] * len(sizes)
             times = range(len(sizes))
             for t in reversed(times) if direction else times:
