@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from tqdm import tqdm
 
 from . import reference
@@ -20,6 +17,7 @@ from .pair import Step
 from .policies import Dense, parts
 from .runtime import AdaptiveLSTM
 from .sensitivity import Sensitivity
+from .tap import adapted_lstms, as_batches, call, first_tensor, standing_in
 from .types import FloatArray
 from .weights import shape_of, tensors_of
 
@@ -121,47 +119,12 @@ class _Probe:
         self._operands[step.pair].append(torch.cat([step.x, step.h], dim=1).detach())
 
 
-def _forward_probed(lstm: AdaptiveLSTM, probe: _Probe, x: Any, hx: Any = None) -> Any:
-    return lstm._forward_adaptive(probe, x, hx)
-
-
-@contextmanager
-def _probed(lstms: Mapping[str, AdaptiveLSTM], sums: Mapping[str, _Sums]) -> Iterator[dict[str, _Probe]]:
-    """The LSTMs run on probes inside the block."""
-    probes = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
-    try:
-        for name, lstm in lstms.items():
-            lstm.forward = functools.partial(_forward_probed, lstm, probes[name])  # type: ignore[method-assign]
-        yield probes
-    finally:
-        for lstm in lstms.values():
-            lstm.__dict__.pop("forward", None)
-
-
-def _first_tensor(output: Any) -> torch.Tensor:
-    found = output
-    while isinstance(found, tuple | list) and len(found):
-        found = found[0]
-    if not (isinstance(found, torch.Tensor) and found.is_floating_point()):
-        raise InputError(
-            f"the model returned {type(output).__name__}, and its first element is no float tensor; say which output "
-            "counts, for example output=lambda out: out['logits']"
-        )
-    return found
-
-
-def _call(model: nn.Module, item: Any) -> Any:
-    if isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
-        return model(*item)
-    return model(item)
-
-
 def measure_sensitivities(
     model: nn.Module,
     inputs: Iterable[Any],
     *,
     probes: int = 8,
-    output: Output = _first_tensor,
+    output: Output = first_tensor,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Sensitivity]:
@@ -181,21 +144,17 @@ def measure_sensitivities(
         InputError: no adapted LSTM, no inputs, training mode, or an output that depends on no LSTM.
         NonFiniteError: the model's output holds NaN or infinity.
     """
-    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not lstms:
-        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    if any(lstm.training for lstm in lstms.values()):
-        raise InputError("the model is in training mode; call .eval() on it first")
+    lstms = adapted_lstms(model)
     if probes < 1:
         raise InputError(f"probes: got {probes}, expected at least 1")
-    batches = [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
     sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
-    for item in tqdm(batches, desc="sensitivity", unit="batch", disable=not progress):
+    for item in tqdm(as_batches(inputs), desc="sensitivity", unit="batch", disable=not progress):
         seen += 1
         generator = torch.Generator().manual_seed(seed + seen)
-        with torch.enable_grad(), _probed(lstms, sums) as running:
-            out = output(_call(model, item))
+        running = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
+        with torch.enable_grad(), standing_in(lstms, running):
+            out = output(call(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for probe in running.values() for pair in probe.gates for g in pair]
@@ -223,7 +182,7 @@ def measure_sensitivity(
     inputs: Iterable[Any],
     *,
     probes: int = 8,
-    output: Output = _first_tensor,
+    output: Output = first_tensor,
     seed: int = 0,
     progress: bool = False,
 ) -> Sensitivity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -49,6 +49,11 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     if any(lstm.training for lstm in lstms.values()):
         raise InputError("the model is in training mode; call .eval() on it first")
     return lstms
+
+
+def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
+    """Inputs batch by batch; one tensor alone is one batch."""
+    return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
 
 
 def call(model: nn.Module, item: Any) -> Any:

@@ -21,7 +21,7 @@ from . import reference
 from .errors import InputError, NonFiniteError
 from .policies import DepthTranslators, Map, TimeTranslators
 from .runtime import AdaptiveLSTM
-from .tap import adapted_lstms, call, standing_in
+from .tap import adapted_lstms, as_batches, call, standing_in
 from .types import FloatArray
 from .weights import shape_of
 
@@ -160,10 +160,9 @@ def fit_translators(
         raise InputError(f"lstm: got {name!r}, expected one of {', '.join(map(repr, lstms))}")
     if buckets < 1 or not ridge >= 0:
         raise InputError(f"got buckets={buckets} and ridge={ridge}, expected at least 1 and a number >= 0")
-    batches = [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
     recorder = _Recorder(lstms[name])
     with standing_in(lstms, {name: recorder}), torch.no_grad():
-        for item in tqdm(batches, desc="translators", unit="batch", disable=not progress):
+        for item in tqdm(as_batches(inputs), desc="translators", unit="batch", disable=not progress):
             call(model, item)
     if not recorder.recorded:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")

@@ -48,7 +48,7 @@ class Trace:
 
     @property
     def end(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """h_n [L * D, P] and c_n [L * D, H]: forward directions end at the last timestep, backward ones at the first."""
+        """h_n [L * D, P] and c_n [L * D, H]: forward directions end at the last timestep, backward at the first."""
         last = [0 if self.directions == 2 and pair % 2 else -1 for pair in range(len(self.did))]
         return (
             torch.stack([self.h[t, pair] for pair, t in enumerate(last)]),
@@ -61,7 +61,7 @@ Foresee = Callable[[int, torch.Tensor], torch.Tensor | None]
 
 
 def rms(v: torch.Tensor) -> float:
-    return float((v * v).sum() / len(v)) ** 0.5
+    return math.sqrt(float((v * v).sum()) / len(v))
 
 
 @torch.no_grad()
@@ -76,9 +76,9 @@ def run(
 ) -> Trace:
     """One sequence x [T, I], layer by layer.
 
-    ``rules``: of the layers that decide; the others do what the layer below did. ``delta``: the threshold of all columns
-    but raw features. ``foresee``: asked after every layer but the top, where all its directions ran. ``hx``: h_0
-    [L * D, P] and c_0 [L * D, H].
+    ``rules``: of the layers that decide; the others do what the layer below did. ``delta``: the threshold of all
+    columns but raw features. ``foresee``: asked after every layer but the top, where all its directions ran. ``hx``:
+    h_0 [L * D, P] and c_0 [L * D, H].
     """
     T, L, D = len(x), lstm.num_layers, 2 if lstm.bidirectional else 1
     P, H = lstm.proj_size or lstm.hidden_size, lstm.hidden_size
@@ -139,7 +139,7 @@ def run(
 
 def sureness(p: torch.Tensor, measure: str) -> float:
     """Of one distribution p [C] over exclusive classes."""
-    values = sorted(p.tolist(), reverse=True)
+    values: list[float] = sorted(p.tolist(), reverse=True)
     if measure == "entropy":
         return 1 - float(torch.distributions.Categorical(probs=p).entropy()) / math.log(len(values))
     return values[0] if measure == "max" else values[0] - values[1]

@@ -27,7 +27,7 @@ LAYERS = (
     {"backend"},
     {"executor", "cost"},
     {"runtime", "stream_state", "stream"},
-    {"tap", "measure", "translate", "losses", "compress", "bench"},
+    {"tap", "ranges", "measure", "translate", "losses", "compress", "bench"},
     {"candidates", "evaluate", "search", "sequences", "certificate", "calibrate", "artifact"},
     {"__init__"},
     {"text", "race", "comparison", "modelfile", "inspection", "demo", "cli", "__main__"},

@@ -1,10 +1,9 @@
-"""Policies together: what several do at once, and policies that a user writes in Python."""
+"""Policies together: several at once do what plain loops do, in whole sequences and in streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import adaptive_lstm as al
-from adaptive_lstm.policies import DepthTranslators, Holding, LeavingInDepth, LeavingInTime, Map, TimeTranslators
-from adaptive_lstm.types import StackShape
+from adaptive_lstm.policies import DepthTranslators, Map, TimeTranslators
 
 from . import by_hand
 from .by_hand import Rule
-from .helpers import OnReference, adapted, assert_close, assert_equal, infer, signal
+from .helpers import adapted, assert_close, assert_equal, infer, signal
 
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, L, C, T = 8, 3, 4, 24
@@ -86,7 +84,7 @@ def test_together_they_do_what_plain_loops_do(
     held: tuple[al.Policy, ...], delta: bool, depth: bool, way: str, lengths: list[int], seed: int
 ) -> None:
     D = 2 if way == "both ways" else 1
-    rules = {(2 if p is HOLD else 0): {SKIP: SKIP_RULE, COPY: COPY_RULE, HOLD: HOLD_RULE}[p] for p in held}  # type: ignore[index]
+    rules = {(2 if p is HOLD else 0): {SKIP: SKIP_RULE, COPY: COPY_RULE, HOLD: HOLD_RULE}[p] for p in held}
     policies: list[al.Policy] = [*held, *([al.Delta(0.05)] if delta else []), *([TIME] if way == "in time" else [])]
     policies += [al.ExitInDepth(depth_maps(D), head(D), 0.8, "max", "step")] if depth else []
     lstm = stacked(al.Combined(*policies), D)
@@ -218,153 +216,3 @@ def test_combining_is_flat_and_in_any_order() -> None:
     infer(lstm, x)
     assert lstm.last_run is not None
     assert lstm.last_run.activity == 1.0
-
-
-# ------------------------------------------------------------------------------------------------- policies of a user
-
-
-class HoldSilence:
-    """Leave all layers as they are while the input is silent."""
-
-    keeps: Final = "gates"  # gates stay as they are, c and h still move
-    cap: Final = 50
-
-    def __init__(self, level: float):
-        self.level = level
-
-    def check(self, shape: StackShape) -> None:
-        """Fits every stack."""
-
-    def decides(self, shape: StackShape, layer: int) -> bool:
-        return layer == 0  # and all above follow
-
-    def still(
-        self, shape: StackShape, pair: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
-    ) -> torch.Tensor:
-        return (x.abs().amax(1) < self.level) & (x_used.abs().amax(1) < self.level)
-
-
-def test_a_policy_as_in_the_readme() -> None:
-    x = signal(60, 2, I)
-    x[20:50, 0] = 0  # one of the two rows falls silent
-    fast = adapted(I, H, L)
-    dense = infer(fast, x)[0]
-    fast.policy = al.Combined(HoldSilence(level=1e-3), al.Delta(0.0))
-    y = infer(fast, x)[0]
-    stats = fast.last_run
-    assert stats is not None
-    assert stats.fallback == "reference: policy HoldSilence is written in Python"
-    assert [c.ran for c in stats.columns] == [120 - 29] * L
-    assert_close((y[:21], y[:, 1]), (dense[:21], dense[:, 1]), "fp32")
-    assert float((y[:, 0] - dense[:, 0]).abs().max()) < 0.1
-    with al.stream(fast, batch_size=2) as s:
-        assert_close(torch.stack([s.step(step) for step in x]), y, "fp32")
-
-
-class MyHolding(HoldSilence):
-    def __init__(self, policy: Holding):
-        self.policy = policy
-        self.keeps, self.cap = policy.keeps, policy.cap  # type: ignore[misc]
-
-    def decides(self, shape: StackShape, layer: int) -> bool:
-        return self.policy.decides(shape, layer)
-
-    def still(self, *args: Any) -> torch.Tensor:
-        return self.policy.still(*args)
-
-
-class MyTime:
-    def __init__(self, policy: LeavingInTime):
-        self.every, self.patience, self.window = policy.every, policy.patience, policy.window
-        self.translate, self.sure, self.check = policy.translate, policy.sure, policy.check
-
-
-class MyDepth:
-    def __init__(self, policy: LeavingInDepth):
-        self.level, self.asks, self.check = policy.level, policy.asks, policy.check
-        self.translate, self.sure = policy.translate, policy.sure
-
-
-STEP, SEQUENCE = (al.ExitInDepth(depth_maps(), head(), 0.8, "max", level) for level in ("step", "sequence"))  # type: ignore[arg-type]
-SETTLED = al.ExitInTime(None, 0.2, every=2, window=2, patience=2)
-
-
-@pytest.mark.parametrize(
-    ("mine", "policy"),
-    [
-        (OnReference(al.Delta(0.05)), al.Delta(0.05)),
-        (MyHolding(SKIP), SKIP),
-        (MyHolding(al.HoldLayers((None, 0.5), catch_up=True)), al.HoldLayers((None, 0.5), catch_up=True)),
-        (MyTime(TIME), TIME),
-        (MyTime(SETTLED), SETTLED),
-        (MyDepth(STEP), STEP),
-        (MyDepth(SEQUENCE), SEQUENCE),
-        (al.Combined(MyHolding(SKIP), HOLD, MyTime(TIME)), al.Combined(SKIP, HOLD, TIME)),
-    ],
-)
-def test_a_policy_in_python_does_the_same(mine: al.Policy, policy: al.Policy) -> None:
-    x, lengths = signal(T, 3, I, step=0.3).double(), torch.tensor([9, T, 17])
-    ours, theirs = stacked(policy), stacked(mine)
-    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
-    assert_equal(infer(theirs, packed), infer(ours, packed))
-    assert ours.last_run is not None
-    assert theirs.last_run is not None
-    want = replace(ours.last_run, macs=ours.last_run.macs - ours.last_run.policy_macs, policy_macs=0)
-    assert replace(theirs.last_run, macs=theirs.last_run.macs - theirs.last_run.policy_macs, policy_macs=0) == want
-    assert want.macs < want.macs_possible
-    if policy is SEQUENCE:
-        return
-    with al.stream(ours, batch_size=3) as a, al.stream(theirs, batch_size=3) as b:
-        assert_equal(b.run(x), a.run(x))
-        b.state = a.state
-        assert torch.equal(a.done, b.done)
-    with al.stream(theirs.float(), batch_size=3) as s:
-        assert s.stats.fallback is not None
-        assert "written in Python" in s.stats.fallback
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-class Nothing:
-    def check(self, shape: StackShape) -> None: ...
-
-
-class Both(HoldSilence, MyTime):
-    every = 1
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: al.Combined(al.Delta(0.1), al.Delta(0.2)), "PolicyError", "2 column policies"),
-        (lambda: al.Combined(TIME, SETTLED), "PolicyError", "2 time policies"),
-        (lambda: al.Combined(STEP, STEP), "PolicyError", "2 depth policies"),
-        (lambda: al.Combined(3), "PolicyError", "got int"),
-        (lambda: al.Combined(Nothing()), "PolicyError", "Nothing answers 0 kinds"),
-        (lambda: al.Combined(Both(0.1)), "PolicyError", "Both answers 2 kinds"),
-        (lambda: al.Combined(TIME, SEQUENCE), "UnsupportedError", "level='step'"),
-        (lambda: al.Combined(al.HoldLayers(0.1, catch_up=True), STEP), "UnsupportedError", "catch_up"),
-        (lambda: al.Combined(al.HoldLayers(0.1, catch_up=True), SKIP), "UnsupportedError", "catch_up"),
-    ],
-)
-def test_what_cannot_go_together(make: Callable[[], Any], error: str, message: str) -> None:
-    with pytest.raises(getattr(al.errors, error), match=message):
-        make()
-
-
-def test_combinations_that_do_not_fit() -> None:
-    lstm = stacked(SKIP)
-    for policy, message in (
-        (al.Combined(SKIP, COPY), "layer 0: SkipTimesteps and SkipTimesteps both decide"),
-        (al.Combined(HOLD, al.HoldLayers(0.1)), "layer 2: HoldLayers and HoldLayers both decide"),
-        (al.Combined(SKIP, al.HoldLayers((0.1,))), "1 limits, expected 2"),
-        (Nothing(), "answers 0 kinds"),
-    ):
-        with pytest.raises(al.errors.PolicyError, match=message):
-            lstm.policy = policy
-    assert lstm.policy is SKIP
-    both = stacked(al.Dense(), D=2)
-    with pytest.raises(al.errors.UnsupportedError, match="ExitInTime on a bidirectional LSTM"):
-        both.policy = al.Combined(SKIP, TIME)
-    assert both.policy == al.Dense()

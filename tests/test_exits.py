@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.policies import Map, TimeTranslators
 
 from . import by_hand
-from .helpers import OnReference, adapted, assert_close, assert_equal, flat, infer, signal, torch_lstm
+from .helpers import OnReference, adapted, assert_close, assert_equal, infer, signal, torch_lstm
 
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, P, L = 9, 6, 3
@@ -66,9 +66,7 @@ class Case:
 
     def when(self, h: torch.Tensor, *, open_ended: bool = False) -> tuple[int | None, torch.Tensor, int]:
         every, patience = self.policy.every, self.policy.patience
-        return by_hand.exit_in_time(
-            h, self.translate, self.sure, every=every, patience=patience, open_ended=open_ended
-        )
+        return by_hand.exit_in_time(h, self.translate, self.sure, every=every, patience=patience, open_ended=open_ended)
 
     def macs(self, asked: int, left: int) -> int:
         known = P if self.policy.translators is None else L * P
@@ -175,7 +173,7 @@ def test_every_row_leaves_by_hand(name: str) -> None:
         assert_close(y[when:length, row], translation.expand(length - when, P), "fp64")
         assert_close(h[:, row], torch.cat([dense.h[when, :-1], translation[None]]), "fp64")
         assert_close(c[:, row], dense.c[when], "fp64")
-    assert 1 < len(set(left))
+    assert len(set(left)) > 1
     assert 1 < len(left) < len(LENGTHS)
     step = sum(lstm.stack_shape.step_macs(pair) for pair in range(L))
     assert stats.exits == len(left)
@@ -189,9 +187,7 @@ def test_every_row_leaves_by_hand(name: str) -> None:
 @EVERY_CASE
 def test_layouts_and_given_states(name: str) -> None:
     lstm, x = stacked(CASES[name].policy), inputs()
-    generator = torch.Generator().manual_seed(0)
-    h_0 = torch.randn(L, len(LENGTHS), P, generator=generator).double() / 4
-    c_0 = torch.randn(L, len(LENGTHS), H, generator=generator).double()
+    h_0, c_0 = (signal(L, len(LENGTHS), width, seed=1).double() for width in (P, H))
     y, (h, c) = infer(lstm, x, (h_0, c_0))
     for row in (0, 5):
         alone, (h_1, c_1) = infer(lstm, x[:, row], (h_0[:, row], c_0[:, row]))
@@ -248,10 +244,9 @@ def test_a_looser_threshold_never_leaves_later(name: str) -> None:
         for row in range(3):
             infer(lstm, x[:, row])
             alone.append(stats_of(lstm).columns[0].ran)
-        steps.append(alone)
-    for tighter, looser in zip(steps, steps[1:], strict=False):
-        assert all(b <= a for a, b in zip(tighter, looser, strict=True))
-    assert sum(steps[-1]) < sum(steps[0])
+        steps.append(torch.tensor(alone))
+    assert all(bool((looser <= tighter).all()) for tighter, looser in pairwise(steps))
+    assert steps[-1].sum() < steps[0].sum()
 
 
 # -------------------------------------------------------------------------------------------------------------- streams
@@ -270,7 +265,7 @@ def test_streams_leave_by_hand_in_any_chunks(name: str) -> None:
         wanted[:, row] = dense.y
         wanted[ends[-1] :, row] = translation
     done = torch.tensor(ends) < 40
-    assert 1 < len(set(ends))
+    assert len(set(ends)) > 1
     for chunks in ([40], [1] * 40, [3, 0, 8, 1, 1, 20, 7]):
         with al.stream(lstm, batch_size=batch) as s:
             t = 0
@@ -304,70 +299,3 @@ def test_a_stream_that_is_done_computes_nothing() -> None:
         assert s.stats.timesteps == 30 * len(LENGTHS)
         s.done.fill_(False)  # a copy
         assert s.done.all()
-
-
-def test_states_of_another_exit_are_refused() -> None:
-    def streaming(policy: al.Policy) -> al.Stream:
-        s = al.stream(stacked(policy), batch_size=2)
-        s.run(inputs()[:9, :2])
-        return s
-
-    head, settled = streaming(al.ExitInTime(LINEAR, 0.9)), streaming(al.ExitInTime(None, 0.01))
-    longer, dense = streaming(al.ExitInTime(None, 0.01, window=3)), streaming(OnReference(al.Dense()))
-    left = head.state.left
-    assert left is not None
-    cases: list[tuple[al.Stream, Any, str]] = [
-        (dense, head.state, "exit in time"),
-        (head, settled.state, "past"),
-        (settled, longer.state, "past"),
-        (head, replace(head.state, left=replace(left, done=left.done[:1])), "done"),
-        (head, replace(head.state, left=replace(left, done=left.done.long())), "done"),
-        (head, replace(head.state, left=replace(left, final=left.final / 0)), "final"),
-        (head, replace(head.state, left=replace(left, streak=left.streak - 9)), "streak"),
-        (head, replace(head.state, left=replace(left, time=-1)), "time"),
-    ]
-    for stream, state, message in cases:
-        before = flat(stream.state)
-        with pytest.raises(al.errors.StateError, match=message):
-            stream.state = state
-        assert_equal(flat(stream.state), before)
-        assert stream.stats.timesteps == 18
-    head.state = dense.state  # plain states fit: a new sequence, as far as leaving goes
-    assert not head.done.any()
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: al.ExitInTime(LINEAR, -0.1), "threshold"),
-        (lambda: al.ExitInTime(LINEAR, float("nan")), "threshold"),
-        (lambda: al.ExitInTime(LINEAR, (0.5, 0.5)), "2 values for 1 time bucket"),
-        (lambda: al.ExitInTime(LINEAR, (0.5, 0.5), translators=TRANSLATORS), "2 values for 3 time bucket"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, starts=(1, 5)), "buckets"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, starts=(0, 5, 5)), "buckets"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, measure="mean"), "measure"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, every=0), "every"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, patience=1.5), "patience"),
-        (lambda: al.ExitInTime(None, 0.5, window=0), "window"),
-        (lambda: al.ExitInTime("head", 0.5), "head"),
-        (lambda: al.ExitInTime(LINEAR, 0.5, translators=MAPS[0]), "translators"),
-    ],
-)
-def test_impossible_settings(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(al.errors.PolicyError, match=message):
-        make()
-
-
-def test_policies_that_do_not_fit() -> None:
-    lstm = stacked(al.Delta(0.1))
-    both = adapted(I, H, bidirectional=True)
-    with pytest.raises(al.errors.UnsupportedError, match="backward direction"):
-        both.policy = al.ExitInTime(LINEAR, 0.5)
-    with pytest.raises(al.errors.PolicyError, match="translators"):
-        lstm.policy = al.ExitInTime(LINEAR, 0.5, translators=TimeTranslators((0,), (Map(WEIGHT, BIAS),)))
-    with pytest.raises(al.errors.PolicyError, match=f"width {P - 1}, expected {P}"):
-        lstm.policy = al.ExitInTime(nn.Linear(P - 1, 3), 0.5)
-    assert lstm.policy == al.Delta(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import adaptive_lstm as al
@@ -28,10 +26,10 @@ def drawn(*shape: int, seed: int, scale: float = 1.0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 
 
-def translators(D: int = 1, layers: int = L) -> DepthTranslators:
+def translators(D: int = 1) -> DepthTranslators:
     def some(seed: int) -> tuple[Map, ...]:
-        sizes = [(D * P, (k + 1) * D * P) for k in range(layers - 1)]
-        return tuple(Map(drawn(*s, seed=seed + k, scale=0.5), drawn(s[0], seed=seed + 50 + k)) for k, s in enumerate(sizes))
+        w, layers = D * P, range(L - 1)
+        return tuple(Map(drawn(w, (k + 1) * w, seed=seed + k, scale=0.5), drawn(w, seed=seed + 50 + k)) for k in layers)
 
     return DepthTranslators(some(0), some(10))
 
@@ -234,41 +232,3 @@ def test_a_looser_threshold_never_adds_work(kind: str, level: str, seed: int) ->
         ran.append(lstm.last_run.columns[-1].ran)
     assert ran == sorted(ran, reverse=True)
     assert (ran[0], ran[-1]) == (20 * len(LENGTHS), 0)
-
-
-HEAD = al.LinearHead(drawn(C, P, seed=0), drawn(C, seed=0))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: al.ExitInDepth(translators().steps[0]), "translators: got Map"),
-        (lambda: al.ExitInDepth(translators(), HEAD, -0.1), "threshold"),
-        (lambda: al.ExitInDepth(translators(), HEAD, float("nan")), "threshold"),
-        (lambda: al.ExitInDepth(translators(), HEAD, (0.5, 0.5, 0.5)), "3 values for 2 layers"),
-        (lambda: al.ExitInDepth(translators(), HEAD, 0.5, measure="mean"), "measure"),
-        (lambda: al.ExitInDepth(translators(), HEAD, 0.5, level="layer"), "level"),
-        (lambda: al.ExitInDepth(translators(), 3, 0.5), "head"),
-    ],
-)
-def test_impossible_settings(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(al.errors.PolicyError, match=message):
-        make()
-
-
-def test_policies_that_do_not_fit() -> None:
-    lstm, one = stacked(al.Delta(0.1)), adapted(I, P)
-    with pytest.raises(al.errors.UnsupportedError, match="one layer"):
-        one.policy = al.ExitInDepth(DepthTranslators((), ()), HEAD, 0.5)
-    for policy, message in (
-        (al.ExitInDepth(None, HEAD, 0.5), "translators: got None"),
-        (al.ExitInDepth(translators(layers=2), HEAD, 0.5), "1 layers, expected 2"),
-        (al.ExitInDepth(translators(D=2), None, 0.5), "a map of shape"),
-        (al.ExitInDepth(translators(), nn.Linear(P + 1, 2), 0.5), f"width {P + 1}, expected {P}"),
-    ):
-        with pytest.raises(al.errors.PolicyError, match=message):
-            lstm.policy = policy
-    assert lstm.policy == al.Delta(0.1)
-    lstm.policy = al.ExitInDepth(translators(), HEAD, 0.5)
-    with pytest.raises(al.errors.UnsupportedError, match="level='step'"):
-        al.stream(lstm)

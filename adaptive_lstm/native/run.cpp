@@ -54,8 +54,7 @@ int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const floa
   const float* limit = m.fresh[b] ? nullptr : thresholds;
   m.fresh[b] = 0;
   if (w.format == Format::q8)
-    return k.changed_q8(z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, w.levels, work.cols.data(),
-                        work.delta_q.data());
+    return k.changed_q8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta_q.data());
   return k.changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
 }
 
@@ -106,7 +105,7 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
     int16_t* q = work_.whole.data();
     for (int t = t0; t < t1; t++)
       for (int b = 0; b < work_.sizes[t]; b++, q += w.cols) {
-        k.quantize(in.at(t, b), dir.input, w.levels, q);
+        k.quantize(w, in.at(t, b), dir.input, q);
         std::fill(q + dir.input, q + w.cols, int16_t(0));
       }
     k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, stride, false, work_.scratch.data());
@@ -188,7 +187,7 @@ void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
     if (w.format == Format::q8) {
       int16_t* q = work_.whole.data();
       for (int b = 0; b < rows; b++, q += w.cols) {
-        k.quantize(s.h.data() + size_t(b) * s.h_stride, dir.output, w.levels, q);
+        k.quantize(w, s.h.data() + size_t(b) * s.h_stride, dir.output, q);
         std::fill(q + dir.output, q + w.cols, int16_t(0));
       }
       k.dense_q8(w, work_.whole.data(), w.cols, rows, nullptr, gates, stride, reverse, work_.scratch.data());

@@ -111,7 +111,7 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   for (int b = 0; b < batch_; b++)
     for (int k = 0; k < cols; k++) {
       const size_t at = size_t(b) * w.cols + k;
-      *out++ = w.format == Format::q8 ? float(m.sent_q[at]) * step : m.sent[at];
+      *out++ = w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 
@@ -123,7 +123,7 @@ void State::load_sent(int layer, int d, bool recurrent, const float* sent) {
   const int cols = recurrent ? dir.output : dir.input;
   for (int b = 0; b < batch_; b++, sent += cols) {
     if (w.format == Format::q8)
-      active_kernels().quantize(sent, cols, w.levels, m.sent_q.data() + size_t(b) * w.cols);
+      active_kernels().quantize(w, sent, cols, m.sent_q.data() + size_t(b) * w.cols);
     else
       std::memcpy(m.sent.data() + size_t(b) * w.cols, sent, cols * sizeof(float));
     m.valid[b] = 0;
