@@ -142,6 +142,12 @@ def _work(lstm: AdaptiveLSTM, stats: RunStats) -> Doubles:
     return np.array(list(out.values()))
 
 
+def _halt(lstm: AdaptiveLSTM, stats: RunStats) -> int:
+    """After how many timesteps the one row of a run left."""
+    time = parts(lstm.policy).time
+    return stats.asked * time.every if time is not None and stats.exits else stats.timesteps
+
+
 def _thresholded(columns: Columns, site: Site) -> bool:
     return columns.thresholded(site)
 
@@ -186,7 +192,7 @@ class Evaluator:
                 rows["work"].append(sum((_work(lstm, s) for lstm, s in meter.runs), np.zeros(len(FEATURES))))
                 rows["macs"].append(sum(s.macs for s in stats))
                 rows["macs_possible"].append(sum(s.macs_possible for s in stats))
-                rows["halts"].append(max((s.columns[0].moved for s in stats), default=0))
+                rows["halts"].append(max((_halt(lstm, s) for lstm, s in meter.runs), default=0))
                 rows["activity"].append(np.mean([s.activity for s in stats]))
                 rows["ran"].append(np.mean([s.ran for s in stats]))
                 rows["exits"].append(np.mean([s.exits for s in stats]))
