@@ -31,7 +31,8 @@ from .sequences import Splits, fingerprint, fingerprint_of_all, pairs, refuse_sh
 from .tap import adapted_lstms, call, first_tensor
 from .translate import fit_translators
 
-SENSITIVITY_SEQUENCES = 64  # of the fit split: more do not change the averages much, and each costs a backward pass
+SENSITIVITY_SEQUENCES = 64  # of the fit split: more do not change the averages much, and each costs backward passes:
+PROBES = 2  # random projections of each one's output; the averages are over all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +280,7 @@ def _measured(
     sensitivities = {}
     if any(isinstance(f, Delta) for f in families):
         few = inputs[:SENSITIVITY_SEQUENCES]
-        sensitivities = measure_sensitivities(model, few, output=output, seed=seed)
+        sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed)
     translators = {}
     if any(isinstance(f, ExitInTime | ExitInDepth) for f in families):
         translators = {name: fit_translators(model, inputs, lstm=name) for name in lstms}
