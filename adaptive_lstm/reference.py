@@ -221,9 +221,11 @@ def run(
             if depth.level == "step":
                 asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
             else:
+                before = batch.members
                 asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, h_end)
+                stay = torch.isin(before, batch.members).nonzero()[:, 0]
                 xs = batch.levels[-1]
-                ticks = [_Tick([a[:n] for a in k.actions]) for k, n in zip(ticks, batch.sizes, strict=True)]
+                ticks = [_Tick([a[stay[:n]] for a in k.actions]) for k, n in zip(ticks, batch.sizes, strict=True)]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
     end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.left)
     return (
