@@ -64,7 +64,6 @@ class _Operand:
         fires = (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
         estimate = torch.where(fires, rounded, old)
         self.sent = self.sent.index_copy(0, rows, estimate)
-        self.fresh[rows] = False
         self.count += int(fires.sum())
         return estimate, fires
 
@@ -129,6 +128,10 @@ class Pair:
         still = self.decider.still(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
         held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
         return torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
+
+    def settle(self, n: int) -> None:
+        """End a timestep of the first n rows: only the first one of a sequence sends every column."""
+        self.of_x.fresh[:n] = self.of_h.fresh[:n] = False
 
     def note(self, x: torch.Tensor, actions: torch.Tensor) -> None:
         """Remember what the next decision needs, before the rows run."""

@@ -429,7 +429,8 @@ def test_random_combinations_follow_the_reference(seed: int) -> None:
     x = signal(time, batch, shape.input_size)
     matrices = weights(shape, "fp32", "fp32", gain=choice.choice((0.5, 1.0, 2.0)))
     native = stack(matrices, shape, policy)
-    if not both and not (p := parts(policy)).depth or (p.depth is not None and p.depth.level == "step" and not both):
+    depth = parts(policy).depth
+    if not both and (depth is None or depth.level == "step"):
         follow(native, matrices, policy, x, choice, ATOL)
     lengths = sorted((choice.randint(1, time) for _ in range(batch)), reverse=True)
     sizes = [n for t in range(time) if (n := sum(length > t for length in lengths))]

@@ -113,14 +113,20 @@ void State::list_late(int layer, int d, const Sequence& in, int t, size_t& next)
 }
 
 // Lists the rows that run at timestep t.
-void State::list_own(int d, const Sequence& in, int t) {
+void State::list_own(int layer, int d, const Sequence& in, int t, int steps) {
   Wave wave{t, work_.item_x.size(), 0, -1};
+  DirectionState& s = states_[layer][d];
   const uint8_t* actions = work_.actions[d].data() + work_.start[t];
+  const int begun = d ? t + 1 < steps ? work_.sizes[t + 1] : 0 : t ? work_.sizes[t] : 0;
   for (int b = 0; b < work_.sizes[t]; b++) {
-    if (actions[b] != kRun) continue;
-    work_.item_x.push_back(in.at(t, b));
-    work_.item_row.push_back(b);
-    wave.count++;
+    if (actions[b] == kRun) {
+      work_.item_x.push_back(in.at(t, b));
+      work_.item_row.push_back(b);
+      wave.count++;
+    } else if (b >= begun) {  // only the first timestep of a sequence sends every column, also where it does not run
+      if (delta(layer, d, false)) s.x.fresh[b] = 0;
+      if (delta(layer, d, true)) s.recurrent.fresh[b] = 0;
+    }
   }
   work_.waves.push_back(wave);
 }
@@ -239,7 +245,7 @@ void State::run_held(int layer, int d, const Sequence& in, const Sequence& out, 
       const int t = d ? steps - 1 - done - i : done + i;
       if (!guess) decide(layer, d, in, t);
       if (queues) list_late(layer, d, in, t, next);
-      list_own(d, in, t);
+      list_own(layer, d, in, t, steps);
     }
     for (size_t w = 0; w < work_.waves.size();) {
       size_t end = w;

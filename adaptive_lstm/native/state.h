@@ -136,7 +136,7 @@ class State {
   void decide(int layer, int d, const Sequence& in, int t);
   bool still(const Hold& hold, const Direction& w, const DirectionState& s, int b, const float* x) const;
   void list_late(int layer, int d, const Sequence& in, int t, size_t& next);
-  void list_own(int d, const Sequence& in, int t);
+  void list_own(int layer, int d, const Sequence& in, int t, int steps);
   void project_items(int layer, int d, size_t first, int n);
   void run_wave(int layer, int d, const Sequence& in, const Wave& wave, float* gates, bool guess);
   void finish_timestep(int layer, int d, const Sequence& out, int t);
