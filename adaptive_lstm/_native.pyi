@@ -16,7 +16,13 @@ class Matrix:
     @staticmethod
     def i8(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32], gates: bool = True) -> Matrix: ...
     @staticmethod
-    def q8(values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32], levels: int, columns: bool) -> Matrix: ...
+    def q8(
+        values: npt.NDArray[np.int8],
+        scale: npt.NDArray[np.float32],
+        levels: int,
+        columns: bool,
+        column_scale: npt.NDArray[np.float32] | None = None,
+    ) -> Matrix: ...
     @property
     def bytes(self) -> int: ...
 

@@ -92,7 +92,7 @@ def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix
         return _native.Matrix.bf16(matrix.values, gates)
     assert matrix.scale is not None
     if matrix.levels:
-        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns)
+        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale)
     return _native.Matrix.i8(matrix.values, matrix.scale, gates)
 
 

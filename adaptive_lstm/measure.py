@@ -89,7 +89,13 @@ def _first_tensor(output: Any) -> torch.Tensor:
     return found
 
 
-def _call(model: nn.Module, item: Any) -> Any:
+def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
+    """One tensor or ``PackedSequence`` alone is one batch."""
+    return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
+
+
+def call_model(model: nn.Module, item: Any) -> Any:
+    """Run a model on one batch; a tuple or list is its arguments."""
     if isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
         return model(*item)
     return model(item)
@@ -127,15 +133,14 @@ def measure_sensitivities(
         raise InputError("the model is in training mode; call .eval() on it first")
     if probes < 1:
         raise InputError(f"probes: got {probes}, expected at least 1")
-    batches = [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
     sums = {name: [np.zeros(4 * m.hidden_size) for _ in range(shape_of(m).pairs)] for name, m in lstms.items()}
     steps = dict.fromkeys(lstms, 0)
     seen = 0
-    for item in tqdm(batches, desc="sensitivity", unit="batch", disable=not progress):
+    for item in tqdm(as_batches(inputs), desc="sensitivity", unit="batch", disable=not progress):
         seen += 1
         generator = torch.Generator().manual_seed(seed + seen)
         with torch.enable_grad(), _probed(lstms) as running:
-            out = output(_call(model, item))
+            out = output(call_model(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for probe in running.values() for pair in probe.gates for g in pair]

@@ -43,9 +43,21 @@ class _Operand:
     """The estimate that one operand of one layer keeps of its values, for all batch rows."""
 
     def __init__(
-        self, site: Site, policy: Columns, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None
+        self,
+        site: Site,
+        policy: Columns,
+        levels: int,
+        scale: torch.Tensor | None,
+        batch: int,
+        like: torch.Tensor,
+        sent: torch.Tensor | None,
     ):
         self.site, self.policy, self.levels = site, policy, levels
+        # Float32 quotients as the native kernels have them; of two tensors, because torch multiplies by the reciprocal
+        # of a plain number instead.
+        full = like.new_ones(1, dtype=torch.float32) if scale is None else scale
+        count = torch.full_like(full, max(levels, 1))
+        self.factor, self.step = count / full, full / count
         self.thresholded = policy.thresholded(site)
         self.sent = like.new_zeros(batch, site.width) if sent is None else sent
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
@@ -55,8 +67,8 @@ class _Operand:
         """Values to multiply with [n, C] and which columns they were sent for (bool), for the given rows [n]."""
         rounded = value
         if self.levels:
-            step = torch.tensor(1.0 / self.levels, dtype=torch.float32).item()
-            rounded = (value * self.levels).round().clamp(-self.levels, self.levels) * step
+            whole = (value * self.factor).round().clamp(-self.levels, self.levels)
+            rounded = (whole * self.step).to(value.dtype)
         if not self.thresholded:
             self.count += value.numel()
             return rounded, torch.ones_like(value, dtype=torch.bool)
@@ -103,8 +115,10 @@ class Pair:
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
         self.h, self.c = h, c
         batch = len(h)
-        self.of_x = _Operand(Site(shape, pair, "x"), policy.columns, weights.x_levels, batch, h, sent[0])
-        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, weights.h_levels, batch, h, sent[1])
+        self.of_x = _Operand(
+            Site(shape, pair, "x"), policy.columns, weights.x_levels, weights.x_scale, batch, h, sent[0]
+        )
+        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, weights.h_levels, None, batch, h, sent[1])
         self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
         self.holding = bool(policy.holding)
         self.queues = any(p.keeps == "inputs" for p in policy.holding)
@@ -130,7 +144,7 @@ class Pair:
         return torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
 
     def settle(self, n: int) -> None:
-        """End a timestep of the first n rows: only the first one of a sequence sends every column."""
+        """End a timestep of the first n rows: only the first of a sequence sends every column, run or not."""
         self.of_x.fresh[:n] = self.of_h.fresh[:n] = False
 
     def note(self, x: torch.Tensor, actions: torch.Tensor) -> None:

@@ -122,7 +122,12 @@ def _leave_steps(depth: LeavingInDepth, layer: int, batch: _Batch, ticks: list[_
 
 
 def _leave_sequences(
-    depth: LeavingInDepth, layer: int, shape: StackShape, batch: _Batch, h_end: list[torch.Tensor]
+    depth: LeavingInDepth,
+    layer: int,
+    shape: StackShape,
+    batch: _Batch,
+    ticks: list[_Tick],
+    h_end: list[torch.Tensor],
 ) -> tuple[int, int]:
     """Ask every sequence whether it leaves after this layer; returns questions and translated timesteps."""
     h = torch.stack(h_end[: (layer + 1) * shape.directions], dim=1)[batch.members].unflatten(1, (layer + 1, -1))
@@ -148,6 +153,8 @@ def _leave_sequences(
     stay = (~sure).nonzero()[:, 0]
     sizes = [int((stay < n).sum()) for n in batch.sizes]
     batch.levels = [[o[stay[:n]] for o, n in zip(level, sizes, strict=True)] for level in batch.levels]
+    for tick, n in zip(ticks, sizes, strict=True):
+        tick.actions = [a[stay[:n]] for a in tick.actions]
     batch.members, batch.sizes = batch.members[stay], sizes
     return asked, translated
 
@@ -222,11 +229,8 @@ def run(
             if depth.level == "step":
                 asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
             else:
-                before = batch.members
-                asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, h_end)
-                stay = torch.isin(before, batch.members).nonzero()[:, 0]
+                asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, ticks, h_end)
                 xs = batch.levels[-1]
-                ticks = [_Tick([a[stay[:n]] for a in k.actions]) for k, n in zip(ticks, batch.sizes, strict=True)]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
     end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.left)
     return (

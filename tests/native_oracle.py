@@ -17,7 +17,8 @@ from adaptive_lstm.quantize import Precision, quantize_matrix
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
 
-Format = Literal["fp32", "bf16", "i8", "q8"]  # i8: int8 weights, float activations; q8: integer activations too
+# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of their own
+Format = Literal["fp32", "bf16", "i8", "q8", "q8c"]
 Activity = Literal["dense", "few", "many"]  # nothing is skipped; most columns are; some are
 States = tuple[torch.Tensor, torch.Tensor]  # h [L * D, B, P], c [L * D, B, H]
 
@@ -30,6 +31,7 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
     ("i8", "bf16"),
     ("q8", "i8"),
     ("q8", "q8"),
+    ("q8c", "q8"),
 )
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
@@ -41,9 +43,11 @@ def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy) -
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
     """Random weights; ``gain`` is the deviation of a pre-activation for inputs of deviation 1."""
-    precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16", "i8": "int8", "q8": "int8"}
+    precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16"}
     w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
-    return quantize_matrix(w, precisions[form], levels if form == "q8" else 0)
+    # Up to 2, so that a level stays as fine as the thresholds of policy_of() need it; 0.5 cuts much of a signal() off.
+    scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "q8c" else None
+    return quantize_matrix(w, precisions.get(form, "int8"), levels if form in ("q8", "q8c") else 0, scale)
 
 
 def weights(

@@ -27,7 +27,7 @@ LAYERS = (
     {"backend"},
     {"executor", "cost"},
     {"runtime", "stream"},
-    {"measure", "compress", "calibrate", "artifact", "bench"},
+    {"measure", "ranges", "compress", "calibrate", "artifact", "bench"},
     {"__init__"},
     {"text", "race", "comparison", "modelfile", "inspection", "demo", "cli", "__main__"},
 )

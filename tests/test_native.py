@@ -163,8 +163,8 @@ def test_stack_is_its_layers_bit_for_bit(
     [
         (Quantize(), 2e-6),
         (Quantize("bf16"), 2e-6),
-        (Quantize("fp32", raw="int8"), 2e-6),
         (Quantize("int8"), 2e-3),  # float64 rounds some activations to the next integer
+        (Quantize("int8", raw="int8", raw_scale=(1.5,) * 20 + (4.0,) * 20), 2e-3),
         (Quantize("bf16", matrices={"weight_hh_l0": "fp32", "weight_ih_l1": "int8", "weight_hh_l1": "int8"}), 2e-3),
     ],
 )
@@ -191,10 +191,11 @@ def in_float64(t: PairTensors) -> PairTensors:
 
 @pytest.mark.parametrize("levels", [1, 127, 128, 1016, 8191])
 @pytest.mark.parametrize("batch", [1, 2, 7, 70])
-def test_int8_is_exact_however_it_is_computed(batch: int, levels: int) -> None:
+@pytest.mark.parametrize("x_form", ["q8", "q8c"])
+def test_int8_is_exact_however_it_is_computed(x_form: Format, batch: int, levels: int) -> None:
     """All columns, those that moved at all, step by step, in chunks: the same bits."""
     shape = StackShape(40, 65, 2)
-    matrices = weights(shape, "q8", "q8", (levels, levels), gain=6.0)
+    matrices = weights(shape, x_form, "q8", (levels, levels), gain=6.0)
     dense = stack(matrices, shape, Dense())
     tiny = stack(matrices, shape, Delta(h=1e-9, x=(1e-9, 1e-9)))
     x = 2.4 * torch.rand(70, batch, 40) - 1.2
@@ -221,18 +222,21 @@ def test_steps_and_sequences_give_the_same_bits(batch: int, x_form: Format, h_fo
         assert torch.equal(run(native, x[:, b : b + 1]).y, want.y[:, b : b + 1])
 
 
-def test_integers_are_clamped_and_rounded_to_even() -> None:
+@pytest.mark.parametrize("scale", [None, (1.0, 1.0, 8.0, 0.5, 2.0**20, 2.0**-20)])
+def test_integers_are_clamped_and_rounded_to_even(scale: tuple[float, ...] | None) -> None:
+    columns = None if scale is None else np.array(scale, np.float32)
     ones, zeros = (
-        Matrix(np.ones((4, 6), np.int8), np.ones(4, np.float32), levels=4),
+        Matrix(np.ones((4, 6), np.int8), np.ones(4, np.float32), 4, columns),
         Matrix(np.zeros((4, 1), np.float32)),
     )
     w = PairMatrices(ones, zeros, np.zeros(4, np.float32), None)
     native = stack([w], StackShape(6, 1, 1), Delta(h=None, x=(1e-9,)))
     state = native.new_state(1)
-    run(native, torch.tensor([[[0.125, 0.375, -0.3, 7.0, -7.0, 3e38]]]), state=state)
+    unit = torch.tensor(scale or (1.0,) * 6)
+    run(native, (unit * torch.tensor([0.125, 0.375, -0.3, 7.0, -7.0, 3e32])).reshape(1, 1, 6), state=state)
     sent = native.read(state, started=True).sent_x[0]
     assert sent is not None
-    assert sent.tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
+    assert (sent / unit).tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
 
 
 def error_of_step(w: PairMatrices, x: torch.Tensor, before: Result, after: Result) -> float:

@@ -38,11 +38,12 @@ def test_a_pooled_run_leaves_nothing_behind(x_form: Format, h_form: Format, acti
         assert got.counts == want.counts
 
 
-@pytest.mark.parametrize("form", ["fp32", "bf16", "i8", "q8"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "i8", "q8", "q8c"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> None:
     shape = StackShape(5, 33, 2)
-    native = stack(weights(shape, form, form), shape, policy_of(shape, "few"))
+    matrices = weights(shape, form, "q8" if form == "q8c" else form, levels=(8191 if form == "q8c" else 127, 1016))
+    native = stack(matrices, shape, policy_of(shape, "few"))
     x = signal(60, batch, 5, "few")
     whole, half, other = (native.new_state(batch) for _ in range(3))
     y = torch.cat([run(native, some, state=whole).y for some in x.split([30, 10, 20])])
@@ -53,7 +54,7 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     assert tensors(native.read(other, started=True)) == tensors(value)
     assert other.counters() == [(0, 0, 0, 0)] * 2
     got = torch.cat([run(native, some, state=other).y for some in x[30:].split([10, 20])])
-    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form == "q8" else 1e-5)
+    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("q8", "q8c") else 1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -245,6 +246,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: ones(7, 3), "multiple of 4 rows"),
         (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7]), "scale needs one value per row"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
+        (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE), "needs one value per column"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
         (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),
         (lambda: q8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),

@@ -11,7 +11,8 @@ namespace {
 
 template <class T>
 std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Array<float, 1>> scale, Format format,
-                                   int levels, bool gates, bool columns) {
+                                   int levels, bool gates, bool columns,
+                                   std::optional<Array<float, 1>> column_scale = std::nullopt) {
   if (gates && values.shape(0) % 4) throw std::invalid_argument("a gate matrix needs a multiple of 4 rows");
   if (scale && scale->shape(0) != values.shape(0)) throw std::invalid_argument("the scale needs one value per row");
   if ((format == Format::i8 || format == Format::q8) && !scale)
@@ -19,7 +20,10 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
   if (format == Format::q8 && (levels < 1 || levels > 8191)) throw std::invalid_argument("levels must lie in 1..8191");
   if (format == Format::q8 && double(levels) * 255 * double(values.shape(1)) >= 2147483648.0)
     throw std::invalid_argument("levels times columns is too large for 32-bit sums");
-  return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr, int(values.shape(0)),
+  if (column_scale && column_scale->shape(0) != values.shape(1))
+    throw std::invalid_argument("the column scale needs one value per column");
+  return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr,
+                                               column_scale ? column_scale->data() : nullptr, int(values.shape(0)),
                                                int(values.shape(1)), format, levels, gates, columns});
 }
 
@@ -54,10 +58,12 @@ NB_MODULE(_native, m) {
           nb::arg("values"), nb::arg("scale"), nb::arg("gates") = true)
       .def_static(
           "q8",
-          [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns) {
-            return pack(v, scale, Format::q8, levels, true, columns);
+          [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,
+             std::optional<Array<float, 1>> column_scale) {
+            return pack(v, scale, Format::q8, levels, true, columns, column_scale);
           },
-          nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"))
+          nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"),
+          nb::arg("column_scale") = nb::none())
       .def_prop_ro("bytes", &PackedMatrix::bytes);
 
   nb::class_<Direction>(m, "Direction");

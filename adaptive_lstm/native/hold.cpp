@@ -154,7 +154,7 @@ void State::project_items(int layer, int d, size_t first, int n) {
   for (int i = 0; i < n; i++) {
     if (w.format == Format::q8) {
       int16_t* q = work_.whole.data() + size_t(i) * w.cols;
-      k.quantize(x[i], dir.input, w.levels, q);
+      k.quantize(w, x[i], dir.input, q);
       std::fill(q + dir.input, q + w.cols, int16_t(0));
     } else {
       std::memcpy(work_.estimate.data() + size_t(i) * w.cols, x[i], w.cols * sizeof(float));

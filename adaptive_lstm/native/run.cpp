@@ -39,7 +39,7 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
     int16_t* q = work_.whole.data();
     for (int t = t0; t < t1; t++)
       for (int b = 0; b < work_.sizes[t]; b++, q += w.cols) {
-        k.quantize(in.at(t, b), dir.input, w.levels, q);
+        k.quantize(w, in.at(t, b), dir.input, q);
         std::fill(q + dir.input, q + w.cols, int16_t(0));
       }
     k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, stride, false, work_.scratch.data());
@@ -134,7 +134,7 @@ void State::recur(int layer, int d, float* gates, const int* rows, int n, bool r
     if (w.format == Format::q8) {
       int16_t* q = work_.whole.data();
       for (int i = 0; i < n; i++, q += w.cols) {
-        k.quantize(h(i), dir.output, w.levels, q);
+        k.quantize(w, h(i), dir.output, q);
         std::fill(q + dir.output, q + w.cols, int16_t(0));
       }
       k.dense_q8(w, work_.whole.data(), w.cols, n, nullptr, gates, stride, reverse, work_.scratch.data());

@@ -210,7 +210,7 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   for (int i = 0; i < batch_; i++)
     for (int k = 0; k < cols; k++) {
       const size_t at = size_t(i) * w.cols + k;
-      out[size_t(order_[i]) * cols + k] = w.format == Format::q8 ? float(m.sent_q[at]) * step : m.sent[at];
+      out[size_t(order_[i]) * cols + k] = w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 
@@ -223,7 +223,7 @@ void State::load_sent(int layer, int d, bool recurrent, const float* sent) {
   for (int i = 0; i < batch_; i++) {
     const float* row = sent + size_t(order_[i]) * cols;
     if (w.format == Format::q8)
-      active_kernels().quantize(row, cols, w.levels, m.sent_q.data() + size_t(i) * w.cols);
+      active_kernels().quantize(w, row, cols, m.sent_q.data() + size_t(i) * w.cols);
     else
       std::memcpy(m.sent.data() + size_t(i) * w.cols, row, cols * sizeof(float));
     m.valid[i] = 0;
