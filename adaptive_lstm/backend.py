@@ -200,6 +200,8 @@ class NativeStack:
 
     def done(self, state: _native.State) -> torch.Tensor:
         """Which rows have left in time: bool [B]."""
+        if self.policy.time is None:
+            return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
         return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).done
 
     def _new_held(self, pair: int, like: torch.Tensor) -> HeldState:

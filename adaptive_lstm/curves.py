@@ -44,7 +44,8 @@ class Curves:
     def cheapest(self, price: Doubles) -> FloatArray:
         """Thresholds [C] with the least ``activity + price * residual``, the smallest among equals; price [C]."""
         best = np.argmin(self.activity + price * self.residual, axis=0)
-        return np.asarray(np.take_along_axis(self.thresholds, best[None], axis=0)[0])
+        chosen: FloatArray = self.thresholds[best, np.arange(len(best))]
+        return chosen
 
     def activity_at(self, thresholds: FloatArray) -> Doubles:
         """Activity [C] at any thresholds [C]: linear between those of the grid, as at the last one beyond it."""
@@ -56,7 +57,8 @@ def threshold_grid(weight: FloatArray) -> FloatArray:
     """The thresholds [K, C] to measure for a matrix ``weight`` [rows, C]."""
     rms = np.sqrt(np.mean(weight.astype(np.float64) ** 2, axis=0))
     unit = 1.0 / np.maximum(rms, _DEAD * rms.mean() or 1.0)
-    return (GRID[:, None] * unit).astype(np.float32)
+    grid: FloatArray = (GRID[:, None] * unit).astype(np.float32)
+    return grid
 
 
 @torch.no_grad()

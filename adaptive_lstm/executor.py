@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from . import reference
+from . import leaving, reference
 from .backend import NativeStack, native, refuse_non_finite, runs_natively
-from .policies import Dense, Policy
+from .policies import Combined, Policy, parts
 from .quantize import Quantize, quantize_stack
-from .types import ColumnCounts, StackShape, StreamState
+from .types import Counts, StackShape, StreamState
 from .weights import PairTensors
 
 
@@ -25,7 +25,9 @@ class Executor:
     """
 
     def __init__(self, tensors: Sequence[PairTensors], shape: StackShape, quantize: Quantize, policy: Policy):
-        self.shape, self.policy, self.exact = shape, policy, quantize.exact
+        self.shape, self.policy, self.exact = shape, parts(policy), quantize.exact
+        self.skips = leaving.skips(self.policy)
+        self._foreign = _foreign(policy)
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device
         # Float32 in, float32 out is all that the kernels do; quantized weights are kept as numbers either way.
@@ -36,12 +38,7 @@ class Executor:
             matrices = quantize_stack(self.tensors, shape, quantize)
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
         if self.why_not_native() is None:
-            self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, policy)
-
-    @property
-    def skips(self) -> bool:
-        """Whether the policy can leave anything out."""
-        return not isinstance(self.policy, Dense)
+            self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, self.policy)
 
     @property
     def finite_only(self) -> bool:
@@ -55,7 +52,7 @@ class Executor:
         if self.dtype != torch.float32:
             return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
         if not runs_natively(self.policy):
-            return f"reference: policy {type(self.policy).__name__} is written in Python"
+            return f"reference: {self._foreign}"
         return None if native() else "reference: no native extension"
 
     def run(
@@ -64,7 +61,7 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]:
         """Run a whole sequence from a fresh start.
 
         Args:
@@ -74,7 +71,7 @@ class Executor:
             initial: h_0 [L * D, B, P] and c_0 [L * D, B, H], or None: zeros.
 
         Returns:
-            Output in the layout of x, h_n, c_n, and the column counts (None where nothing was skipped).
+            Output in the layout of x, h_n, c_n, and what was counted (None where nothing can be skipped).
 
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
@@ -104,7 +101,8 @@ class Executor:
             if not done:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())
-            counts = self.native.counts(state) if self.skips else None
+            timesteps = len(x) if sizes is not None else x.shape[0] * x.shape[1]
+            counts = self.native.counts(state, timesteps) if self.skips else None
         finally:
             self.native.release(state)
         return y, h_n, c_n, counts
@@ -115,20 +113,37 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]:
         if self.finite_only and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
-        y, end, counts = reference.run(
-            self.tensors, self.shape, self.policy, rows, alive, reference.start(self.shape, *initial)
-        )
+        y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, counts if self.skips else None
 
-    def advance(
-        self, x: torch.Tensor, state: StreamState
-    ) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+    def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, Counts]:
         """One chunk [T, B, I] of a stream on the reference executor."""
-        y, end, counts = reference.run(
-            self.tensors, self.shape, self.policy, x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x), state
-        )
+        rows, alive = x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x)
+        y, end, counts = self._through(rows, alive, state, open_ended=True)
         return y.reshape(*x.shape[:2], -1), end, counts
+
+    def _through(
+        self, rows: torch.Tensor, alive: Sequence[int], state: StreamState, *, open_ended: bool
+    ) -> tuple[torch.Tensor, StreamState, Counts]:
+        """Packed rows through the reference executor and the exit in time around it."""
+
+        def some(
+            x: torch.Tensor, sizes: Sequence[int], state: StreamState, first: int
+        ) -> tuple[torch.Tensor, StreamState, Counts]:
+            return reference.run(self.tensors, self.shape, self.policy, x, sizes, state, first=first)
+
+        if self.policy.time is None:
+            return some(rows, alive, state, 0)
+        return leaving.run_in_time(self.policy.time, self.shape, some, rows, alive, state, open_ended=open_ended)
+
+
+def _foreign(policy: Policy) -> str:
+    """What of a policy only Python can run."""
+    for part in policy.policies if isinstance(policy, Combined) else (policy,):
+        if type(part).__module__.partition(".")[0] != __package__:
+            return f"policy {type(part).__name__} is written in Python"
+    return "the head is written in Python"

@@ -177,7 +177,9 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
                 macs += asked * len(head.weight) * known
             else:
                 macs += asked * width * (known if head is not None else known + layer * width)
-            macs += left * width * known
+            # A timestep leaves with the translation that was asked about; a sequence's outputs have maps of their own.
+            if isinstance(head, LinearHead) or policy.depth.level == "sequence":
+                macs += left * width * known
     return macs
 
 

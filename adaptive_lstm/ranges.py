@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputError, NonFiniteError
-from .measure import as_batches, call_model
+from .tap import as_batches, call
 from .types import FloatArray
 
 
@@ -48,7 +48,7 @@ def input_ranges(model: nn.Module, inputs: Iterable[Any], names: Collection[str]
     try:
         with torch.no_grad():
             for item in as_batches(inputs):
-                call_model(model, item)
+                call(model, item)
     finally:
         for handle in hooks:
             handle.remove()

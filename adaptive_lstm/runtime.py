@@ -14,9 +14,11 @@ from .backend import refuse_non_finite
 from .cost import TorchOrNative
 from .errors import InputError
 from .executor import Executor
-from .policies import Dense, Policy
+from .leaving import policy_macs
+from .monitor import Monitor
+from .policies import Dense, Policy, parts
 from .quantize import Quantize
-from .types import ColumnCounts, RunStats, StackShape
+from .types import Counts, RunStats, StackShape
 from .weights import Fingerprint, shape_of, tensors_of
 
 _RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
@@ -36,7 +38,9 @@ class AdaptiveLSTM(nn.LSTM):
     _policy: Policy = Dense()
     _quantize: Quantize = Quantize()
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
-    _last: tuple[tuple[ColumnCounts, ...] | None, int, str | None] | None = None
+    monitor: Monitor | None = None
+    """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
+    _last: tuple[Counts | None, int, str | None] | None = None
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
@@ -70,13 +74,10 @@ class AdaptiveLSTM(nn.LSTM):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        missing = [m for m in ("check", "thresholded", "send") if not callable(getattr(policy, m, None))]
-        if missing:
-            raise InputError(
-                f"got {type(policy).__name__}, which lacks {', '.join(missing)}(); see adaptive_lstm.policies.Policy"
-            )
+        parts(policy)  # raises if it answers no question
         policy.check(self.stack_shape)
         self._policy = policy
+        self.monitor = None
         self.replan()
 
     @property
@@ -100,9 +101,10 @@ class AdaptiveLSTM(nn.LSTM):
         if self._last is None:
             return None
         counts, timesteps, fallback = self._last
+        shape = self.stack_shape
         if counts is None:
-            return RunStats.dense(self.stack_shape, timesteps, fallback)
-        return RunStats.from_columns(self.stack_shape, counts, timesteps, fallback)
+            return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, fallback, 0)
+        return RunStats.of(shape, counts, timesteps, fallback, policy_macs(parts(self._policy), shape, counts))
 
     def replan(self) -> None:
         """Forget the packed weights; the next call packs them again."""
@@ -207,6 +209,8 @@ class AdaptiveLSTM(nn.LSTM):
         y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
         timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
         self._last = (counts, timesteps, executor.why_not_native())
+        if self.monitor is not None and (stats := self.last_run) is not None:
+            self.monitor.see(stats, batch)
         if sizes is not None:
             if unsorted_indices is not None:
                 h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)

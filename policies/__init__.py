@@ -27,6 +27,7 @@ from .skip_timesteps import SkipTimesteps as SkipTimesteps
 from .translators import DepthTranslators as DepthTranslators
 from .translators import Map as Map
 from .translators import TimeTranslators as TimeTranslators
+from .translators import bucket as bucket
 
 __all__ = [
     "ColumnScale",
@@ -48,6 +49,7 @@ __all__ = [
     "Site",
     "SkipTimesteps",
     "TimeTranslators",
+    "bucket",
     "parts",
     "sites",
 ]

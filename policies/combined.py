@@ -63,7 +63,7 @@ class Combined:
         time: list[LeavingInTime] = []
         depth: list[LeavingInDepth] = []
         for p in self.policies:
-            if not isinstance(p, Policy):  # type: ignore[redundant-expr]
+            if not isinstance(p, Policy):
                 raise PolicyError(f"got {type(p).__name__}, which lacks check(); see adaptive_lstm.policies.Policy")
             kinds = 0
             if hasattr(p, "send"):

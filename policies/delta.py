@@ -40,7 +40,7 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
 
 @dataclass(frozen=True)
 class Delta:
-    """Send column j when ``|value_j - sent_j| > threshold_j``.
+    """Send column j when ``|value_j - sent_j| > threshold_j``; ``Delta()`` never skips (calibration finds thresholds).
 
     Args:
         h: thresholds of the recurrent columns: a number for all layers, or a sequence with one entry per
@@ -53,7 +53,7 @@ class Delta:
         PolicyError: a threshold is negative or NaN, or has more than one dimension.
     """
 
-    h: float | tuple[Entry, ...] | None
+    h: float | tuple[Entry, ...] | None = 0.0
     x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class Delta:
 
         Args:
             sensitivity: from ``measure_sensitivity``.
-            price: what a squared residual of 1 in a column of mean u costs, in column updates per step; hundreds to
+            price: what a squared residual of 1 in a column of mean u costs, in column updates per step; 1 to
                 100,000 are typical. The higher, the more exact; with no limit, everything that changes is sent.
             gamma: damping of the output sensitivity F_r; 0 uses column norms alone.
             raw: choose thresholds for the first layer's raw input columns too; they are always computed otherwise.

@@ -28,7 +28,7 @@ class ExitInDepth:
     also replace h of the top layer; the layers between hold their state.
 
     Args:
-        translators: from ``fit_translators``.
+        translators: from ``fit_translators``; None: nothing leaves (calibration fits them).
         head: as in ``ExitInTime``. None: leave when the translation agrees with that from one layer less.
         threshold: with a head, leave while its confidence is above this; without, while the two translations differ by
             less (root mean square). A number, or one per layer but the top. Default: never.
@@ -40,18 +40,18 @@ class ExitInDepth:
         PolicyError: impossible settings.
     """
 
-    translators: DepthTranslators
+    translators: DepthTranslators | None = None
     head: Head | None = None
     threshold: float | tuple[float, ...] | None = None
     measure: Measure = "margin"
     level: Literal["sequence", "step"] = "sequence"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.translators, DepthTranslators):
+        if not isinstance(self.translators, DepthTranslators | None):
             raise PolicyError(
                 f"translators: got {type(self.translators).__name__}, expected the depth part of fit_translators(...)"
             )
-        count = len(self.translators.steps)
+        count = len(self.translators.steps) if self.translators else 1
         threshold = (float("inf") if self.head is not None else 0.0) if self.threshold is None else self.threshold
         per_layer = tuple(float(t) for t in (threshold if isinstance(threshold, tuple | list) else (threshold,)))
         if len(per_layer) == 1:
@@ -76,19 +76,23 @@ class ExitInDepth:
     @property
     def active(self) -> bool:
         """Whether anything can leave."""
-        return any(t < 1 for t in self.thresholds) if self.head is not None else any(self.thresholds[1:])
+        return any(t < 1 for t in self.thresholds) if self.head is not None else any(self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if maps or head do not fit the stack."""
         layers, width = shape.num_layers, shape.directions * shape.output_size
         if layers < 2:
             raise UnsupportedError("ExitInDepth: the stack has one layer, so there are none above to leave out")
-        if len(self.translators.steps) != layers - 1:
+        if self.translators is None:
+            if self.active:
+                raise PolicyError("translators: got None, expected those of fit_translators(...) to leave with")
+        elif len(self.translators.steps) != layers - 1:
             raise PolicyError(
                 f"translators: got maps for {len(self.translators.steps)} layers, expected {layers - 1} (all below the "
                 "top); a policy belongs to the model that it was made for"
             )
-        for k, maps in enumerate(zip(self.translators.steps, self.translators.finals, strict=True)):
+        pairs = zip(self.translators.steps, self.translators.finals, strict=True) if self.translators else ()
+        for k, maps in enumerate(pairs):
             for m in maps:
                 if m.weight.shape != (width, (k + 1) * width):
                     raise PolicyError(
@@ -99,15 +103,14 @@ class ExitInDepth:
 
     def asks(self, shape: StackShape, layer: int) -> bool:
         """Whether ``sure`` is asked after this layer; without a head, two translations are needed to compare."""
-        if layer >= shape.num_layers - 1:
+        if layer >= shape.num_layers - 1 or self.translators is None:
             return False
         return self.thresholds[layer] < 1 if self.head is not None else layer > 0 and self.thresholds[layer] > 0
 
     def translate(self, layer: int, h: torch.Tensor, final: bool) -> torch.Tensor:
         """The top layer's output [n, D * P] as foreseen from those of layers 0..layer [n, layer + 1, D * P]."""
-        m = (self.translators.finals if final else self.translators.steps)[layer]
-        like = {"dtype": h.dtype, "device": h.device}
-        return h.flatten(1) @ torch.as_tensor(m.weight, **like).T + torch.as_tensor(m.bias, **like)
+        assert self.translators is not None  # asks() says no
+        return (self.translators.finals if final else self.translators.steps)[layer](h.flatten(1))
 
     def sure(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
         """Whether to leave with this ``translation`` [n, D * P]: bool [n]."""

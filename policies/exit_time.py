@@ -54,6 +54,10 @@ class ExitInTime:
     window: int = 2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.translators, TimeTranslators | None):
+            raise PolicyError(
+                f"translators: got {type(self.translators).__name__}, expected the time part of fit_translators(...)"
+            )
         never = float("inf") if self.head is not None else 0.0
         starts = self.starts or (self.translators.starts if self.translators else (0,))
         starts = tuple(int(s) for s in starts)
@@ -68,7 +72,7 @@ class ExitInTime:
             raise PolicyError(f"threshold: got {threshold}, expected numbers >= 0")
         if self.measure not in MEASURES:
             raise PolicyError(f"measure: got {self.measure!r}, expected one of {', '.join(MEASURES)}")
-        for name in ("every", "patience", "window"):
+        for name in ("every", "patience") if self.head is not None else ("every", "patience", "window"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise PolicyError(f"{name}: got {value!r}, expected a whole number >= 1")
@@ -109,9 +113,7 @@ class ExitInTime:
         """The top layer's final state [B, P] as foreseen after timestep ``time`` from h of all layers [B, L, P]."""
         if self.translators is None:
             return h[:, -1]
-        m = self.translators.maps[bucket(self.translators.starts, time)]
-        like = {"dtype": h.dtype, "device": h.device}
-        return h.flatten(1) @ torch.as_tensor(m.weight, **like).T + torch.as_tensor(m.bias, **like)
+        return self.translators.maps[bucket(self.translators.starts, time)](h.flatten(1))
 
     def sure(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
         """Whether to leave with this ``translation`` [B, P]: bool [B]; past [B, window, P] is read without a head."""

@@ -51,8 +51,8 @@ class LinearHead:
 
     def __call__(self, state: torch.Tensor) -> torch.Tensor:
         """Logits [n, C] of states [n, P]."""
-        like = {"dtype": state.dtype, "device": state.device}
-        return state @ torch.as_tensor(self.weight, **like).T + torch.as_tensor(self.bias, **like)
+        weight = torch.as_tensor(self.weight, dtype=state.dtype, device=state.device)
+        return state @ weight.T + torch.as_tensor(self.bias, dtype=state.dtype, device=state.device)
 
 
 Head = LinearHead | Callable[[torch.Tensor], torch.Tensor]
@@ -76,7 +76,8 @@ def as_head(head: object) -> Head:
     end = layers[1:]
     if isinstance(linear, nn.Linear) and (not end or (len(end) == 1 and isinstance(end[0], _ENDS))):
         weight = linear.weight.detach().cpu().float().numpy()
-        bias = np.zeros(len(weight), np.float32) if linear.bias is None else linear.bias.detach().cpu().float().numpy()
+        given: torch.Tensor | None = linear.bias  # annotated as always there, which it is not
+        bias = np.zeros(len(weight), np.float32) if given is None else given.detach().cpu().float().numpy()
         sigmoid = isinstance(end[0], nn.Sigmoid) if end else len(weight) == 1
         return LinearHead(weight.copy(), bias.copy(), "sigmoid" if sigmoid else "softmax")
     if not callable(head):

@@ -32,7 +32,7 @@ class HoldLayers:
         PolicyError: a limit is negative or NaN, or an impossible cap.
     """
 
-    x: float | tuple[float | None, ...]
+    x: float | tuple[float | None, ...] = 0.0
     h: float | None = None
     catch_up: bool = False
     cap: int = 8

@@ -14,12 +14,12 @@ from ..errors import PolicyError
 
 
 def check_limit(value: float | None, where: str) -> None:
-    if value is not None and not value >= 0:  # also catches NaN
-        raise PolicyError(f"{where}: got {value}, expected a number >= 0 (0 never holds) or None (no condition)")
+    if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
+        raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 
 def check_cap(value: int) -> None:
-    if not (isinstance(value, int) and value >= 1):
+    if not isinstance(value, int) or value < 1:  # type: ignore[redundant-expr]
         raise PolicyError(f"cap: got {value!r}, expected a whole number of timesteps >= 1")
 
 

@@ -31,7 +31,7 @@ class SkipTimesteps:
         PolicyError: a limit is negative or NaN, both are None, or an unknown mode or cap.
     """
 
-    x: float | None
+    x: float | None = 0.0
     h: float | None = None
     mode: Literal["hold_gates", "copy_state"] = "hold_gates"
     cap: int = 8

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..errors import PolicyError
 from ..types import FloatArray
@@ -38,6 +39,11 @@ class Map:
             raise PolicyError("translator: its weights hold NaN or infinity")
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, out] from states [n, in]."""
+        weight = torch.as_tensor(self.weight, dtype=states.dtype, device=states.device)
+        return states @ weight.T + torch.as_tensor(self.bias, dtype=states.dtype, device=states.device)
 
     @staticmethod
     def ridge(inputs: npt.NDArray[np.float64], gram: npt.NDArray[np.float64], strength: float) -> Map:

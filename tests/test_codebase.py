@@ -21,13 +21,14 @@ PACKAGE = ROOT / "adaptive_lstm"
 # "__init__" is the public API: what stands above it uses the package as a user does.
 LAYERS = (
     {"errors", "types"},
-    {"policies", "weights"},
-    {"reference", "sensitivity", "prune", "quantize", "risk"},
+    {"curves", "policies", "tensorfile", "weights", "monitor"},
+    {"pair", "reference", "leaving", "sensitivity", "prune", "quantize", "risk"},
     {"_native"},
     {"backend"},
     {"executor", "cost"},
-    {"runtime", "stream"},
-    {"measure", "ranges", "compress", "calibrate", "artifact", "bench"},
+    {"runtime", "stream_state", "stream"},
+    {"tap", "ranges", "measure", "translate", "losses", "compress", "bench"},
+    {"candidates", "evaluate", "search", "sequences", "certificate", "calibrate", "artifact"},
     {"__init__"},
     {"text", "race", "comparison", "modelfile", "inspection", "demo", "cli", "__main__"},
 )

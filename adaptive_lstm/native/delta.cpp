@@ -48,8 +48,7 @@ int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const floa
   const float* limit = m.fresh[b] ? nullptr : thresholds;
   m.fresh[b] = 0;
   if (w.format == Format::q8)
-    return k.changed_q8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(),
-                        work.delta_q.data());
+    return k.changed_q8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta_q.data());
   return k.changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
 }
 

@@ -210,7 +210,8 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   for (int i = 0; i < batch_; i++)
     for (int k = 0; k < cols; k++) {
       const size_t at = size_t(i) * w.cols + k;
-      out[size_t(order_[i]) * cols + k] = w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
+      out[size_t(order_[i]) * cols + k] =
+          w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 

@@ -1,0 +1,165 @@
+"""The record of a calibration: what was promised, on which data, for which artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import bench, risk
+from .backend import backend_info
+from .candidates import Settings
+from .evaluate import Outcome, skipping
+from .policies import Dense
+from .runtime import AdaptiveLSTM
+from .tap import call
+
+ASSUMPTION = (
+    "The sequences met in use are drawn independently from the same distribution as those of the test split; nothing "
+    "is promised for others, nor for single sequences."
+)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Plain data; ``to_json`` writes it.
+
+    ``certified``: whether a policy passed. ``policy``: which. ``losses``: per loss its name, limit, test ("binomial" or
+    "wsr"), mean on the test split and an upper confidence bound of the chosen policy taken alone. ``confidence``: of
+    the whole statement; ``p_value`` of the chosen policy. ``sequences``: per split their number and fingerprint.
+    ``savings``: shares of the dense model's multiply-accumulates and of its LSTM time that are left, and the quartiles
+    of the latter. ``weights``: fingerprint of the parameters. ``precision`` and ``policies`` by module name.
+    """
+
+    certified: bool
+    policy: str
+    losses: tuple[Mapping[str, Any], ...]
+    confidence: float
+    p_value: float | None
+    conditional: bool
+    sequences: Mapping[str, Mapping[str, Any]]
+    savings: Mapping[str, Any]
+    candidates: Mapping[str, int]
+    weights: str
+    precision: Mapping[str, str]
+    backend: Mapping[str, Any]
+    versions: Mapping[str, str]
+    assumption: str
+    made: str
+    seconds: float
+
+    def to_json(self) -> str:
+        """As JSON, indented."""
+        return json.dumps(asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        if not self.certified:
+            limits = ", ".join(f"{one['name']} <= {one['limit']:g}" for one in self.losses)
+            return f"not certified: no policy passed {limits} at confidence {self.confidence:g}; nothing is skipped"
+        lines = [f"certified at confidence {self.confidence:g}: {self.policy}"]
+        lines += [
+            f"  {one['name']}: {one['mean']:.4f} on {self.sequences['test']['count']} test sequences, limit "
+            f"{one['limit']:g}, p = {self.p_value:.2g}"
+            for one in self.losses
+        ]
+        share = self.savings["macs"]
+        lines.append(f"  multiply-accumulates left: {share:.0%}; LSTM time left: {self.savings['time']:.0%}")
+        return "\n".join(lines)
+
+
+def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
+    """SHA-256 of all parameters of the LSTMs."""
+    digest = hashlib.sha256()
+    for name in sorted(lstms):
+        for key, value in sorted(lstms[name].state_dict().items()):
+            digest.update(f"{name}.{key}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def certify(
+    *,
+    model: nn.Module,
+    lstms: Mapping[str, AdaptiveLSTM],
+    settings: Settings,
+    chosen: str,
+    losses: Sequence[str],
+    limits: Sequence[float],
+    binary: Sequence[bool],
+    confidence: float,
+    conditional: bool,
+    sizes: tuple[int, int, int],
+    fingerprints: Sequence[str],
+    outcome: Outcome | None,
+    p_value: float | None,
+    samples: Sequence[Any],
+    candidates: int,
+    tested: int,
+    seconds: float,
+) -> Certificate:
+    """Put the record together; ``outcome`` of the chosen policy on the test split, None if nothing passed."""
+    described = []
+    for i, (name, limit, b) in enumerate(zip(losses, limits, binary, strict=True)):
+        one: dict[str, Any] = {"name": name, "limit": limit, "test": "binomial" if b else "wsr"}
+        if outcome is not None:
+            values = outcome.losses[:, i]
+            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, confidence, binary=b)}
+        described.append(one)
+    info = backend_info()
+    return Certificate(
+        certified=outcome is not None,
+        policy=chosen,
+        losses=tuple(described),
+        confidence=confidence,
+        p_value=p_value,
+        conditional=conditional,
+        sequences={
+            name: {"count": count, "sha256": print_}
+            for name, count, print_ in zip(("fit", "search", "test"), sizes, fingerprints, strict=True)
+        },
+        savings=_savings(model, lstms, settings, outcome, samples),
+        candidates={"searched": candidates, "tested": tested},
+        weights=weights_fingerprint(lstms),
+        precision={name: lstm.quantize.precision for name, lstm in lstms.items()},
+        backend={"name": info.backend, "isa": info.isa, "threads": info.threads},
+        versions={name: version(name) for name in ("adaptive-lstm", "torch", "numpy")},
+        assumption=ASSUMPTION,
+        made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+    )
+
+
+def _savings(
+    model: nn.Module,
+    lstms: Mapping[str, AdaptiveLSTM],
+    settings: Settings,
+    outcome: Outcome | None,
+    samples: Sequence[Any],
+) -> dict[str, Any]:
+    """What is left of the work and of the model's time, measured side by side on a few test sequences."""
+    if outcome is None:
+        return {"macs": 1.0, "time": 1.0, "time_quartiles": [1.0, 1.0]}
+    dense: Settings = dict.fromkeys(lstms, Dense())
+
+    def timed(with_settings: Settings) -> float:
+        with skipping(lstms, with_settings), torch.no_grad():
+            call(model, samples[0])
+            return sum(
+                bench.measure({"model": lambda s=s: call(model, s)}, repeats=5, warmup=1)["model"].median  # type: ignore[misc]
+                for s in samples
+            )
+
+    ratios = [timed(settings) / timed(dense) for _ in range(3)]
+    return {
+        "macs": outcome.work_left,
+        "time": float(np.median(ratios)),
+        "time_quartiles": [float(np.quantile(ratios, q)) for q in (0.25, 0.75)],
+    }

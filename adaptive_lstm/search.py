@@ -1,0 +1,125 @@
+"""Coarse to fine: which candidates are worth a test, from a few hundred that are not all run in full.
+
+1. every track alone, from careful to bold, on a part of the search split, until it loses far more than allowed;
+2. families joined greedily: the best so far with the best of the next family, if their losses leave room;
+3. the survivors on the whole search split, and their nearest neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import risk
+from .candidates import Candidate, Track
+from .evaluate import CostTable, Outcome
+
+Run = Callable[[Candidate, int], Outcome]
+"""Runs a candidate on the first n sequences of the search split."""
+
+COARSE = 48  # sequences on which a candidate is first looked at
+HOPELESS = 2.0  # times the limit at which a track ends
+WIDTH = 8  # candidates that are kept when families are joined
+PAIRS = 20  # candidates that are tried per joining
+REFINED = 4  # candidates whose neighbours are tried
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A candidate on n sequences: ``risks`` per loss, ``ratio``: the worst of them as a multiple of its limit."""
+
+    candidate: Candidate
+    outcome: Outcome
+    risks: tuple[float, ...]
+    ratio: float
+
+    @property
+    def n(self) -> int:
+        """How many sequences it was run on."""
+        return len(self.outcome.seconds)
+
+
+class Search:
+    """A search over tracks.
+
+    Args:
+        run: runs a candidate.
+        limits: of every loss.
+        n: size of the search split.
+        fits: whether the policies of a candidate can act together.
+        by_macs: whether multiply-accumulates are the cost, instead of predicted seconds.
+    """
+
+    def __init__(self, run: Run, limits: Sequence[float], n: int, fits: Callable[[Candidate], bool], by_macs: bool):
+        self._run, self._limits, self._n, self._fits, self._by_macs = run, limits, n, fits, by_macs
+        self._seen: dict[tuple[object, int], Scored] = {}
+        self.table = CostTable()
+
+    def score(self, candidate: Candidate, n: int) -> Scored:
+        """Run a candidate on the first n sequences, once."""
+        key = (candidate.key, n)
+        if key not in self._seen:
+            outcome = self._run(candidate, n)
+            self.table.learn(outcome)
+            risks = tuple(float(r) for r in outcome.losses.mean(0))
+            ratio = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
+            self._seen[key] = Scored(candidate, outcome, risks, ratio)
+        return self._seen[key]
+
+    def cost(self, scored: Scored) -> float:
+        """Seconds per sequence by the cost table, or the share of multiply-accumulates."""
+        return scored.outcome.work_left if self._by_macs else self.table.seconds(scored.outcome.work)
+
+    def front(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Those that no other beats in both cost and risk, from the lowest risk to the lowest cost."""
+        self.table.fit()
+        order = risk.pareto([self.cost(s) for s in scored], [s.ratio for s in scored])
+        return [scored[i] for i in order]
+
+    def everything(self, tracks: Sequence[Track]) -> list[Scored]:
+        """All candidates that were run on the whole search split; the dense one comes first."""
+        coarse = min(self._n, COARSE)
+        dense = self.score(Candidate(), coarse)
+        families: dict[str, list[Scored]] = {}
+        for track in tracks:
+            found = families.setdefault(track.family, [])
+            for position in track.positions:
+                scored = self.score(Candidate(((track, position),)), coarse)
+                found.append(scored)
+                if scored.ratio > HOPELESS:
+                    break
+        self.table.fit()
+        joined = [dense]
+        fronts = [self._kept([dense, *found]) for found in families.values()]
+        for front in sorted(fronts, key=lambda f: min(self.cost(s) for s in f)):
+            joined = self._kept([*joined, *front, *self._together(joined, front, coarse)])
+        full = [self.score(s.candidate, self._n) for s in [dense, *joined]]
+        for _ in range(2):
+            best = sorted((s for s in full if s.ratio <= 1), key=self.cost)[:REFINED]
+            for scored in best:
+                full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
+            full = list({s.candidate.key: s for s in full}.values())
+        self.table.fit()
+        return full
+
+    def _kept(self, scored: Sequence[Scored]) -> list[Scored]:
+        """The front of those that may pass, thinned out to WIDTH."""
+        front = self.front([s for s in scored if s.ratio <= HOPELESS])
+        if len(front) <= WIDTH:
+            return front
+        picked = np.unique(np.linspace(0, len(front) - 1, WIDTH).round().astype(int))
+        return [front[i] for i in picked]
+
+    def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
+        """Pairs whose losses together leave room, those that promise to be cheapest first."""
+        dense = self.cost(self.score(Candidate(), n))
+        pairs = []
+        for a in ours:
+            for b in theirs:
+                both = a.candidate.joined(b.candidate) if a.candidate.choices and b.candidate.choices else None
+                if both is not None and a.ratio + b.ratio <= HOPELESS and self._fits(both):
+                    pairs.append((self.cost(a) * self.cost(b) / dense, both))
+        pairs.sort(key=lambda pair: pair[0])
+        return [self.score(both, n) for _, both in pairs[:PAIRS]]
