@@ -93,11 +93,11 @@ class Executor:
                 state.load(initial[0].contiguous().numpy(), initial[1].contiguous().numpy())
             if sizes is None:
                 strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only)
+                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only, False)
             else:
                 sizes = sizes.contiguous()
                 strides = (0, shape.input_size, y.data_ptr(), 0, width)
-                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only)
+                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only, False)
             if not done:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())

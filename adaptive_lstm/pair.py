@@ -76,7 +76,6 @@ class _Operand:
         fires = (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
         estimate = torch.where(fires, rounded, old)
         self.sent = self.sent.index_copy(0, rows, estimate)
-        self.fresh[rows] = False
         self.count += int(fires.sum())
         return estimate, fires
 
@@ -142,6 +141,10 @@ class Pair:
             below = torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
         # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
         return torch.where((below == COAST) & (self.run[:n] < 0), REST, below)
+
+    def settle(self, n: int) -> None:
+        """End a timestep of the first n rows: only the first of a sequence sends every column, run or not."""
+        self.of_x.fresh[:n] = self.of_h.fresh[:n] = False
 
     def note(self, x: torch.Tensor, actions: torch.Tensor) -> None:
         """Remember what the next decision needs, before the rows run."""

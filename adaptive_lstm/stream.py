@@ -124,7 +124,7 @@ class Stream:
             x = x.contiguous()
         y = x.new_empty((*x.shape[:-1], self._shape.output_size))
         args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        if not self._native.run(*args, steps, 0, True):
+        if not self._native.run(*args, steps, 0, True, True):
             raise refuse_non_finite()
         self._steps += steps
         return y

@@ -12,7 +12,7 @@ import torch
 
 from adaptive_lstm import _native, reference
 from adaptive_lstm.backend import NativeStack
-from adaptive_lstm.policies import Delta, Dense, Policy
+from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.quantize import Precision, quantize_matrix
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
@@ -34,6 +34,11 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
     ("q8c", "q8"),
 )
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
+
+
+def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy) -> NativeStack:
+    """The native stack of a policy."""
+    return NativeStack(matrices, shape, parts(policy))
 
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
@@ -102,12 +107,15 @@ def states(shape: StackShape, batch: int, scale: float = 1.0) -> States:
 
 @dataclass(frozen=True)
 class Result:
-    """Of a native run. ``y`` in the layout of x; ``counts`` per pair: columns of x and of h sent, row steps."""
+    """Of a native run. ``y`` in the layout of x.
+
+    ``counts`` per pair: columns of x and of h sent, row steps that ran and that advanced.
+    """
 
     y: torch.Tensor
     h: torch.Tensor
     c: torch.Tensor
-    counts: list[tuple[int, int, int]]
+    counts: list[tuple[int, int, int, int]]
 
 
 def run(
@@ -119,6 +127,7 @@ def run(
     start: States | None = None,
     state: _native.State | None = None,
     check: bool = False,
+    open_ended: bool = False,
 ) -> Result:
     """One native call: from zeros, from ``start``, or on from where ``state`` is.
 
@@ -132,10 +141,11 @@ def run(
     y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
     if sizes is None:
         strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check)
+        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check, open_ended)
     else:
         alive = torch.tensor(sizes)
-        done = used.run(x.data_ptr(), 0, x.shape[-1], y.data_ptr(), 0, y.shape[-1], len(sizes), alive.data_ptr(), check)
+        strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
+        done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check, open_ended)
     assert done is (not check or bool(x.isfinite().all()))
     h, c = torch.empty(shape.pairs, batch, shape.output_size), torch.empty(shape.pairs, batch, shape.hidden_size)
     used.store(h.numpy(), c.numpy())
@@ -170,8 +180,8 @@ def follow(
     state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
     wanted, sent_x, sent_h = torch.empty(y.shape, dtype=dtype), 0, 0
     for t in reversed(range(len(x))) if backward else range(len(x)):
-        wanted[t], state, (count,) = reference.run([tensors], shape, policy, x[t].to(dtype), [x.shape[1]], state)
+        wanted[t], state, counts = reference.run([tensors], shape, parts(policy), x[t].to(dtype), [x.shape[1]], state)
         state = replace(state, h=y[t][None].to(dtype))
-        sent_x, sent_h = sent_x + count.x_sent, sent_h + count.h_sent
+        sent_x, sent_h = sent_x + counts.columns[0].x_sent, sent_h + counts.columns[0].h_sent
     torch.testing.assert_close(y.to(dtype), wanted, rtol=0, atol=TOLERANCE[type(policy)])
     return state.c[0].float(), (sent_x, sent_h)

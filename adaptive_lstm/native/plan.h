@@ -1,4 +1,4 @@
-// The immutable side of a run: packed weights of a stack, and the thresholds of a delta policy.
+// The immutable side of a run: packed weights of a stack.
 #pragma once
 
 #include <cstdint>
@@ -90,15 +90,6 @@ class Plan {
 
  private:
   std::vector<std::vector<Direction>> layers_;
-};
-
-// Thresholds of one operand: empty = every column is computed at every step.
-struct Thresholds {
-  Buffer<float> x, h;  // [I], [P]
-};
-
-struct DeltaPolicy {
-  std::vector<std::vector<Thresholds>> layers;  // [l][d]; no layers = dense
 };
 
 }  // namespace alstm
