@@ -105,7 +105,7 @@ def run(
             held = 0 if do == "run" else held + 1
             if do == "run":
                 moved = [
-                    (value != old) if not used else (value - old).abs() > theta
+                    (value != old) if t == (T - 1 if d else 0) else (value - old).abs() > theta
                     for value, old, theta in ((x_t, x_hat, delta if layer else None), (h, h_hat, delta))
                     if theta is not None
                 ]

@@ -65,8 +65,8 @@ def load(zoo: Path, task: Task) -> ZooModel:
             search,
             test,
             fresh,
-            promise="recordings drawn from the 900 that the model never saw, by the six speakers whom it knows; fit are "
-            "the recordings that it was trained on",
+            promise="recordings drawn from the 900 that the model never saw, by the six speakers whom it knows; fit "
+            "are those that it was trained on",
             loss=disagreement,
             max_loss=0.02,
             families=skipping_and(_leaving_in_time, _leaving_in_depth),
