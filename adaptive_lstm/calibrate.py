@@ -128,10 +128,11 @@ def calibrate(
             lambda c: fits(c, shapes),
             by_macs=objective == "macs",
             worst_leavers=promise.worst_leavers,
+            reach=promise.reach,
         )
         scored = search.everything(tracks(families, measured, conditional))
         dense_cost = search.cost(scored[0])
-        front = [s for s in search.front(scored) if search.cost(s) < dense_cost and s.candidate.choices]
+        front = search.order([s for s in scored if search.cost(s) < dense_cost])
         tested: dict[Key, tuple[Outcome, float]] = {}
 
         def p_values() -> Iterable[float]:

@@ -8,28 +8,39 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from .policies import Site, parts
+from .policies import parts, sites
 from .runtime import AdaptiveLSTM
-from .types import RunStats
+from .types import RunStats, StackShape
 
 Doubles = npt.NDArray[np.float64]
 
 FEATURES = ("call", "timestep", "held", "dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask")
 
 
-def work_of(lstm: AdaptiveLSTM, stats: RunStats) -> Doubles:
-    """Work of one call in the units of ``FEATURES``: calls, row steps of layers, and multiply-accumulates."""
-    shape, columns = lstm.stack_shape, parts(lstm.policy).columns
+def thresholded(lstm: AdaptiveLSTM) -> frozenset[tuple[int, str]]:
+    """The operands, (pair, "x" or "h"), that an LSTM's policy asks about column by column."""
+    columns = parts(lstm.policy).columns
+    return frozenset((site.pair, site.operand) for site in sites(lstm.stack_shape) if columns.thresholded(site))
+
+
+def work_of(shape: StackShape, listed: frozenset[tuple[int, str]], stats: RunStats) -> Doubles:
+    """Work of one call in the units of ``FEATURES``: calls, row steps of layers, and multiply-accumulates.
+
+    ``listed``: the operands whose columns are asked about one by one.
+    """
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
     out["call"] = 1.0
     for pair, c in enumerate(stats.columns):
         out["timestep"] += c.moved
         out["held"] += stats.timesteps - c.moved
-        for operand, sent, possible in (("input", c.x_sent, c.x_possible), ("recurrent", c.h_sent, c.h_possible)):
-            listed = columns.thresholded(Site(shape, pair, "x" if operand == "input" else "h"))
-            out[("sent " if listed else "dense ") + operand] += gates * sent
-            out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if listed else 0.0
+        for name, operand, sent, possible in (
+            ("input", "x", c.x_sent, c.x_possible),
+            ("recurrent", "h", c.h_sent, c.h_possible),
+        ):
+            asked = (pair, operand) in listed
+            out[("sent " if asked else "dense ") + name] += gates * sent
+            out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if asked else 0.0
     out["ask"] = stats.policy_macs
     return np.array(list(out.values()))
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .candidates import Settings
-from .cost_table import FEATURES, Doubles, work_of
+from .cost_table import FEATURES, Doubles, thresholded, work_of
 from .errors import CalibrationError, InputError, NonFiniteError
 from .losses import Loss
 from .policies import Dense, parts
@@ -95,24 +95,25 @@ class _Meter:
         self.calls: list[_Call] = []
 
     def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
+        shape, listed, exits = lstm.stack_shape, thresholded(lstm), parts(lstm.policy).time
+
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             out = type(lstm).forward(lstm, *args, **kwargs)  # type: ignore[no-untyped-call]
             self.seconds += time.perf_counter() - start
-            stats, exits = lstm.last_run, parts(lstm.policy).time
+            stats = lstm.last_run
             assert stats is not None
-            assert lstm._last is not None
-            counts = lstm._last[0]
             # One row is asked at regular distances until it leaves.
-            halt = counts.asked * exits.every if counts is not None and exits is not None and counts.left else 0
-            self.calls.append(_Call(name, stats, work_of(lstm, stats), _rows(lstm, *args, **kwargs), halt))
+            halt = stats.asked * exits.every if exits is not None and stats.exits else 0
+            work = work_of(shape, listed, stats)
+            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), halt))
             return out
 
         return forward
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Every call inside the block is counted."""
+        """Every call inside the block is counted; policies must not change in it."""
         try:
             for name, lstm in self.lstms.items():
                 lstm.forward = self._timed(name, lstm)  # type: ignore[method-assign]

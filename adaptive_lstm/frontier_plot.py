@@ -5,6 +5,7 @@ Needs matplotlib, which only the extra `demo` installs.
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -39,10 +40,15 @@ def draw_on(axes: Axes, calibration: Calibration, *, cost: str) -> None:
         groups.setdefault(families(point), []).append(place)
     for i, (group, places) in enumerate(sorted(groups.items(), key=lambda item: (item[0] != "Dense", item[0]))):
         colour = "black" if group == "Dense" else COLOURS[(i - 1) % len(COLOURS)]
-        axes.scatter(*zip(*places, strict=True), s=34, color=colour, alpha=0.75, linewidth=0, label=_words(group))
+        costs, risks = zip(*places, strict=True)
+        axes.scatter(costs, risks, s=34, color=colour, alpha=0.75, linewidth=0, label=_words(group))
     best = [(point.cost, min(height(point.search_risks, factors), top)) for point in pareto(calibration)]
     axes.plot(*zip(*best, strict=True), color="0.55", linewidth=1, drawstyle="steps-post", zorder=1, label="best")
     axes.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=f"limit {limit:g}")
+    tested = [(p.cost, height(p.search_risks, factors)) for p in calibration.frontier if p.test_risks is not None]
+    if tested:
+        costs, risks = zip(*tested, strict=True)
+        axes.scatter(costs, risks, s=95, facecolor="none", edgecolor="0.35", linewidth=1, label="tested")
     _mark(axes, calibration, factors)
     if min(point.cost for point in calibration.frontier) < DECADE:
         axes.set_xscale("log")
@@ -66,13 +72,13 @@ def _mark(axes: Axes, calibration: Calibration, factors: tuple[float, ...]) -> N
         return
     size = record.sequences["test"]["count"]
     mean = height(point.test_risks, factors)
-    bound = height([float(one["bound"]) for one in record.losses], factors)
+    above = height([float(one["bound"]) for one in record.losses], factors) - mean
     axes.plot(
         point.cost, height(point.search_risks, factors), "*", markersize=17, color=PASSED, markeredgecolor="white",
         label="certified", zorder=4,
     )  # fmt: skip
     axes.errorbar(
-        point.cost, mean, yerr=[[0], [bound - mean]], marker="D", markersize=6, color=PASSED, capsize=5, linewidth=1.5,
+        point.cost, mean, yerr=np.array([[0.0], [above]]), marker="D", markersize=6, color=PASSED, capsize=5,
         label=f"its loss on {size} test sequences,\nand upper bound at {record.confidence:g}", zorder=3,
     )  # fmt: skip
     axes.set_title(f"certified: {point.name}", fontsize="medium")

@@ -60,6 +60,16 @@ class Promise:
         refuse_too_few(test, self.limits, self.confidence, binary, share)
         return replace(self, binary=binary, test=test)
 
+    @property
+    def reach(self) -> float:
+        """Largest mean loss, in tenths of its limit, that a test split of this size can certify when it shows there."""
+
+        def enough(share: float) -> bool:
+            pairs = zip(self.limits, self.binary, strict=True)
+            return self.test >= max(risk.needed(m, self.confidence, share * m, binary=b) for m, b in pairs)
+
+        return max((tenths / 10 for tenths in range(1, 10) if enough(tenths / 10)), default=0.0)
+
     def p_value(self, candidate: Candidate, outcome: Outcome) -> float:
         """Of "some mean loss is above its limit", from the test split."""
         found = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -26,6 +27,7 @@ HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 8  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
 REFINED = 4  # candidates whose neighbours are tried
+RUNGS = 6  # candidates of equal estimated risk that are tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Search:
         fits: whether the policies of a candidate can act together.
         by_macs: whether multiply-accumulates are the cost, instead of predicted seconds.
         worst_leavers: the worst mean loss of those who leave first, as a multiple of its limit; 0 if that is no matter.
+        reach: mean loss up to which a test may be passed, as a multiple of its limit.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class Search:
         *,
         by_macs: bool,
         worst_leavers: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
+        reach: float = 1.0,
     ):
         self._run, self._limits, self._n, self._fits, self._by_macs = run, limits, n, fits, by_macs
-        self._worst_leavers = worst_leavers
+        self._worst_leavers, self._reach = worst_leavers, reach
         self._seen: dict[tuple[object, int], Scored] = {}
         self.table = CostTable()
 
@@ -99,6 +103,19 @@ class Search:
             return []
         return [scored[i] for i in risk.pareto([self.cost(s) for s in scored], [s.ratio for s in scored])]
 
+    def order(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Those worth a test, in the order to test them: estimated risk ascending, cost descending.
+
+        As ``front``, but of several with the same estimate more than the cheapest are kept: it may owe its estimate to
+        luck (most of all 0), and testing ends with the first failure, so it is well to begin with more careful ones.
+        """
+        kept = [s for s in scored if math.isfinite(s.ratio) and not any(self._beats(o, s) for o in scored)]
+        kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
+        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in _thinned(list(equal), RUNGS)]
+
+    def _beats(self, one: Scored, other: Scored) -> bool:
+        return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
+
     def everything(self, tracks: Sequence[Track]) -> list[Scored]:
         """All candidates that were run on the whole search split; the dense one comes first."""
         coarse = min(self._n, COARSE)
@@ -118,7 +135,7 @@ class Search:
             joined = self._kept([*joined, *front, *self._together(joined, front, coarse)])
         full = [self.score(s.candidate, self._n) for s in [dense, *joined]]
         for _ in range(2):
-            best = sorted((s for s in full if s.ratio <= 1), key=self.cost)[:REFINED]
+            best = sorted((s for s in full if s.ratio <= self._reach), key=self.cost)[:REFINED]
             for scored in best:
                 full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
             full = list({s.candidate.key: s for s in full}.values())
@@ -127,11 +144,7 @@ class Search:
 
     def _kept(self, scored: Sequence[Scored]) -> list[Scored]:
         """The front of those that may pass, thinned out to WIDTH."""
-        front = self.front([s for s in scored if not s.hopeless])
-        if len(front) <= WIDTH:
-            return front
-        picked = np.unique(np.linspace(0, len(front) - 1, WIDTH).round().astype(int))
-        return [front[i] for i in picked]
+        return _thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
 
     def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
         """Pairs whose losses together leave room, those that promise to be cheapest first."""
@@ -144,3 +157,8 @@ class Search:
                     pairs.append((self.cost(a) * self.cost(b) / dense, both))
         pairs.sort(key=lambda pair: pair[0])
         return [self.score(both, n) for _, both in pairs[:PAIRS]]
+
+
+def _thinned(scored: list[Scored], count: int) -> list[Scored]:
+    """At most so many, at equal distances, the first and the last among them."""
+    return [scored[i] for i in np.unique(np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int))]

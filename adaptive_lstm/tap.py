@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from .policies import Parts
 from .runtime import AdaptiveLSTM
 from .types import Counts, StackShape
 
-Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]
+Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Callable[[], Counts] | None]
 
 
 class Runner(Protocol):

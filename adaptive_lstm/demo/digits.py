@@ -6,8 +6,8 @@ of input that skipping is for.
 
 Data: the handwritten digits of scikit-learn, which are the test part of "Optical Recognition of Handwritten Digits" by
 E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49), licensed CC BY 4.0. Of its 1797
-pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit and to choose on, and 450
-with labels to report on and to certify with.
+pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit and to choose on, and
+450 with labels to report on and to certify with.
 """
 
 from dataclasses import dataclass

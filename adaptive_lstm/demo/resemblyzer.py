@@ -2,8 +2,8 @@
 
 The folder `resemblyzer_3x256` holds, as its SOURCE.txt says, `weights.npz` (Resemblyzer 0.1.4, Apache-2.0: a
 40 -> 3 x 256 LSTM and a linear layer) and `mel_test_other.npz` (100 LibriSpeech test-other utterances of ten speakers,
-CC BY 4.0, as mel frames of 10 ms). Three speakers are there to fit on, two to choose on, the other five are reported. An
-utterance is cut into 1.6 s windows; the mean of their embeddings stands for the utterance.
+CC BY 4.0, as mel frames of 10 ms). Three speakers are there to fit on, two to choose on, the other five are reported.
+An utterance is cut into 1.6 s windows; the mean of their embeddings stands for the utterance.
 """
 
 from collections.abc import Iterable
