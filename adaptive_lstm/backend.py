@@ -163,6 +163,22 @@ class NativeStack:
 
         return counts
 
+    def run_from(
+        self, start: StreamState, x: torch.Tensor, sizes: Sequence[int]
+    ) -> tuple[torch.Tensor, StreamState, Counts]:
+        """Packed rows x [sum(sizes), I] from a given state: as ``reference.run``."""
+        x = x.detach().contiguous()
+        alive = torch.tensor(sizes, dtype=torch.int64)
+        y = x.new_empty(len(x), self.shape.directions * self.shape.output_size)
+        state = self.acquire(sizes[0])
+        try:
+            self.write(state, start)
+            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(sizes), alive.data_ptr())
+            state.run(x.data_ptr(), *rows, False, False)
+            return y, self.read(state, started=True), self.counts(state, len(x))
+        finally:
+            self.release(state)
+
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was run yet."""
         shape, batch = self.shape, state.batch

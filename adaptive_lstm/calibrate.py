@@ -34,7 +34,8 @@ from .sequences import Splits, drawn
 from .tap import adapted_lstms, first_tensor
 from .translate import fit_translators
 
-SENSITIVITY_SEQUENCES = 64  # of the fit split: more do not change the averages much, and each costs a backward pass
+SENSITIVITY_SEQUENCES = 64  # of the fit split: more do not change the averages much, and each costs backward passes
+PROBES = 2  # as many for each of them: what counts is the average over all
 BOLD = SkipTimesteps(x=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
 
 
@@ -180,7 +181,7 @@ def _measured(
     with original(lstms):
         if any(isinstance(f, Delta) for f in families):
             few = inputs[:SENSITIVITY_SEQUENCES]
-            sensitivities = measure_sensitivities(model, few, output=output, seed=seed)
+            sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed)
         if any(isinstance(f, ExitInTime | ExitInDepth) for f in families):
             translators = {name: fit_translators(model, inputs, lstm=name) for name in lstms}
     return Measured({name: lstm.stack_shape for name, lstm in lstms.items()}, sensitivities, translators)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -14,6 +15,8 @@ from .types import Counts, StackShape, StreamState
 from .weights import PairTensors
 
 Counted = Callable[[], Counts]
+
+_ASKED = "asked in Python between native chunks"
 
 
 class Executor:
@@ -41,8 +44,14 @@ class Executor:
         if not quantize.exact:
             matrices = quantize_stack(self.tensors, shape, quantize)
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
-        if self.why_not_native() is None:
-            self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, self.policy)
+        # What runs between two questions of an exit in time that only Python can ask.
+        self._between: NativeStack | None = None
+        if self._why is None or self._why.startswith(_ASKED):
+            packed = matrices or quantize_stack(self.tensors, shape, quantize)
+            if self._why is None:
+                self.native = NativeStack(packed, shape, self.policy)
+            else:
+                self._between = NativeStack(packed, shape, replace(self.policy, time=None))
 
     def why_not_native(self) -> str | None:
         """Why the reference executor serves, or None."""
@@ -53,9 +62,13 @@ class Executor:
             return f"reference: device {self.device.type}"
         if self.dtype != torch.float32:
             return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
-        if not runs_natively(self.policy):
-            return f"reference: {_foreign(policy)}"
-        return None if native() else "reference: no native extension"
+        if not native():
+            return "reference: no native extension"
+        if runs_natively(self.policy):
+            return None
+        if runs_natively(replace(self.policy, time=None)):
+            return f"{_ASKED}: {_foreign(policy)}"
+        return f"reference: {_foreign(policy)}"
 
     def run(
         self,
@@ -132,11 +145,13 @@ class Executor:
     def _through(
         self, rows: torch.Tensor, alive: Sequence[int], state: StreamState, *, open_ended: bool
     ) -> tuple[torch.Tensor, StreamState, Counts]:
-        """Packed rows through the reference executor and the exit in time around it."""
+        """Packed rows through the reference executor, or native chunks, and the exit in time around it."""
 
         def some(
             x: torch.Tensor, sizes: Sequence[int], state: StreamState, first: int
         ) -> tuple[torch.Tensor, StreamState, Counts]:
+            if self._between is not None:
+                return self._between.run_from(state, x, sizes)
             return reference.run(self.tensors, self.shape, self.policy, x, sizes, state, first=first)
 
         if self.policy.time is None:

@@ -66,7 +66,7 @@ def check_families(families: Sequence[Policy], shapes: Mapping[str, StackShape],
 def _try_head(head: Head, measure: Measure, state: torch.Tensor) -> None:
     try:
         confidence(head, state, measure)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise PolicyError(
             f"head: it does not take states of shape {tuple(state.shape)}, {state.dtype}, as the LSTM outputs: {error}"
         ) from error

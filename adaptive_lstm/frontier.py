@@ -1,15 +1,18 @@
-"""The frontier of a calibration as plain values: families and scales of its candidates, a table, JSON records."""
+"""The frontier of a calibration as plain values and text: its candidates in a table, and what the certificate says."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 
 from . import risk
 from .calibrate import Calibration, Point
+from .certificate import Certificate
 from .policies import Combined, Dense
 from .text import aligned
 
-SHOWN = 12  # lines of the table
+SHOWN = 14  # lines of the table
+WIDTH = 120  # characters of a line of text
 
 
 def families(point: Point) -> str:
@@ -53,10 +56,11 @@ def chosen(calibration: Calibration) -> Point | None:
 
 
 def render(calibration: Calibration, cost: str) -> str:
-    """The best candidates as a table, cheapest first; `cost` says what the costs are shares of."""
+    """The best candidates and those tested as a table, cheapest first; `cost` says what the costs are shares of."""
     name, limit, factors = risk_scale(calibration)
     best = pareto(calibration)
-    shown = best[:SHOWN]
+    worth = [point for point in calibration.frontier if point in best or point.test_risks is not None]
+    shown = worth[-SHOWN:]  # the tested ones are the careful ones, at the end
     header = ["candidate", "cost", "macs", "search", "test", "p", ""]
     picked = chosen(calibration)
     lines = [
@@ -71,13 +75,24 @@ def render(calibration: Calibration, cost: str) -> str:
         ]
         for point in shown
     ]
-    left_out = f", {len(best) - SHOWN} dearer ones left out" if len(best) > SHOWN else ""
+    left_out = f" {len(worth) - SHOWN} cheaper ones that lose more are left out." if len(worth) > SHOWN else ""
     return f"""{aligned([header, *lines])}
 
-The best of {len(calibration.frontier)} candidates: no other has less cost and less loss{left_out}.
+Of {len(calibration.frontier)} candidates those that no other beats in both cost and loss, and those tested.{left_out}
 cost: {cost}, as a share of the dense model's; macs: multiply-accumulates, likewise.
-search, test: {name} on that split, limit {limit:g}; p: of the test that it is above the limit, from the most careful
-  candidate on until the first that fails."""
+search, test: {name} on that split, limit {limit:g}; p: of its being above the limit, tested from the most careful
+  candidate on until the first that does not pass."""
+
+
+def proof(certificate: Certificate, unit: str = "sequences") -> str:
+    """The certificate, what it rests on and what it assumes; `unit`: what a sequence is, in the plural."""
+    count = {name: split["count"] for name, split in certificate.sequences.items()}
+    rests = (
+        f"Tested on {count['test']} {unit}, which are not among those that it was fitted ({count['fit']}) and chosen "
+        f"({count['search']}) on."
+    )
+    lines = [*str(certificate).splitlines(), rests, certificate.assumption]
+    return "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
 def records(calibration: Calibration) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ Run = Callable[[Candidate, int], Outcome]
 
 COARSE = 48  # sequences on which a candidate is first looked at
 HOPELESS = 2.0  # times the limit at which a candidate is given up
-WIDTH = 8  # candidates that are kept when families are joined
+WIDTH = 12  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
 REFINED = 4  # candidates whose neighbours are tried
 RUNGS = 6  # candidates of equal estimated risk that are tested

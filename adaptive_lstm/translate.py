@@ -26,6 +26,7 @@ from .types import FloatArray
 from .weights import shape_of
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
+BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +111,31 @@ class _Sums:
         self.inputs = np.zeros((width + 1, width + 1))
         self.gram = np.zeros((width + 1, out))
         self.count = 0
+        self._waiting: list[tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]]] = []
 
     def add(self, z: npt.NDArray[np.floating[Any]], y: npt.NDArray[np.floating[Any]]) -> None:
         """Add samples z [n, width] -> y [n, out]."""
-        z = np.concatenate([z.astype(np.float64), np.ones((len(z), 1))], axis=1)
-        self.inputs += z.T @ z
-        self.gram += z.T @ y.astype(np.float64)
+        self._waiting.append((z, y))
         self.count += len(z)
+        if sum(len(few) for few, _ in self._waiting) >= BLOCK:
+            self._work_off()
+
+    def _work_off(self) -> None:
+        if self._waiting:
+            z, y = (np.concatenate(parts_of).astype(np.float64) for parts_of in zip(*self._waiting, strict=True))
+            z = np.concatenate([z, np.ones((len(z), 1))], axis=1)
+            self.inputs += z.T @ z
+            self.gram += z.T @ y
+            self._waiting = []
+
+    def map(self, ridge: float) -> Map:
+        """The regression over all samples."""
+        self._work_off()
+        return Map.ridge(self.inputs, self.gram, ridge)
 
     def join(self, other: _Sums) -> None:
         """Add all samples of another regression."""
+        other._work_off()
         self.inputs += other.inputs
         self.gram += other.gram
         self.count += other.count
@@ -196,9 +212,7 @@ def _fit_time(recorded: list[_Recorded], buckets: int, ridge: float) -> TimeTran
             merged[-1][1].join(one)
         else:
             merged.append((int(start), one))
-    return TimeTranslators(
-        tuple(start for start, _ in merged), tuple(Map.ridge(s.inputs, s.gram, ridge) for _, s in merged)
-    )
+    return TimeTranslators(tuple(start for start, _ in merged), tuple(s.map(ridge) for _, s in merged))
 
 
 def _fit_depth(recorded: list[_Recorded], ridge: float) -> DepthTranslators:
@@ -209,6 +223,6 @@ def _fit_depth(recorded: list[_Recorded], ridge: float) -> DepthTranslators:
         for r in recorded:
             of_steps.add(np.concatenate(r.levels[: layer + 1], axis=1), r.levels[-1])
             of_finals.add(r.final[:, : layer + 1].reshape(len(r.final), -1), r.final[:, -1])
-        steps.append(Map.ridge(of_steps.inputs, of_steps.gram, ridge))
-        finals.append(Map.ridge(of_finals.inputs, of_finals.gram, ridge))
+        steps.append(of_steps.map(ridge))
+        finals.append(of_finals.map(ridge))
     return DepthTranslators(tuple(steps), tuple(finals))

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.risk import fixed_sequence, p_value, pareto
@@ -29,7 +31,7 @@ from eval.zoo.material import Material
 
 REPEATS = 200
 QUICK_REPEATS, QUICK_SEQUENCES = 50, 40
-SENSITIVITY_SEQUENCES = 64
+SENSITIVITY_SEQUENCES, BATCH = 64, 32
 DOUBTS = (None, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # 1 - margin at which a recording may leave
 EXIT_TAUS = (None, 0.005, 0.01, 0.02, 0.05)
 TAUS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.012, 0.014, 0.017, 0.02, 0.025, 0.03, 0.04)
@@ -57,10 +59,17 @@ class Population:
     binary: bool
 
 
+def _batches(inputs: Sequence[Tensor]) -> list[Tensor | PackedSequence]:
+    """The inputs, each a batch of one, in larger batches: packed where their lengths differ."""
+    parts = [inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)]
+    equal = len({x.shape for x in inputs}) == 1
+    return [torch.cat(tuple(p)) if equal else pack_sequence([x[0] for x in p], enforce_sorted=False) for p in parts]
+
+
 def _leaving(fast: nn.Module, material: Material) -> Candidates:
     """Exits in time with the model's own head on the translated state, with delta columns: 34 policies."""
-    sensitivity = al.measure_sensitivity(fast, material.fit[:SENSITIVITY_SEQUENCES])
-    translators = al.fit_translators(fast, material.fit).time
+    sensitivity = al.measure_sensitivity(fast, _batches(material.fit[:SENSITIVITY_SEQUENCES]))
+    translators = al.fit_translators(fast, _batches(material.fit)).time
     head = fast.get_submodule("fc")
     found: dict[str, al.Policy] = {}
     for doubt, tau in itertools.product(DOUBTS, EXIT_TAUS):
@@ -77,7 +86,7 @@ def _leaving(fast: nn.Module, material: Material) -> Candidates:
 
 def _columns(fast: nn.Module, material: Material) -> Candidates:
     """Delta columns alone: 36 policies."""
-    sensitivity = al.measure_sensitivity(fast, material.fit[:SENSITIVITY_SEQUENCES])
+    sensitivity = al.measure_sensitivity(fast, _batches(material.fit[:SENSITIVITY_SEQUENCES]))
     return {
         f"gamma {gamma:g}, power {power:g}, tau {tau:g}": al.Delta.scaled(sensitivity, tau, gamma=gamma, power=power)
         for (gamma, power), tau in itertools.product(SCALES, TAUS)

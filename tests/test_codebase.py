@@ -31,7 +31,8 @@ LAYERS = (
     {"candidates", "families", "cost_table", "evaluate", "search", "sequences", "promise"},
     {"certificate", "calibration", "calibrate", "artifact"},
     {"__init__"},
-    {"text", "race", "comparison", "modelfile", "inspection", "demo", "cli", "__main__"},
+    {"text", "helptext", "race", "comparison", "modelfile", "sequencefile", "inspection", "frontier", "frontier_plot"},
+    {"certification", "demo", "cli", "__main__"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.policies import DepthTranslators, Map, TimeTranslators
@@ -16,7 +17,7 @@ from adaptive_lstm.policies.head import as_head, confidence
 from adaptive_lstm.policies.translators import bucket
 
 from . import by_hand
-from .helpers import adapted, flat, infer, signal
+from .helpers import adapted, assert_close, assert_equal, flat, infer, signal
 
 P, C = 6, 4
 STATES = torch.randn(20, P, generator=torch.Generator().manual_seed(0)).double()
@@ -138,3 +139,35 @@ GOOD = Map(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
 def test_impossible_settings(make: Any, args: tuple[Any, ...], message: str) -> None:
     with pytest.raises(al.errors.PolicyError, match=message):
         make(*args)
+
+
+# ------------------------------------------------------------------------------------- heads that only Python can ask
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_callable_head_is_asked_between_native_chunks(precision: Any) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(16, 4)
+    nn.init.normal_(linear.weight, std=4.0)
+    lstm = adapted(6, 16, 2, quantize=precision)
+    x = pack_sequence([signal(n, 1, 6, seed=n)[:, 0] for n in (30, 22, 17, 5)])
+    found = []
+    for head in (linear, lambda state: linear(state)):
+        with torch.no_grad():
+            lstm.policy = al.Combined(al.Delta(0.05), al.SkipTimesteps(0.5), al.ExitInTime(head, 0.3, "max", every=3))
+        found.append((infer(lstm, x), lstm.last_run))
+    (want, of_linear), (got, of_callable) = found
+    assert_close(got, want, precision)
+    assert of_linear is not None
+    assert of_callable is not None
+    assert of_linear.fallback is None
+    assert of_callable.fallback == "asked in Python between native chunks: the head is written in Python"
+    assert of_callable.exits == of_linear.exits > 0
+    assert of_callable.columns == of_linear.columns
+    with al.stream(lstm, batch_size=2) as s:
+        frames = signal(20, 2, 6)
+        whole = s.run(frames)
+        done = s.done
+        s.reset()
+        assert_equal(torch.cat([s.run(frames[:7]), s.run(frames[7:])]), whole)
+        assert torch.equal(s.done, done)

@@ -25,6 +25,7 @@ ROWS, STEPS = 16, 64  # input features, and columns of the enlarged picture
 HIDDEN, LAYERS, CLASSES = 160, 2, 10
 FIT = 150  # of the pictures without labels; the others are there to choose on
 MAX_LOSS, CONFIDENCE = 0.02, 0.95
+HEAD = "fc"
 INK = 16  # the darkest pixel value of the data set
 
 MODEL_FILE = Path(__file__).with_name("digits.safetensors")
@@ -80,8 +81,7 @@ def load_model() -> DigitReader:
 def load_task() -> Task:
     """The embedded model and pictures as a `Task`: accuracy on digits that it never saw."""
     images = load_images()
-    unlabelled = read_columns(images.fit)
-    test_inputs = read_columns(images.test)
+    unlabelled, test_inputs = read_columns(images.fit), read_columns(images.test)
 
     def accuracy(logits: Tensor) -> float:
         return _share(logits.argmax(1) == images.labels)
@@ -112,7 +112,7 @@ def load_task() -> Task:
 
 def families(model: SequenceModel) -> list[Policy]:
     """Columns that hardly moved, and the columns of the picture that come after the decision."""
-    return [Delta(), ExitInTime(head=model.get_submodule("fc"))]
+    return [Delta(), ExitInTime(head=model.get_submodule(HEAD))]
 
 
 def _share(flags: Tensor) -> float:

@@ -85,10 +85,9 @@ def run(task: Task, *, seconds: float = 6.0) -> Outcome:
 
 def _calibrated(task: Task, model: SequenceModel) -> al.Calibration:
     """Calibrate `model` and set the policy that was certified, or none."""
-    parts = (task.fit_inputs, task.search_inputs, task.test_inputs)
     calibration = al.calibrate(
         model,
-        al.Splits(*(part.split(1) for part in parts)),
+        task.splits,
         loss=task.loss,
         max_loss=task.max_loss,
         confidence=task.confidence,

@@ -1,12 +1,9 @@
 """The outcome of a demo as plain text."""
 
-from textwrap import fill
-
 from ..bench import format_seconds
+from ..frontier import proof
 from ..text import aligned, place, spread
 from .outcome import Outcome, Row
-
-WIDTH = 120
 
 
 def render(outcome: Outcome) -> str:
@@ -18,7 +15,7 @@ def render(outcome: Outcome) -> str:
 {aligned([header, *(_cells(row) for row in outcome.rows)])}
 
 {outcome.score_name}, {outcome.agreement_name} (as torch) and macs (share of the multiply-accumulates done):
-  on {outcome.sequences} {outcome.unit} that nothing was fitted on.
+  on {outcome.sequences} {outcome.unit} that neither trained nor fitted anything.
 sequence, step: time of the LSTM alone for {outcome.steps} steps in one call, and for one step of a stream; batch 1,
   {place(outcome.machine)}.
 torch / this: how many times as long torch takes; median (quartiles) of paired rounds.
@@ -27,17 +24,8 @@ torch / this: how many times as long torch takes; median (quartiles) of paired r
 
 
 def _certificate(outcome: Outcome) -> str:
-    """The certificate, and what it rests on."""
-    record = outcome.calibration.certificate
-    count = {name: split["count"] for name, split in record.sequences.items()}
-    lines = [
-        str(record),
-        f"It rests on the {count['test']} {outcome.unit} of the table. Other {outcome.unit} were there to fit "
-        f"({count['fit']}) and to choose ({count['search']}) on; none of them trained the model.",
-        record.assumption,
-        outcome.caution,
-    ]
-    return "\n".join(fill(line, WIDTH, subsequent_indent="  ") if len(line) > WIDTH else line for line in lines if line)
+    text = proof(outcome.calibration.certificate, outcome.unit)
+    return f"{text}\n{outcome.caution}" if outcome.caution else text
 
 
 def _cells(row: Row) -> list[str]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..losses import Loss
 from ..policies import Policy
+from ..sequencefile import Pair
+from ..sequences import Splits
 
 
 class SequenceModel(nn.Module):
@@ -53,3 +55,9 @@ class Task:
     caution: str
     shown: Tensor
     picture: Tensor
+
+    @property
+    def splits(self) -> Splits[Pair]:
+        """The inputs one by one, for `calibrate`."""
+        parts = (self.fit_inputs, self.search_inputs, self.test_inputs)
+        return Splits(*([(one, None) for one in part.split(1)] for part in parts))

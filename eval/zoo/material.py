@@ -98,9 +98,11 @@ def drawn(records: Sequence[Tensor], length: int, count: int, seed: int) -> tupl
     Raises:
         ValueError: the records hold fewer windows.
     """
-    places = [(record, start) for record in records for start in range(len(record) - length + 1)]
-    chosen = np.random.default_rng(seed).choice(len(places), count, replace=False)
-    return tuple(record[start : start + length][None] for record, start in (places[i] for i in chosen))
+    places = np.cumsum([0] + [max(0, len(record) - length + 1) for record in records])
+    chosen = np.random.default_rng(seed).choice(places[-1], count, replace=False)
+    which = np.searchsorted(places, chosen, side="right") - 1
+    starts = chosen - places[which]
+    return tuple(records[i][s : s + length][None] for i, s in zip(which, starts, strict=True))
 
 
 def parted(items: Sequence[Tensor], counts: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
