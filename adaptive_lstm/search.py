@@ -110,6 +110,9 @@ class Search:
         luck (most of all 0), and testing ends with the first failure, so it is well to begin with more careful ones.
         """
         kept = [s for s in scored if math.isfinite(s.ratio) and not any(self._beats(o, s) for o in scored)]
+        kept = list(
+            {(s.ratio, self.cost(s)): s for s in reversed(kept)}.values()
+        )  # the first of those that do the same
         kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
         return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in _thinned(list(equal), RUNGS)]
 

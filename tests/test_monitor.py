@@ -34,12 +34,12 @@ def run_of(exits: int, activity: float = 1.0) -> RunStats:
     return replace(stats, columns=columns)
 
 
-def calibrated(**changes: Any) -> Any:
+def calibrated() -> Any:
     """A classifier with a certified policy and its monitor."""
     model = adapted_classifier()
     asked: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "objective": "macs"}
     families = [al.SkipTimesteps(), al.ExitInTime(head=model.head, every=2)]
-    result = al.calibrate(model, drawn(160), **asked, policies=families, progress=False)
+    result = al.calibrate(model, drawn(300), **asked, policies=families, progress=False)
     assert result.certified
     return result.apply(model)
 
@@ -52,6 +52,11 @@ def model() -> Any:
 def served(model: Any) -> Any:
     """A fresh copy."""
     return copy.deepcopy(model)
+
+
+def serve(model: Any, inputs: list[torch.Tensor]) -> None:
+    for x in inputs:
+        infer(model, x)
 
 
 def test_ranges_by_hand() -> None:
@@ -68,8 +73,7 @@ def test_ranges_by_hand() -> None:
 
 def test_inputs_like_those_of_the_calibration(model: Any) -> None:
     fast = served(model)
-    for x, _ in drawn(1000, seed=50):
-        infer(fast, x)
+    serve(fast, [x for x, _ in drawn(1000, seed=50)])
     status = fast.lstm.monitor.status
     assert status.seen == 1000
     assert status.ok
@@ -83,16 +87,14 @@ def test_other_inputs(model: Any, drift: str) -> None:
     torch.manual_seed(1)
     other = [4 * torch.randn(1, 8, 3) if drift == "noise" else torch.full((1, 8, 3), 3.0) for _ in range(200)]
     with pytest.warns(al.DriftWarning, match="calibrate again") as caught:
-        for x in other:
-            infer(fast, x)
+        serve(fast, other)
     assert len(caught) == 1
     status = fast.lstm.monitor.status
     assert not status.ok
     assert status.outside
     assert all(name in str(caught[0].message) for name in status.outside)
     assert fast.lstm.monitor.warned
-    for x, _ in drawn(WINDOW, seed=51):  # no second warning; the status comes back
-        infer(fast, x)
+    serve(fast, [x for x, _ in drawn(WINDOW, seed=51)])  # no second warning; the status comes back
     assert fast.lstm.monitor.status.ok
 
 

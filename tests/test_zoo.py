@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm import risk
 from adaptive_lstm.bench import pinned_threads
-from adaptive_lstm.candidates import check_families
+from adaptive_lstm.families import check_families
 from adaptive_lstm.sequences import fingerprint
 from eval import zoo as real
 from eval.zoo.base import ZooModel, first
@@ -224,7 +224,7 @@ def test_material_can_certify(zoo: Path, name: str) -> None:
     assert len(material.test) >= risk.needed(material.max_loss, 0.95, binary=material.loss.binary(dense))
     fast = al.adapt(model.model)
     shapes = {n: m.stack_shape for n, m in fast.named_modules() if isinstance(m, al.AdaptiveLSTM)}
-    check_families(material.families(fast), shapes)
+    check_families(material.families(fast), shapes, next(fast.parameters()))
 
 
 def test_windows_are_drawn_from_everywhere() -> None:
