@@ -92,7 +92,9 @@ def assert_same_state(got: StreamState, want: StreamState, atol: float) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            torch.testing.assert_close(value, b[name], rtol=atol, atol=atol, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                value, b[name], rtol=atol, atol=atol, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+            )
         else:
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(b[name])), name
 
@@ -191,7 +193,9 @@ def times(shape: StackShape) -> dict[str, Policy]:
         ),
         "largest of many": ExitInTime(head(width, 40), 0.2, "max", every=1),
         "settled": ExitInTime(None, 0.06, every=2, window=2),
-        "settled translation": ExitInTime(None, 0.05, translators=time_translators(shape), every=1, window=3, patience=2),
+        "settled translation": ExitInTime(
+            None, 0.05, translators=time_translators(shape), every=1, window=3, patience=2
+        ),
     }
 
 
@@ -200,7 +204,9 @@ def depths(shape: StackShape, level: Any) -> dict[str, Policy]:
     return {
         "head": ExitInDepth(translators, head(width), 0.5, level=level),
         "by layer": ExitInDepth(translators, head(width), (float("inf"), 0.2), "entropy", level=level),
-        "sigmoids": ExitInDepth(translators, head(width, 2, "sigmoid"), 0.3, "max" if width > 1 else "margin", level=level),
+        "sigmoids": ExitInDepth(
+            translators, head(width, 2, "sigmoid"), 0.3, "max" if width > 1 else "margin", level=level
+        ),
         "agreement": ExitInDepth(translators, None, 0.75, level=level),
     }
 
@@ -311,9 +317,7 @@ EXACT = [p for p in FAMILIES if p.values[2] and "delta" not in p.id and not ("de
 
 @pytest.mark.parametrize(("shape", "policy", "streams"), EXACT)
 @pytest.mark.parametrize("batch", [1, 4])
-def test_chunks_equal_whole_sequences_bit_for_bit(
-    shape: StackShape, policy: Policy, streams: bool, batch: int
-) -> None:
+def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Policy, streams: bool, batch: int) -> None:
     if any(isinstance(p, Delta) for p in (policy.policies if isinstance(policy, Combined) else (policy,))):
         pytest.skip("a float estimate rounds at every update")
     native = stack(weights(shape, "q8", "fp32"), shape, policy)
