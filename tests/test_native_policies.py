@@ -1,5 +1,6 @@
 """Holding and leaving on the native kernels against the reference executor, in whichever instruction set serves."""
 
+import gc
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -28,6 +29,7 @@ from adaptive_lstm.weights import PairMatrices
 
 from .native_oracle import Format, run, stack, states, weights
 from .policy_cases import FAMILIES, SHAPES, STACK, depth_translators, head, random_policy, time_translators
+from .test_native_state import heap_meter
 
 ATOL = 2e-5
 PRECISIONS: dict[str, tuple[Format, Format, float]] = {"fp32": ("fp32", "fp32", ATOL), "int8": ("q8", "q8", 4e-3)}
@@ -293,6 +295,35 @@ def test_nothing_runs_once_all_rows_have_left() -> None:
     rest = run(native, x[2:], state=state, open_ended=True)
     assert native.counts(state, 30) == counts
     assert torch.equal(rest.y, first.y[1].expand(8, 3, 9))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Combined(ExitInTime(head(9), 0.95, every=2), SkipTimesteps(0.3, h=0.1), Delta(0.02)),
+        Combined(ExitInDepth(depth_translators(STACK), head(9), 0.5, level="step"), HoldLayers(0.2)),
+        HoldLayers((None, 0.3), catch_up=True),
+    ],
+    ids=["time", "depth", "catch up"],
+)
+def test_a_step_allocates_nothing(policy: Policy) -> None:
+    native, used = stack(weights(STACK, "fp32", "q8"), STACK, policy), heap_meter()
+    state, x, y = native.new_state(3), signal(100, 3, 5), torch.empty(3, 9)
+    addresses, out = [row.data_ptr() for row in x], y.data_ptr()
+
+    def steps(rounds: int) -> int:
+        for _ in range(rounds):
+            for address in addresses:
+                state.step(address, out)
+        return used()
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = steps(3)
+        assert steps(50) - before < 4096
+    finally:
+        gc.enable()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
