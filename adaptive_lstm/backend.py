@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -146,14 +146,22 @@ class NativeStack:
 
     def counts(self, state: _native.State, timesteps: int) -> Counts:
         """What was counted since the state's counters were cleared, in so many batch rows times timesteps."""
-        shape = self.shape
-        columns = tuple(
-            ColumnCounts(x, timesteps * shape.input_width(pair), h, timesteps * shape.output_size, ran, moved)
-            for pair, (x, h, ran, moved) in enumerate(state.counters())
-        )
-        asked, left, asked_depth, left_depth = state.exit_counters()
-        depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
-        return Counts(columns, asked, left, *depth)
+        return self.counted(state, timesteps)()
+
+    def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
+        """The same as of now, put together when it is asked for."""
+        counters, exits, shape = state.counters(), state.exit_counters(), self.shape
+
+        def counts() -> Counts:
+            columns = tuple(
+                ColumnCounts(x, timesteps * shape.input_width(pair), h, timesteps * shape.output_size, ran, moved)
+                for pair, (x, h, ran, moved) in enumerate(counters)
+            )
+            asked, left, asked_depth, left_depth = exits
+            depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
+            return Counts(columns, asked, left, *depth)
+
+        return counts
 
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was run yet."""

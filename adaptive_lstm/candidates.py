@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .errors import AdaptiveLSTMError, InputError
+from .errors import AdaptiveLSTMError
 from .policies import (
     Combined,
     Delta,
@@ -30,6 +30,9 @@ from .types import StackShape
 
 Settings = Mapping[str, Policy]
 """A policy for every LSTM of a model, by module name."""
+
+Key = tuple[tuple[str, float], ...]
+"""Names a candidate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ class Candidate:
         return " + ".join(f"{t.name} {t.strength(p):.3g}" for t, p in self.choices) or "dense"
 
     @property
-    def key(self) -> tuple[tuple[str, float], ...]:
+    def key(self) -> Key:
         """Equal for equal candidates."""
         return tuple((track.name, round(position, 6)) for track, position in self.choices)
 
@@ -116,43 +119,6 @@ class Measured:
     shapes: Mapping[str, StackShape]
     sensitivities: Mapping[str, Sensitivity]
     translators: Mapping[str, Translators]
-
-
-def default_families(shapes: Mapping[str, StackShape]) -> list[Policy]:
-    """All families that apply to every LSTM without knowing the head."""
-    families: list[Policy] = [Delta(), SkipTimesteps(), HoldLayers()]
-    if len(shapes) == 1 and not next(iter(shapes.values())).bidirectional:
-        families.append(ExitInTime())
-    return families
-
-
-def check_families(families: Sequence[Policy], shapes: Mapping[str, StackShape]) -> None:
-    """Raise what is wrong with the families before any long work.
-
-    Raises:
-        InputError: not a policy of this package, two of a kind, or exits for a model with several LSTMs.
-        PolicyError, UnsupportedError: a family does not fit the stack.
-    """
-    known = (Delta, SkipTimesteps, HoldLayers, ExitInTime, ExitInDepth)
-    for family in families:
-        if not isinstance(family, known):
-            raise InputError(
-                f"policies: got {type(family).__name__}, expected a list of Delta(), SkipTimesteps(), HoldLayers(), "
-                "ExitInTime(...), ExitInDepth(...)"
-            )
-        if isinstance(family, ExitInTime | ExitInDepth) and len(shapes) > 1:
-            raise InputError(
-                f"{type(family).__name__}: the model holds {len(shapes)} LSTMs, and an exit belongs to one; calibrate "
-                "them one by one, or without exits"
-            )
-        for shape in shapes.values():
-            if isinstance(family, HoldLayers) and shape.num_layers < 2:
-                continue  # left out there
-            family.check(shape)
-    names = [type(f).__name__ for f in families]
-    double = sorted({n for n in names if names.count(n) > 1})
-    if double:
-        raise InputError(f"policies: got more than one {', '.join(double)}, expected one of a kind")
 
 
 _TAU = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.35)
@@ -245,9 +211,9 @@ def _leaving_in_time(family: ExitInTime, measured: Measured, conditional: bool) 
 
 
 def _leaving_in_depth(family: ExitInDepth, measured: Measured) -> Iterator[Track]:
-    (name, shape), *_ = measured.shapes.items()
+    name = next(iter(measured.shapes))
     fitted: DepthTranslators | None = measured.translators[name].depth if name in measured.translators else None
-    if fitted is None or (family.head is None and shape.num_layers < 3):
+    if fitted is None:
         return
     levels = _DOUBT if family.head is not None else _SETTLED
     kinds: tuple[Literal["sequence", "step"], ...] = ("sequence", "step")

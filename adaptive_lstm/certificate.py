@@ -19,7 +19,9 @@ from .backend import backend_info
 from .candidates import Settings
 from .evaluate import Outcome, skipping
 from .policies import Dense
+from .promise import Promise
 from .runtime import AdaptiveLSTM
+from .sequences import Splits, fingerprint_of_all
 from .tap import call
 
 ASSUMPTION = (
@@ -71,7 +73,7 @@ class Certificate:
             for one in self.losses
         ]
         share = self.savings["macs"]
-        lines.append(f"  multiply-accumulates left: {share:.0%}; LSTM time left: {self.savings['time']:.0%}")
+        lines.append(f"  multiply-accumulates left: {share:.0%}; time of the model left: {self.savings['time']:.0%}")
         return "\n".join(lines)
 
 
@@ -85,19 +87,19 @@ def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
     return digest.hexdigest()
 
 
+def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
+    """Precision of every LSTM."""
+    return {name: lstm.quantize.precision for name, lstm in lstms.items()}
+
+
 def certify(
     *,
     model: nn.Module,
     lstms: Mapping[str, AdaptiveLSTM],
     settings: Settings,
     chosen: str,
-    losses: Sequence[str],
-    limits: Sequence[float],
-    binary: Sequence[bool],
-    confidence: float,
-    conditional: bool,
-    sizes: tuple[int, int, int],
-    fingerprints: Sequence[str],
+    promise: Promise,
+    fingerprints: Splits[str],
     outcome: Outcome | None,
     p_value: float | None,
     samples: Sequence[Any],
@@ -107,28 +109,28 @@ def certify(
 ) -> Certificate:
     """Put the record together; ``outcome`` of the chosen policy on the test split, None if nothing passed."""
     described = []
-    for i, (name, limit, b) in enumerate(zip(losses, limits, binary, strict=True)):
-        one: dict[str, Any] = {"name": name, "limit": limit, "test": "binomial" if b else "wsr"}
+    for i, (loss, limit, b) in enumerate(zip(promise.losses, promise.limits, promise.binary, strict=True)):
+        one: dict[str, Any] = {"name": loss.name, "limit": limit, "test": "binomial" if b else "wsr"}
         if outcome is not None:
             values = outcome.losses[:, i]
-            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, confidence, binary=b)}
+            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, promise.confidence, binary=b)}
         described.append(one)
     info = backend_info()
     return Certificate(
         certified=outcome is not None,
         policy=chosen,
         losses=tuple(described),
-        confidence=confidence,
+        confidence=promise.confidence,
         p_value=p_value,
-        conditional=conditional,
+        conditional=promise.conditional,
         sequences={
-            name: {"count": count, "sha256": print_}
-            for name, count, print_ in zip(("fit", "search", "test"), sizes, fingerprints, strict=True)
+            name: {"count": len(prints), "sha256": fingerprint_of_all(prints)}
+            for name, prints in vars(fingerprints).items()
         },
         savings=_savings(model, lstms, settings, outcome, samples),
         candidates={"searched": candidates, "tested": tested},
         weights=weights_fingerprint(lstms),
-        precision={name: lstm.quantize.precision for name, lstm in lstms.items()},
+        precision=precision_of(lstms),
         backend={"name": info.backend, "isa": info.isa, "threads": info.threads},
         versions={name: version(name) for name in ("adaptive-lstm", "torch", "numpy")},
         assumption=ASSUMPTION,
@@ -149,13 +151,13 @@ def _savings(
         return {"macs": 1.0, "time": 1.0, "time_quartiles": [1.0, 1.0]}
     dense: Settings = dict.fromkeys(lstms, Dense())
 
+    def everything() -> None:
+        for sample in samples:
+            call(model, sample)
+
     def timed(with_settings: Settings) -> float:
         with skipping(lstms, with_settings), torch.no_grad():
-            call(model, samples[0])
-            return sum(
-                bench.measure({"model": lambda s=s: call(model, s)}, repeats=5, warmup=1)["model"].median  # type: ignore[misc]
-                for s in samples
-            )
+            return bench.measure({"model": everything}, repeats=5, warmup=1)["model"].median
 
     ratios = [timed(settings) / timed(dense) for _ in range(3)]
     return {

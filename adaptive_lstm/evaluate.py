@@ -1,29 +1,28 @@
-"""Running candidates over sequences: what they lose, what they do, and what that costs on this machine."""
+"""Running candidates over sequences: what they lose, what they do, and how long that takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import nnls
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .candidates import Settings
-from .errors import CalibrationError
+from .cost_table import FEATURES, Doubles, thresholded, work_of
+from .errors import CalibrationError, InputError, NonFiniteError
 from .losses import Loss
-from .policies import Columns, Dense, Site, parts
+from .policies import Dense, parts
 from .quantize import Quantize
 from .runtime import AdaptiveLSTM
-from .tap import call
+from .tap import call, first_tensor, restored
 from .types import RunStats
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Outcome:
     """What one candidate did on n sequences.
 
     ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
-    ``macs_possible`` [n]; ``halts`` [n]: timestep at which a sequence left, or its length; ``activity``, ``ran`` and
-    ``exits`` [n]: as in ``RunStats``, means over the LSTMs.
+    ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in time left, 0 if it did not; ``rates``: of
+    every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
     """
 
     losses: Doubles
@@ -50,9 +49,7 @@ class Outcome:
     macs: Doubles
     macs_possible: Doubles
     halts: npt.NDArray[np.int64]
-    activity: Doubles
-    ran: Doubles
-    exits: Doubles
+    rates: Mapping[str, Doubles]
 
     @property
     def work_left(self) -> float:
@@ -63,55 +60,63 @@ class Outcome:
 @contextmanager
 def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     """The LSTMs in float32 with nothing skipped inside the block; as they were afterwards."""
-    kept = {name: (lstm.policy, lstm.quantize) for name, lstm in lstms.items()}
-    try:
+    with restored(lstms):
         for lstm in lstms.values():
             lstm.policy, lstm.quantize = Dense(), Quantize()
         yield
-    finally:
-        for name, lstm in lstms.items():
-            lstm.policy, lstm.quantize = kept[name]
 
 
 @contextmanager
 def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[None]:
     """The LSTMs with some policies inside the block; as they were afterwards."""
-    kept = {name: lstm.policy for name, lstm in lstms.items()}
-    try:
+    with restored(lstms):
         for name, lstm in lstms.items():
             lstm.policy = settings[name]
         yield
-    finally:
-        for name, lstm in lstms.items():
-            lstm.policy = kept[name]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of an LSTM: with ``rows`` batch rows; ``halt`` as in ``Outcome``, if it was one row."""
+
+    name: str
+    stats: RunStats
+    work: Doubles
+    rows: int
+    halt: int
 
 
 class _Meter:
-    """Times the calls of the LSTMs and adds up their statistics, one sequence at a time."""
+    """Times the calls of the LSTMs and collects their statistics, one sequence at a time."""
 
     def __init__(self, lstms: Mapping[str, AdaptiveLSTM]):
         self.lstms = lstms
         self.seconds = 0.0
-        self.runs: list[tuple[AdaptiveLSTM, RunStats]] = []
+        self.calls: list[_Call] = []
 
-    def _timed(self, lstm: AdaptiveLSTM) -> Callable[..., Any]:
+    def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
+        shape, listed, exits = lstm.stack_shape, thresholded(lstm), parts(lstm.policy).time
+
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             out = type(lstm).forward(lstm, *args, **kwargs)  # type: ignore[no-untyped-call]
             self.seconds += time.perf_counter() - start
             stats = lstm.last_run
             assert stats is not None
-            self.runs.append((lstm, stats))
+            # One row is asked at regular distances until it leaves.
+            halt = stats.asked * exits.every if exits is not None and stats.exits else 0
+            work = work_of(shape, listed, stats)
+            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), halt))
             return out
 
         return forward
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Every call inside the block is counted."""
+        """Every call inside the block is counted; policies must not change in it."""
         try:
-            for lstm in self.lstms.values():
-                lstm.forward = self._timed(lstm)  # type: ignore[method-assign]
+            for name, lstm in self.lstms.items():
+                lstm.forward = self._timed(name, lstm)  # type: ignore[method-assign]
             yield
         finally:
             for lstm in self.lstms.values():
@@ -119,31 +124,14 @@ class _Meter:
 
     def clear(self) -> None:
         """Start the next sequence."""
-        self.seconds, self.runs = 0.0, []
+        self.seconds, self.calls = 0.0, []
 
 
-FEATURES = ("call", "timestep", "held", "dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask")
-
-
-def _work(lstm: AdaptiveLSTM, stats: RunStats) -> Doubles:
-    """Work of one call in the units of ``FEATURES``: calls, row steps of layers, and multiply-accumulates."""
-    shape, columns = lstm.stack_shape, parts(lstm.policy).columns
-    gates = 4 * shape.hidden_size
-    out = dict.fromkeys(FEATURES, 0.0)
-    out["call"] = 1.0
-    for pair, c in enumerate(stats.columns):
-        out["timestep"] += c.moved
-        out["held"] += stats.timesteps - c.moved
-        for operand, sent, possible in (("input", c.x_sent, c.x_possible), ("recurrent", c.h_sent, c.h_possible)):
-            listed = _thresholded(columns, Site(shape, pair, "x" if operand == "input" else "h"))
-            out[("sent " if listed else "dense ") + operand] += gates * sent
-            out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if listed else 0.0
-    out["ask"] = stats.policy_macs
-    return np.array(list(out.values()))
-
-
-def _thresholded(columns: Columns, site: Site) -> bool:
-    return columns.thresholded(site)
+def _rows(lstm: AdaptiveLSTM, input: Any, hx: Any = None) -> int:  # noqa: A002 (torch's signature)
+    """Batch rows of a call."""
+    if isinstance(input, PackedSequence):
+        return int(input.batch_sizes[0])
+    return 1 if input.dim() == 2 else int(input.shape[0 if lstm.batch_first else 1])
 
 
 class Evaluator:
@@ -153,6 +141,7 @@ class Evaluator:
         model: an adapted model in eval mode, compressed as it will be deployed.
         lstms: its adapted LSTMs.
         losses: what to compare by.
+        output: picks the tensor that must be finite from what the model returns.
         tick: called after every sequence, for a progress bar.
     """
 
@@ -161,9 +150,42 @@ class Evaluator:
         model: nn.Module,
         lstms: Mapping[str, AdaptiveLSTM],
         losses: Sequence[Loss],
+        output: Callable[[Any], torch.Tensor] = first_tensor,
         tick: Callable[[], object] = lambda: None,
     ):
-        self.model, self.lstms, self.losses, self._tick = model, lstms, losses, tick
+        self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
+
+    @torch.no_grad()
+    def items(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[Item]:
+        """The (inputs, target) pairs with the outputs of the original model.
+
+        ``one_row``: refuse sequences that are not one batch row of one call.
+
+        Raises:
+            NonFiniteError: an output holds NaN or infinity.
+            InputError: the model calls no LSTM, or calls it otherwise than ``one_row`` wants.
+            CalibrationError: a loss outside [0, 1] or NaN.
+        """
+        meter = _Meter(self.lstms)
+        items = []
+        with original(self.lstms), meter.watching():
+            for inputs, target in sequences:
+                meter.clear()
+                item = Item(inputs, target, call(self.model, inputs))
+                if not bool(torch.isfinite(self._output(item.dense)).all()):
+                    raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
+                if not meter.calls:
+                    raise InputError("the model's output was computed without calling any of its LSTMs")
+                if one_row and [c.rows for c in meter.calls] != [1]:
+                    raise InputError(
+                        f"conditional=True: got {len(meter.calls)} LSTM calls with {[c.rows for c in meter.calls]} "
+                        "batch rows for one sequence, expected one call with one row, which leaves at one time"
+                    )
+                for loss in self.losses:
+                    self._loss(loss, item.dense, item)  # a wrong loss or target shows here, not after minutes
+                items.append(item)
+                self._tick()
+        return items
 
     @torch.no_grad()
     def run(self, settings: Settings, items: Sequence[Item]) -> Outcome:
@@ -173,26 +195,26 @@ class Evaluator:
             CalibrationError: a loss outside [0, 1] or NaN.
         """
         meter = _Meter(self.lstms)
-        rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__}
+        rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
+        rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
         with skipping(self.lstms, settings), meter.watching():
-            if items:
-                call(self.model, items[0].inputs)  # packs the weights for the new policy
+            call(self.model, items[0].inputs)  # packs the weights for the new policy
             for item in items:
                 meter.clear()
                 out = call(self.model, item.inputs)
-                stats = [stats for _, stats in meter.runs]
+                calls = meter.calls
                 rows["losses"].append([self._loss(loss, out, item) for loss in self.losses])
                 rows["seconds"].append(meter.seconds)
-                rows["work"].append(sum((_work(lstm, s) for lstm, s in meter.runs), np.zeros(len(FEATURES))))
-                rows["macs"].append(sum(s.macs for s in stats))
-                rows["macs_possible"].append(sum(s.macs_possible for s in stats))
-                rows["halts"].append(max((s.columns[0].moved for s in stats), default=0))
-                rows["activity"].append(np.mean([s.activity for s in stats]))
-                rows["ran"].append(np.mean([s.ran for s in stats]))
-                rows["exits"].append(np.mean([s.exits for s in stats]))
+                rows["work"].append(sum((c.work for c in calls), np.zeros(len(FEATURES))))
+                rows["macs"].append(sum(c.stats.macs for c in calls))
+                rows["macs_possible"].append(sum(c.stats.macs_possible for c in calls))
+                rows["halts"].append(max((c.halt for c in calls), default=0))
+                for c in calls:
+                    rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
                 self._tick()
         arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
-        return Outcome(**{**arrays, "halts": arrays["halts"].astype(np.int64)})  # type: ignore[arg-type]
+        outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
+        return replace(outcome, halts=outcome.halts.astype(np.int64))
 
     def _loss(self, loss: Loss, out: Any, item: Item) -> float:
         value = float(loss.of(out, item.dense, item.target))
@@ -202,34 +224,3 @@ class Evaluator:
                 "adaptive_lstm.losses.clipped_error(scale)"
             )
         return value
-
-
-class CostTable:
-    """Seconds per unit of work on this machine, learned from the timings of all runs so far.
-
-    Non-negative least squares over the means of every run. It smooths: on a shared machine single timings mislead, and
-    candidates that do the same work get the same cost.
-    """
-
-    def __init__(self) -> None:
-        self._work: list[Doubles] = []
-        self._seconds: list[float] = []
-        self.seconds_per_unit: Doubles = np.zeros(len(FEATURES))
-
-    def learn(self, outcome: Outcome) -> None:
-        """Take one run into account."""
-        seconds = np.minimum(outcome.seconds, 5 * np.median(outcome.seconds))  # an interruption is not the code's cost
-        self._work.append(outcome.work.mean(0))
-        self._seconds.append(float(seconds.mean()))
-
-    def fit(self) -> None:
-        """Learn from all runs; relative errors count."""
-        seconds = np.array(self._seconds)
-        matrix = np.array(self._work) / seconds[:, None]
-        scale = np.maximum(np.abs(matrix).max(0), 1e-30)
-        solution, _ = nnls(matrix / scale, np.ones(len(seconds)))
-        self.seconds_per_unit = solution / scale
-
-    def seconds(self, work: Doubles) -> float:
-        """Mean seconds of sequences with this work [n, features]."""
-        return float(work.mean(0) @ self.seconds_per_unit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,6 +12,8 @@ from .policies import Combined, Policy, parts
 from .quantize import Quantize, quantize_stack
 from .types import Counts, StackShape, StreamState
 from .weights import PairTensors
+
+Counted = Callable[[], Counts]
 
 
 class Executor:
@@ -27,9 +29,11 @@ class Executor:
     def __init__(self, tensors: Sequence[PairTensors], shape: StackShape, quantize: Quantize, policy: Policy):
         self.shape, self.policy, self.exact = shape, parts(policy), quantize.exact
         self.skips = leaving.skips(self.policy)
-        self._foreign = _foreign(policy)
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device
+        # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
+        self.finite_only = self.skips or not self.exact
+        self._why = self._why_not_native(policy)
         # Float32 in, float32 out is all that the kernels do; quantized weights are kept as numbers either way.
         self.native: NativeStack | None = None
         self.tensors = tuple(tensors)
@@ -40,19 +44,17 @@ class Executor:
         if self.why_not_native() is None:
             self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, self.policy)
 
-    @property
-    def finite_only(self) -> bool:
-        """Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on."""
-        return self.skips or not self.exact
-
     def why_not_native(self) -> str | None:
         """Why the reference executor serves, or None."""
+        return self._why
+
+    def _why_not_native(self, policy: Policy) -> str | None:
         if self.device.type != "cpu":
             return f"reference: device {self.device.type}"
         if self.dtype != torch.float32:
             return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
         if not runs_natively(self.policy):
-            return f"reference: {self._foreign}"
+            return f"reference: {_foreign(policy)}"
         return None if native() else "reference: no native extension"
 
     def run(
@@ -61,7 +63,7 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counted | None]:
         """Run a whole sequence from a fresh start.
 
         Args:
@@ -71,7 +73,8 @@ class Executor:
             initial: h_0 [L * D, B, P] and c_0 [L * D, B, H], or None: zeros.
 
         Returns:
-            Output in the layout of x, h_n, c_n, and what was counted (None where nothing can be skipped).
+            Output in the layout of x, h_n, c_n, and a call for what was counted (None where
+            nothing can be skipped): adding it up takes as long as a short sequence.
 
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
@@ -102,7 +105,7 @@ class Executor:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())
             timesteps = len(x) if sizes is not None else x.shape[0] * x.shape[1]
-            counts = self.native.counts(state, timesteps) if self.skips else None
+            counts = self.native.counted(state, timesteps) if self.skips else None
         finally:
             self.native.release(state)
         return y, h_n, c_n, counts
@@ -113,12 +116,12 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counted | None]:
         if self.finite_only and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
         y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
-        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, counts if self.skips else None
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.skips else None
 
     def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, Counts]:
         """One chunk [T, B, I] of a stream on the reference executor."""

@@ -109,6 +109,7 @@ class _Probe:
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
 
     finite_only = False
+    policy = parts(Dense())
 
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""

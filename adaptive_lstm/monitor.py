@@ -18,8 +18,9 @@ import numpy.typing as npt
 from .types import RunStats
 
 WINDOW = 64  # sequences that a mean is taken over
-WIDTH = 4.0  # standard errors that a mean may lie off
-SLACK = 0.02  # and this much more: calibration itself is a sample
+EVERY = 16  # sequences between two looks at it
+WIDTH = 5.0  # standard errors that a mean may lie off; rare exits come in heavy tails
+SLACK = 0.02  # and this much more
 
 
 class DriftWarning(UserWarning):
@@ -28,19 +29,21 @@ class DriftWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Range:
-    """Mean and standard deviation over the sequences of a calibration, of a rate in 0..1."""
+    """Mean and standard deviation of a rate in 0..1 over the ``count`` runs of a calibration."""
 
     mean: float
     deviation: float
+    count: int
 
     @staticmethod
     def of(values: npt.NDArray[np.float64]) -> Range:
-        """From one value per sequence."""
-        return Range(float(values.mean()), float(values.std()))
+        """From one value per run; a quarter joins the sum of squares, as what never varied yet may do so later."""
+        squares = float(((values - values.mean()) ** 2).sum())
+        return Range(float(values.mean()), math.sqrt((0.25 + squares) / (len(values) + 1)), len(values))
 
     def holds(self, mean: float, count: int) -> bool:
-        """Whether the mean over ``count`` sequences lies where it should."""
-        return abs(mean - self.mean) <= WIDTH * self.deviation / math.sqrt(count) + SLACK
+        """Whether the mean over ``count`` other runs lies where it should."""
+        return abs(mean - self.mean) <= WIDTH * self.deviation * math.sqrt(1 / count + 1 / self.count) + SLACK
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,14 @@ class Monitor:
     """Compares the runs of one LSTM with the calibrated ranges; warns once.
 
     Args:
-        expected: range of "activity", "ran" and "exits" per sequence, as calibration saw them.
+        expected: range of "activity", "ran" and "exits" per run, as calibration saw them.
     """
 
     def __init__(self, expected: Mapping[str, Range]):
         self.expected = dict(expected)
         self.warned = False
         self._seen = 0
+        self._looked = 0
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
 
     def see(self, stats: RunStats, rows: int) -> None:
@@ -85,8 +89,9 @@ class Monitor:
         self._seen += rows
         one = (stats.activity, stats.ran, stats.exits / max(rows, 1))
         self._recent.extend([one] * min(rows, WINDOW))
-        if self.warned or self._seen < WINDOW:
+        if self.warned or self._seen < max(WINDOW, self._looked + EVERY):
             return
+        self._looked = self._seen
         status = self.status
         if status.outside:
             self.warned = True

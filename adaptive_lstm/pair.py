@@ -134,14 +134,13 @@ class Pair:
 
     def actions(self, x: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         """What the first n rows do at a timestep: from the input x [n, width] and what the layer below does [n]."""
-        # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
-        below = torch.where((below == COAST) & (self.run[: len(below)] < 0), REST, below)
-        if self.decider is None:
-            return below
         n = len(x)
-        still = self.decider.still(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
-        held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
-        return torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
+        if self.decider is not None:
+            still = self.decider.still(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
+            held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
+            below = torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
+        # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
+        return torch.where((below == COAST) & (self.run[:n] < 0), REST, below)
 
     def settle(self, n: int) -> None:
         """End a timestep of the first n rows: only the first of a sequence sends every column, run or not."""

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 from .backend import refuse_non_finite
 from .cost import TorchOrNative
 from .errors import InputError
-from .executor import Executor
+from .executor import Counted, Executor
 from .leaving import policy_macs
 from .monitor import Monitor
-from .policies import Dense, Policy, parts
+from .policies import Combined, Dense, Parts, Policy
 from .quantize import Quantize
 from .types import Counts, RunStats, StackShape
 from .weights import Fingerprint, shape_of, tensors_of
@@ -40,7 +40,7 @@ class AdaptiveLSTM(nn.LSTM):
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
     monitor: Monitor | None = None
     """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
-    _last: tuple[Counts | None, int, str | None] | None = None
+    _last: tuple[Counted | None, int, str | None, Parts | None] | None = None
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
@@ -74,8 +74,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        parts(policy)  # raises if it answers no question
-        policy.check(self.stack_shape)
+        Combined(policy).check(self.stack_shape)
         self._policy = policy
         self.monitor = None
         self.replan()
@@ -100,11 +99,12 @@ class AdaptiveLSTM(nn.LSTM):
         """What the last call did, or None before the first. Each thread that shares the module overwrites it."""
         if self._last is None:
             return None
-        counts, timesteps, fallback = self._last
+        counts, timesteps, fallback, policy = self._last
         shape = self.stack_shape
-        if counts is None:
+        if counts is None or policy is None:
             return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, fallback, 0)
-        return RunStats.of(shape, counts, timesteps, fallback, policy_macs(parts(self._policy), shape, counts))
+        counted = counts()
+        return RunStats.of(shape, counted, timesteps, fallback, policy_macs(policy, shape, counted))
 
     def replan(self) -> None:
         """Forget the packed weights; the next call packs them again."""
@@ -115,10 +115,10 @@ class AdaptiveLSTM(nn.LSTM):
         return self._compile()[1]
 
     def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
-        # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
-        self._update_flat_weights()
         compiled = self._compiled
         if compiled is None or not compiled[0].still(self):
+            # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
+            self._update_flat_weights()
             with torch.no_grad():
                 executor = Executor(tensors_of(self), self.stack_shape, self._quantize, self._policy)
             compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
@@ -160,7 +160,7 @@ class AdaptiveLSTM(nn.LSTM):
             else:
                 return self._forward_adaptive(executor, input, hx)
         out = super().forward(input, hx)
-        self._last = (None, _timesteps(input, self.batch_first), why)
+        self.__dict__["_last"] = (None, _timesteps(input, self.batch_first), why, None)  # past nn.Module.__setattr__
         return out
 
     def _why_torch(self, x: Any, hx: Any) -> str | None:
@@ -208,7 +208,7 @@ class AdaptiveLSTM(nn.LSTM):
             )
         y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
         timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
-        self._last = (counts, timesteps, executor.why_not_native())
+        self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
         if self.monitor is not None and (stats := self.last_run) is not None:
             self.monitor.see(stats, batch)
         if sizes is not None:

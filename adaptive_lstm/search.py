@@ -1,44 +1,53 @@
 """Coarse to fine: which candidates are worth a test, from a few hundred that are not all run in full.
 
-1. every track alone, from careful to bold, on a part of the search split, until it loses far more than allowed;
+1. every track alone, from careful to bold, on a part of the search split, until it is hopeless;
 2. families joined greedily: the best so far with the best of the next family, if their losses leave room;
 3. the survivors on the whole search split, and their nearest neighbours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from . import risk
 from .candidates import Candidate, Track
-from .evaluate import CostTable, Outcome
+from .cost_table import CostTable
+from .evaluate import Outcome
 
 Run = Callable[[Candidate, int], Outcome]
 """Runs a candidate on the first n sequences of the search split."""
 
 COARSE = 48  # sequences on which a candidate is first looked at
-HOPELESS = 2.0  # times the limit at which a track ends
+HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 8  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
 REFINED = 4  # candidates whose neighbours are tried
+RUNGS = 6  # candidates of equal estimated risk that are tested
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A candidate on n sequences: ``risks`` per loss, ``ratio``: the worst of them as a multiple of its limit."""
+    """A candidate on n sequences.
+
+    ``risks``: mean of every loss; ``mean_ratio``: the worst of them as a multiple of its limit; ``ratio``: the same, or
+    that of early leavers where it is worse (infinity if they are too few to tell).
+    """
 
     candidate: Candidate
     outcome: Outcome
     risks: tuple[float, ...]
+    mean_ratio: float
     ratio: float
 
     @property
-    def n(self) -> int:
-        """How many sequences it was run on."""
-        return len(self.outcome.seconds)
+    def hopeless(self) -> bool:
+        """Loses far more than allowed, and not in a single sequence, which may have been bad luck."""
+        return self.mean_ratio > HOPELESS and bool(((self.outcome.losses > 0).sum(0) > 1).any())
 
 
 class Search:
@@ -50,10 +59,23 @@ class Search:
         n: size of the search split.
         fits: whether the policies of a candidate can act together.
         by_macs: whether multiply-accumulates are the cost, instead of predicted seconds.
+        worst_leavers: the worst mean loss of those who leave first, as a multiple of its limit; 0 if that is no matter.
+        reach: mean loss up to which a test may be passed, as a multiple of its limit.
     """
 
-    def __init__(self, run: Run, limits: Sequence[float], n: int, fits: Callable[[Candidate], bool], by_macs: bool):
+    def __init__(
+        self,
+        run: Run,
+        limits: Sequence[float],
+        n: int,
+        fits: Callable[[Candidate], bool],
+        *,
+        by_macs: bool,
+        worst_leavers: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
+        reach: float = 1.0,
+    ):
         self._run, self._limits, self._n, self._fits, self._by_macs = run, limits, n, fits, by_macs
+        self._worst_leavers, self._reach = worst_leavers, reach
         self._seen: dict[tuple[object, int], Scored] = {}
         self.table = CostTable()
 
@@ -64,8 +86,9 @@ class Search:
             outcome = self._run(candidate, n)
             self.table.learn(outcome)
             risks = tuple(float(r) for r in outcome.losses.mean(0))
-            ratio = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
-            self._seen[key] = Scored(candidate, outcome, risks, ratio)
+            mean = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
+            ratio = max(mean, self._worst_leavers(candidate, outcome))
+            self._seen[key] = Scored(candidate, outcome, risks, mean, ratio)
         return self._seen[key]
 
     def cost(self, scored: Scored) -> float:
@@ -75,8 +98,23 @@ class Search:
     def front(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those that no other beats in both cost and risk, from the lowest risk to the lowest cost."""
         self.table.fit()
-        order = risk.pareto([self.cost(s) for s in scored], [s.ratio for s in scored])
-        return [scored[i] for i in order]
+        scored = [s for s in scored if math.isfinite(s.ratio)]
+        if not scored:
+            return []
+        return [scored[i] for i in risk.pareto([self.cost(s) for s in scored], [s.ratio for s in scored])]
+
+    def order(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Those worth a test, in the order to test them: estimated risk ascending, cost descending.
+
+        As ``front``, but of several with the same estimate more than the cheapest are kept: it may owe its estimate to
+        luck (most of all 0), and testing ends with the first failure, so it is well to begin with more careful ones.
+        """
+        kept = [s for s in scored if math.isfinite(s.ratio) and not any(self._beats(o, s) for o in scored)]
+        kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
+        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in _thinned(list(equal), RUNGS)]
+
+    def _beats(self, one: Scored, other: Scored) -> bool:
+        return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
 
     def everything(self, tracks: Sequence[Track]) -> list[Scored]:
         """All candidates that were run on the whole search split; the dense one comes first."""
@@ -88,16 +126,16 @@ class Search:
             for position in track.positions:
                 scored = self.score(Candidate(((track, position),)), coarse)
                 found.append(scored)
-                if scored.ratio > HOPELESS:
+                if scored.hopeless:
                     break
         self.table.fit()
         joined = [dense]
         fronts = [self._kept([dense, *found]) for found in families.values()]
-        for front in sorted(fronts, key=lambda f: min(self.cost(s) for s in f)):
+        for front in sorted(filter(None, fronts), key=lambda f: min(self.cost(s) for s in f)):
             joined = self._kept([*joined, *front, *self._together(joined, front, coarse)])
         full = [self.score(s.candidate, self._n) for s in [dense, *joined]]
         for _ in range(2):
-            best = sorted((s for s in full if s.ratio <= 1), key=self.cost)[:REFINED]
+            best = sorted((s for s in full if s.ratio <= self._reach), key=self.cost)[:REFINED]
             for scored in best:
                 full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
             full = list({s.candidate.key: s for s in full}.values())
@@ -106,11 +144,7 @@ class Search:
 
     def _kept(self, scored: Sequence[Scored]) -> list[Scored]:
         """The front of those that may pass, thinned out to WIDTH."""
-        front = self.front([s for s in scored if s.ratio <= HOPELESS])
-        if len(front) <= WIDTH:
-            return front
-        picked = np.unique(np.linspace(0, len(front) - 1, WIDTH).round().astype(int))
-        return [front[i] for i in picked]
+        return _thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
 
     def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
         """Pairs whose losses together leave room, those that promise to be cheapest first."""
@@ -123,3 +157,8 @@ class Search:
                     pairs.append((self.cost(a) * self.cost(b) / dense, both))
         pairs.sort(key=lambda pair: pair[0])
         return [self.score(both, n) for _, both in pairs[:PAIRS]]
+
+
+def _thinned(scored: list[Scored], count: int) -> list[Scored]:
+    """At most so many, at equal distances, the first and the last among them."""
+    return [scored[i] for i in np.unique(np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -12,16 +12,18 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputError
+from .policies import Parts
 from .runtime import AdaptiveLSTM
 from .types import Counts, StackShape
 
-Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counts | None]
+Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Callable[[], Counts] | None]
 
 
 class Runner(Protocol):
     """What ``AdaptiveLSTM`` asks of an executor."""
 
     shape: StackShape
+    policy: Parts
     finite_only: bool
 
     def run(
@@ -41,12 +43,12 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     """The adapted LSTMs of a model in eval mode, by module name.
 
     Raises:
-        InputError: there is none, or one is in training mode.
+        InputError: there is none, or the model or one of them is in training mode.
     """
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
     if not lstms:
         raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    if any(lstm.training for lstm in lstms.values()):
+    if model.training or any(lstm.training for lstm in lstms.values()):
         raise InputError("the model is in training mode; call .eval() on it first")
     return lstms
 
@@ -81,16 +83,30 @@ def first_tensor(output: Any) -> torch.Tensor:
 
 
 @contextmanager
-def standing_in(lstms: Mapping[str, AdaptiveLSTM], runners: Mapping[str, Runner]) -> Iterator[None]:
-    """The LSTMs run on the given runners inside the block, whatever their policy and mode."""
+def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
+    """Policy, precision, last run and monitor are put back after the block, of which the monitor sees nothing."""
+    kept = {name: (lstm.policy, lstm.quantize, lstm.monitor, lstm._last) for name, lstm in lstms.items()}
     try:
-        for name, runner in runners.items():
-            lstm = lstms[name]
-            lstm.forward = functools.partial(_forward, lstm, runner)  # type: ignore[method-assign]
+        for lstm in lstms.values():
+            lstm.monitor = None
         yield
     finally:
-        for lstm in lstms.values():
-            lstm.__dict__.pop("forward", None)
+        for name, lstm in lstms.items():
+            lstm.policy, lstm.quantize, lstm.monitor, lstm._last = kept[name]  # in this order: a policy ends a monitor
+
+
+@contextmanager
+def standing_in(lstms: Mapping[str, AdaptiveLSTM], runners: Mapping[str, Runner]) -> Iterator[None]:
+    """The LSTMs run on the given runners inside the block, whatever their policy and mode."""
+    with restored(lstms):
+        try:
+            for name, runner in runners.items():
+                lstm = lstms[name]
+                lstm.forward = functools.partial(_forward, lstm, runner)  # type: ignore[method-assign]
+            yield
+        finally:
+            for lstm in lstms.values():
+                lstm.__dict__.pop("forward", None)
 
 
 def _forward(lstm: AdaptiveLSTM, runner: Runner, x: Any, hx: Any = None) -> Any:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from . import reference
 from .errors import InputError, NonFiniteError
-from .policies import DepthTranslators, Map, TimeTranslators
+from .policies import Dense, DepthTranslators, Map, TimeTranslators, parts
 from .runtime import AdaptiveLSTM
 from .tap import adapted_lstms, as_batches, call, standing_in
 from .types import FloatArray
@@ -49,6 +49,7 @@ class _Recorder:
     """Runs a stack layer by layer on torch and keeps the states of all layers."""
 
     finite_only = False
+    policy = parts(Dense())
 
     def __init__(self, lstm: AdaptiveLSTM):
         self.shape = shape = shape_of(lstm)

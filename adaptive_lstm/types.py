@@ -122,7 +122,8 @@ class RunStats:
     way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns, of projections, and of
     the policy's own questions (``policy_macs``); ``macs_possible``: with nothing skipped and nothing asked.
     ``timesteps``: batch rows times timesteps. ``layers``: layer-and-direction pairs that ran. ``exits``: batch rows
-    that left early, in time or in depth. ``fallback``: why the native kernel did not serve, or None.
+    that left early, in time or in depth; ``asked``: questions that the exit in time put to them. ``fallback``: why the
+    native kernel did not serve, or None.
     """
 
     macs: int
@@ -131,6 +132,7 @@ class RunStats:
     timesteps: int
     layers: int
     exits: int
+    asked: int
     columns: tuple[ColumnCounts, ...]
     fallback: str | None = None
 
@@ -161,6 +163,7 @@ class RunStats:
             timesteps=timesteps,
             layers=sum(c.ran > 0 for c in columns) if timesteps else shape.pairs,
             exits=counts.left,
+            asked=counts.asked,
             columns=columns,
             fallback=fallback,
         )

@@ -136,13 +136,20 @@ class Fingerprint:
     """
 
     def __init__(self, lstm: nn.LSTM):
-        seen = [w for w in lstm._flat_weights if w is not None]
-        self._seen = [(w, w.data_ptr(), _version(w), w.detach()) for w in seen]
+        self._names = tuple(lstm._flat_weights_names)
+        found = [(name, self._weight(lstm, name)) for name in self._names]
+        self._seen = [(name, w, w.data_ptr(), _version(w), w.detach()) for name, w in found if w is not None]
+
+    @staticmethod
+    def _weight(lstm: nn.LSTM, name: str) -> torch.Tensor | None:
+        # Most are parameters, which a look-up finds sooner than getattr does; this runs before every call.
+        found = lstm._parameters.get(name)
+        return getattr(lstm, name, None) if found is None else found
 
     def still(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since."""
-        now = lstm._flat_weights
-        return len(now) == len(self._seen) and all(
-            w is old and w.data_ptr() == address and _version(w) == version
-            for w, (old, address, version, _) in zip(now, self._seen, strict=True)
-        )
+        for name, old, address, version, _ in self._seen:
+            w = self._weight(lstm, name)
+            if w is not old or w.data_ptr() != address or _version(w) != version:
+                return False
+        return True

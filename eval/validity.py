@@ -26,6 +26,7 @@ CANDIDATES = 40
 SEARCH, TEST = 200, 500  # sequences per split
 SHARED = 0.7  # how often the candidates meet a sequence's own difficulty, not luck of their own
 CONFIDENCES = (0.90, 0.95)
+HEADER = ["losses (family)", "confidence", "false", "allowed", "untested", "certified", "of oracle", ""]
 CHANCE = 0.01  # a correct procedure misses the bar in at most this share of the rows: the binomial slack
 
 FloatArray = npt.NDArray[np.float64]
@@ -120,11 +121,13 @@ def calibrate_once(family: Family, losses: tuple[Loss, ...], rng: np.random.Gene
     return Outcome(tuple(int(order[n - 1]) if n else None for n in passed), tempting[-1] if tempting else None)
 
 
-def summarise(family: Family, losses: tuple[Loss, ...], outcomes: list[Outcome]) -> Iterator[dict[str, object]]:
-    """One row per confidence: how often a certificate was false and how often it may be, and what was gained."""
+def summarise(ratio: FloatArray, saving: FloatArray, outcomes: list[Outcome]) -> Iterator[dict[str, object]]:
+    """One row per confidence: how often a certificate was false and how often it may be, and what was gained.
+
+    ratio: [K] the candidates' worst true risk, as a share of its limit; saving: [K] share of the dense work.
+    """
     repeats = len(outcomes)
-    unsafe = family.ratio(len(losses)) > 1
-    saving = 1 - family.cost
+    unsafe = ratio > 1
     best = float(saving[~unsafe].max()) if (~unsafe).any() else None
     shortcut = sum(o.untested is not None and bool(unsafe[o.untested]) for o in outcomes)
     for i, confidence in enumerate(CONFIDENCES):
@@ -140,6 +143,11 @@ def summarise(family: Family, losses: tuple[Loss, ...], outcomes: list[Outcome])
             "certified": len(kept) / repeats,
             "saving_of_oracle": None if best is None else float(saving[kept].sum()) / repeats / best,
         }
+
+
+def allowance(repeats: int) -> str:
+    """What the column "allowed" means."""
+    return f"allowed: 1 - confidence, plus what {repeats} draws exceed it by in {CHANCE:.0%} of all such rows"
 
 
 def row(name: str, kinds: str, found: Mapping[str, object]) -> list[str]:
@@ -158,18 +166,18 @@ def main() -> None:
         setups = itertools.product(families().items(), CASES.items())
         for seed, ((name, family), (kinds, losses)) in enumerate(setups):
             rng = np.random.default_rng(seed)
-            found = list(summarise(family, losses, [calibrate_once(family, losses, rng) for _ in range(repeats)]))
+            outcomes = [calibrate_once(family, losses, rng) for _ in range(repeats)]
+            found = list(summarise(family.ratio(len(losses)), 1 - family.cost, outcomes))
             records.append({"group": name, "case": kinds, "repeats": repeats, "test": TEST, "limits": LIMITS,
                             "rows": found})  # fmt: skip
             rows += [row(name, kinds, one) for one in found]
     if options.json:
         print("\n".join(json.dumps(record) for record in records))
     else:
-        header = ["losses (family)", "confidence", "false", "allowed", "untested", "certified", "of oracle", ""]
         limits = " and ".join(f"{limit:g}" for limit in LIMITS)
         title = f"{repeats} calibrations, {TEST} test sequences, limits {limits}: share of false certificates"
-        print(common.table(title, header, rows))
-        print(f"\nallowed: 1 - confidence, plus what {repeats} draws exceed it by in {CHANCE:.0%} of all such rows")
+        print(common.table(title, HEADER, rows))
+        print(f"\n{allowance(repeats)}")
     common.save(options, "validity", records)
 
 

@@ -54,6 +54,11 @@ class Combined:
             deciders = [type(p).__name__ for p in self.parts.holding if p.decides(shape, layer)]
             if len(deciders) > 1:
                 raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; leave one of them out")
+        if shape.bidirectional and any(p.keeps == "inputs" for p in self.parts.holding):
+            raise UnsupportedError(
+                "a policy that queues inputs needs one direction: the backward one would have to wait for inputs that "
+                "the forward one still holds back"
+            )
 
     @property
     def parts(self) -> Parts:
@@ -98,11 +103,12 @@ class Combined:
                 "exits in time go through all layers timestep by timestep, exits in depth of whole sequences through "
                 "all timesteps layer by layer; combine ExitInTime with ExitInDepth(level='step')"
             )
+        # A policy whose settings never let it act is left out: it is not even asked.
         return Parts(
             skipping[0] if skipping else Dense(),
-            tuple(holding),
-            time[0] if time else None,
-            depth[0] if depth else None,
+            tuple(p for p in holding if getattr(p, "active", True)),
+            next((p for p in time if getattr(p, "active", True)), None),
+            next((p for p in depth if getattr(p, "active", True)), None),
         )
 
 

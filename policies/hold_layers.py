@@ -56,16 +56,16 @@ class HoldLayers:
                 f"x: got {len(self.x)} limits, expected {shape.num_layers - 1} (one per layer above the first); "
                 "a policy belongs to the model that it was made for"
             )
-        if self.catch_up and shape.bidirectional:
-            raise UnsupportedError(
-                "HoldLayers(catch_up=True) needs one direction: the backward one would have to wait for inputs that "
-                "the forward one still holds back"
-            )
         if self.catch_up and sum(self.decides(shape, layer) for layer in range(shape.num_layers)) > 1:
             raise UnsupportedError(
                 "HoldLayers(catch_up=True) with several deciding layers: a queue would have to wait for a queue; give "
                 "one layer a limit and the others None"
             )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can be held."""
+        return any(self.x if isinstance(self.x, tuple) else (self.x,)) and self.h != 0
 
     @property
     def keeps(self) -> Keeps:

@@ -36,10 +36,14 @@ def unmoved(
     h_used: torch.Tensor,
     h_limit: float | None,
 ) -> torch.Tensor:
-    """Rows whose input has changed by less than ``x_limit`` of its size, and whose h by less than ``h_limit``."""
+    """Rows whose input has changed by less than ``x_limit`` of its size, and whose h by less than ``h_limit``.
+
+    An exact repeat is no change under any limit above 0, silence (all zeros) included.
+    """
     still = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
-        still &= moved(x, x_used) < x_limit * x_used.double().pow(2).mean(1).sqrt()
+        change = moved(x, x_used)
+        still &= ((change == 0) & (x_limit > 0)) | (change < x_limit * moved(x_used, torch.zeros_like(x_used)))
     if h_limit is not None:
         still &= moved(h, h_used) < h_limit
     return still

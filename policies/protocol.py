@@ -152,7 +152,7 @@ class LeavingInDepth(Policy, Protocol):
     def sure(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
         """Whether to leave with this ``translation`` [n, D * P]: bool [n].
 
-        ``below``: the translation from one layer less where that layer was asked too, else None.
+        ``below``: the translation from one layer less; None after the first layer.
         """
 
 

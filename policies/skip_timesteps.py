@@ -49,6 +49,11 @@ class SkipTimesteps:
         """Fits every stack."""
 
     @property
+    def active(self) -> bool:
+        """Whether anything can be skipped."""
+        return self.x != 0 and self.h != 0
+
+    @property
     def keeps(self) -> Keeps:
         """What a held layer does."""
         return "gates" if self.mode == "hold_gates" else "state"

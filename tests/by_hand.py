@@ -94,7 +94,7 @@ def run(
         h, c = (x.new_zeros(P), x.new_zeros(H)) if hx is None else (hx[0][pair], hx[1][pair])
         used: tuple[torch.Tensor, torch.Tensor] | None = None
         x_hat, h_hat, gates = torch.zeros_like(inputs[0]), torch.zeros_like(h), bias
-        held, begin = 0, T - 1 if d else 0
+        held = 0
         for t in range(T) if d == 0 else reversed(range(T)):
             x_t, do = inputs[t], below[d][t]
             if rule and do == "run" and used and held < rule.cap and rule.still(x_t, h, *used):
@@ -105,7 +105,7 @@ def run(
             held = 0 if do == "run" else held + 1
             if do == "run":
                 moved = [
-                    (value != old) if t == begin else (value - old).abs() > theta
+                    (value != old) if t == (T - 1 if d else 0) else (value - old).abs() > theta
                     for value, old, theta in ((x_t, x_hat, delta if layer else None), (h, h_hat, delta))
                     if theta is not None
                 ]

@@ -28,7 +28,8 @@ LAYERS = (
     {"executor", "cost"},
     {"runtime", "stream_state", "stream"},
     {"tap", "ranges", "measure", "translate", "losses", "compress", "bench"},
-    {"candidates", "evaluate", "search", "sequences", "certificate", "calibrate", "artifact"},
+    {"candidates", "families", "cost_table", "evaluate", "search", "sequences", "promise"},
+    {"certificate", "calibration", "calibrate", "artifact"},
     {"__init__"},
     {"text", "race", "comparison", "modelfile", "inspection", "demo", "cli", "__main__"},
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -80,6 +80,7 @@ def foresee(D: int) -> by_hand.Foresee:
     st.lists(st.integers(1, T), min_size=1, max_size=3),
     st.integers(0, 99),
 )
+@example((SKIP, HOLD), False, True, "both ways", [3], 3)  # the top layer coasts before it ever ran
 def test_together_they_do_what_plain_loops_do(
     held: tuple[al.Policy, ...], delta: bool, depth: bool, way: str, lengths: list[int], seed: int
 ) -> None:

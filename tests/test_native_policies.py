@@ -337,6 +337,8 @@ def test_random_combinations_follow_the_reference(seed: int) -> None:
     policy = random_policy(shape, choice)
     batch, time = choice.randint(1, 5), choice.randint(1, 25)
     x = signal(time, batch, shape.input_size)
+    if choice.random() < 0.3:
+        x[choice.randrange(time) :] = 0.0  # silence
     matrices = weights(shape, "fp32", "fp32", gain=choice.choice((0.5, 1.0, 2.0)))
     native = stack(matrices, shape, policy)
     depth = parts(policy).depth

@@ -36,7 +36,10 @@ void State::begin_actions() {
 
 bool State::still(const Hold& hold, const Direction& w, const DirectionState& s, int b, const float* x) const {
   const float* x_used = s.held.x_used.data() + size_t(b) * w.input;
-  if (hold.x && !(moved(x, x_used, w.input) < *hold.x * s.held.x_size[b])) return false;
+  if (hold.x) {
+    const double change = moved(x, x_used, w.input);
+    if (!(change == 0 && *hold.x > 0) && !(change < *hold.x * s.held.x_size[b])) return false;
+  }
   const float* h = s.h.data() + size_t(b) * s.h_stride;
   return !hold.h || moved(h, s.held.h_used.data() + size_t(b) * w.output, w.output) < *hold.h;
 }
