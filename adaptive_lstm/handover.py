@@ -97,19 +97,22 @@ def _time_exit(time: ExitInTime) -> _native.TimeExit:
     )
 
 
-def _depth_exit(depth: ExitInDepth, shape: StackShape) -> _native.DepthExit:
+def _depth_exit(depth: ExitInDepth, shape: StackShape) -> _native.DepthExit | None:
+    """None if it never asks."""
     from . import _native
 
+    maps, asks = depth.translators, [depth.asks(shape, layer) for layer in range(shape.num_layers - 1)]
+    if maps is None or not any(asks):
+        return None
     head = depth.head if isinstance(depth.head, LinearHead) else None
-    asked = depth.translators.finals if depth.level == "sequence" else depth.translators.steps
     return _native.depth_exit(
         depth.level == "sequence",
         None if head is None else _native.head(head.activation == "sigmoid", depth.measure),
-        [depth.asks(shape, layer) for layer in range(shape.num_layers - 1)],
+        asks,
         list(depth.thresholds),
-        [_map(m) for m in depth.translators.steps],
-        [_map(m) for m in depth.translators.finals],
-        [] if head is None else [_folded(head, m) for m in asked],
+        [_map(m) for m in maps.steps],
+        [_map(m) for m in maps.finals],
+        [] if head is None else [_folded(head, m) for m in (maps.finals if depth.level == "sequence" else maps.steps)],
     )
 
 

@@ -233,6 +233,29 @@ def columns(thresholds: list[list[_native.Thresholds]]) -> _native.Policy:
     return _native.policy(thresholds, [], None, None)
 
 
+NONE, LONG = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+
+
+def affine(rows: int, width: int) -> _native.Affine:
+    return _native.affine(floats(rows, width), floats(rows))
+
+
+def time_exit(
+    every: int = 1, starts: list[int] | None = None, maps: list[_native.Affine] | None = None
+) -> _native.TimeExit:
+    return _native.time_exit(every, 1, 2, None, starts or [0], [0.1], [0], maps or [], [])
+
+
+def left(time: _native.TimeExit) -> _native.State:
+    return _native.State(plan([direction()]), _native.policy([], [], time, None), 1)
+
+
+def held() -> _native.State:
+    """With a queue of up to two inputs."""
+    policy = _native.policy([], [_native.hold(0.1, None, 2, "inputs")], None, None)
+    return _native.State(plan([direction()]), policy, 1)
+
+
 def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _native.State:
     """Of a layer with I = 3 and H = 2, with so many thresholds."""
     limits = _native.thresholds(None if x is None else floats(x), None if h is None else floats(h))
@@ -272,6 +295,20 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: state(3, 2).load_sent(0, -1, True, floats(1, 3)), "no such layer"),
         (lambda: state(3, 2).load_sent(0, 0, True, floats(1, 3)), "wrong number of values"),
         (lambda: state(3, 2).load(floats(1, 1, 2), floats(1, 2, 2)), "wrong number of values"),
+        (lambda: _native.hold(0.1, None, 0, "state"), "cap must be at least 1"),
+        (lambda: _native.hold(0.1, None, 1, "nothing"), "keeps gates, state or inputs"),
+        (lambda: _native.head(True, "luck"), "unknown measure"),
+        (lambda: _native.affine(floats(2, 3), floats(3)), "one bias per row"),
+        (lambda: time_exit(every=0), "must be at least 1"),
+        (lambda: time_exit(starts=[1]), "time buckets start at 0"),
+        (lambda: time_exit(maps=[affine(2, 2)] * 2), "one map per time bucket"),
+        (lambda: left(time_exit(maps=[affine(2, 3)])), "does not fit the stack"),
+        (lambda: left(time_exit()).left(False, 0, NONE, floats(2), LONG, floats(2)), "wrong number of values"),
+        (lambda: _native.depth_exit(False, None, [True], [0.1], [affine(2, 2)], [affine(2, 2)], []), "nothing to comp"),
+        (lambda: _native.depth_exit(False, None, [False], [], [], [], []), "one entry per layer but the top"),
+        (lambda: state(3, 2).held(0, 0, False, LONG, floats(8), None, None, None, None), "holds nothing"),
+        (lambda: held().held(0, 0, False, LONG, floats(8), None, None, None, None), "wrong number of values"),
+        (lambda: held().held(0, 0, True, LONG, floats(8), floats(3), floats(2), floats(6), LONG + 3), "0 to cap"),
         (lambda: state(3, 2).store(floats(1, 2, 2), floats(1, 1, 2)), "wrong number of values"),
     ],
 )

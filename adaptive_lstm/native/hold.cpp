@@ -15,7 +15,7 @@ namespace alstm {
 namespace {
 
 // Share of held timesteps above which projecting a whole chunk costs more than single timesteps that run (measured).
-constexpr double kMostlyHeld = 0.75;
+constexpr double kMostlyHeld = 0.5;
 
 }  // namespace
 
