@@ -34,7 +34,7 @@ from .sequences import Splits, drawn
 from .tap import adapted_lstms, first_tensor
 from .translate import fit_translators
 
-SENSITIVITY_SEQUENCES = 64  # of the fit split: more do not change the averages much, and each costs backward passes
+SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
 PROBES = 2  # as many for each of them: what counts is the average over all
 BOLD = SkipTimesteps(x=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
 
@@ -90,6 +90,8 @@ def calibrate(
     """
     begun = time.perf_counter()
     lstms = adapted_lstms(model)
+    if model.training:  # dropout around the LSTMs would make every output another one
+        raise InputError("the model is in training mode; call .eval() on it first")
     promise = Promise.of(loss, max_loss, confidence, conditional)
     if objective not in ("latency", "macs"):
         raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")

@@ -103,6 +103,10 @@ class Candidate:
             return None
         return Candidate((*self.choices, *other.choices))
 
+    def careful(self, levels: float) -> Candidate:
+        """The same with every strength lowered by so many levels of its track, the first level at the least."""
+        return Candidate(tuple((track, max(0.0, p - levels * track.spacing)) for track, p in self.choices))
+
     def neighbours(self) -> Iterator[Candidate]:
         """The same a little bolder or more careful, one track at a time."""
         for i, (track, position) in enumerate(self.choices):

@@ -26,6 +26,7 @@ COARSE = 48  # sequences on which a candidate is first looked at
 HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 12  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
+LADDER = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths are lowered
 REFINED = 4  # candidates whose neighbours are tried
 RUNGS = 6  # candidates of equal estimated risk that are tested
 
@@ -114,7 +115,7 @@ class Search:
             {(s.ratio, self.cost(s)): s for s in reversed(kept)}.values()
         )  # the first of those that do the same
         kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
-        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in _thinned(list(equal), RUNGS)]
+        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in self._thinned(list(equal), RUNGS)]
 
     def _beats(self, one: Scored, other: Scored) -> bool:
         return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
@@ -136,7 +137,9 @@ class Search:
         fronts = [self._kept([dense, *found]) for found in families.values()]
         for front in sorted(filter(None, fronts), key=lambda f: min(self.cost(s) for s in f)):
             joined = self._kept([*joined, *front, *self._together(joined, front, coarse)])
-        full = [self.score(s.candidate, self._n) for s in [dense, *joined]]
+        full = [self.score(dense.candidate, self._n)]
+        for scored in joined:
+            full += self._ladder(scored.candidate)
         for _ in range(2):
             best = sorted((s for s in full if s.ratio <= self._reach), key=self.cost)[:REFINED]
             for scored in best:
@@ -145,9 +148,30 @@ class Search:
         self.table.fit()
         return full
 
+    def _ladder(self, candidate: Candidate) -> list[Scored]:
+        """A candidate and more careful ones, with all its strengths lowered at once, until two rungs lose nothing.
+
+        The few sequences of the first look let bold candidates pass as harmless; what is certified in the end lies
+        between them and the dense model.
+        """
+        rungs: list[Scored] = []
+        for step in LADDER:
+            rungs.append(self.score(candidate.careful(step), self._n))
+            if sum(s.ratio == 0 for s in rungs) == 2:
+                break
+        return rungs
+
     def _kept(self, scored: Sequence[Scored]) -> list[Scored]:
         """The front of those that may pass, thinned out to WIDTH."""
-        return _thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
+        return self._thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
+
+    def _thinned(self, scored: list[Scored], count: int) -> list[Scored]:
+        """At most so many, at equal ratios of their costs, the cheapest and the dearest among them."""
+        if len(scored) <= count:
+            return scored
+        costs = np.log([max(self.cost(s), 1e-12) for s in scored])
+        wanted = np.linspace(costs.min(), costs.max(), count)
+        return [scored[i] for i in sorted({int(np.abs(costs - w).argmin()) for w in wanted})]
 
     def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
         """Pairs whose losses together leave room, those that promise to be cheapest first."""
@@ -160,8 +184,3 @@ class Search:
                     pairs.append((self.cost(a) * self.cost(b) / dense, both))
         pairs.sort(key=lambda pair: pair[0])
         return [self.score(both, n) for _, both in pairs[:PAIRS]]
-
-
-def _thinned(scored: list[Scored], count: int) -> list[Scored]:
-    """At most so many, at equal distances, the first and the last among them."""
-    return [scored[i] for i in np.unique(np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int))]

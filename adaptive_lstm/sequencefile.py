@@ -67,6 +67,8 @@ def _inputs(path: Path, x: Array, length: Array | None) -> list[torch.Tensor]:
     if x.ndim != dimensions:
         layout = "[sum of lengths, I]" if length is not None else "[N, T, I], or [sum of lengths, I] with length [N]"
         raise InputError(f"{path}: x has the shape {x.shape}, expected {layout} (no I for whole numbers)")
+    if not len(x):
+        raise InputError(f"{path}: x has the shape {x.shape}: no sequences")
     values = torch.from_numpy(np.ascontiguousarray(x)).to(torch.int64 if tokens else torch.float32)
     if length is None:
         return list(values.split(1))

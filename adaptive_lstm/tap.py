@@ -43,12 +43,12 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     """The adapted LSTMs of a model in eval mode, by module name.
 
     Raises:
-        InputError: there is none, or the model or one of them is in training mode.
+        InputError: there is none, or one is in training mode.
     """
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
     if not lstms:
         raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    if model.training or any(lstm.training for lstm in lstms.values()):
+    if any(lstm.training for lstm in lstms.values()):
         raise InputError("the model is in training mode; call .eval() on it first")
     return lstms
 

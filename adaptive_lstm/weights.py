@@ -136,20 +136,16 @@ class Fingerprint:
     """
 
     def __init__(self, lstm: nn.LSTM):
-        self._names = tuple(lstm._flat_weights_names)
-        found = [(name, self._weight(lstm, name)) for name in self._names]
+        found = [(name, getattr(lstm, name, None)) for name in lstm._flat_weights_names]
         self._seen = [(name, w, w.data_ptr(), _version(w), w.detach()) for name, w in found if w is not None]
-
-    @staticmethod
-    def _weight(lstm: nn.LSTM, name: str) -> torch.Tensor | None:
-        # Most are parameters, which a look-up finds sooner than getattr does; this runs before every call.
-        found = lstm._parameters.get(name)
-        return getattr(lstm, name, None) if found is None else found
 
     def still(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since."""
-        for name, old, address, version, _ in self._seen:
-            w = self._weight(lstm, name)
-            if w is not old or w.data_ptr() != address or _version(w) != version:
+        parameters = lstm._parameters
+        for name, old, address, version, _ in self._seen:  # as short as it can be: this runs before every call
+            w = parameters.get(name)
+            if w is None:
+                w = getattr(lstm, name, None)
+            if w is not old or w.data_ptr() != address or (version >= 0 and w._version != version):
                 return False
         return True

@@ -5,14 +5,17 @@ There is no end to the sequences, so true risks can be estimated as well as one 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm.sequences import split
 
 from .helpers import assert_equal, infer, torch_lstm
 
@@ -61,6 +64,37 @@ def adapted_classifier(layers: int = 1, **options: Any) -> Any:
 def tensors(output: Any) -> list[torch.Tensor]:
     """Of what a model returns."""
     return list(output.values()) if isinstance(output, dict) else [output]
+
+
+ASKED: dict[str, Any] = {
+    "loss": al.losses.disagreement,
+    "max_loss": 0.1,
+    "confidence": 0.9,
+    "objective": "macs",
+    "progress": False,
+}
+SHARES = (0.25, 0.25, 0.5)
+
+
+def last_split(data: list[Any]) -> list[Any]:
+    """The test split, in the order drawn."""
+    return [data[i] for i in split(len(data), SHARES, seed=0).test]
+
+
+def outputs(model: nn.Module, data: list[Pair], settings: dict[str, al.Policy] | None = None) -> torch.Tensor:
+    """Logits [n, C] of a copy, in float32 with nothing skipped, or with some policies."""
+    served = copy.deepcopy(model)
+    for name, m in served.named_modules():
+        if isinstance(m, al.AdaptiveLSTM):
+            m.policy = settings[name] if settings else al.Dense()
+            m.quantize = m.quantize if settings else al.Quantize()
+    return torch.cat([infer(served, x) for x, _ in data])
+
+
+def flips(model: nn.Module, data: list[Pair], settings: Any) -> np.ndarray:
+    """0/1 losses [n] of the decisions."""
+    different = outputs(model, data, settings).argmax(1) != outputs(model, data).argmax(1)
+    return different.numpy().astype(np.float64)
 
 
 class Calls:

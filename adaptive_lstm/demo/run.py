@@ -25,7 +25,7 @@ from .task import SequenceModel, Task
 
 TORCH, EXACT, INT8, CERTIFIED = "torch", "adaptive exact", "adaptive int8", "adaptive certified"
 COST = "multiply-accumulates"
-REPLAYED = 10  # test inputs in one timed call
+REPLAYED = 6  # test inputs in one timed call
 
 Stage = Callable[[str], None]
 
@@ -38,7 +38,7 @@ class _Answers:
     macs: float
 
 
-def run(task: Task, *, seconds: float = 6.0) -> Outcome:
+def run(task: Task, *, seconds: float = 5.0) -> Outcome:
     """Calibrate and measure all contenders on `task`; on a terminal, progress bars say what is going on.
 
     seconds: how long each of the two races takes, about.
