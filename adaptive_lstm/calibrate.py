@@ -135,7 +135,11 @@ def calibrate(
         )
         scored = search.everything(tracks(families, measured, conditional))
         dense_cost = search.cost(scored[0])
-        front = search.order([s for s in scored if search.cost(s) < dense_cost])
+        # A compressed model that skips nothing has something to prove too, and may be all that passes.
+        compressed = not all(lstm.quantize.exact for lstm in lstms.values())
+        front = search.order(
+            [s for s in scored if search.cost(s) < dense_cost or (compressed and not s.candidate.choices)]
+        )
         tested: dict[Key, tuple[Outcome, float]] = {}
 
         def p_values() -> Iterable[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from .candidates import Settings
 from .evaluate import Outcome
 from .policies import Dense
 from .promise import Promise
-from .runtime import AdaptiveLSTM
+from .runtime import AdaptiveLSTM, copied
 from .sequences import Splits, fingerprint_of_all
 from .tap import adapted_lstms, call
 
@@ -156,7 +155,7 @@ def _savings(
         return {"macs": 1.0, "time": 1.0, "time_quartiles": [1.0, 1.0]}
 
     def contender(with_settings: Settings) -> Callable[[], None]:
-        one = copy.deepcopy(model)
+        one = copied(model)
         for name, lstm in adapted_lstms(one).items():
             lstm.policy = with_settings[name]
 

@@ -53,7 +53,7 @@ class AdaptiveLSTM(nn.LSTM):
             raise InputError(f"got {type(lstm).__name__}, expected torch.nn.LSTM")
         if type(lstm) not in (nn.LSTM, AdaptiveLSTM):
             raise InputError(f"{type(lstm).__name__} is a subclass whose own methods an AdaptiveLSTM would not have")
-        out = _copied(lstm)
+        out = copied(lstm)
         out.__class__ = cls
         return cast("AdaptiveLSTM", out)
 
@@ -259,7 +259,7 @@ def _timesteps(x: Any, batch_first: bool) -> int:
     return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
     """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they stand now."""
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -280,8 +280,8 @@ def adapt(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
-    copied = _copied(model)
-    found = [(name, m) for name, m in copied.named_modules() if isinstance(m, nn.LSTM)]
+    fast = copied(model)
+    found = [(name, m) for name, m in fast.named_modules() if isinstance(m, nn.LSTM)]
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
     left = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
@@ -292,4 +292,4 @@ def adapt(model: nn.Module) -> nn.Module:
     for _, module in found:
         if type(module) is nn.LSTM:
             module.__class__ = AdaptiveLSTM
-    return copied
+    return fast

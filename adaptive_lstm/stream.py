@@ -36,6 +36,7 @@ class Stream:
             raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
         depth = executor.policy.depth
         if depth is not None and depth.level == "sequence":
@@ -58,7 +59,12 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to release: the buffers go with the object."""
+        """Show the monitor what was done; the buffers go with the object."""
+        self._show()
+
+    def _show(self) -> None:
+        if self._monitor is not None and self._steps:
+            self._monitor.see(self.stats, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
 
@@ -158,7 +164,8 @@ class Stream:
     # ---------------------------------------------------------------------------------------------------- state
 
     def reset(self) -> None:
-        """Back to zero states, nothing sent, statistics cleared."""
+        """Back to zero states, nothing sent, statistics cleared; a calibrated LSTM's monitor sees the sequence."""
+        self._show()
         shape, like = self._shape, self._executor.tensors[0].w_ih
         if self._native is not None:
             self._native.reset(self._batch)

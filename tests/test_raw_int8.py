@@ -173,7 +173,7 @@ def test_more_levels_than_the_sums_can_hold() -> None:
 
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("policy", [al.Dense(), al.Delta(h=0.02, x=(1e-9, 0.01))], ids=["dense", "delta"])
-def test_features_beyond_the_scale_are_cut_off(policy: al.Policy, reference: bool) -> None:
+def test_features_beyond_the_scale_are_cut_off(policy: al.Dense | al.Delta, reference: bool) -> None:
     """And nothing else happens: no overflow, no wrapping, no trace once they are back."""
     lstm = for_features()
     al.compress(lstm, features(50, 1), quantize=RAW)
