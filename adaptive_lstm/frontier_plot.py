@@ -16,6 +16,8 @@ from .frontier import chosen, families, height, pareto, risk_scale
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+SHAPES = ("o", "s", "^", "v", "D")  # one after the other, when all colours are used up
+CROWDED = 5  # groups from which on the legend stands beside the axes
 LIMIT, PASSED = "#c1121f", "#111111"
 TOP = 3.0  # limits that the axis of losses shows; what loses more lies on its upper edge
 DECADE = 0.1  # a lowest cost below this calls for a logarithmic axis
@@ -23,7 +25,7 @@ DECADE = 0.1  # a lowest cost below this calls for a logarithmic axis
 
 def draw(calibration: Calibration, path: Path, *, cost: str, title: str) -> None:
     """Write the figure to `path`; its ending chooses the format (.png, .pdf, .svg). `cost`: as for `render`."""
-    figure = Figure(figsize=(9, 5.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.8), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     draw_on(figure.add_subplot(), calibration, cost=cost)
     figure.suptitle(title)
@@ -39,9 +41,10 @@ def draw_on(axes: Axes, calibration: Calibration, *, cost: str) -> None:
         place = (point.cost, min(height(point.search_risks, factors), top))
         groups.setdefault(families(point), []).append(place)
     for i, (group, places) in enumerate(sorted(groups.items(), key=lambda item: (item[0] != "Dense", item[0]))):
-        colour = "black" if group == "Dense" else COLOURS[(i - 1) % len(COLOURS)]
+        turn, place_in_turn = divmod(i - 1, len(COLOURS))
+        colour, shape = ("black", "o") if group == "Dense" else (COLOURS[place_in_turn], SHAPES[turn % len(SHAPES)])
         costs, risks = zip(*places, strict=True)
-        axes.scatter(costs, risks, s=34, color=colour, alpha=0.75, linewidth=0, label=_words(group))
+        axes.scatter(costs, risks, s=34, color=colour, marker=shape, alpha=0.75, linewidth=0, label=_words(group))
     best = [(point.cost, min(height(point.search_risks, factors), top)) for point in pareto(calibration)]
     axes.plot(*zip(*best, strict=True), color="0.55", linewidth=1, drawstyle="steps-post", zorder=1, label="best")
     axes.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=f"limit {limit:g}")
@@ -61,7 +64,10 @@ def draw_on(axes: Axes, calibration: Calibration, *, cost: str) -> None:
     count = calibration.certificate.sequences["search"]["count"]
     axes.set(xlabel=f"{cost}, share of the dense model's", ylabel=f"{name} on {count} search sequences")
     axes.grid(alpha=0.25)
-    axes.legend(loc="upper right", fontsize="small", framealpha=0.9)
+    if len(groups) < CROWDED:
+        axes.legend(loc="upper right", fontsize="small", framealpha=0.9)
+    else:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False)
 
 
 def _mark(axes: Axes, calibration: Calibration, factors: tuple[float, ...]) -> None:
