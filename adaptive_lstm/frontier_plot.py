@@ -4,6 +4,7 @@ Needs matplotlib, which only the extra `demo` installs.
 """
 
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from .frontier import chosen, families, height, pareto, risk_scale
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SHAPES = ("o", "s", "^", "v", "D")  # one after the other, when all colours are used up
+TITLE = 70  # characters of a line
 CROWDED = 5  # groups from which on the legend stands beside the axes
 LIMIT, PASSED = "#c1121f", "#111111"
 TOP = 3.0  # limits that the axis of losses shows; what loses more lies on its upper edge
@@ -87,7 +89,7 @@ def _mark(axes: Axes, calibration: Calibration, factors: tuple[float, ...]) -> N
         point.cost, mean, yerr=np.array([[0.0], [above]]), marker="D", markersize=6, color=PASSED, capsize=5,
         label=f"its loss on {size} test sequences,\nand upper bound at {record.confidence:g}", zorder=3,
     )  # fmt: skip
-    axes.set_title(f"certified: {point.name}", fontsize="medium")
+    axes.set_title("certified: " + fill(point.name, TITLE), fontsize="medium")
 
 
 def _words(group: str) -> str:
