@@ -20,8 +20,8 @@ from .errors import CalibrationError, InputError, NonFiniteError
 from .losses import Loss
 from .policies import Dense, parts
 from .quantize import Quantize
-from .runtime import AdaptiveLSTM
-from .tap import call, first_tensor, restored
+from .runtime import AdaptiveLSTM, copied
+from .tap import adapted_lstms, call, first_tensor, restored
 from .types import RunStats
 
 
@@ -38,9 +38,10 @@ class Item:
 class Outcome:
     """What one candidate did on n sequences.
 
-    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
-    ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in time left, 0 if it did not; ``rates``: of
-    every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
+    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs, at the pace that the machine had at first; ``work``
+    [n, features]: see ``CostTable``; ``macs`` and ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in
+    time left, 0 if it did not; ``rates``: of every LSTM [calls, 3], activity, share that ran and share of rows that
+    left, as ``Monitor`` sees them.
     """
 
     losses: Doubles
@@ -134,6 +135,37 @@ def _rows(lstm: AdaptiveLSTM, input: Any, hx: Any = None) -> int:  # noqa: A002 
     return 1 if input.dim() == 2 else int(input.shape[0 if lstm.batch_first else 1])
 
 
+class _Yardstick:
+    """How fast the machine is now: a copy of the model that skips nothing, timed beside every candidate.
+
+    The speed of a shared machine drifts over the minutes of a search, and costs of candidates that were run minutes
+    apart are compared.
+    """
+
+    SAMPLES, ROUNDS = 2, 3
+
+    def __init__(self, model: nn.Module):
+        self._model = copied(model)
+        for lstm in adapted_lstms(self._model).values():
+            lstm.policy = Dense()
+        self._first: float | None = None
+
+    def pace(self, items: Sequence[Item]) -> float:
+        """Seconds for the same few sequences as a multiple of those of the first time; 1 for a single sequence."""
+        if len(items) <= self.SAMPLES:
+            return 1.0  # no timing, a look at the losses
+        seconds = []
+        for _ in range(self.ROUNDS):
+            start = time.perf_counter()
+            for item in items[: self.SAMPLES]:
+                call(self._model, item.inputs)
+            seconds.append(time.perf_counter() - start)
+        now = float(np.median(seconds))
+        if self._first is None:
+            self._first = float(np.min(seconds))  # the first round also packed the weights
+        return now / self._first
+
+
 class Evaluator:
     """Runs a model with different policies over sequences.
 
@@ -154,6 +186,7 @@ class Evaluator:
         tick: Callable[[], object] = lambda: None,
     ):
         self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
+        self._yardstick = _Yardstick(model)
 
     @torch.no_grad()
     def items(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[Item]:
@@ -197,6 +230,7 @@ class Evaluator:
         meter = _Meter(self.lstms)
         rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
         rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
+        before = self._yardstick.pace(items)
         with skipping(self.lstms, settings), meter.watching():
             call(self.model, items[0].inputs)  # packs the weights for the new policy
             for item in items:
@@ -212,7 +246,9 @@ class Evaluator:
                 for c in calls:
                     rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
                 self._tick()
+        pace = (before + self._yardstick.pace(items)) / 2
         arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
+        arrays["seconds"] /= pace
         outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
         return replace(outcome, halts=outcome.halts.astype(np.int64))
 
