@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,31 +16,49 @@ from .types import RunStats, StackShape
 
 Doubles = npt.NDArray[np.float64]
 
-FEATURES = ("call", "timestep", "held", "dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask")
+FEATURES = (
+    *("call", "timestep", "held", "chunk", "watched"),
+    *("dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask"),
+)
+CHUNK = 64  # timesteps whose input side the native core computes at once where nothing stands in the way
 
 
-def thresholded(lstm: AdaptiveLSTM) -> frozenset[tuple[int, str]]:
-    """The operands, (pair, "x" or "h"), that an LSTM's policy asks about column by column."""
-    columns = parts(lstm.policy).columns
-    return frozenset((site.pair, site.operand) for site in sites(lstm.stack_shape) if columns.thresholded(site))
+@dataclass(frozen=True)
+class Way:
+    """How a policy makes a stack run, as far as it costs time whatever is skipped.
 
-
-def work_of(shape: StackShape, listed: frozenset[tuple[int, str]], stats: RunStats) -> Doubles:
-    """Work of one call in the units of ``FEATURES``: calls, row steps of layers, and multiply-accumulates.
-
-    ``listed``: the operands whose columns are asked about one by one.
+    ``listed``: the operands, (pair, "x" or "h"), whose columns are asked about one by one; ``chunk``: timesteps whose
+    input side is computed at once; ``watched``: whether layers are asked at every timestep if they may be held.
     """
+
+    listed: frozenset[tuple[int, str]]
+    chunk: int
+    watched: bool
+
+    @staticmethod
+    def of(lstm: AdaptiveLSTM) -> Way:
+        """That of an LSTM's policy."""
+        policy = parts(lstm.policy)
+        listed = ((s.pair, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
+        chunk = min(CHUNK, policy.time.every) if policy.time else CHUNK
+        return Way(frozenset(listed), chunk, bool(policy.holding))
+
+
+def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
+    """Work of one call in the units of ``FEATURES``: calls, row steps and chunks of layers, multiply-accumulates."""
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
     out["call"] = 1.0
     for pair, c in enumerate(stats.columns):
         out["timestep"] += c.moved
         out["held"] += stats.timesteps - c.moved
+        out["chunk"] += math.ceil(c.ran / way.chunk)
+        out["watched"] += c.ran if way.watched else 0.0
         for name, operand, sent, possible in (
             ("input", "x", c.x_sent, c.x_possible),
             ("recurrent", "h", c.h_sent, c.h_possible),
         ):
-            asked = (pair, operand) in listed
+            asked = (pair, operand) in way.listed
             out[("sent " if asked else "dense ") + name] += gates * sent
             out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if asked else 0.0
     out["ask"] = stats.policy_macs

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .candidates import Settings
-from .cost_table import FEATURES, Doubles, thresholded, work_of
+from .cost_table import FEATURES, Doubles, Way, work_of
 from .errors import CalibrationError, InputError, NonFiniteError
 from .losses import Loss
 from .policies import Dense, parts
@@ -39,8 +39,8 @@ class Outcome:
     """What one candidate did on n sequences.
 
     ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs, at the pace that the machine had at first; ``work``
-    [n, features]: see ``CostTable``; ``macs`` and ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in
-    time left, 0 if it did not; ``rates``: of every LSTM [calls, 3], activity, share that ran and share of rows that
+    [n, features]: see ``CostTable``; ``macs`` and ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit
+    in time left, 0 if it did not; ``rates``: of every LSTM [calls, 3], activity, share that ran and share of rows that
     left, as ``Monitor`` sees them.
     """
 
@@ -96,7 +96,7 @@ class _Meter:
         self.calls: list[_Call] = []
 
     def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
-        shape, listed, exits = lstm.stack_shape, thresholded(lstm), parts(lstm.policy).time
+        shape, way, exits = lstm.stack_shape, Way.of(lstm), parts(lstm.policy).time
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -106,7 +106,7 @@ class _Meter:
             assert stats is not None
             # One row is asked at regular distances until it leaves.
             halt = stats.asked * exits.every if exits is not None and stats.exits else 0
-            work = work_of(shape, listed, stats)
+            work = work_of(shape, way, stats)
             self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), halt))
             return out
 
