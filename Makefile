@@ -36,5 +36,5 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf adaptive_lstm_demo.png .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf adaptive_lstm_demo.png adaptive_lstm_calibration .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find adaptive_lstm policies tests eval -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,23 +2,37 @@
 
 from importlib.metadata import version as _version
 
+from . import losses as losses
 from .backend import BackendInfo as BackendInfo
 from .backend import backend_info as backend_info
+from .calibrate import Calibration as Calibration
+from .calibrate import calibrate as calibrate
+from .certificate import Certificate as Certificate
 from .compress import CompressReport as CompressReport
 from .compress import compress as compress
 from .errors import AdaptiveLSTMError as AdaptiveLSTMError
 from .measure import measure_sensitivities as measure_sensitivities
 from .measure import measure_sensitivity as measure_sensitivity
+from .monitor import DriftWarning as DriftWarning
+from .policies import Combined as Combined
 from .policies import Delta as Delta
 from .policies import Dense as Dense
+from .policies import ExitInDepth as ExitInDepth
+from .policies import ExitInTime as ExitInTime
+from .policies import HoldLayers as HoldLayers
+from .policies import LinearHead as LinearHead
 from .policies import Policy as Policy
 from .policies import Site as Site
+from .policies import SkipTimesteps as SkipTimesteps
 from .quantize import Quantize as Quantize
 from .runtime import AdaptiveLSTM as AdaptiveLSTM
 from .runtime import adapt as adapt
 from .sensitivity import Sensitivity as Sensitivity
+from .sequences import Splits as Splits
 from .stream import Stream as Stream
 from .stream import stream as stream
+from .translate import Translators as Translators
+from .translate import fit_translators as fit_translators
 from .types import RunStats as RunStats
 from .types import StreamState as StreamState
 
@@ -28,19 +42,33 @@ __all__ = [
     "AdaptiveLSTM",
     "AdaptiveLSTMError",
     "BackendInfo",
+    "Calibration",
+    "Certificate",
+    "Combined",
     "CompressReport",
     "Delta",
     "Dense",
+    "DriftWarning",
+    "ExitInDepth",
+    "ExitInTime",
+    "HoldLayers",
+    "LinearHead",
     "Policy",
     "Quantize",
     "RunStats",
     "Sensitivity",
     "Site",
+    "SkipTimesteps",
+    "Splits",
     "Stream",
     "StreamState",
+    "Translators",
     "adapt",
     "backend_info",
+    "calibrate",
     "compress",
+    "fit_translators",
+    "losses",
     "measure_sensitivities",
     "measure_sensitivity",
     "stream",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from .errors import BackendError, NonFiniteError
-from .policies import Delta, Dense, Policy, Site, sites
-from .types import ColumnCounts, StackShape, StreamState
+from .handover import packed_policy
+from .handover import runs_natively as runs_natively
+from .policies import Parts, Site, sites
+from .types import ColumnCounts, Counts, HeldState, LeftState, StackShape, StreamState
 from .weights import Matrix, PairMatrices
 
 if TYPE_CHECKING:
@@ -81,11 +83,6 @@ def backend_info() -> BackendInfo:
     return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
 
 
-def runs_natively(policy: Policy) -> bool:
-    """Whether the native kernels know this policy; others run on the reference executor."""
-    return type(policy) in (Delta, Dense)
-
-
 def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix:
     from . import _native
 
@@ -95,40 +92,33 @@ def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix
         return _native.Matrix.bf16(matrix.values, gates)
     assert matrix.scale is not None
     if matrix.levels:
-        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns)
+        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale)
     return _native.Matrix.i8(matrix.values, matrix.scale, gates)
 
 
 class NativeStack:
     """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it."""
 
-    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Policy):
+    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Parts):
         from . import _native
 
-        self.shape = shape
-        self.thresholded = {site: policy.thresholded(site) for site in sites(shape)}
-        layers, thresholds = [], []
+        self.shape, self.policy = shape, policy
+        self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
+        directions = []
         for pair, w in enumerate(weights):
             x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
-            direction = _native.direction(
-                _packed(w.w_ih, self.thresholded[x]),
-                _packed(w.w_hh, self.thresholded[h]),
-                w.bias,
-                _packed(w.w_hr, columns=True, gates=False) if w.w_hr else None,
+            directions.append(
+                _native.direction(
+                    _packed(w.w_ih, self.thresholded[x]),
+                    _packed(w.w_hh, self.thresholded[h]),
+                    w.bias,
+                    _packed(w.w_hr, columns=True, gates=False) if w.w_hr else None,
+                )
             )
-            limits = _native.thresholds(*(self._threshold(policy, site) for site in (x, h)))
-            if pair % shape.directions == 0:
-                layers.append([direction])
-                thresholds.append([limits])
-            else:
-                layers[-1].append(direction)
-                thresholds[-1].append(limits)
-        self._plan = _native.Plan(layers)
-        self._policy = _native.DeltaPolicy(thresholds)
+        per_layer = shape.directions
+        self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.pairs, per_layer)])
+        self._policy = packed_policy(policy, shape)
         self._idle: list[_native.State] = []
-
-    def _threshold(self, policy: Policy, site: Site) -> np.ndarray | None:
-        return policy.threshold(site) if isinstance(policy, Delta) and self.thresholded[site] else None
 
     @property
     def nbytes(self) -> int:
@@ -154,16 +144,43 @@ class NativeStack:
         """Keep a state's buffers for the next run."""
         self._idle.append(state)
 
-    def counts(self, state: _native.State) -> tuple[ColumnCounts, ...]:
-        """Columns sent since the state's counters were cleared."""
-        shape = self.shape
-        return tuple(
-            ColumnCounts(x, steps * shape.input_width(pair), h, steps * shape.output_size)
-            for pair, (x, h, steps) in enumerate(state.counters())
-        )
+    def counts(self, state: _native.State, timesteps: int) -> Counts:
+        """What was counted since the state's counters were cleared, in so many batch rows times timesteps."""
+        return self.counted(state, timesteps)()
+
+    def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
+        """The same as of now, put together when it is asked for."""
+        counters, exits, shape = state.counters(), state.exit_counters(), self.shape
+
+        def counts() -> Counts:
+            columns = tuple(
+                ColumnCounts(x, timesteps * shape.input_width(pair), h, timesteps * shape.output_size, ran, moved)
+                for pair, (x, h, ran, moved) in enumerate(counters)
+            )
+            asked, left, asked_depth, left_depth = exits
+            depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
+            return Counts(columns, asked, left, *depth)
+
+        return counts
+
+    def run_from(
+        self, start: StreamState, x: torch.Tensor, sizes: Sequence[int]
+    ) -> tuple[torch.Tensor, StreamState, Counts]:
+        """Packed rows x [sum(sizes), I] from a given state: as ``reference.run``."""
+        x = x.detach().contiguous()
+        alive = torch.tensor(sizes, dtype=torch.int64)
+        y = x.new_empty(len(x), self.shape.directions * self.shape.output_size)
+        state = self.acquire(sizes[0])
+        try:
+            self.write(state, start)
+            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(sizes), alive.data_ptr())
+            state.run(x.data_ptr(), *rows, False, False)
+            return y, self.read(state, started=True), self.counts(state, len(x))
+        finally:
+            self.release(state)
 
     def read(self, state: _native.State, *, started: bool) -> StreamState:
-        """A copy of everything that a state remembers; ``started``: whether anything was sent yet."""
+        """A copy of everything that a state remembers; ``started``: whether anything was run yet."""
         shape, batch = self.shape, state.batch
         h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32, device="cpu")
         c = h.new_empty(shape.pairs, batch, shape.hidden_size)
@@ -176,11 +193,17 @@ class NativeStack:
             state.store_sent(*divmod(site.pair, shape.directions), site.operand == "h", out.numpy())
             return out
 
+        held = []
+        for pair in range(shape.pairs if started and self.policy.holding else 0):
+            held.append(self._new_held(pair, h))
+            self._exchange(state, pair, held[-1], put=False)
         return StreamState(
             h,
             c,
             tuple(sent(Site(shape, pair, "x")) for pair in range(shape.pairs)),
             tuple(sent(Site(shape, pair, "h")) for pair in range(shape.pairs)),
+            tuple(held),
+            self._read_left(state, h) if started and self.policy.time else None,
         )
 
     def write(self, state: _native.State, value: StreamState) -> None:
@@ -192,6 +215,49 @@ class NativeStack:
             sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.pair]
             if sent is not None:
                 state.load_sent(*divmod(site.pair, shape.directions), site.operand == "h", _array(sent))
+        for pair, held in enumerate(value.held):
+            self._exchange(state, pair, held, put=True)
+        if value.left is not None:
+            left = value.left
+            parts = (left.done.to(torch.uint8), left.final, left.streak, left.past)
+            state.left(True, left.time, *(part.detach().contiguous().flatten().numpy() for part in parts))
+
+    def done(self, state: _native.State) -> torch.Tensor:
+        """Which rows have left in time: bool [B]."""
+        if self.policy.time is None:
+            return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
+        return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).done
+
+    def _new_held(self, pair: int, like: torch.Tensor) -> HeldState:
+        shape, batch, width = self.shape, like.shape[1], self.shape.input_width(pair)
+        decider = self.policy.decider(shape, pair // shape.directions)
+        queues = decider is not None and decider.keeps == "inputs"
+        return HeldState(
+            None if decider is None else like.new_empty(batch, width),
+            None if decider is None else like.new_empty(batch, shape.output_size),
+            like.new_empty(batch, dtype=torch.int64),
+            like.new_empty(batch, 4 * shape.hidden_size),
+            like.new_empty(batch, decider.cap, width) if decider is not None and queues else None,
+            like.new_empty(batch, dtype=torch.int64) if queues else None,
+        )
+
+    def _exchange(self, state: _native.State, pair: int, held: HeldState, *, put: bool) -> None:
+        def flat(part: torch.Tensor | None) -> np.ndarray | None:
+            return None if part is None else part.detach().contiguous().flatten().numpy()
+
+        run, gates = flat(held.run), flat(held.gates)
+        assert run is not None
+        assert gates is not None
+        others = (flat(held.x_used), flat(held.h_used), flat(held.queue), flat(held.queued))
+        state.held(*divmod(pair, self.shape.directions), put, run, gates, *others)
+
+    def _read_left(self, state: _native.State, like: torch.Tensor) -> LeftState:
+        batch, width = state.batch, self.shape.output_size
+        window = self.policy.time.window if self.policy.time else 0
+        done, final = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
+        streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
+        time = state.left(False, 0, done.numpy(), final.numpy().reshape(-1), streak.numpy(), past.numpy().reshape(-1))
+        return LeftState(time, done.bool(), final, streak, past)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

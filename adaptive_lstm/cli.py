@@ -1,4 +1,4 @@
-"""The command line: `adaptive-lstm demo`, `inspect` and `bench`.
+"""The command line: `adaptive-lstm demo`, `inspect`, `bench` and `calibrate`.
 
 What people read goes to stdout, or one JSON document instead with `--json`; progress and remarks go to stderr.
 Bad input ends with one line on stderr and exit code 2.
@@ -7,14 +7,17 @@ Bad input ends with one line on stderr and exit code 2.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
+from . import helptext
 from .backend import backend_info
 from .bench import machine, pinned_threads
+from .certification import COSTS, Certification, Subject, certify, loss_named
 from .comparison import compare
 from .demo import digits, resemblyzer
 from .demo.outcome import Outcome
@@ -22,63 +25,14 @@ from .demo.run import run
 from .demo.table import render
 from .errors import AdaptiveLSTMError, InputError
 from .inspection import inspect
-from .modelfile import load_lstms
+from .losses import Loss, disagreement
+from .modelfile import load_lstms, load_model
+from .quantize import Quantize
+from .sequencefile import load_sequences
 from .text import place
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 INSTALL_PLOT = "pip install 'adaptive-lstm[demo]'"
-
-DESCRIPTION = "Run pretrained stacked LSTMs faster on a CPU, without retraining."
-SUMMARIES = {
-    "demo": "see on a trained model what it brings and what it costs",
-    "inspect": "list the LSTMs of your own model and what can be done with them",
-    "bench": "measure your own model, or any size, on this machine",
-}
-
-DEMO = """\
-Compare torch with the drop-in on a trained model and data it never saw: exact, int8, and int8 that skips the columns
-whose operand hardly moved. Prints quality, share of the work that was done, time per sequence and per streaming step,
-and draws time against quality and which columns moved when. One thread; takes about a minute.
-
-  digits        handwritten digits read through a moving slit; ships with the package, works offline
-  resemblyzer   a real speaker encoder on real speech; needs its folder (see --zoo), takes some minutes"""
-
-DEMO_EXAMPLES = """\
-examples:
-  adaptive-lstm demo
-  adaptive-lstm demo --out digits.pdf
-  adaptive-lstm demo --json > digits.json
-  adaptive-lstm demo --model resemblyzer --zoo path/to/zoo"""
-
-MODEL_HELP = """\
-MODEL is one of
-  path/to/file.py:factory   a Python file and a callable in it that returns an nn.Module (the file is executed)
-  path/to/weights           a state_dict as .safetensors, .pt, .pth or .bin (no code from it is executed); LSTMs are
-                            recognised by the names that nn.LSTM gives its parameters"""
-
-INSPECT = f"""\
-List every nn.LSTM of a model: shape, parameters, bytes per precision, multiply-accumulates per step, and which uses the
-native core serves on this machine.
-
-{MODEL_HELP}"""
-
-INSPECT_EXAMPLES = """\
-examples:
-  adaptive-lstm inspect encoder.safetensors
-  adaptive-lstm inspect my_project/model.py:build --json"""
-
-BENCH = f"""\
-Time torch against the drop-in, in fp32 and in int8, nothing skipped: a whole sequence in one call, and one step of a
-stream. Batch 1, random inputs. All contenders run interleaved in one process; ratios are medians of paired rounds.
-
-{MODEL_HELP}
-Without MODEL: random weights in the size that the options say."""
-
-BENCH_EXAMPLES = """\
-examples:
-  adaptive-lstm bench
-  adaptive-lstm bench --input-size 80 --hidden-size 512 --layers 2
-  adaptive-lstm bench encoder.safetensors --steps 160 --threads 2 --json"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="adaptive-lstm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="adaptive-lstm", description=helptext.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     def add(name: str, command: Callable[[argparse.Namespace], None], text: str, more: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
-            help=SUMMARIES[name],
+            help=helptext.SUMMARIES[name],
             description=text,
             epilog=more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -110,17 +64,18 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="print one JSON document instead of text")
         return added
 
-    demo = add("demo", _demo, DEMO, DEMO_EXAMPLES)
+    demo = add("demo", _demo, helptext.DEMO, helptext.DEMO_EXAMPLES)
     demo.add_argument("--model", choices=("digits", "resemblyzer"), default="digits", help="default: digits")
     demo.add_argument("--zoo", type=Path, metavar="PATH", help=f"the folder {resemblyzer.FOLDER}, or the one above it")
     demo.add_argument(
         "--out", type=_figure_path, default=Path("adaptive_lstm_demo.png"), metavar="FILE",
         help="the figure, .png, .pdf or .svg (default: adaptive_lstm_demo.png)",
     )  # fmt: skip
-    inspector = add("inspect", _inspect, INSPECT, INSPECT_EXAMPLES)
+    inspector = add("inspect", _inspect, helptext.INSPECT, helptext.INSPECT_EXAMPLES)
     inspector.add_argument("model", metavar="MODEL", help="file.py:factory or a file of weights")
-    bench = add("bench", _bench, BENCH, BENCH_EXAMPLES)
+    bench = add("bench", _bench, helptext.BENCH, helptext.BENCH_EXAMPLES)
     bench.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory or a file of weights")
+    _add_calibrate_options(add("calibrate", _calibrate, helptext.CALIBRATE, helptext.CALIBRATE_EXAMPLES))
     for name, default, text in (
         ("--input-size", 40, "features per step, without MODEL"),
         ("--hidden-size", 256, "units per layer, without MODEL"),
@@ -131,6 +86,29 @@ def _parser() -> argparse.ArgumentParser:
     ):
         bench.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: {default})")
     return parser
+
+
+def _add_calibrate_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="file.py:factory")
+    add("--data", type=Path, metavar="DATA", help="the sequences, .npz; needed with MODEL")
+    add(
+        "--loss", type=_loss, action="append", metavar="LOSS", dest="losses",
+        help="disagreement, accuracy_drop, cosine_distance or clipped_error:SCALE; may be repeated, with a limit each",
+    )  # fmt: skip
+    add("--max-loss", type=float, action="append", metavar="M", dest="limits", help="the largest mean loss allowed")
+    add("--confidence", type=float, metavar="C", help="how sure to be of it, for example 0.95")
+    add("--head", metavar="NAME", help="module that reads the LSTM's output, for exits by its confidence, such as fc")
+    add(
+        "--objective", choices=tuple(COSTS), default="latency",
+        help="what to make cheap: time on this machine (default), or multiply-accumulates",
+    )  # fmt: skip
+    add("--quantize", choices=("int8", "bf16", "fp32"), default="int8", help="precision of weights (default: int8)")
+    add("--threads", type=_positive, default=1, metavar="N", help="threads of torch (default: 1)")
+    add(
+        "--out", type=Path, default=Path("adaptive_lstm_calibration"), metavar="FOLDER",
+        help="where the files go (default: adaptive_lstm_calibration)",
+    )  # fmt: skip
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -146,16 +124,22 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _draw(outcome: Outcome, path: Path) -> None:
-    """Write the figure, or say what has to be installed for it."""
-    try:
+    with _plotting():
         from .demo.plot import draw
+
+        draw(outcome, path)
+        print(f"figure: {path}", file=sys.stderr)
+
+
+@contextmanager
+def _plotting() -> Iterator[None]:
+    """Leave the block, and say what has to be installed, where there is no matplotlib."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         print(f"no figure: it needs matplotlib, install it with\n  {INSTALL_PLOT}", file=sys.stderr)
-    else:
-        draw(outcome, path)
-        print(f"figure: {path}", file=sys.stderr)
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -182,6 +166,61 @@ def _bench(options: argparse.Namespace) -> None:
         for name, each in found.items():
             print(f"{name or 'the model'}: {lstms[name]}\n\n{each}\n")
         print(f"{options.steps} steps per sequence, batch 1, {place(on)}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    _complete(options)
+    if options.model is None:
+        task = digits.load_task()
+        subject: Subject = (task.title, task.model, task.splits)
+    else:
+        subject = (options.model, load_model(options.model), load_sequences(options.data))
+    options.out.mkdir(parents=True, exist_ok=True)  # before the work, not after
+    with pinned_threads(options.threads):
+        found = certify(
+            *subject,
+            losses=options.losses,
+            limits=options.limits,
+            confidence=options.confidence,
+            head=options.head,
+            objective=options.objective,
+            quantize=Quantize(options.quantize),
+            progress=sys.stderr.isatty(),
+        )
+    print(json.dumps(found.as_dict()) if options.json else found, flush=True)
+    for path in found.write(options.out):
+        print(f"written: {path}", file=sys.stderr)
+    _draw_frontier(found, options.out / "frontier.png")
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Fill in what the demo chooses; nobody else gets a level that they did not choose."""
+    if options.model is None:
+        if options.data is not None:
+            raise InputError("--data needs MODEL too: adaptive-lstm calibrate path/to/file.py:factory --data ...")
+        options.losses = options.losses or [disagreement]
+        options.limits = options.limits or [digits.MAX_LOSS] * len(options.losses)
+        options.confidence = options.confidence or digits.CONFIDENCE
+        options.head = options.head or digits.HEAD
+    given = {"--data": options.model is None or options.data, "--loss": options.losses, "--max-loss": options.limits}
+    missing = [name for name, value in {**given, "--confidence": options.confidence}.items() if not value]
+    if missing:
+        raise InputError(f"{options.model} needs {', '.join(missing)} too: there is no default for what you can accept")
+
+
+def _draw_frontier(found: Certification, path: Path) -> None:
+    with _plotting():
+        from .frontier_plot import draw
+
+        draw(found.calibration, path, cost=found.cost, title=found.title)
+        print(f"written: {path}", file=sys.stderr)
+
+
+def _loss(text: str) -> Loss:
+    try:
+        return loss_named(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(text: str) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from .errors import InputError
-from .quantize import Quantize, quantize_stack
+from .quantize import Quantize, column_scale, quantize_stack
+from .ranges import input_ranges
 from .runtime import AdaptiveLSTM
 from .weights import shape_of, tensors_of
 
@@ -60,18 +63,23 @@ class CompressReport:
         )
 
 
-def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:
+def compress(model: nn.Module, inputs: Iterable[Any] | None = None, *, quantize: Quantize) -> CompressReport:
     """Execute the LSTMs of an adapted model in lower precision, from now on and in place.
 
     The parameters stay as they are, so ``compress`` again with other settings starts from the original, and
-    ``Quantize()`` undoes it. No data is needed: see ``adaptive_lstm.quantize`` for why.
+    ``Quantize()`` undoes it. Data is needed for one thing only: a first input matrix in int8.
 
     Args:
         model: an adapted model, or one ``AdaptiveLSTM``.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
+            alone is one batch. The model runs over them, as it is, if ``quantize`` puts the input matrix of a first
+            layer in int8 and has no ``raw_scale``: every LSTM then gets its own, from the largest features seen.
+            Show what the model will meet: features beyond twice that are cut off.
         quantize: the precision of every matrix.
 
     Raises:
-        InputError: no adapted LSTM, or settings that do not fit one; nothing is changed then.
+        InputError: no adapted LSTM, or settings or inputs that do not fit one; nothing is changed then.
+        NonFiniteError: an LSTM is given NaN or infinity by the inputs.
     """
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
     if not lstms:
@@ -80,12 +88,11 @@ def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:
         raise InputError(
             f"quantize: got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
         )
-    for lstm in lstms.values():
-        quantize.check(shape_of(lstm))
+    chosen = _with_scales(model, lstms, inputs, quantize)
     rows = []
     for name, lstm in lstms.items():
         tensors, shape = tensors_of(lstm), shape_of(lstm)
-        for pair, (before, after) in enumerate(zip(tensors, quantize_stack(tensors, shape, quantize), strict=True)):
+        for pair, (before, after) in enumerate(zip(tensors, quantize_stack(tensors, shape, chosen[name]), strict=True)):
             kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
             if before.w_hr is not None and after.w_hr is not None:
                 kinds.append(("weight_hr", before.w_hr, after.w_hr))
@@ -101,5 +108,23 @@ def compress(model: nn.Module, *, quantize: Quantize) -> CompressReport:
                         error=float(np.linalg.norm(matrix.dequantized() - original)) / norm,
                     )
                 )
-        lstm.quantize = quantize
+        lstm.quantize = chosen[name]
     return CompressReport(tuple(rows))
+
+
+def _with_scales(
+    model: nn.Module, lstms: dict[str, AdaptiveLSTM], inputs: Iterable[Any] | None, quantize: Quantize
+) -> dict[str, Quantize]:
+    """The settings of every LSTM, checked, with the scales of raw features where they are needed."""
+    lacking = [name for name, lstm in lstms.items() if quantize.lacks_scale(shape_of(lstm))]
+    chosen = dict.fromkeys(lstms, quantize)
+    if inputs is not None and lacking:
+        for lstm in lstms.values():
+            quantize.check_names(shape_of(lstm))  # before a long run
+        for name, largest in input_ranges(model, inputs, lacking).items():
+            first = tensors_of(lstms[name])[: shape_of(lstms[name]).directions]
+            w = torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in first]).numpy()
+            chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, w).tolist()))
+    for name, lstm in lstms.items():
+        chosen[name].check(shape_of(lstm))
+    return chosen

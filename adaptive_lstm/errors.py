@@ -6,6 +6,7 @@
     ├── PolicyError (ValueError)       a skip policy does not fit the stack or has impossible settings
     ├── StateError (ValueError)        a stream state of another model, batch size or policy
     ├── UnsupportedError (ValueError)  a combination that cannot work, with the reason
+    ├── CalibrationError (ValueError)  calibration cannot start as asked: too few sequences, a loss outside [0, 1]
     ├── ModelFileError (ValueError)    a file or factory given to the command line holds no readable LSTM
     └── BackendError (RuntimeError)    the native extension was demanded and is missing or refuses to run
 
@@ -37,6 +38,10 @@ class StateError(AdaptiveLSTMError, ValueError):
 
 class UnsupportedError(AdaptiveLSTMError, ValueError):
     """A combination that cannot work."""
+
+
+class CalibrationError(AdaptiveLSTMError, ValueError):
+    """Calibration cannot start or certify as asked: too few sequences, a loss outside [0, 1], an impossible level."""
 
 
 class ModelFileError(AdaptiveLSTMError, ValueError):

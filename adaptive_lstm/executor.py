@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
-from . import reference
+from . import leaving, reference
 from .backend import NativeStack, native, refuse_non_finite, runs_natively
-from .policies import Dense, Policy
+from .policies import Combined, Policy, parts
 from .quantize import Quantize, quantize_stack
-from .types import ColumnCounts, StackShape, StreamState
+from .types import Counts, StackShape, StreamState
 from .weights import PairTensors
+
+Counted = Callable[[], Counts]
+
+_ASKED = "asked in Python between native chunks"
 
 
 class Executor:
@@ -25,9 +30,13 @@ class Executor:
     """
 
     def __init__(self, tensors: Sequence[PairTensors], shape: StackShape, quantize: Quantize, policy: Policy):
-        self.shape, self.policy, self.exact = shape, policy, quantize.exact
+        self.shape, self.policy, self.exact = shape, parts(policy), quantize.exact
+        self.skips = leaving.skips(self.policy)
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device
+        # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
+        self.finite_only = self.skips or not self.exact
+        self._why = self._why_not_native(policy)
         # Float32 in, float32 out is all that the kernels do; quantized weights are kept as numbers either way.
         self.native: NativeStack | None = None
         self.tensors = tuple(tensors)
@@ -35,28 +44,31 @@ class Executor:
         if not quantize.exact:
             matrices = quantize_stack(self.tensors, shape, quantize)
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
-        if self.why_not_native() is None:
-            self.native = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, policy)
-
-    @property
-    def skips(self) -> bool:
-        """Whether the policy can leave anything out."""
-        return not isinstance(self.policy, Dense)
-
-    @property
-    def finite_only(self) -> bool:
-        """Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on."""
-        return self.skips or not self.exact
+        # What runs between two questions of an exit in time that only Python can ask.
+        self._between: NativeStack | None = None
+        if self._why is None or self._why.startswith(_ASKED):
+            packed = matrices or quantize_stack(self.tensors, shape, quantize)
+            if self._why is None:
+                self.native = NativeStack(packed, shape, self.policy)
+            else:
+                self._between = NativeStack(packed, shape, replace(self.policy, time=None))
 
     def why_not_native(self) -> str | None:
         """Why the reference executor serves, or None."""
+        return self._why
+
+    def _why_not_native(self, policy: Policy) -> str | None:
         if self.device.type != "cpu":
             return f"reference: device {self.device.type}"
         if self.dtype != torch.float32:
             return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
-        if not runs_natively(self.policy):
-            return f"reference: policy {type(self.policy).__name__} is written in Python"
-        return None if native() else "reference: no native extension"
+        if not native():
+            return "reference: no native extension"
+        if runs_natively(self.policy):
+            return None
+        if runs_natively(replace(self.policy, time=None)):
+            return f"{_ASKED}: {_foreign(policy)}"
+        return f"reference: {_foreign(policy)}"
 
     def run(
         self,
@@ -64,7 +76,7 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counted | None]:
         """Run a whole sequence from a fresh start.
 
         Args:
@@ -74,7 +86,8 @@ class Executor:
             initial: h_0 [L * D, B, P] and c_0 [L * D, B, H], or None: zeros.
 
         Returns:
-            Output in the layout of x, h_n, c_n, and the column counts (None where nothing was skipped).
+            Output in the layout of x, h_n, c_n, and a call for what was counted (None where
+            nothing can be skipped): adding it up takes as long as a short sequence.
 
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
@@ -96,15 +109,16 @@ class Executor:
                 state.load(initial[0].contiguous().numpy(), initial[1].contiguous().numpy())
             if sizes is None:
                 strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only)
+                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only, False)
             else:
                 sizes = sizes.contiguous()
                 strides = (0, shape.input_size, y.data_ptr(), 0, width)
-                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only)
+                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only, False)
             if not done:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())
-            counts = self.native.counts(state) if self.skips else None
+            timesteps = len(x) if sizes is not None else x.shape[0] * x.shape[1]
+            counts = self.native.counted(state, timesteps) if self.skips else None
         finally:
             self.native.release(state)
         return y, h_n, c_n, counts
@@ -115,20 +129,39 @@ class Executor:
         sizes: torch.Tensor | None,
         batch_first: bool,
         initial: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[ColumnCounts, ...] | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counted | None]:
         if self.finite_only and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
-        y, end, counts = reference.run(
-            self.tensors, self.shape, self.policy, rows, alive, reference.start(self.shape, *initial)
-        )
-        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, counts if self.skips else None
+        y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.skips else None
 
-    def advance(
-        self, x: torch.Tensor, state: StreamState
-    ) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+    def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, Counts]:
         """One chunk [T, B, I] of a stream on the reference executor."""
-        y, end, counts = reference.run(
-            self.tensors, self.shape, self.policy, x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x), state
-        )
+        rows, alive = x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x)
+        y, end, counts = self._through(rows, alive, state, open_ended=True)
         return y.reshape(*x.shape[:2], -1), end, counts
+
+    def _through(
+        self, rows: torch.Tensor, alive: Sequence[int], state: StreamState, *, open_ended: bool
+    ) -> tuple[torch.Tensor, StreamState, Counts]:
+        """Packed rows through the reference executor, or native chunks, and the exit in time around it."""
+
+        def some(
+            x: torch.Tensor, sizes: Sequence[int], state: StreamState, first: int
+        ) -> tuple[torch.Tensor, StreamState, Counts]:
+            if self._between is not None:
+                return self._between.run_from(state, x, sizes)
+            return reference.run(self.tensors, self.shape, self.policy, x, sizes, state, first=first)
+
+        if self.policy.time is None:
+            return some(rows, alive, state, 0)
+        return leaving.run_in_time(self.policy.time, self.shape, some, rows, alive, state, open_ended=open_ended)
+
+
+def _foreign(policy: Policy) -> str:
+    """What of a policy only Python can run."""
+    for part in policy.policies if isinstance(policy, Combined) else (policy,):
+        if type(part).__module__.partition(".")[0] != __package__:
+            return f"policy {type(part).__name__} is written in Python"
+    return "the head is written in Python"

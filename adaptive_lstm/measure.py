@@ -1,35 +1,89 @@
-"""The calibration pass: runs a model over inputs and measures how strongly its output feels every LSTM gate."""
+"""The calibration pass: runs a model over inputs and measures its LSTMs, as ``Sensitivity`` describes."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from tqdm import tqdm
 
 from . import reference
+from .curves import Curves, Doubles, play, threshold_grid
 from .errors import InputError, NonFiniteError
-from .policies import Dense
+from .pair import Step
+from .policies import Dense, parts
 from .runtime import AdaptiveLSTM
 from .sensitivity import Sensitivity
+from .tap import adapted_lstms, as_batches, call, first_tensor, standing_in
+from .types import FloatArray
 from .weights import shape_of, tensors_of
 
 Output = Callable[[Any], torch.Tensor]
 
 
+_ROWS = 4096  # operands that are multiplied in float64 at once
+
+
+class _Sums:
+    """What has been added up for one LSTM so far; lists have one entry per layer and direction."""
+
+    def __init__(self, lstm: AdaptiveLSTM):
+        def array(tensor: torch.Tensor) -> FloatArray:
+            return tensor.detach().cpu().float().numpy().copy()
+
+        self.shape = shape_of(lstm)
+        self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in tensors_of(lstm))
+        self.thresholds = [threshold_grid(np.hstack(pair)) for pair in self.weights]
+        self.steps = 0
+        self.rows: list[Doubles] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
+        self.first = [np.zeros(t.shape[1]) for t in self.thresholds]
+        self.second = [np.zeros((t.shape[1],) * 2) for t in self.thresholds]
+        self.sent = [np.zeros(t.shape) for t in self.thresholds]
+        self.squares = [np.zeros(t.shape) for t in self.thresholds]
+
+    def add_operands(self, pair: int, steps: Sequence[torch.Tensor]) -> None:
+        """Add the operands z = [x ; h] of a run: [n, C] per timestep, in the order in which they were computed."""
+        for part in torch.cat(list(steps)).split(_ROWS):
+            z = part.double()
+            self.first[pair] += z.sum(0).cpu().numpy()
+            self.second[pair] += (z.T @ z).cpu().numpy()
+        sent, squares = play(steps, self.thresholds[pair])
+        self.sent[pair] += sent
+        self.squares[pair] += squares
+
+    def add_gradients(self, pair: int, gradients: torch.Tensor) -> None:
+        """Add gradients of one projection of the output with respect to gates [n, 4H]."""
+        self.rows[pair] += gradients.double().pow(2).sum(0).cpu().numpy()
+
+    def sensitivity(self, probes: int) -> Sensitivity:
+        """The averages."""
+        n = max(self.steps, 1)
+        return Sensitivity(
+            shape=self.shape,
+            steps=self.steps,
+            rows=tuple(s / (n * probes) for s in self.rows),
+            weights=self.weights,
+            moments=tuple(s / n for s in self.second),
+            means=tuple(s / n for s in self.first),
+            curves=tuple(
+                Curves(t, sent / n, squares / n)
+                for t, sent, squares in zip(self.thresholds, self.sent, self.squares, strict=True)
+            ),
+        )
+
+
 class _Probe:
     """Stands in for the executor of an LSTM that is measured: the dense reference run, keeping every gate tensor."""
 
-    def __init__(self, lstm: AdaptiveLSTM):
-        self.shape = shape_of(lstm)
+    def __init__(self, lstm: AdaptiveLSTM, sums: _Sums):
+        self.shape = sums.shape
         self.tensors = tensors_of(lstm)
+        self.sums = sums
         self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.pairs)]
+        self._operands: list[list[torch.Tensor]] = []
 
     def run(
         self,
@@ -47,52 +101,23 @@ class _Probe:
             zeros = rows.new_zeros(shape.pairs, alive[0], shape.hidden_size)
             initial = zeros[..., : shape.output_size], zeros
         begin = reference.start(shape, *initial)
-        y, end, _ = reference.run(self.tensors, shape, Dense(), rows, alive, begin, self._observe)
+        self._operands = [[] for _ in range(shape.pairs)]
+        y, end, _ = reference.run(self.tensors, shape, parts(Dense()), rows, alive, begin, self._observe)
+        self.sums.steps += len(rows)
+        for pair, steps in enumerate(self._operands):
+            self.sums.add_operands(pair, steps)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
 
     finite_only = False
+    policy = parts(Dense())
 
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""
         return "reference: sensitivity is being measured"
 
-    def _observe(self, step: reference.Step) -> None:
+    def _observe(self, step: Step) -> None:
         self.gates[step.pair].append(step.gates)
-
-
-def _forward_probed(lstm: AdaptiveLSTM, probe: _Probe, x: Any, hx: Any = None) -> Any:
-    return lstm._forward_adaptive(probe, x, hx)
-
-
-@contextmanager
-def _probed(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[dict[str, _Probe]]:
-    """The LSTMs run on probes inside the block."""
-    probes = {name: _Probe(lstm) for name, lstm in lstms.items()}
-    try:
-        for name, lstm in lstms.items():
-            lstm.forward = functools.partial(_forward_probed, lstm, probes[name])  # type: ignore[method-assign]
-        yield probes
-    finally:
-        for lstm in lstms.values():
-            lstm.__dict__.pop("forward", None)
-
-
-def _first_tensor(output: Any) -> torch.Tensor:
-    found = output
-    while isinstance(found, tuple | list) and len(found):
-        found = found[0]
-    if not (isinstance(found, torch.Tensor) and found.is_floating_point()):
-        raise InputError(
-            f"the model returned {type(output).__name__}, and its first element is no float tensor; say which output "
-            "counts, for example output=lambda out: out['logits']"
-        )
-    return found
-
-
-def _call(model: nn.Module, item: Any) -> Any:
-    if isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
-        return model(*item)
-    return model(item)
+        self._operands[step.pair].append(torch.cat([step.x, step.h], dim=1).detach())
 
 
 def measure_sensitivities(
@@ -100,7 +125,7 @@ def measure_sensitivities(
     inputs: Iterable[Any],
     *,
     probes: int = 8,
-    output: Output = _first_tensor,
+    output: Output = first_tensor,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Sensitivity]:
@@ -120,22 +145,17 @@ def measure_sensitivities(
         InputError: no adapted LSTM, no inputs, training mode, or an output that depends on no LSTM.
         NonFiniteError: the model's output holds NaN or infinity.
     """
-    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not lstms:
-        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    if any(lstm.training for lstm in lstms.values()):
-        raise InputError("the model is in training mode; call .eval() on it first")
+    lstms = adapted_lstms(model)
     if probes < 1:
         raise InputError(f"probes: got {probes}, expected at least 1")
-    batches = [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
-    sums = {name: [np.zeros(4 * m.hidden_size) for _ in range(shape_of(m).pairs)] for name, m in lstms.items()}
-    steps = dict.fromkeys(lstms, 0)
+    sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
-    for item in tqdm(batches, desc="sensitivity", unit="batch", disable=not progress):
+    for item in tqdm(as_batches(inputs), desc="sensitivity", unit="batch", disable=not progress):
         seen += 1
         generator = torch.Generator().manual_seed(seed + seen)
-        with torch.enable_grad(), _probed(lstms) as running:
-            out = output(_call(model, item))
+        running = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
+        with torch.enable_grad(), standing_in(lstms, running):
+            out = output(call(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for probe in running.values() for pair in probe.gates for g in pair]
@@ -152,22 +172,10 @@ def measure_sensitivities(
                         for _ in kept:
                             g = next(gradients)
                             if g is not None:
-                                sums[name][pair] += g.double().pow(2).sum(0).cpu().numpy()
-            for name, probe in running.items():
-                steps[name] += sum(len(g) for g in probe.gates[0])
+                                sums[name].add_gradients(pair, g)
     if not seen:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
-    return {
-        name: Sensitivity(
-            shape=shape_of(lstm),
-            rows=tuple(s / (max(steps[name], 1) * probes) for s in sums[name]),
-            weights=tuple(
-                (t.w_ih.detach().cpu().float().numpy().copy(), t.w_hh.detach().cpu().float().numpy().copy())
-                for t in tensors_of(lstm)
-            ),
-        )
-        for name, lstm in lstms.items()
-    }
+    return {name: total.sensitivity(probes) for name, total in sums.items()}
 
 
 def measure_sensitivity(
@@ -175,7 +183,7 @@ def measure_sensitivity(
     inputs: Iterable[Any],
     *,
     probes: int = 8,
-    output: Output = _first_tensor,
+    output: Output = first_tensor,
     seed: int = 0,
     progress: bool = False,
 ) -> Sensitivity:

@@ -30,15 +30,34 @@ def load_lstms(spec: str) -> dict[str, nn.LSTM]:
 
     Raises ModelFileError if there is none or `spec` cannot be read.
     """
-    file, separator, factory = spec.rpartition(":")
-    if separator and file.endswith(".py"):
-        lstms = dict(_of_module(_build(Path(file), factory)))
-    elif spec.endswith(".py"):
-        raise ModelFileError(f"say which callable of {spec} builds the model: {spec}:NAME")
-    elif spec.endswith(SUFFIXES):
+    if spec.endswith(SUFFIXES):
         lstms = dict(_of_weights(_read(Path(spec))))
     else:
-        raise ModelFileError(f"expected path/to/file.py:factory or a file {', '.join(SUFFIXES)}, got {spec!r}")
+        lstms = dict(_of_module(_build(*_factory(spec, f" or a file {', '.join(SUFFIXES)}"))))
+    return _some(lstms, spec)
+
+
+def load_model(spec: str) -> nn.Module:
+    """The whole model that `path/to/file.py:factory` returns, in eval mode; it holds at least one LSTM.
+
+    Raises ModelFileError if it holds none or `spec` cannot be read; a file of weights alone cannot be run.
+    """
+    model = _build(*_factory(spec, "; weights alone cannot be run")).eval()
+    _some(dict(_of_module(model)), spec)
+    return model
+
+
+def _factory(spec: str, otherwise: str) -> tuple[Path, str]:
+    """The Python file and the name of the callable in it; `otherwise` goes into the message if it is something else."""
+    file, separator, factory = spec.rpartition(":")
+    if separator and file.endswith(".py"):
+        return Path(file), factory
+    if spec.endswith(".py"):
+        raise ModelFileError(f"say which callable of {spec} builds the model: {spec}:NAME")
+    raise ModelFileError(f"expected path/to/file.py:factory{otherwise}, got {spec!r}")
+
+
+def _some(lstms: dict[str, nn.LSTM], spec: str) -> dict[str, nn.LSTM]:
     if not lstms:
         raise ModelFileError(f"no nn.LSTM in {spec}; GRUs and hand-written cells (nn.LSTMCell) are not supported")
     return lstms

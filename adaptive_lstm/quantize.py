@@ -5,16 +5,18 @@ projection lies in -1..1, so round(h * levels) needs no scale. 1016 levels (11 b
 each weight once and multiply it twice. 8 bits are not enough on real models: on a speaker encoder (3 x 256) 127 levels
 keep a cosine of 0.9963 with float32, 1016 keep 0.9991, as much as int8 weights with float activations; on a load
 forecaster (2 x 256) whose h is small 127 levels raise the error by a third. Raw features and projected states have no
-known range: there int8 applies to the weights only.
+known range. For the raw features of the first layer a range per column can be measured (``column_scale``): then they
+become integers too. For projected states int8 applies to the weights only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .errors import InputError
@@ -24,6 +26,9 @@ from .weights import Matrix, PairMatrices, PairTensors
 Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
+HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
+SCALES = (1e-20, 1e20)  # a column scale outside could overflow float32 beside ordinary weights
+
 
 @dataclass(frozen=True)
 class Quantize:
@@ -31,21 +36,30 @@ class Quantize:
 
     Args:
         precision: of all matrices but the first layer's input matrix.
-        raw: precision of the first layer's input matrix. Raw features are unscaled, and int8 there breaks real models;
-            the default is float32 if the rest is float32, else bfloat16.
+        raw: precision of the first layer's input matrix; the default is float32 if the rest is float32, else bfloat16.
+            int8 makes wide inputs faster, and needs ``raw_scale`` or data (``compress(model, inputs, ...)``). Features
+            that fill their range bear it; those that span decades do not (power spectra of a speaker encoder: cosine
+            0.93, against 0.999 with bfloat16). Measure it on your model.
         levels: h is sent to its own recurrent int8 matrix as round(h * levels), 1 to 8191.
         input_levels: the same for the next layer's input matrix. 127 fits a byte and makes whole sequences a tenth
             faster; some models bear it (the speaker encoder: 0.9990), others do not (the load forecaster).
+        raw_levels: feature x_j is sent to an int8 matrix as round(x_j / raw_scale_j * raw_levels); fewer levels where
+            the input is so wide (above 1,028 columns) that the sums would overflow.
+        raw_scale: [I] positive numbers, the largest ``|x_j|`` that can be sent; values beyond are cut off there.
+            Weights are multiplied by it before they are rounded. ``compress`` measures it for every LSTM if it is None.
+            Kept as a tuple.
         matrices: exceptions by torch's parameter name, for example ``{"weight_hh_l1": "bf16"}``.
 
     Raises:
-        InputError: an unknown precision, or levels out of range.
+        InputError: an unknown precision, or levels or scales out of range.
     """
 
     precision: Precision = "fp32"
     raw: Precision | None = None
     levels: int = 1016
     input_levels: int = 1016
+    raw_levels: int = 8191
+    raw_scale: Sequence[float] | FloatArray | None = None
     matrices: Mapping[str, Precision] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -53,10 +67,11 @@ class Quantize:
         for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():
             if value not in PRECISIONS:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
-        for name, levels in (("levels", self.levels), ("input_levels", self.input_levels)):
-            if not 1 <= levels <= 8191:
-                raise InputError(f"{name}: got {levels}, expected 1 to 8191")
+        for name in ("levels", "input_levels", "raw_levels"):
+            if not 1 <= getattr(self, name) <= 8191:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected 1 to 8191")
         object.__setattr__(self, "raw", raw)
+        object.__setattr__(self, "raw_scale", _scales(self.raw_scale))
         object.__setattr__(self, "matrices", dict(self.matrices))
 
     @property
@@ -65,6 +80,24 @@ class Quantize:
         return all(p == "fp32" for p in (self.precision, self.raw, *self.matrices.values()))
 
     def check(self, shape: StackShape) -> None:
+        """Raise ``InputError`` if ``matrices`` or ``raw_scale`` do not fit the stack, or a scale is missing."""
+        self.check_names(shape)
+        if self.lacks_scale(shape):
+            raise InputError(
+                "the first layer's input matrix in int8 needs the range of every input column: "
+                "compress(model, inputs, quantize=...) measures it on inputs, or give Quantize(raw_scale=[...])"
+            )
+        if self.raw_scale is not None and len(self.raw_scale) != shape.input_size:
+            raise InputError(
+                f"raw_scale: got {len(self.raw_scale)} values, expected {shape.input_size} (one per feature)"
+            )
+
+    def lacks_scale(self, shape: StackShape) -> bool:
+        """Whether an input matrix of the first layer is int8 and the scales of its columns are unknown."""
+        first = [self.of(shape, "weight_ih", pair) for pair in range(shape.directions)]
+        return self.raw_scale is None and "int8" in first
+
+    def check_names(self, shape: StackShape) -> None:
         """Raise ``InputError`` if ``matrices`` names a parameter that the stack does not have."""
         kinds = ["weight_ih", "weight_hh"] + (["weight_hr"] if shape.proj_size else [])
         known = [f"{kind}_{shape.name(pair)}" for pair in range(shape.pairs) for kind in kinds]
@@ -77,6 +110,42 @@ class Quantize:
         raw = kind == "weight_ih" and pair < shape.directions
         default = self.raw if raw and self.raw is not None else self.precision
         return self.matrices.get(f"{kind}_{shape.name(pair)}", default)
+
+
+def _scales(values: npt.ArrayLike | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"raw_scale: got {values!r}, expected one positive number per feature") from None
+    if array.ndim != 1:
+        raise InputError(f"raw_scale: got shape {array.shape}, expected one positive number per feature")
+    if not np.all((array >= SCALES[0]) & (array <= SCALES[1])):  # also catches NaN
+        worst = array[~((array >= SCALES[0]) & (array <= SCALES[1]))][0]
+        raise InputError(f"raw_scale: got {worst}, expected values from {SCALES[0]} to {SCALES[1]}")
+    return tuple(array.tolist())
+
+
+def column_scale(largest: FloatArray, w: FloatArray) -> FloatArray:
+    """Scales [I] for raw features: at least HEADROOM times the ``largest`` magnitudes seen [I].
+
+    Columns that are small beside their weights get more room, so that their scaled weights do not coarsen whole rows:
+    scale_j ~ sqrt(max |x_j| / max_r |w_rj|), the rule of SmoothQuant (arXiv 2211.10438) with its exponent of 1/2.
+    Scales in proportion to the features alone gave turbofan engines (2 x 64) an error four times as large. A feature
+    that was zero throughout is taken for a middling one.
+
+    Args:
+        largest: [I] largest ``|x_j|``.
+        w: [rows, I] the input matrix, that of both directions one above the other.
+    """
+    seen = largest > 0
+    x = np.where(seen, largest, np.median(largest[seen]) if seen.any() else 1.0).astype(np.float64)
+    weight = np.abs(w).max(axis=0, initial=0.0).astype(np.float64)
+    weight = np.maximum(weight, 1e-6 * weight.max(initial=0.0)) if weight.any() else np.ones_like(x)
+    scale = np.sqrt(x / weight)
+    scale *= HEADROOM * (x / scale).max(initial=0.0)
+    return np.clip(scale, *SCALES).astype(np.float32)
 
 
 def to_bf16(w: FloatArray) -> np.ndarray:
@@ -92,14 +161,16 @@ def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
     return np.clip(np.rint(w / scale[:, None]), -127, 127).astype(np.int8), scale
 
 
-def quantize_matrix(w: FloatArray, precision: Precision, levels: int) -> Matrix:
-    """A weight matrix [rows, columns] in a precision; ``levels`` counts for int8 only."""
+def quantize_matrix(w: FloatArray, precision: Precision, levels: int, scale: FloatArray | None = None) -> Matrix:
+    """A weight matrix [rows, columns] in a precision; ``levels`` and the column ``scale`` count for int8 only."""
     if precision == "fp32":
         return Matrix(w)
     if precision == "bf16":
         return Matrix(to_bf16(w))
-    fits = levels * 255 * w.shape[1] < 2**31  # the sums are 32-bit integers; beyond (H above 8,000) weights only
-    return Matrix(*to_int8(w), levels=levels if fits else 0)
+    most = (2**31 - 1) // (255 * max(w.shape[1], 1))  # the sums are 32-bit integers
+    if scale is not None:
+        return Matrix(*to_int8(w * scale), levels=min(levels, most), column_scale=scale)
+    return Matrix(*to_int8(w), levels=levels if levels <= most else 0)  # beyond (H above 8,000) weights only
 
 
 def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings: Quantize) -> tuple[PairMatrices, ...]:
@@ -109,19 +180,25 @@ def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings
         InputError: ``settings`` names a matrix that the stack does not have.
     """
     settings.check(shape)
+    scale = None if settings.raw_scale is None else np.asarray(settings.raw_scale, dtype=np.float32)
     out = []
     for pair, t in enumerate(tensors):
 
-        def matrix(kind: str, levels: int, pair: int = pair, t: PairTensors = t) -> Matrix:
+        def matrix(
+            kind: str, levels: int, scale: FloatArray | None = None, pair: int = pair, t: PairTensors = t
+        ) -> Matrix:
             tensor = {"weight_ih": t.w_ih, "weight_hh": t.w_hh, "weight_hr": t.w_hr}[kind]
             assert tensor is not None
             array = np.ascontiguousarray(tensor.detach().to("cpu", dtype=torch.float32).numpy())
-            return quantize_matrix(array, settings.of(shape, kind, pair), levels)
+            return quantize_matrix(array, settings.of(shape, kind, pair), levels, scale)
 
         bounded = shape.proj_size == 0  # a projected h may leave -1..1
+        raw = pair < shape.directions
         out.append(
             PairMatrices(
-                w_ih=matrix("weight_ih", settings.input_levels if bounded and pair >= shape.directions else 0),
+                w_ih=matrix("weight_ih", settings.raw_levels, scale)
+                if raw
+                else matrix("weight_ih", settings.input_levels if bounded else 0),
                 w_hh=matrix("weight_hh", settings.levels if bounded else 0),
                 bias=t.bias.detach().to("cpu", dtype=torch.float32).numpy().copy(),
                 w_hr=matrix("weight_hr", 0) if t.w_hr is not None else None,

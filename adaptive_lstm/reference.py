@@ -3,141 +3,243 @@
 Equations: torch's ``nn.LSTM`` (and ``proj_size``: Sak et al., arXiv 1402.1128), with every operand replaced by the
 estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep
 0, then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
+
+Layer by layer. What a layer does with a row at a timestep is one of the actions below; a layer that does not decide
+for itself does what the layer below did. Exits in time wrap this executor (``leaving.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from .policies import Policy, Site
-from .types import ColumnCounts, StackShape, StreamState
+from .pair import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step
+from .policies import LeavingInDepth, Parts, Policy, Site, parts
+from .types import Counts, HeldState, StackShape, StreamState
 from .weights import PairTensors, shape_of, tensors_of
 
 
-@dataclass(frozen=True)
-class Step:
-    """What an observer sees of one timestep of one layer and direction; n rows.
+@dataclass
+class _Tick:
+    """What a layer hands to the one above at a timestep; n rows.
 
-    ``x`` [n, width], ``h`` [n, P]: operands before any estimate; ``x_sent``, ``h_sent``: columns computed, bool;
-    ``gates`` [n, 4H]: pre-activations in torch order.
+    ``actions`` [n] per direction; ``late``: outputs of inputs worked off late, by row, oldest first, which come before
+    that of this timestep; ``foreseen`` [n, D * P]: the top layer's output for rows that left in depth.
     """
 
-    pair: int
-    time: int
-    x: torch.Tensor
-    h: torch.Tensor
-    x_sent: torch.Tensor
-    h_sent: torch.Tensor
-    gates: torch.Tensor
+    actions: list[torch.Tensor]
+    late: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    foreseen: torch.Tensor | None = None
 
 
-Observer = Callable[[Step], None]
+def _work_off(
+    pair: Pair, x: torch.Tensor, actions: torch.Tensor, late: dict[int, list[torch.Tensor]], time: int
+) -> dict[int, list[torch.Tensor]]:
+    """Queue the inputs of rows that are held, and run what has waited of those that run; returns their outputs."""
+    done: dict[int, list[torch.Tensor]] = {}
+    for row, action in enumerate(actions.tolist()):
+        if action == QUEUE and pair.decider is not None:
+            pair.queue[row].append(x[row])
+        elif action == RUN:
+            waiting, pair.queue[row] = pair.queue[row] + late.get(row, []), []
+            for item in waiting:
+                pair.advance(item[None], torch.tensor([row], device=x.device), time)
+                done.setdefault(row, []).append(pair.h[row])
+    return done
 
 
-class _Operand:
-    """The estimate that one operand of one layer keeps of its values, for all batch rows."""
-
-    def __init__(
-        self, site: Site, policy: Policy, levels: int, batch: int, like: torch.Tensor, sent: torch.Tensor | None
-    ):
-        self.site, self.policy, self.levels = site, policy, levels
-        self.thresholded = policy.thresholded(site)
-        self.sent = like.new_zeros(batch, site.width) if sent is None else sent
-        self.fresh = torch.full((batch, 1), sent is None, device=like.device)
-        self.count = 0
-
-    def estimate(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values to multiply with [n, C] and which columns they were sent for (bool), for the first n rows."""
-        n = len(value)
-        rounded = value
-        if self.levels:
-            step = torch.tensor(1.0 / self.levels, dtype=torch.float32).item()
-            rounded = (value * self.levels).round().clamp(-self.levels, self.levels) * step
-        if not self.thresholded:
-            self.count += value.numel()
-            return rounded, torch.ones_like(value, dtype=torch.bool)
-        old = self.sent[:n]
-        fires = (rounded != old) & (self.fresh[:n] | self.policy.send(self.site, value, old))
-        estimate = torch.where(fires, rounded, old)
-        self.sent = torch.cat([estimate, self.sent[n:]])
-        self.fresh = torch.cat([torch.zeros_like(self.fresh[:n]), self.fresh[n:]])
-        self.count += int(fires.sum())
-        return estimate, fires
+def _run_direction(
+    pair: Pair, xs: list[torch.Tensor], ticks: list[_Tick], direction: int, top: bool, first: int
+) -> list[torch.Tensor]:
+    """One direction of a layer over all timesteps: its outputs. ``ticks`` become what the layer above is handed."""
+    outputs = list(xs)
+    width = pair.shape.output_size
+    exact = pair.queues
+    for t in reversed(range(len(xs))) if direction else range(len(xs)):
+        x, tick = xs[t], ticks[t]
+        actions = tick.actions[direction]
+        if pair.holding:
+            actions = tick.actions[direction] = pair.actions(x, actions)
+            if exact:
+                tick.late = _work_off(pair, x, actions, tick.late, first + t)
+            pair.note(x, actions)
+        rows = (actions == RUN).nonzero()[:, 0]
+        if len(rows):
+            pair.advance(x[rows], rows, first + t)
+        if pair.holding and len(rows := (actions == COAST).nonzero()[:, 0]):
+            pair.coast(rows)
+        if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
+            part = tick.foreseen[rows, direction * width : (direction + 1) * width]
+            pair.h = pair.h.index_copy(0, rows, part)
+        pair.settle(len(x))
+        outputs[t] = pair.h[: len(x)]
+    return outputs
 
 
-def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
-    i, f, g, o = gates.chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+@dataclass
+class _Batch:
+    """The rows of a run that have not left, and what all rows have come to.
+
+    ``members`` [m]: which batch rows are left, ascending; ``sizes``: how many of them are alive at each timestep;
+    ``levels[k][t]`` [n, D * P]: their outputs of layer k, kept for exits in depth; ``y[t]``: outputs of all rows.
+    """
+
+    members: torch.Tensor
+    sizes: list[int]
+    levels: list[list[torch.Tensor]]
+    y: list[torch.Tensor]
+
+
+def _foresee(depth: LeavingInDepth, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Translations [n, D * P] from the states of layers 0..layer [n, layer + 1, D * P], and whether to leave."""
+    translation = depth.translate(layer, h, final)
+    below = depth.translate(layer - 1, h[:, :-1], final) if layer else None
+    return translation, depth.sure(layer, translation, below)
+
+
+def _leave_steps(depth: LeavingInDepth, layer: int, batch: _Batch, ticks: list[_Tick]) -> tuple[int, int]:
+    """Ask at every timestep whether its rows leave after this layer; returns questions and rows that left."""
+    asked = left = 0
+    for t, tick in enumerate(ticks):
+        running = torch.stack([a == RUN for a in tick.actions]).all(0)
+        rows = running.nonzero()[:, 0]
+        if not len(rows):
+            continue
+        h = torch.stack([level[t][rows] for level in batch.levels], dim=1)
+        translation, sure = _foresee(depth, layer, h, final=False)
+        asked, left = asked + len(rows), left + int(sure.sum())
+        if tick.foreseen is None:
+            tick.foreseen = torch.zeros_like(batch.levels[0][t])
+        tick.foreseen = tick.foreseen.index_copy(0, rows[sure], translation[sure])
+        for actions in tick.actions:
+            actions[rows[sure]] = LEFT
+    return asked, left
+
+
+def _leave_sequences(
+    depth: LeavingInDepth,
+    layer: int,
+    shape: StackShape,
+    batch: _Batch,
+    ticks: list[_Tick],
+    h_end: list[torch.Tensor],
+) -> tuple[int, int]:
+    """Ask every sequence whether it leaves after this layer; returns questions and translated timesteps."""
+    h = torch.stack(h_end[: (layer + 1) * shape.directions], dim=1)[batch.members].unflatten(1, (layer + 1, -1))
+    translation, sure = _foresee(depth, layer, h.flatten(2), final=True)
+    asked, translated = len(batch.members), 0
+    parts_of = translation.split(shape.output_size, dim=1)
+    for d, part in enumerate(parts_of):
+        top = (shape.num_layers - 1) * shape.directions + d
+        h_end[top] = h_end[top].index_copy(0, batch.members[sure], part[sure])
+    for t, n in enumerate(batch.sizes):
+        leaving = sure[:n].nonzero()[:, 0]
+        if not len(leaving):
+            continue
+        translated += len(leaving)
+        states = torch.stack([level[t][leaving] for level in batch.levels], dim=1)
+        out = list(depth.translate(layer, states, False).split(shape.output_size, dim=1))
+        # The final states are outputs too: of the last timestep forward, of the first backward.
+        after = batch.sizes[t + 1] if t + 1 < len(batch.sizes) else 0
+        out[0] = torch.where((leaving >= after)[:, None], parts_of[0][leaving], out[0])
+        if len(out) == 2 and t == 0:
+            out[1] = parts_of[1][leaving]
+        batch.y[t] = batch.y[t].index_copy(0, batch.members[leaving], torch.cat(out, dim=1))
+    stay = (~sure).nonzero()[:, 0]
+    sizes = [int((stay < n).sum()) for n in batch.sizes]
+    batch.levels = [[o[stay[:n]] for o, n in zip(level, sizes, strict=True)] for level in batch.levels]
+    for tick, n in zip(ticks, sizes, strict=True):
+        tick.actions = [a[stay[:n]] for a in tick.actions]
+    batch.members, batch.sizes = batch.members[stay], sizes
+    return asked, translated
 
 
 def run(
     weights: Sequence[PairTensors],
     shape: StackShape,
-    policy: Policy,
+    policy: Parts,
     x: torch.Tensor,
     sizes: Sequence[int],
     state: StreamState,
     observer: Observer | None = None,
-) -> tuple[torch.Tensor, StreamState, tuple[ColumnCounts, ...]]:
+    first: int = 0,
+) -> tuple[torch.Tensor, StreamState, Counts]:
     """Run a stack over packed rows.
 
     Args:
         weights: one entry per layer and direction.
         shape: sizes of the stack.
-        policy: what may be left out.
+        policy: what may be left out; its exit in time is not asked here (``leaving.py``).
         x: [sum(sizes), I].
         sizes: rows alive at each timestep.
         state: where to start; ``h``, ``c`` [L * D, B, ...] with B = sizes[0]; ``sent_*`` None: nothing sent yet.
         observer: called with every step.
+        first: the number of the first timestep, for the observer.
 
     Returns:
-        Output [sum(sizes), D * P], the final state, and the columns sent and possible per layer and direction.
+        Output [sum(sizes), D * P], the final state, and what was counted.
     """
-    starts = [0]
-    for size in sizes:
-        starts.append(starts[-1] + size)
-    h_end, c_end, x_end, h_sent_end = [], [], [], []
+    D, total = shape.directions, len(x)
+    members = torch.arange(sizes[0], device=x.device)
+    width = D * shape.output_size
+    batch = _Batch(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
+    xs = list(x.split(batch.sizes))
+    ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
+    h_end, c_end = list(state.h), list(state.c)
+    sent_x, sent_h = list(state.sent_x), list(state.sent_h)
+    held: list[HeldState] = []
     counts = []
+    depth = policy.depth
+    asked, left = [0] * shape.num_layers, [0] * shape.num_layers
     for layer in range(shape.num_layers):
+        top = layer == shape.num_layers - 1
         outputs = []
-        for direction in range(shape.directions):
-            pair = layer * shape.directions + direction
-            w = weights[pair]
-            h, c = state.h[pair], state.c[pair]
-            of_x = _Operand(Site(shape, pair, "x"), policy, w.x_levels, len(h), x, state.sent_x[pair])
-            of_h = _Operand(Site(shape, pair, "h"), policy, w.h_levels, len(h), x, state.sent_h[pair])
-            rows: list[torch.Tensor] = [x] * len(sizes)
-            times = range(len(sizes))
-            for t in reversed(times) if direction else times:
-                n = sizes[t]
-                z = x[starts[t] : starts[t + 1]]
-                x_hat, x_sent = of_x.estimate(z)
-                h_hat, h_sent = of_h.estimate(h[:n])
-                gates = x_hat @ w.w_ih.T + w.bias + h_hat @ w.w_hh.T
-                if observer:
-                    observer(Step(pair, t, z, h[:n], x_sent, h_sent, gates))
-                out, c_new = cell(gates, c[:n])
-                if w.w_hr is not None:
-                    out = out @ w.w_hr.T
-                h, c = torch.cat([out, h[n:]]), torch.cat([c_new, c[n:]])
-                rows[t] = out
-            outputs.append(torch.cat(rows))
-            h_end.append(h)
-            c_end.append(c)
-            x_end.append(of_x.sent if of_x.thresholded else None)
-            h_sent_end.append(of_h.sent if of_h.thresholded else None)
-            steps = starts[-1]
-            counts.append(ColumnCounts(of_x.count, steps * of_x.site.width, of_h.count, steps * of_h.site.width))
-        x = torch.cat(outputs, dim=1)
-    return x, StreamState(torch.stack(h_end), torch.stack(c_end), tuple(x_end), tuple(h_sent_end)), tuple(counts)
+        for d in range(D):
+            index = layer * D + d
+            rows = batch.members
+            pair = Pair(
+                shape,
+                index,
+                weights[index],
+                policy,
+                state.h[index][rows],
+                state.c[index][rows],
+                (state.sent_x[index], state.sent_h[index]),
+                state.held[index] if state.held else None,
+                observer,
+            )
+            outputs.append(_run_direction(pair, xs, ticks, d, top, first))
+            h_end[index] = h_end[index].index_copy(0, rows, pair.h)
+            c_end[index] = c_end[index].index_copy(0, rows, pair.c)
+            sent_x[index] = pair.of_x.sent if pair.of_x.thresholded else None
+            sent_h[index] = pair.of_h.sent if pair.of_h.thresholded else None
+            if pair.holding:
+                held.append(pair.held_state())
+            counts.append(pair.counts(total))
+        xs = [torch.cat(parts_of, dim=1) for parts_of in zip(*outputs, strict=True)]
+        if depth is None or top:
+            continue
+        batch.levels.append(xs)
+        if depth.asks(shape, layer) and len(batch.members):
+            if depth.level == "step":
+                asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
+            else:
+                asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, ticks, h_end)
+                xs = batch.levels[-1]
+    y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
+    end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.left)
+    return (
+        torch.cat(y),
+        end,
+        Counts(
+            tuple(counts), 0, sizes[0] - len(batch.members), tuple(asked) if depth else (), tuple(left) if depth else ()
+        ),
+    )
 
 
 def packed_rows(x: torch.Tensor, sizes: torch.Tensor | None, batch_first: bool) -> tuple[torch.Tensor, list[int]]:
@@ -168,10 +270,11 @@ def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np
 
     Args:
         lstm: the stack, in its own float precision.
-        policy: what may be left out.
+        policy: what may be left out; a layer that does not run sends nothing. Exits in time are not asked.
         x: [T, I].
     """
     shape = shape_of(lstm)
+    width = [Site(shape, pair, "x").width + shape.output_size for pair in range(shape.pairs)]
     sent: list[dict[int, npt.NDArray[np.bool_]]] = [{} for _ in range(shape.pairs)]
 
     def observe(step: Step) -> None:
@@ -179,5 +282,6 @@ def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np
 
     with torch.no_grad():
         h, c = x.new_zeros(shape.pairs, 1, shape.output_size), x.new_zeros(shape.pairs, 1, shape.hidden_size)
-        run(tensors_of(lstm), shape, policy, x, [1] * len(x), start(shape, h, c), observe)
-    return [np.stack([steps[t] for t in sorted(steps)]) for steps in sent]
+        run(tensors_of(lstm), shape, parts(policy), x, [1] * len(x), start(shape, h, c), observe)
+    nothing = [np.zeros(n, dtype=np.bool_) for n in width]
+    return [np.stack([steps.get(t, none) for t in range(len(x))]) for steps, none in zip(sent, nothing, strict=True)]

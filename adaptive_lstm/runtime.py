@@ -13,10 +13,12 @@ from torch.nn.utils.rnn import PackedSequence
 from .backend import refuse_non_finite
 from .cost import TorchOrNative
 from .errors import InputError
-from .executor import Executor
-from .policies import Dense, Policy
+from .executor import Counted, Executor
+from .leaving import policy_macs
+from .monitor import Monitor
+from .policies import Combined, Dense, Parts, Policy
 from .quantize import Quantize
-from .types import ColumnCounts, RunStats, StackShape
+from .types import Counts, RunStats, StackShape
 from .weights import Fingerprint, shape_of, tensors_of
 
 _RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
@@ -36,7 +38,9 @@ class AdaptiveLSTM(nn.LSTM):
     _policy: Policy = Dense()
     _quantize: Quantize = Quantize()
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
-    _last: tuple[tuple[ColumnCounts, ...] | None, int, str | None] | None = None
+    monitor: Monitor | None = None
+    """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
+    _last: tuple[Counted | None, int, str | None, Parts | None] | None = None
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
@@ -49,7 +53,7 @@ class AdaptiveLSTM(nn.LSTM):
             raise InputError(f"got {type(lstm).__name__}, expected torch.nn.LSTM")
         if type(lstm) not in (nn.LSTM, AdaptiveLSTM):
             raise InputError(f"{type(lstm).__name__} is a subclass whose own methods an AdaptiveLSTM would not have")
-        out = _copied(lstm)
+        out = copied(lstm)
         out.__class__ = cls
         return cast("AdaptiveLSTM", out)
 
@@ -70,13 +74,9 @@ class AdaptiveLSTM(nn.LSTM):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        missing = [m for m in ("check", "thresholded", "send") if not callable(getattr(policy, m, None))]
-        if missing:
-            raise InputError(
-                f"got {type(policy).__name__}, which lacks {', '.join(missing)}(); see adaptive_lstm.policies.Policy"
-            )
-        policy.check(self.stack_shape)
+        Combined(policy).check(self.stack_shape)
         self._policy = policy
+        self.monitor = None
         self.replan()
 
     @property
@@ -99,10 +99,12 @@ class AdaptiveLSTM(nn.LSTM):
         """What the last call did, or None before the first. Each thread that shares the module overwrites it."""
         if self._last is None:
             return None
-        counts, timesteps, fallback = self._last
-        if counts is None:
-            return RunStats.dense(self.stack_shape, timesteps, fallback)
-        return RunStats.from_columns(self.stack_shape, counts, timesteps, fallback)
+        counts, timesteps, fallback, policy = self._last
+        shape = self.stack_shape
+        if counts is None or policy is None:
+            return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, fallback, 0)
+        counted = counts()
+        return RunStats.of(shape, counted, timesteps, fallback, policy_macs(policy, shape, counted))
 
     def replan(self) -> None:
         """Forget the packed weights; the next call packs them again."""
@@ -113,10 +115,10 @@ class AdaptiveLSTM(nn.LSTM):
         return self._compile()[1]
 
     def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
-        # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
-        self._update_flat_weights()
         compiled = self._compiled
         if compiled is None or not compiled[0].still(self):
+            # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
+            self._update_flat_weights()
             with torch.no_grad():
                 executor = Executor(tensors_of(self), self.stack_shape, self._quantize, self._policy)
             compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
@@ -158,7 +160,7 @@ class AdaptiveLSTM(nn.LSTM):
             else:
                 return self._forward_adaptive(executor, input, hx)
         out = super().forward(input, hx)
-        self._last = (None, _timesteps(input, self.batch_first), why)
+        self.__dict__["_last"] = (None, _timesteps(input, self.batch_first), why, None)  # past nn.Module.__setattr__
         return out
 
     def _why_torch(self, x: Any, hx: Any) -> str | None:
@@ -206,7 +208,9 @@ class AdaptiveLSTM(nn.LSTM):
             )
         y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
         timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
-        self._last = (counts, timesteps, executor.why_not_native())
+        self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
+        if self.monitor is not None and (stats := self.last_run) is not None:
+            self.monitor.see(stats, batch)
         if sizes is not None:
             if unsorted_indices is not None:
                 h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
@@ -255,7 +259,7 @@ def _timesteps(x: Any, batch_first: bool) -> int:
     return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
     """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they stand now."""
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -276,8 +280,8 @@ def adapt(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
-    copied = _copied(model)
-    found = [(name, m) for name, m in copied.named_modules() if isinstance(m, nn.LSTM)]
+    fast = copied(model)
+    found = [(name, m) for name, m in fast.named_modules() if isinstance(m, nn.LSTM)]
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
     left = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
@@ -288,4 +292,4 @@ def adapt(model: nn.Module) -> nn.Module:
     for _, module in found:
         if type(module) is nn.LSTM:
             module.__class__ = AdaptiveLSTM
-    return copied
+    return fast

@@ -7,11 +7,12 @@ from types import TracebackType
 import torch
 
 from .backend import refuse_non_finite
-from .errors import InputError, StateError, UnsupportedError
-from .policies import Site
+from .errors import InputError, UnsupportedError
+from .leaving import policy_macs
 from .reference import start
 from .runtime import AdaptiveLSTM
-from .types import ColumnCounts, RunStats, StreamState
+from .stream_state import check_state, copied
+from .types import Counts, RunStats, StreamState
 
 
 class Stream:
@@ -35,14 +36,20 @@ class Stream:
             raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
+        depth = executor.policy.depth
+        if depth is not None and depth.level == "sequence":
+            raise UnsupportedError(
+                "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
+            )
         self._shape, self._batch_first = executor.shape, lstm.batch_first
         self._batch, self._dtype = batch_size, executor.dtype
         self._in = (batch_size, self._shape.input_size)
         self._out = (batch_size, self._shape.output_size)
         self._native = executor.native.new_state(batch_size) if executor.native else None
         self._reference: StreamState
-        self._counts: tuple[ColumnCounts, ...]
+        self._counts: Counts
         self._steps = 0
         self.reset()
 
@@ -52,7 +59,12 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to release: the buffers go with the object."""
+        """Show the monitor what was done; the buffers go with the object."""
+        self._show()
+
+    def _show(self) -> None:
+        if self._monitor is not None and self._steps:
+            self._monitor.see(self.stats, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
 
@@ -118,7 +130,7 @@ class Stream:
             x = x.contiguous()
         y = x.new_empty((*x.shape[:-1], self._shape.output_size))
         args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        if not self._native.run(*args, steps, 0, True):
+        if not self._native.run(*args, steps, 0, True, True):
             raise refuse_non_finite()
         self._steps += steps
         return y
@@ -131,12 +143,7 @@ class Stream:
             return x.new_empty(0, *self._out)
         with torch.no_grad():
             y, self._reference, counts = self._executor.advance(x, self._reference)
-        self._counts = tuple(
-            ColumnCounts(
-                a.x_sent + b.x_sent, a.x_possible + b.x_possible, a.h_sent + b.h_sent, a.h_possible + b.h_possible
-            )
-            for a, b in zip(self._counts, counts, strict=True)
-        )
+        self._counts += counts
         self._steps += len(x)
         return y
 
@@ -157,7 +164,8 @@ class Stream:
     # ---------------------------------------------------------------------------------------------------- state
 
     def reset(self) -> None:
-        """Back to zero states, nothing sent, statistics cleared."""
+        """Back to zero states, nothing sent, statistics cleared; a calibrated LSTM's monitor sees the sequence."""
+        self._show()
         shape, like = self._shape, self._executor.tensors[0].w_ih
         if self._native is not None:
             self._native.reset(self._batch)
@@ -166,7 +174,7 @@ class Stream:
             like.new_zeros(shape.pairs, self._batch, shape.output_size),
             like.new_zeros(shape.pairs, self._batch, shape.hidden_size),
         )
-        self._counts = (ColumnCounts(0, 0, 0, 0),) * shape.pairs
+        self._counts = Counts.none(shape)
         self._steps = 0
         self._started = False
 
@@ -178,65 +186,40 @@ class Stream:
         Statistics start again.
         """
         if self._native is None or self._executor.native is None:
-            return _copied(self._reference)
+            return copied(self._reference)
         return self._executor.native.read(self._native, started=self._started or self._steps > 0)
 
     @state.setter
     def state(self, state: StreamState) -> None:
-        self._check_state(state)
+        executor = self._executor
+        check_state(state, self._shape, self._batch, executor.policy, self._dtype, executor.device)
         self.reset()
-        self._started = any(s is not None for s in (*state.sent_x, *state.sent_h))
+        self._started = bool(state.held or state.left) or any(s is not None for s in (*state.sent_x, *state.sent_h))
         if self._native is not None and self._executor.native is not None:
             self._executor.native.write(self._native, state)
         else:
-            self._reference = _copied(state)
-
-    def _check_state(self, state: StreamState) -> None:
-        shape, batch, policy = self._shape, self._batch, self._executor.policy
-        if not isinstance(state, StreamState):
-            raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
-        if len(state.sent_x) != shape.pairs or len(state.sent_h) != shape.pairs:
-            raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.pairs}")
-        sent = [(Site(shape, p, "x"), state.sent_x[p]) for p in range(shape.pairs)]
-        sent += [(Site(shape, p, "h"), state.sent_h[p]) for p in range(shape.pairs)]
-        started = any(s is not None for _, s in sent)
-        parts: list[tuple[str, torch.Tensor | None, tuple[int, ...] | None]] = [
-            ("h", state.h, (shape.pairs, batch, shape.output_size)),
-            ("c", state.c, (shape.pairs, batch, shape.hidden_size)),
-        ]
-        parts += [
-            (f"sent {site}", s, (batch, site.width) if started and policy.thresholded(site) else None)
-            for site, s in sent
-        ]
-        for name, tensor, want in parts:
-            if tensor is not None and not isinstance(tensor, torch.Tensor):
-                raise StateError(f"{name}: got {type(tensor).__name__}, expected a tensor or None")
-            got = None if tensor is None else tuple(tensor.shape)
-            if got != want:
-                raise StateError(
-                    f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
-                )
-            if tensor is None:
-                continue
-            device = self._executor.device
-            if tensor.dtype != self._dtype or tensor.device != device:
-                raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {self._dtype} on {device}")
-            if not bool(torch.isfinite(tensor).all()):
-                raise StateError(f"{name}: holds NaN or infinity, expected finite values")
+            self._reference = copied(state)
 
     @property
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        native = self._executor.native
-        counts = self._counts if native is None or self._native is None else native.counts(self._native)
-        return RunStats.from_columns(self._shape, counts, self._steps * self._batch, self._executor.why_not_native())
+        native, timesteps, policy = self._executor.native, self._steps * self._batch, self._executor.policy
+        counts = self._counts
+        if native is not None and self._native is not None:
+            counts = native.counts(self._native, timesteps)
+        macs = policy_macs(policy, self._shape, counts)
+        return RunStats.of(self._shape, counts, timesteps, self._executor.why_not_native(), macs)
 
+    @property
+    def done(self) -> torch.Tensor:
+        """Which rows have left (``ExitInTime``): bool [B]. Their outputs stay the translation they left with.
 
-def _copied(state: StreamState) -> StreamState:
-    def copies(sent: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
-        return tuple(s.detach().clone() if s is not None else None for s in sent)
-
-    return StreamState(state.h.detach().clone(), state.c.detach().clone(), copies(state.sent_x), copies(state.sent_h))
+        When all are done, nothing is computed any more; ``reset()`` starts new sequences.
+        """
+        if self._native is not None and self._executor.native is not None:
+            return self._executor.native.done(self._native)
+        left = self._reference.left
+        return torch.zeros(self._batch, dtype=torch.bool) if left is None else left.done.clone()
 
 
 def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:

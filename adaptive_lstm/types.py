@@ -7,7 +7,7 @@ counted as torch counts them in ``h_n``: index ``layer * D + direction``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,12 +58,60 @@ class StackShape:
 
 @dataclass(frozen=True)
 class ColumnCounts:
-    """Columns of one layer and direction over a run, counted per batch row and timestep."""
+    """Work of one layer and direction over a run, counted per batch row and timestep.
+
+    Columns sent and possible; ``ran``: timesteps at which the layer did matrix work; ``moved``: those at which c and h
+    advanced (a layer may be held with its gates kept).
+    """
 
     x_sent: int
     x_possible: int
     h_sent: int
     h_possible: int
+    ran: int
+    moved: int
+
+    def __add__(self, other: ColumnCounts) -> ColumnCounts:
+        return ColumnCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Everything that a run counts.
+
+    ``columns``: one entry per layer-and-direction pair. ``asked``: questions of the exit in time put to batch rows.
+    ``left``: rows that left early, in time or (whole sequences) in depth. ``asked_depth`` and ``left_depth``, after
+    every layer: questions of the exit in depth, and timesteps whose output became a translation.
+    """
+
+    columns: tuple[ColumnCounts, ...]
+    asked: int = 0
+    left: int = 0
+    asked_depth: tuple[int, ...] = ()
+    left_depth: tuple[int, ...] = ()
+
+    def __add__(self, other: Counts) -> Counts:
+        def added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(x + y for x, y in zip(a, b, strict=True)) if a and b else a or b
+
+        return Counts(
+            tuple(a + b for a, b in zip(self.columns, other.columns, strict=True)),
+            self.asked + other.asked,
+            self.left + other.left,
+            added(self.asked_depth, other.asked_depth),
+            added(self.left_depth, other.left_depth),
+        )
+
+    @staticmethod
+    def none(shape: StackShape) -> Counts:
+        """Nothing yet."""
+        return Counts((ColumnCounts(0, 0, 0, 0, 0, 0),) * shape.pairs)
+
+    @staticmethod
+    def dense(shape: StackShape, timesteps: int) -> Counts:
+        """Of a run in which nothing could be skipped."""
+        sizes = ((timesteps * shape.input_width(pair), timesteps * shape.output_size) for pair in range(shape.pairs))
+        return Counts(tuple(ColumnCounts(x, x, h, h, timesteps, timesteps) for x, h in sizes))
 
 
 @dataclass(frozen=True)
@@ -71,16 +119,20 @@ class RunStats:
     """What a run did and what it could leave out.
 
     ``columns``: one entry per layer-and-direction pair. A column counts as sent when its policy asked for it, whichever
-    way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns (and of projections);
-    ``macs_possible``: with nothing skipped. ``timesteps``: batch rows times timesteps. ``layers``: layer-and-direction
-    pairs that ran. ``exits``: batch rows that left early. ``fallback``: why the native kernel did not serve, or None.
+    way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns, of projections, and of
+    the policy's own questions (``policy_macs``); ``macs_possible``: with nothing skipped and nothing asked.
+    ``timesteps``: batch rows times timesteps. ``layers``: layer-and-direction pairs that ran. ``exits``: batch rows
+    that left early, in time or in depth; ``asked``: questions that the exit in time put to them. ``fallback``: why the
+    native kernel did not serve, or None.
     """
 
     macs: int
     macs_possible: int
+    policy_macs: int
     timesteps: int
     layers: int
     exits: int
+    asked: int
     columns: tuple[ColumnCounts, ...]
     fallback: str | None = None
 
@@ -90,33 +142,63 @@ class RunStats:
         possible = sum(c.x_possible + c.h_possible for c in self.columns)
         return sum(c.x_sent + c.h_sent for c in self.columns) / possible if possible else 1.0
 
+    @property
+    def ran(self) -> float:
+        """Share of the layers' timesteps with any matrix work; 1.0 if nothing ran."""
+        possible = self.timesteps * len(self.columns)
+        return sum(c.ran for c in self.columns) / possible if possible else 1.0
+
     @staticmethod
-    def from_columns(
-        shape: StackShape, columns: tuple[ColumnCounts, ...], timesteps: int, fallback: str | None
-    ) -> RunStats:
-        """Statistics that follow from the column counts of every pair."""
+    def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:
+        """Statistics that follow from what was counted."""
         gates = 4 * shape.hidden_size
-        projections = timesteps * shape.proj_size * shape.hidden_size * shape.pairs
+        projection = shape.proj_size * shape.hidden_size
+        columns = counts.columns
+        done = gates * sum(c.x_sent + c.h_sent for c in columns) + projection * sum(c.moved for c in columns)
+        possible = gates * sum(c.x_possible + c.h_possible for c in columns) + projection * timesteps * shape.pairs
         return RunStats(
-            macs=gates * sum(c.x_sent + c.h_sent for c in columns) + projections,
-            macs_possible=gates * sum(c.x_possible + c.h_possible for c in columns) + projections,
+            macs=done + policy_macs,
+            macs_possible=possible,
+            policy_macs=policy_macs,
             timesteps=timesteps,
-            layers=shape.pairs,
-            exits=0,
+            layers=sum(c.ran > 0 for c in columns) if timesteps else shape.pairs,
+            exits=counts.left,
+            asked=counts.asked,
             columns=columns,
             fallback=fallback,
         )
 
-    @staticmethod
-    def dense(shape: StackShape, timesteps: int, fallback: str | None) -> RunStats:
-        """Statistics of a run in which nothing could be skipped."""
-        columns = tuple(
-            ColumnCounts(x, x, h, h)
-            for x, h in (
-                (timesteps * shape.input_width(pair), timesteps * shape.output_size) for pair in range(shape.pairs)
-            )
-        )
-        return RunStats.from_columns(shape, columns, timesteps, fallback)
+
+@dataclass(frozen=True)
+class HeldState:
+    """What one layer and direction remembers for a policy that holds it.
+
+    ``x_used`` [B, width], ``h_used`` [B, P], ``run`` [B] int64: input and hidden state of the last timestep that ran,
+    and timesteps held since (-1: has not run yet); None where the layer does not decide. ``gates`` [B, 4H]: the kept
+    pre-activations in torch order, or None. ``queue`` [B, cap, width], ``queued`` [B] int64: inputs not worked off yet.
+    """
+
+    x_used: torch.Tensor | None = None
+    h_used: torch.Tensor | None = None
+    run: torch.Tensor | None = None
+    gates: torch.Tensor | None = None
+    queue: torch.Tensor | None = None
+    queued: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LeftState:
+    """What an exit in time remembers.
+
+    ``time``: timesteps so far. ``done`` [B] bool: rows that have left, with ``final`` [B, P], the translation they left
+    with. ``streak`` [B] int64: questions in a row answered with yes. ``past`` [B, window, P]: earlier translations.
+    """
+
+    time: int
+    done: torch.Tensor
+    final: torch.Tensor
+    streak: torch.Tensor
+    past: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -124,10 +206,13 @@ class StreamState:
     """Everything a stream remembers between two steps.
 
     ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them. ``sent_x[pair]`` [B, width] and
-    ``sent_h[pair]`` [B, P]: the values last sent where a policy thresholds that operand, else None.
+    ``sent_h[pair]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``held[pair]``: for
+    policies that hold layers, else empty; ``left``: for an exit in time, else None.
     """
 
     h: torch.Tensor
     c: torch.Tensor
     sent_x: tuple[torch.Tensor | None, ...]
     sent_h: tuple[torch.Tensor | None, ...]
+    held: tuple[HeldState, ...] = ()
+    left: LeftState | None = None

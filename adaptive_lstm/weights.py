@@ -17,6 +17,7 @@ class PairTensors:
 
     ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
     ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: it is used as it is.
+    ``x_scale`` [width], float32, or None: x_j is rounded to multiples of x_scale_j / levels and ends at x_scale_j.
     """
 
     w_ih: torch.Tensor
@@ -25,6 +26,7 @@ class PairTensors:
     w_hr: torch.Tensor | None
     x_levels: int = 0
     h_levels: int = 0
+    x_scale: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,14 @@ class Matrix:
     """One weight matrix in the precision that it is executed in.
 
     ``values`` [rows, columns]: float32, uint16 (the bits of bfloat16) or int8; ``scale`` [rows] for int8, else None;
-    ``levels``: activations are sent as integers round(z * levels), or 0: as floats.
+    ``levels``: activations are sent as integers round(z * levels), or 0: as floats. ``column_scale`` [columns] or None:
+    they are sent as round(z / column_scale * levels), and ``values`` stand for weights that were multiplied by it.
     """
 
     values: np.ndarray
     scale: FloatArray | None = None
     levels: int = 0
+    column_scale: FloatArray | None = None
 
     @property
     def precision(self) -> str:
@@ -47,14 +51,18 @@ class Matrix:
     @property
     def nbytes(self) -> int:
         """Bytes of the values and their scales."""
-        return int(self.values.nbytes + (self.scale.nbytes if self.scale is not None else 0))
+        return int(self.values.nbytes + sum(s.nbytes for s in (self.scale, self.column_scale) if s is not None))
 
     def dequantized(self) -> FloatArray:
         """The float32 matrix that these values stand for."""
         if self.values.dtype == np.uint16:
             return (self.values.astype(np.uint32) << 16).view(np.float32)
         values = self.values.astype(np.float32)
-        return values if self.scale is None else values * self.scale[:, None]
+        if self.scale is not None:
+            values *= self.scale[:, None]
+        if self.column_scale is not None:
+            values /= self.column_scale
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +92,7 @@ class PairMatrices:
             w_hr=tensor(self.w_hr.dequantized()) if self.w_hr else None,
             x_levels=self.w_ih.levels,
             h_levels=self.w_hh.levels,
+            x_scale=None if self.w_ih.column_scale is None else torch.from_numpy(self.w_ih.column_scale).to(device),
         )
 
 
@@ -127,13 +136,16 @@ class Fingerprint:
     """
 
     def __init__(self, lstm: nn.LSTM):
-        seen = [w for w in lstm._flat_weights if w is not None]
-        self._seen = [(w, w.data_ptr(), _version(w), w.detach()) for w in seen]
+        found = [(name, getattr(lstm, name, None)) for name in lstm._flat_weights_names]
+        self._seen = [(name, w, w.data_ptr(), _version(w), w.detach()) for name, w in found if w is not None]
 
     def still(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since."""
-        now = lstm._flat_weights
-        return len(now) == len(self._seen) and all(
-            w is old and w.data_ptr() == address and _version(w) == version
-            for w, (old, address, version, _) in zip(now, self._seen, strict=True)
-        )
+        parameters = lstm._parameters
+        for name, old, address, version, _ in self._seen:  # as short as it can be: this runs before every call
+            w = parameters.get(name)
+            if w is None:
+                w = getattr(lstm, name, None)
+            if w is not old or w.data_ptr() != address or (version >= 0 and w._version != version):
+                return False
+        return True

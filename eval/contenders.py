@@ -67,11 +67,16 @@ class Adaptive:
         return lambda: stream.step(next(frames))
 
 
-def adaptive(lstm: nn.LSTM, precision: Precision = "fp32", name: str | None = None) -> Adaptive:
-    """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8"), nothing skipped."""
+def adaptive(
+    lstm: nn.LSTM, precision: Precision = "fp32", name: str | None = None, raw: Tensor | None = None
+) -> Adaptive:
+    """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8"), nothing skipped.
+
+    raw: inputs [B, T, I] to take the scales of an int8 first input matrix from; None: that matrix stays as it is.
+    """
     fast = al.AdaptiveLSTM.from_lstm(lstm).eval()
     if precision != "fp32":
-        al.compress(fast, quantize=al.Quantize(precision))
+        al.compress(fast, raw, quantize=al.Quantize(precision, raw=None if raw is None else "int8"))
     return Adaptive(name or f"adaptive {precision}", precision, fast)
 
 

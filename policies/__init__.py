@@ -6,11 +6,50 @@ Imported as ``adaptive_lstm.policies``; the folder lies at the top of the reposi
 if __name__ != "adaptive_lstm.policies":
     raise ImportError("import 'adaptive_lstm.policies', not 'policies': the second name would load a second copy")
 
+from .combined import Combined as Combined
+from .combined import Parts as Parts
+from .combined import parts as parts
 from .delta import Delta as Delta
 from .dense import Dense as Dense
+from .exit_depth import ExitInDepth as ExitInDepth
+from .exit_time import ExitInTime as ExitInTime
+from .head import LinearHead as LinearHead
+from .hold_layers import HoldLayers as HoldLayers
+from .protocol import Columns as Columns
 from .protocol import ColumnScale as ColumnScale
+from .protocol import Holding as Holding
+from .protocol import LeavingInDepth as LeavingInDepth
+from .protocol import LeavingInTime as LeavingInTime
 from .protocol import Policy as Policy
 from .protocol import Site as Site
 from .protocol import sites as sites
+from .skip_timesteps import SkipTimesteps as SkipTimesteps
+from .translators import DepthTranslators as DepthTranslators
+from .translators import Map as Map
+from .translators import TimeTranslators as TimeTranslators
+from .translators import bucket as bucket
 
-__all__ = ["ColumnScale", "Delta", "Dense", "Policy", "Site", "sites"]
+__all__ = [
+    "ColumnScale",
+    "Columns",
+    "Combined",
+    "Delta",
+    "Dense",
+    "DepthTranslators",
+    "ExitInDepth",
+    "ExitInTime",
+    "HoldLayers",
+    "Holding",
+    "LeavingInDepth",
+    "LeavingInTime",
+    "LinearHead",
+    "Map",
+    "Parts",
+    "Policy",
+    "Site",
+    "SkipTimesteps",
+    "TimeTranslators",
+    "bucket",
+    "parts",
+    "sites",
+]

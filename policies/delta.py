@@ -17,7 +17,7 @@ import torch
 
 from ..errors import PolicyError
 from ..types import FloatArray, StackShape
-from .protocol import ColumnScale, Site, sites
+from .protocol import ColumnCurves, ColumnScale, Site, sites
 
 Entry = float | tuple[float, ...] | None
 """Thresholds of one operand of one layer: a number for all its columns, one per column, or None: never skip."""
@@ -40,7 +40,7 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
 
 @dataclass(frozen=True)
 class Delta:
-    """Send column j when ``|value_j - sent_j| > threshold_j``.
+    """Send column j when ``|value_j - sent_j| > threshold_j``; ``Delta()`` never skips (calibration finds thresholds).
 
     Args:
         h: thresholds of the recurrent columns: a number for all layers, or a sequence with one entry per
@@ -53,7 +53,7 @@ class Delta:
         PolicyError: a threshold is negative or NaN, or has more than one dimension.
     """
 
-    h: float | tuple[Entry, ...] | None
+    h: float | tuple[Entry, ...] | None = 0.0
     x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
 
     def __post_init__(self) -> None:
@@ -95,6 +95,36 @@ class Delta:
             s = saliency.get(site)
             scaled = None if s is None else tau * (mean / np.maximum(s, floor)) ** power
             entries[site.operand].append(_entry(scaled, str(site)))
+        return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
+
+    @classmethod
+    def priced(cls, sensitivity: ColumnCurves, price: float, *, gamma: float = 0.5, raw: bool = False) -> Delta:
+        """Thresholds that are worth their loss: where the output feels a column less, it is sent less often.
+
+        Every column takes the measured threshold with the least ``A_j + price * u_j * R_j``: A_j how often it is sent,
+        R_j the mean squared residual, u_j = s_j^2 / mean(s^2) with s_j^2 = sum_r F_r^gamma W_rj^2, the mean over all
+        columns but the raw features. A lower price never adds work, as far as the measured curves tell.
+
+        Args:
+            sensitivity: from ``measure_sensitivity``.
+            price: what a squared residual of 1 in a column of mean u costs, in column updates per step; 1 to
+                100,000 are typical. The higher, the more exact; with no limit, everything that changes is sent.
+            gamma: damping of the output sensitivity F_r; 0 uses column norms alone.
+            raw: choose thresholds for the first layer's raw input columns too; they are always computed otherwise.
+
+        Raises:
+            PolicyError: price is negative or not finite, or gamma is not finite.
+        """
+        if not (np.isfinite(price) and price >= 0):
+            raise PolicyError(f"price: got {price}, expected a finite number >= 0; Dense() loses nothing")
+        if not np.isfinite(gamma):
+            raise PolicyError(f"gamma: got {gamma}, expected a finite number")
+        squares = {site: sensitivity.columns(site, gamma) ** 2 for site in sites(sensitivity.shape)}
+        mean = float(np.mean(np.concatenate([s for site, s in squares.items() if not site.raw]))) or 1.0
+        entries: dict[str, list[Entry]] = {"x": [], "h": []}
+        for site, s in squares.items():
+            chosen = sensitivity.column_curves(site).cheapest(price * s / mean) if raw or not site.raw else None
+            entries[site.operand].append(_entry(chosen, str(site)))
         return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
 
     def threshold(self, site: Site) -> FloatArray | None:

@@ -1,14 +1,20 @@
-"""What the executor asks a policy. A class with these methods is a policy; it need not inherit from anything."""
+"""What the executor asks a policy. A class with these methods is a policy; it need not inherit from anything.
+
+Four kinds of question, one protocol each. A policy answers one kind; ``Combined`` joins policies of different kinds.
+Policies hold settings only and never change; what a run remembers lives in the run's own state. A policy written in
+Python runs on the reference executor; those of this package also run natively.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..curves import Curves
 from ..types import StackShape
 
 
@@ -39,15 +45,17 @@ def sites(shape: StackShape) -> list[Site]:
     return [Site(shape, pair, operand) for pair in range(shape.pairs) for operand in ("x", "h")]
 
 
+@runtime_checkable
 class Policy(Protocol):
-    """Which columns of a layer's two matrices may be left out at a timestep.
-
-    Policies hold settings only and never change; what a run remembers lives in the run's own state. A policy written
-    in Python runs on the reference executor; those of this package also run natively.
-    """
+    """Any policy: it can say whether it fits a stack."""
 
     def check(self, shape: StackShape) -> None:
-        """Raise ``PolicyError`` if the policy does not fit the stack. Called before anything runs."""
+        """Raise ``PolicyError`` or ``UnsupportedError`` if it does not fit. Called before anything runs."""
+
+
+@runtime_checkable
+class Columns(Policy, Protocol):
+    """Which columns of a layer's two matrices may be left out at a timestep (``Delta``)."""
 
     def thresholded(self, site: Site) -> bool:
         """Whether columns of this operand can be left out at all.
@@ -62,6 +70,92 @@ class Policy(Protocol):
         """
 
 
+Keeps = Literal["gates", "state", "inputs"]
+"""What a held layer does: keep its gate pre-activations while c and h still move ("gates"), keep c and h ("state"),
+or keep c and h and queue its inputs, which it works off before it next runs ("inputs")."""
+
+
+@runtime_checkable
+class Holding(Policy, Protocol):
+    """Whether a layer, and all above it, are held at a timestep (``SkipTimesteps``, ``HoldLayers``)."""
+
+    @property
+    def keeps(self) -> Keeps:
+        """What a held layer does."""
+
+    @property
+    def cap(self) -> int:
+        """The longest run of held timesteps."""
+
+    def decides(self, shape: StackShape, layer: int) -> bool:
+        """Whether this layer decides. A layer that does not follows the nearest one below that does."""
+
+    def still(
+        self,
+        shape: StackShape,
+        pair: int,
+        x: torch.Tensor,
+        x_used: torch.Tensor,
+        h: torch.Tensor,
+        h_used: torch.Tensor,
+    ) -> torch.Tensor:
+        """Which rows to hold, bool [B].
+
+        From the layer's input ``x`` [B, width] and hidden state ``h`` [B, P], and from those of the last timestep at
+        which it ran. Not asked before its first.
+        """
+
+
+@runtime_checkable
+class LeavingInTime(Policy, Protocol):
+    """When the rest of a sequence may be left out (``ExitInTime``)."""
+
+    @property
+    def every(self) -> int:
+        """Timesteps between two questions: asked after timestep ``every - 1``, ``2 * every - 1``, ..."""
+
+    @property
+    def patience(self) -> int:
+        """How many questions in a row must be answered with yes."""
+
+    @property
+    def window(self) -> int:
+        """How many earlier translations ``sure`` wants to see."""
+
+    def translate(self, time: int, h: torch.Tensor) -> torch.Tensor:
+        """The top layer's final state [B, P] as foreseen after timestep ``time`` from h of all layers [B, L, P]."""
+
+    def sure(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        """Whether to leave with this ``translation`` [B, P]: bool [B].
+
+        ``past`` [B, window, P]: the translations of earlier questions, oldest first; NaN before the first.
+        """
+
+
+@runtime_checkable
+class LeavingInDepth(Policy, Protocol):
+    """When the layers above may be left out (``ExitInDepth``)."""
+
+    @property
+    def level(self) -> Literal["sequence", "step"]:
+        """Whether whole sequences leave, or single timesteps."""
+
+    def asks(self, shape: StackShape, layer: int) -> bool:
+        """Whether ``sure`` is asked after this layer."""
+
+    def translate(self, layer: int, h: torch.Tensor, final: bool) -> torch.Tensor:
+        """The top layer's output [n, D * P] as foreseen from those of layers 0..layer [n, layer + 1, D * P].
+
+        ``final``: of final states (``h_n``) rather than of any timestep.
+        """
+
+    def sure(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
+        """Whether to leave with this ``translation`` [n, D * P]: bool [n].
+
+        ``below``: the translation from one layer less; None after the first layer.
+        """
+
+
 class ColumnScale(Protocol):
     """Anything that can say how strongly the output feels each column (``adaptive_lstm.Sensitivity`` does)."""
 
@@ -71,3 +165,10 @@ class ColumnScale(Protocol):
 
     def columns(self, site: Site, gamma: float) -> npt.NDArray[np.float64]:
         """Saliency s_j of every column [C], with s_j^2 = sum_r F_r^gamma W_rj^2."""
+
+
+class ColumnCurves(ColumnScale, Protocol):
+    """The same, where it is also known how often each column would be sent (``adaptive_lstm.Sensitivity``)."""
+
+    def column_curves(self, site: Site) -> Curves:
+        """Activity and residual of every column of an operand at the measured thresholds."""

@@ -12,12 +12,13 @@ import torch
 
 from adaptive_lstm import _native, reference
 from adaptive_lstm.backend import NativeStack
-from adaptive_lstm.policies import Delta, Dense, Policy
+from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.quantize import Precision, quantize_matrix
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
 
-Format = Literal["fp32", "bf16", "i8", "q8"]  # i8: int8 weights, float activations; q8: integer activations too
+# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of their own
+Format = Literal["fp32", "bf16", "i8", "q8", "q8c"]
 Activity = Literal["dense", "few", "many"]  # nothing is skipped; most columns are; some are
 States = tuple[torch.Tensor, torch.Tensor]  # h [L * D, B, P], c [L * D, B, H]
 
@@ -30,15 +31,23 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
     ("i8", "bf16"),
     ("q8", "i8"),
     ("q8", "q8"),
+    ("q8c", "q8"),
 )
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
 
+def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy) -> NativeStack:
+    """The native stack of a policy."""
+    return NativeStack(matrices, shape, parts(policy))
+
+
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
     """Random weights; ``gain`` is the deviation of a pre-activation for inputs of deviation 1."""
-    precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16", "i8": "int8", "q8": "int8"}
+    precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16"}
     w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
-    return quantize_matrix(w, precisions[form], levels if form == "q8" else 0)
+    # Up to 2, so that a level stays as fine as the thresholds of policy_of() need it; 0.5 cuts much of a signal() off.
+    scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "q8c" else None
+    return quantize_matrix(w, precisions.get(form, "int8"), levels if form in ("q8", "q8c") else 0, scale)
 
 
 def weights(
@@ -98,12 +107,15 @@ def states(shape: StackShape, batch: int, scale: float = 1.0) -> States:
 
 @dataclass(frozen=True)
 class Result:
-    """Of a native run. ``y`` in the layout of x; ``counts`` per pair: columns of x and of h sent, row steps."""
+    """Of a native run. ``y`` in the layout of x.
+
+    ``counts`` per pair: columns of x and of h sent, row steps that ran and that advanced.
+    """
 
     y: torch.Tensor
     h: torch.Tensor
     c: torch.Tensor
-    counts: list[tuple[int, int, int]]
+    counts: list[tuple[int, int, int, int]]
 
 
 def run(
@@ -115,6 +127,7 @@ def run(
     start: States | None = None,
     state: _native.State | None = None,
     check: bool = False,
+    open_ended: bool = False,
 ) -> Result:
     """One native call: from zeros, from ``start``, or on from where ``state`` is.
 
@@ -128,10 +141,11 @@ def run(
     y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
     if sizes is None:
         strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check)
+        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check, open_ended)
     else:
         alive = torch.tensor(sizes)
-        done = used.run(x.data_ptr(), 0, x.shape[-1], y.data_ptr(), 0, y.shape[-1], len(sizes), alive.data_ptr(), check)
+        strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
+        done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check, open_ended)
     assert done is (not check or bool(x.isfinite().all()))
     h, c = torch.empty(shape.pairs, batch, shape.output_size), torch.empty(shape.pairs, batch, shape.hidden_size)
     used.store(h.numpy(), c.numpy())
@@ -166,8 +180,8 @@ def follow(
     state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
     wanted, sent_x, sent_h = torch.empty(y.shape, dtype=dtype), 0, 0
     for t in reversed(range(len(x))) if backward else range(len(x)):
-        wanted[t], state, (count,) = reference.run([tensors], shape, policy, x[t].to(dtype), [x.shape[1]], state)
+        wanted[t], state, counts = reference.run([tensors], shape, parts(policy), x[t].to(dtype), [x.shape[1]], state)
         state = replace(state, h=y[t][None].to(dtype))
-        sent_x, sent_h = sent_x + count.x_sent, sent_h + count.h_sent
+        sent_x, sent_h = sent_x + counts.columns[0].x_sent, sent_h + counts.columns[0].h_sent
     torch.testing.assert_close(y.to(dtype), wanted, rtol=0, atol=TOLERANCE[type(policy)])
     return state.c[0].float(), (sent_x, sent_h)

@@ -1,7 +1,9 @@
 """The demo: its data are what they claim, its model is as good as it claims, and a short run ends in sane numbers."""
 
 import hashlib
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,41 @@ from torch import Tensor
 
 from adaptive_lstm.demo import digits, resemblyzer
 from adaptive_lstm.demo.outcome import Outcome
-from adaptive_lstm.demo.run import DELTA, EXACT, INT8, TORCH, run
+from adaptive_lstm.demo.run import CERTIFIED, EXACT, INT8, TORCH, run
 from adaptive_lstm.demo.table import render
+from adaptive_lstm.demo.task import Task
 from adaptive_lstm.errors import InputError
+from adaptive_lstm.losses import Loss
+from adaptive_lstm.policies import Delta, ExitInTime
 
 MEGABYTE = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+NEVER = Loss("never", lambda output, dense, target: 1.0, lambda dense: True)
+
+
+def _small() -> Task:
+    task, labels = digits.load_task(), digits.load_images().labels[:60]
+    return replace(
+        task,
+        fit_inputs=task.fit_inputs[:12],
+        search_inputs=task.search_inputs[:20],
+        test_inputs=task.test_inputs[:60],
+        score=lambda logits: float((logits.argmax(1) == labels).double().mean()),
+        max_loss=0.2,
+    )
+
+
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
-    return run(digits.load_task(), taus=(0.0, 0.01, 0.3), seconds=0.3)
+    return run(_small(), seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def uncertified() -> Outcome:
+    task = _small()
+    return run(replace(task, loss=NEVER, families=lambda model: [ExitInTime()]), seconds=0.3)
 
 
 def _fingerprints(images: Tensor) -> set[str]:
@@ -73,25 +99,53 @@ def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
 
 def test_a_run_has_sane_numbers(outcome: Outcome) -> None:
     rows = {row.name: row for row in outcome.rows}
-    assert list(rows) == [TORCH, EXACT, INT8, DELTA]
+    assert list(rows) == [TORCH, EXACT, INT8, CERTIFIED]
     assert rows[EXACT].agreement == 1.0
     assert rows[EXACT].score == rows[TORCH].score
-    assert rows[INT8].agreement > 0.99
-    assert all(rows[name].activity == 1.0 for name in (TORCH, EXACT, INT8))
-    assert 0 < rows[DELTA].activity < 0.9
+    assert rows[INT8].agreement > 0.98
+    assert all(rows[name].macs == 1.0 for name in (TORCH, EXACT, INT8))
+    assert 0 < rows[CERTIFIED].macs < 0.9
     assert all(row.sequence.median > row.step.median > 0 for row in outcome.rows if row.name != TORCH)
 
 
-def test_the_chosen_threshold_is_the_largest_that_keeps_the_decisions(outcome: Outcome) -> None:
-    kept = [trial.tau for trial in outcome.trials if trial.fit_agreement >= outcome.min_agreement]
-    assert outcome.tau == max(kept)
-    assert outcome.tau < 0.3, "0.3 is there to be refused"
-    activities = [trial.activity for trial in outcome.trials]
-    assert activities == sorted(activities, reverse=True)
+def test_the_certificate_rests_on_the_reported_inputs_and_agrees_with_the_table(outcome: Outcome) -> None:
+    record, row = outcome.calibration.certificate, outcome.rows[-1]
+    assert record.certified
+    assert {name: split["count"] for name, split in record.sequences.items()} == {"fit": 12, "search": 20, "test": 60}
+    assert record.losses[0]["mean"] == pytest.approx(1 - row.agreement)
+    assert record.savings["macs"] == pytest.approx(row.macs)
+    assert record.losses[0]["bound"] <= 0.2
+
+
+def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
+    task = digits.load_task()
+    splits = task.splits
+    assert (len(splits.fit), len(splits.search), len(splits.test)) == (150, 150, 450)
+    assert (task.max_loss, task.confidence) == (0.02, 0.95)
+    assert [type(family) for family in task.families(task.model)] == [Delta, ExitInTime]
+
+
+def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: Outcome, tmp_path: Path) -> None:
+    assert [row.name for row in uncertified.rows] == [TORCH, EXACT, INT8]
+    assert "not certified: no policy passed never <= 0.2" in render(uncertified)
+    assert uncertified.halted == uncertified.steps
+    assert all(moved.all() for moved in uncertified.moved)
+    draw = pytest.importorskip("adaptive_lstm.demo.plot").draw
+    draw(uncertified, tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
+
+
+def test_the_record_holds_every_candidate(outcome: Outcome) -> None:
+    record = json.loads(json.dumps(outcome.as_dict()))
+    assert record["certificate"]["policy"] in {point["name"] for point in record["frontier"] if point["certified"]}
+    assert len(record["frontier"]) == len(outcome.calibration.frontier)
+    assert [row["name"] for row in record["rows"]] == [TORCH, EXACT, INT8, CERTIFIED]
 
 
 def test_columns_that_moved_have_the_shape_of_the_operands(outcome: Outcome) -> None:
     assert [moved.shape for moved in outcome.moved] == [(64, 16 + 160), (64, 160 + 160)]
+    assert 0 < outcome.halted <= outcome.steps
+    assert not any(moved[outcome.halted :].any() for moved in outcome.moved)
     share = sum(moved.sum() for moved in outcome.moved) / sum(moved.size for moved in outcome.moved)
     assert 0 < share < 1
 
@@ -104,7 +158,7 @@ def test_the_figure_is_written(outcome: Outcome, tmp_path: Path) -> None:
 
 def test_the_table_names_all_contenders_and_the_conditions(outcome: Outcome) -> None:
     text = render(outcome)
-    for expected in (TORCH, EXACT, INT8, DELTA, "accuracy", "activity", "1 thread on", f"{outcome.tau:g}"):
+    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "macs", "1 thread on", "60 pictures", "certified at"):
         assert expected in text
     assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
 
@@ -155,6 +209,9 @@ def test_a_zoo_folder_becomes_a_task_with_speakers_apart(tmp_path: Path) -> None
     np.savez(tmp_path / "weights.npz", **weights)
     task = resemblyzer.load_task(tmp_path)
     assert task.test_inputs.shape == (5 * 2 * 2, 160, 40)
+    assert (len(task.fit_inputs), len(task.search_inputs)) == (3 * 2 * 2, 2 * 2 * 2)
+    everything = torch.cat([task.fit_inputs, task.search_inputs, task.test_inputs])
+    assert len(_fingerprints(everything)) == len(everything)
     with torch.no_grad():
         embeddings = task.model(task.test_inputs)
     assert task.agreement(embeddings, embeddings) == pytest.approx(1.0)

@@ -49,6 +49,12 @@ with warnings.catch_warnings(record=True) as caught:
         for name, policy in (("tiny", al.Delta(1e-9)), ("delta", al.Delta(0.05))):
             lstm.policy = policy
             out[name], counted = lstm(x)[0], lstm.last_run
+        lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[0.5 + 0.1 * j for j in range(40)])
+        for name, dx in (("raw tiny", (1e-9, 1e-9)), ("raw delta", (0.1, 0.05)), ("raw", None)):
+            lstm.policy = al.Dense() if dx is None else al.Delta(h=dx[1], x=dx)
+            out[name] = lstm(x)[0]
+        out["raw step"] = torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
+        lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta(0.05)
         with al.stream(lstm, batch_size=3) as stream:
             out["stream"] = torch.stack([stream.step(row) for row in x])
     info = al.backend_info()
@@ -105,6 +111,7 @@ def assert_same_numbers(got: Answer, want: Answer) -> None:
             torch.testing.assert_close(value, expected, rtol=0, atol=5e-3)
             assert (value - expected).abs().mean() < 1e-5
     assert torch.equal(got.outputs["tiny"], got.outputs["int8"])
+    assert torch.equal(got.outputs["raw tiny"], got.outputs["raw"])
 
 
 def test_the_best_one_serves_by_default(default: Answer) -> None:

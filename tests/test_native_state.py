@@ -13,12 +13,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
 from adaptive_lstm import _native
-from adaptive_lstm.backend import NativeStack
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.policies import Dense
 from adaptive_lstm.types import StackShape, StreamState
 
-from .native_oracle import ACTIVITIES, FORMATS, Activity, Format, policy_of, run, signal, states, weights
+from .native_oracle import ACTIVITIES, FORMATS, Activity, Format, policy_of, run, signal, stack, states, weights
 
 
 def tensors(state: StreamState) -> list[list[float]]:
@@ -30,20 +29,21 @@ def tensors(state: StreamState) -> list[list[float]]:
 def test_a_pooled_run_leaves_nothing_behind(x_form: Format, h_form: Format, activity: Activity) -> None:
     shape = StackShape(6, 33, 2, bidirectional=True)
     matrices, policy = weights(shape, x_form, h_form), policy_of(shape, activity)
-    pool = NativeStack(matrices, shape, policy)
+    pool = stack(matrices, shape, policy)
     big, small = signal(9, 70, 6, activity), signal(80, 1, 6, activity)
     for x in (big, small, big[:3, :7], big, small):
-        got, want = run(pool, x), run(NativeStack(matrices, shape, policy), x)
+        got, want = run(pool, x), run(stack(matrices, shape, policy), x)
         assert torch.equal(got.y, want.y)
         assert torch.equal(got.c, want.c)
         assert got.counts == want.counts
 
 
-@pytest.mark.parametrize("form", ["fp32", "bf16", "i8", "q8"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "i8", "q8", "q8c"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> None:
     shape = StackShape(5, 33, 2)
-    native = NativeStack(weights(shape, form, form), shape, policy_of(shape, "few"))
+    matrices = weights(shape, form, "q8" if form == "q8c" else form, levels=(8191 if form == "q8c" else 127, 1016))
+    native = stack(matrices, shape, policy_of(shape, "few"))
     x = signal(60, batch, 5, "few")
     whole, half, other = (native.new_state(batch) for _ in range(3))
     y = torch.cat([run(native, some, state=whole).y for some in x.split([30, 10, 20])])
@@ -52,16 +52,16 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     run(native, signal(9, batch, 5), state=other)  # must leave no trace
     native.write(other, value)
     assert tensors(native.read(other, started=True)) == tensors(value)
-    assert other.counters() == [(0, 0, 0)] * 2
+    assert other.counters() == [(0, 0, 0, 0)] * 2
     got = torch.cat([run(native, some, state=other).y for some in x[30:].split([10, 20])])
-    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form == "q8" else 1e-5)
+    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("q8", "q8c") else 1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("layout", ["time first", "batch first", "wide rows", "packed"])
 def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
     shape = StackShape(5, 33, 2)
-    native = NativeStack(weights(shape, "q8", "fp32"), shape, policy_of(shape, "few"))
+    native = stack(weights(shape, "q8", "fp32"), shape, policy_of(shape, "few"))
     state, x = native.new_state(3), signal(7, 3, 5)
     run(native, x, state=state)
     before, counts = tensors(native.read(state, started=True)), state.counters()
@@ -87,10 +87,10 @@ def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
 @pytest.mark.parametrize("activity", ["dense", "few"])
 def test_empty_runs(activity: Activity) -> None:
     shape = StackShape(6, 33, 2)
-    native = NativeStack(weights(shape, "fp32", "q8"), shape, policy_of(shape, activity))
+    native = stack(weights(shape, "fp32", "q8"), shape, policy_of(shape, activity))
     start = states(shape, 3)
     got = run(native, torch.empty(0, 3, 6), start=start)
-    assert (got.y.shape, got.counts) == ((0, 3, 33), [(0, 0, 0)] * 2)
+    assert (got.y.shape, got.counts) == ((0, 3, 33), [(0, 0, 0, 0)] * 2)
     assert torch.equal(got.h, start[0])
     assert torch.equal(got.c, start[1])
     assert run(native, torch.empty(5, 0, 6)).y.shape == (5, 0, 33)
@@ -117,7 +117,7 @@ def test_packed_rows_that_do_not_fit_their_sizes_are_refused(rows: int, sizes: t
 
 def test_threads_share_one_stack() -> None:
     shape = StackShape(6, 65, 2)
-    native = NativeStack(weights(shape, "fp32", "q8"), shape, policy_of(shape, "many"))
+    native = stack(weights(shape, "fp32", "q8"), shape, policy_of(shape, "many"))
     inputs = [signal(150, batch, 6) for batch in (1, 2, 3, 1)]
     want = [run(native, x).y for x in inputs]
     right: list[bool] = []
@@ -135,7 +135,7 @@ def test_threads_share_one_stack() -> None:
 
 def test_two_threads_on_one_state_are_told() -> None:
     shape = StackShape(6, 130, 2)
-    native = NativeStack(weights(shape, "fp32", "fp32"), shape, Dense())
+    native = stack(weights(shape, "fp32", "fp32"), shape, Dense())
     state, x = native.new_state(1), signal(5000, 1, 6)
     errors: list[str] = []
 
@@ -183,7 +183,7 @@ def heap_meter() -> Callable[[], int]:
 @pytest.mark.parametrize(("x_form", "h_form", "projection"), [("fp32", "q8", 0), ("q8", "bf16", 5)])
 def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: int, activity: Activity) -> None:
     shape, used = StackShape(3, 7, 3, projection), heap_meter()
-    native = NativeStack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))
+    native = stack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))
     state, x, y = native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, shape.output_size)
     addresses, out = [row.data_ptr() for row in x], y.data_ptr()
 
@@ -229,11 +229,38 @@ def plan(*layers: list[_native.Direction]) -> _native.Plan:
     return _native.Plan(list(layers))
 
 
+def columns(thresholds: list[list[_native.Thresholds]]) -> _native.Policy:
+    return _native.policy(thresholds, [], None, None)
+
+
+NONE, LONG = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+
+
+def affine(rows: int, width: int) -> _native.Affine:
+    return _native.affine(floats(rows, width), floats(rows))
+
+
+def time_exit(
+    every: int = 1, starts: list[int] | None = None, maps: list[_native.Affine] | None = None
+) -> _native.TimeExit:
+    return _native.time_exit(every, 1, 2, None, starts or [0], [0.1], [0], maps or [], [])
+
+
+def left(time: _native.TimeExit) -> _native.State:
+    return _native.State(plan([direction()]), _native.policy([], [], time, None), 1)
+
+
+def held() -> _native.State:
+    """With a queue of up to two inputs."""
+    policy = _native.policy([], [_native.hold(0.1, None, 2, "inputs")], None, None)
+    return _native.State(plan([direction()]), policy, 1)
+
+
 def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _native.State:
     """Of a layer with I = 3 and H = 2, with so many thresholds."""
     limits = _native.thresholds(None if x is None else floats(x), None if h is None else floats(h))
     layer = _native.direction(w_ih or ones(8, 3), ones(8, 2), SCALE, None)
-    return _native.State(plan([layer]), _native.DeltaPolicy([[limits]]), 1)
+    return _native.State(plan([layer]), columns([[limits]]), 1)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +269,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: ones(7, 3), "multiple of 4 rows"),
         (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7]), "scale needs one value per row"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
+        (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE), "needs one value per column"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
         (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),
         (lambda: q8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
@@ -256,9 +284,9 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: plan([_native.direction(ones(8, 3), ones(12, 2), SCALE, None)]), r"needs 4 \* hidden rows"),
         (lambda: plan([direction(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
         (lambda: plan([direction(output=8, w_hr=q8(2))]), "projection takes float activations"),
-        (lambda: _native.State(plan([direction()]), _native.DeltaPolicy([]), -1), "must not be negative"),
-        (lambda: _native.State(plan([direction()]), _native.DeltaPolicy([[], []]), 1), "one entry per layer"),
-        (lambda: _native.State(plan([direction()]), _native.DeltaPolicy([[]]), 1), "one entry per direction"),
+        (lambda: _native.State(plan([direction()]), columns([]), -1), "must not be negative"),
+        (lambda: _native.State(plan([direction()]), columns([[], []]), 1), "one entry per layer"),
+        (lambda: _native.State(plan([direction()]), columns([[]]), 1), "one entry per direction"),
         (lambda: state(4, 2), "x thresholds need one value per input column"),
         (lambda: state(3, 3), "h thresholds need one value per recurrent column"),
         (lambda: state(3, None, q8(3)), "must be packed with columns=True"),
@@ -267,6 +295,20 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: state(3, 2).load_sent(0, -1, True, floats(1, 3)), "no such layer"),
         (lambda: state(3, 2).load_sent(0, 0, True, floats(1, 3)), "wrong number of values"),
         (lambda: state(3, 2).load(floats(1, 1, 2), floats(1, 2, 2)), "wrong number of values"),
+        (lambda: _native.hold(0.1, None, 0, "state"), "cap must be at least 1"),
+        (lambda: _native.hold(0.1, None, 1, "nothing"), "keeps gates, state or inputs"),
+        (lambda: _native.head(True, "luck"), "unknown measure"),
+        (lambda: _native.affine(floats(2, 3), floats(3)), "one bias per row"),
+        (lambda: time_exit(every=0), "must be at least 1"),
+        (lambda: time_exit(starts=[1]), "time buckets start at 0"),
+        (lambda: time_exit(maps=[affine(2, 2)] * 2), "one map per time bucket"),
+        (lambda: left(time_exit(maps=[affine(2, 3)])), "does not fit the stack"),
+        (lambda: left(time_exit()).left(False, 0, NONE, floats(2), LONG, floats(2)), "wrong number of values"),
+        (lambda: _native.depth_exit(False, None, [True], [0.1], [affine(2, 2)], [affine(2, 2)], []), "nothing to comp"),
+        (lambda: _native.depth_exit(False, None, [False], [], [], [], []), "one entry per layer but the top"),
+        (lambda: state(3, 2).held(0, 0, False, LONG, floats(8), None, None, None, None), "holds nothing"),
+        (lambda: held().held(0, 0, False, LONG, floats(8), None, None, None, None), "wrong number of values"),
+        (lambda: held().held(0, 0, True, LONG, floats(8), floats(3), floats(2), floats(6), LONG + 3), "0 to cap"),
         (lambda: state(3, 2).store(floats(1, 2, 2), floats(1, 1, 2)), "wrong number of values"),
     ],
 )
@@ -282,7 +324,7 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -
         lambda: _native.Matrix.f32(floats(8)),
         lambda: _native.direction(None, ones(8, 2), SCALE, None),  # type: ignore[arg-type]
         lambda: _native.Plan(direction()),  # type: ignore[arg-type]
-        lambda: _native.State(None, _native.DeltaPolicy([]), 1),  # type: ignore[arg-type]
+        lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]
         lambda: state(3, 2).load(floats(2), floats(2)),
     ],
 )

@@ -6,8 +6,8 @@ of input that skipping is for.
 
 Data: the handwritten digits of scikit-learn, which are the test part of "Optical Recognition of Handwritten Digits" by
 E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49), licensed CC BY 4.0. Of its 1797
-pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit on, and 450 with labels
-to report on.
+pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit and to choose on, and
+450 with labels to report on and to certify with.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..losses import disagreement
+from ..policies import Delta, ExitInTime, Policy
 from .task import SequenceModel, Task
 
 ROWS, STEPS = 16, 64  # input features, and columns of the enlarged picture
 HIDDEN, LAYERS, CLASSES = 160, 2, 10
+FIT = 150  # of the pictures without labels; the others are there to choose on
+MAX_LOSS, CONFIDENCE = 0.02, 0.95
+HEAD = "fc"
 INK = 16  # the darkest pixel value of the data set
 
 MODEL_FILE = Path(__file__).with_name("digits.safetensors")
@@ -76,7 +81,7 @@ def load_model() -> DigitReader:
 def load_task() -> Task:
     """The embedded model and pictures as a `Task`: accuracy on digits that it never saw."""
     images = load_images()
-    test_inputs = read_columns(images.test)
+    unlabelled, test_inputs = read_columns(images.fit), read_columns(images.test)
 
     def accuracy(logits: Tensor) -> float:
         return _share(logits.argmax(1) == images.labels)
@@ -86,17 +91,28 @@ def load_task() -> Task:
 
     return Task(
         title=f"handwritten digits, {LAYERS} x {HIDDEN} LSTM, {STEPS} steps of {ROWS} pixels",
+        unit="pictures",
         model=load_model(),
-        fit_inputs=read_columns(images.fit),
+        fit_inputs=unlabelled[:FIT],
+        search_inputs=unlabelled[FIT:],
         test_inputs=test_inputs,
         score_name="accuracy",
         score=accuracy,
         agreement_name="same class",
         agreement=same_decisions,
-        min_agreement=0.995,
+        loss=disagreement,
+        max_loss=MAX_LOSS,
+        confidence=CONFIDENCE,
+        families=families,
+        caution="",
         shown=test_inputs[0],
         picture=test_inputs[0].T,
     )
+
+
+def families(model: SequenceModel) -> list[Policy]:
+    """Columns that hardly moved, and the columns of the picture that come after the decision."""
+    return [Delta(), ExitInTime(head=model.get_submodule(HEAD))]
 
 
 def _share(flags: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The outcome of a demo as a figure: time against quality, and the columns that moved while one input was read.
+"""The outcome of a demo as a figure: the frontier, time against quality, and the columns that one input moved.
 
 Needs matplotlib, which only the extra `demo` installs.
 """
@@ -13,20 +13,23 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ..frontier_plot import draw_on
 from .outcome import Outcome
 
-MARKERS = {"torch": "s", "adaptive exact": "o", "adaptive int8": "^", "adaptive int8 + delta": "*"}
+MARKERS = {"torch": "s", "adaptive exact": "o", "adaptive int8": "^", "adaptive certified": "*"}
 SENT = ListedColormap(["#f1efe8", "#1b4965"])
 BORDER = "#d1495b"
 
 
 def draw(outcome: Outcome, path: Path) -> None:
     """Write the figure to `path`; its ending chooses the format (.png, .pdf, .svg)."""
-    figure = Figure(figsize=(13, 6.2), layout="constrained")
+    figure = Figure(figsize=(14, 8.4), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     figure.suptitle(outcome.title)
-    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.25))
-    _time_against_quality(figure.add_subplot(halves[0]), outcome)
+    halves = figure.add_gridspec(1, 2)
+    left = halves[0].subgridspec(2, 1, height_ratios=(1.5, 1))
+    draw_on(figure.add_subplot(left[0]), outcome.calibration, cost=outcome.cost)
+    _time_against_quality(figure.add_subplot(left[1]), outcome)
     rows = halves[1].subgridspec(3, 1, height_ratios=(1.2, 4, 1))
     steps = figure.add_subplot(rows[2])
     _activity(steps, outcome)
@@ -36,14 +39,6 @@ def draw(outcome: Outcome, path: Path) -> None:
 
 
 def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
-    trials = sorted(outcome.trials, key=lambda trial: trial.tau)
-    axes.plot(
-        [trial.sequence.median * 1e3 for trial in trials],
-        [trial.score for trial in trials],
-        ".-",
-        color="0.7",
-        label="int8 + delta, all thresholds tried",
-    )
     for row in outcome.rows:
         time = np.array([row.sequence.p25, row.sequence.median, row.sequence.p75]) * 1e3
         axes.errorbar(
@@ -53,28 +48,33 @@ def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
             marker=MARKERS.get(row.name, "o"),
             markersize=9,
             linestyle="",
-            label=f"{row.name} (activity {row.activity:.2f})",
+            label=f"{row.name} ({row.macs:.0%} of the multiply-accumulates)",
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log)", ylabel=outcome.score_name)
-    axes.set_title("time against quality, unseen inputs")
+    axes.set_title(f"time against quality, {outcome.sequences} unseen {outcome.unit}", fontsize="medium")
+    scores = [row.score for row in outcome.rows]
+    axes.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="best")
+    axes.legend(loc="best", fontsize="small")
 
 
 def _picture(axes: Axes, outcome: Outcome) -> None:
     axes.imshow(outcome.picture, aspect="auto", cmap="magma", extent=_extent(outcome, len(outcome.picture)))
     axes.tick_params(labelbottom=False)
     axes.set(yticks=[], ylabel="input", title="one input, read from left to right, and the columns it moved")
+    _halt(axes, outcome)
 
 
 def _moved(axes: Axes, outcome: Outcome) -> None:
     """Operands of all layers on top of each other; dark where a column was sent."""
     sent = np.concatenate(outcome.moved, axis=1).T
-    axes.imshow(sent, aspect="auto", cmap=SENT, interpolation="nearest", extent=_extent(outcome, len(sent)))
+    axes.imshow(
+        sent, aspect="auto", cmap=SENT, vmin=0, vmax=1, interpolation="nearest", extent=_extent(outcome, len(sent))
+    )
     edges, names = [0], []
     for layer, operand in enumerate(outcome.moved, start=1):
         inputs = operand.shape[1] - outcome.hidden
@@ -82,6 +82,7 @@ def _moved(axes: Axes, outcome: Outcome) -> None:
         names += [f"layer {layer}: x", f"layer {layer}: h"]
     for edge in edges[1:-1]:
         axes.axhline(edge, color=BORDER, linewidth=1)
+    _halt(axes, outcome)
     axes.tick_params(labelbottom=False)
     axes.set(yticks=[(low + high) / 2 for low, high in pairwise(edges)], yticklabels=names, ylabel="columns")
 
@@ -92,6 +93,12 @@ def _activity(axes: Axes, outcome: Outcome) -> None:
     axes.set(ylim=(0, 1.6), yticks=[0, 0.5, 1], ylabel="share sent", xlabel="step")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", ncols=len(outcome.moved))
+
+
+def _halt(axes: Axes, outcome: Outcome) -> None:
+    """A line where the decision was made before the end."""
+    if outcome.halted < outcome.steps:
+        axes.axvline(outcome.halted, color=BORDER, linestyle="--", linewidth=1.5)
 
 
 def _extent(outcome: Outcome, height: int) -> tuple[float, float, float, float]:

@@ -1,25 +1,31 @@
 """The outcome of a demo as plain text."""
 
 from ..bench import format_seconds
+from ..frontier import proof
 from ..text import aligned, place, spread
 from .outcome import Outcome, Row
 
 
 def render(outcome: Outcome) -> str:
-    """A table of the contenders, and below it how to read it."""
-    quality = (outcome.score_name, outcome.agreement_name, "activity")
+    """A table of the contenders, how to read it, and the certificate."""
+    quality = (outcome.score_name, outcome.agreement_name, "macs")
     header = ["", *quality, "sequence", "torch / this", "step", "torch / this"]
     return f"""{outcome.title}
 
 {aligned([header, *(_cells(row) for row in outcome.rows)])}
 
-{outcome.score_name}, {outcome.agreement_name} (as torch) and activity (share of the multiply-accumulates done):
-  on {outcome.sequences} inputs that nothing was fitted on.
+{outcome.score_name}, {outcome.agreement_name} (as torch) and macs (share of the multiply-accumulates done):
+  on {outcome.sequences} {outcome.unit} that neither trained nor fitted anything.
 sequence, step: time of the LSTM alone for {outcome.steps} steps in one call, and for one step of a stream; batch 1,
   {place(outcome.machine)}.
 torch / this: how many times as long torch takes; median (quartiles) of paired rounds.
-delta: a column is computed when its operand moved further than a threshold. Its scale {outcome.tau:g} is the largest of
-  {len(outcome.trials)} up to which "{outcome.agreement_name}" is at least {outcome.min_agreement:g} on other inputs."""
+
+{_certificate(outcome)}"""
+
+
+def _certificate(outcome: Outcome) -> str:
+    text = proof(outcome.calibration.certificate, outcome.unit)
+    return f"{text}\n{outcome.caution}" if outcome.caution else text
 
 
 def _cells(row: Row) -> list[str]:
@@ -27,7 +33,7 @@ def _cells(row: Row) -> list[str]:
         row.name,
         f"{row.score:.4f}",
         f"{row.agreement:.4f}",
-        f"{row.activity:.2f}",
+        f"{row.macs:.2f}",
         format_seconds(row.sequence.median),
         spread(row.sequence_gain),
         format_seconds(row.step.median),

@@ -34,7 +34,11 @@ struct Matrix {
   int rows = 0;                  // R, multiple of kBlock
   int cols = 0;                  // C; q8: a multiple of kGroup, padding columns are zero
   int tile = 0;                  // rows per tile, multiple of kBlock
-  int levels = 0;                // q8: activation z is sent as round(z * levels)
+  int levels = 0;                // q8: activation z is sent as round(z * levels), clamped to +-levels
+  // q8 whose columns have ranges of their own: z is sent as round(z * factor), and an integer q stands for q * step.
+  // [C], readable up to a multiple of kBlock; null: levels and 1 / levels for every column.
+  const float* factor = nullptr;
+  const float* step = nullptr;
   Format format = Format::f32;
   Layout layout = Layout::columns;
 };
@@ -72,13 +76,14 @@ struct Kernels {
   // The LSTM cell on `blocks` blocks: pre [blocks, 4, 16]; c [blocks, 16] is updated; h [blocks, 16] is written.
   void (*cell)(const float* pre, float* c, float* h, int blocks);
 
-  // q[i] = round(z[i] * levels), clamped to +-levels (NaN becomes 0).
-  void (*quantize)(const float* z, int n, int levels, int16_t* q);
+  // q[i]: the integer that z[i], of the first n columns of a q8 matrix, is sent as (NaN becomes 0).
+  void (*quantize)(const Matrix&, const float* z, int n, int16_t* q);
 
   // Lists the columns with |z - sent| > threshold (threshold null: z != sent), moves `sent` there, writes z - sent.
   int (*changed)(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta);
-  // The same for q8: fires where |z - sent / levels| > threshold and round(z * levels) != sent.
-  int (*changed_q8)(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols,
+  // The same for q8, in integers: fires where the integer of z is not the one sent, and z is further than the threshold
+  // from what that one stands for.
+  int (*changed_q8)(const Matrix&, const float* z, int16_t* sent, const float* threshold, int n, int32_t* cols,
                     int16_t* delta);
 
   bool (*finite)(const float* z, size_t n);

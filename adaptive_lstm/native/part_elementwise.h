@@ -57,14 +57,16 @@ void cell(const float* pre, float* c, float* h, int blocks) {
     }
 }
 
-void quantize(const float* z, int n, int levels, int16_t* q) {
+void quantize(const Matrix& w, const float* z, int n, int16_t* q) {
+  const int levels = w.levels;  // copies: as far as the compiler knows, stores to q might change w
+  const float* const factor = w.factor;
   int k = 0;
-  for (; k + Vec::width <= n; k += Vec::width) quantize_lanes(z + k, levels, q + k);
+  for (; k + Vec::width <= n; k += Vec::width) quantize_lanes(z + k, levels, factor ? factor + k : nullptr, q + k);
   if (k == n) return;
   float tail[Vec::width] = {};
   int16_t out[Vec::width];
   for (int i = k; i < n; i++) tail[i - k] = z[i];
-  quantize_lanes(tail, levels, out);
+  quantize_lanes(tail, levels, factor ? factor + k : nullptr, out);
   for (int i = k; i < n; i++) q[i] = out[i - k];
 }
 
@@ -84,9 +86,10 @@ int changed(const float* z, float* sent, const float* threshold, int n, int32_t*
   return count;
 }
 
-int changed_q8(const float* z, int16_t* sent, const float* threshold, int n, int levels, int32_t* cols,
+int changed_q8(const Matrix& w, const float* z, int16_t* sent, const float* threshold, int n, int32_t* cols,
                int16_t* delta) {
-  const float step = 1.0f / float(levels);
+  const int levels = w.levels;  // copies, as above
+  const float *const factor = w.factor, *const steps = w.step, step = 1.0f / float(levels);
   int count = 0;
   for (int k = 0; k < n; k += Vec::width) {
     const int lanes = n - k < Vec::width ? n - k : Vec::width;
@@ -98,8 +101,8 @@ int changed_q8(const float* z, int16_t* sent, const float* threshold, int n, int
       for (int i = 0; i < lanes; i++) now[i] = at[i], old[i] = before[i], limit[i] = bound ? bound[i] : 0.0f;
       at = now, before = old, bound = bound ? limit : nullptr;
     }
-    quantize_lanes(at, levels, q);
-    const uint32_t mask = greater_mask_q8(at, before, q, bound, step);
+    quantize_lanes(at, levels, factor ? factor + k : nullptr, q);
+    const uint32_t mask = greater_mask_q8(at, before, q, bound, step, steps ? steps + k : nullptr);
     count += emit_q8(mask, k, q, sent + k, cols + count, delta + count);
   }
   return count;

@@ -79,11 +79,21 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
     }
     view_.scale = scale_.data();
   }
+  if (source.column_scale) {
+    factor_.resize(round_up(source.cols, kBlock));
+    step_.resize(factor_.size());
+    for (int c = 0; c < source.cols; c++) {
+      factor_[c] = float(source.levels) / source.column_scale[c];
+      step_[c] = source.column_scale[c] / float(source.levels);
+    }
+    view_.factor = factor_.data();
+    view_.step = step_.data();
+  }
   view_.data = data_.data();
 }
 
 Buffer<float> pack_bias(const float* bias, int hidden) {
-  const Source rows{bias, nullptr, 4 * hidden, 1, Format::f32, 0, true, true};
+  const Source rows{bias, nullptr, nullptr, 4 * hidden, 1, Format::f32, 0, true, true};
   Buffer<float> out(packed_rows(4 * hidden, true));
   for (int r = 0; r < int(out.size()); r++) {
     const int from = source_row(rows, r);

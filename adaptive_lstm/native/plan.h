@@ -1,4 +1,4 @@
-// The immutable side of a run: packed weights of a stack, and the thresholds of a delta policy.
+// The immutable side of a run: packed weights of a stack.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,8 @@ inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 // A weight matrix as it comes from Python: row-major [rows, cols], float, bfloat16 bits or int8 with a scale per row.
 struct Source {
   const void* values;
-  const float* scale;  // [rows], int8 only
+  const float* scale;         // [rows], int8 only
+  const float* column_scale;  // [cols], q8 only: the activation that `levels` stands for in a column; null: 1 for all
   int rows, cols;
   Format format;
   int levels;    // q8 only
@@ -56,11 +57,11 @@ class PackedMatrix {
   const Matrix& view() const { return view_; }
   int source_rows() const { return source_rows_; }
   int source_cols() const { return source_cols_; }
-  size_t bytes() const { return data_.size() + scale_.size() * sizeof(float); }
+  size_t bytes() const { return data_.size() + (scale_.size() + factor_.size() + step_.size()) * sizeof(float); }
 
  private:
   Buffer<uint8_t> data_;
-  Buffer<float> scale_;
+  Buffer<float> scale_, factor_, step_;
   Matrix view_;
   int source_rows_, source_cols_;
 };
@@ -89,15 +90,6 @@ class Plan {
 
  private:
   std::vector<std::vector<Direction>> layers_;
-};
-
-// Thresholds of one operand: empty = every column is computed at every step.
-struct Thresholds {
-  Buffer<float> x, h;  // [I], [P]
-};
-
-struct DeltaPolicy {
-  std::vector<std::vector<Thresholds>> layers;  // [l][d]; no layers = dense
 };
 
 }  // namespace alstm

@@ -4,80 +4,13 @@
 // timesteps are known), the recurrent side goes step by step. Nothing below allocates once the buffers have grown.
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
+#include "delta.h"
 #include "dispatch.h"
-#include "state.h"
 
 namespace alstm {
 
 namespace {
-
-constexpr int kRefresh = 256;  // float delta updates after which the accumulator is recomputed: bounds the rounding
-constexpr float kMoved = 64;   // how far values may move in all, as a multiple of their size, before the same
-constexpr double kDenseInput = 0.3;  // input activity above which one matrix product beats visiting columns (measured)
-
-// acc = W * sent from scratch.
-void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& work) {
-  if (w.format == Format::q8) {
-    int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
-    const int16_t* sent = m.sent_q.data() + size_t(b) * w.cols;
-    std::memset(acc, 0, w.rows * sizeof(int32_t));
-    for (int c = 0; c < w.cols; c++) work.cols[c] = c, work.delta_q[c] = sent[c];
-    k.columns_q8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, false, work.scratch.data());
-  } else {
-    float* acc = m.acc.data() + size_t(b) * w.rows;
-    std::memset(acc, 0, w.rows * sizeof(float));
-    k.dense(w, m.sent.data() + size_t(b) * w.cols, w.cols, 1, nullptr, acc, w.rows, false);
-  }
-  m.valid[b] = 1;
-  m.age[b] = 0;
-  m.moved[b] = 0;
-}
-
-// Whether rounding may have gathered in a float accumulator: after many updates, or after values moved much further
-// than they now are, as when a spike has come and gone (its rounding error stays behind when the spike is subtracted).
-bool needs_refresh(const Matrix& w, Memory& m, int b, int count, const Workspace& work) {
-  for (int i = 0; i < count; i++) m.moved[b] += work.delta[i] < 0 ? -work.delta[i] : work.delta[i];
-  if (++m.age[b] >= kRefresh) return true;
-  if (m.moved[b] <= kMoved) return false;
-  if (!(m.moved[b] <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
-  const float* sent = m.sent.data() + size_t(b) * w.cols;
-  float size = 1.0f;
-  for (int c = 0; c < w.cols; c++) size += sent[c] < 0 ? -sent[c] : sent[c];
-  return m.moved[b] > kMoved * size;
-}
-
-// Lists the columns of z to send for row b; returns how many.
-int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,
-                 Workspace& work) {
-  const float* limit = m.fresh[b] ? nullptr : thresholds;
-  m.fresh[b] = 0;
-  if (w.format == Format::q8)
-    return k.changed_q8(z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, w.levels, work.cols.data(),
-                        work.delta_q.data());
-  return k.changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
-}
-
-// Brings acc of row b up to date with the `count` listed columns and adds it to base (bias, or null for pre itself).
-void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre,
-                 bool reverse, Workspace& work) {
-  if (w.format == Format::q8) {
-    int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
-    if (!m.valid[b])
-      recompute(k, w, m, b, work);
-    else if (count)
-      k.columns_q8(w, work.cols.data(), work.delta_q.data(), count, acc, reverse, work.scratch.data());
-    k.finish_q8(acc, w.scale, bias, pre, w.rows);
-  } else {
-    float* acc = m.acc.data() + size_t(b) * w.rows;
-    if (!m.valid[b] || (count && needs_refresh(w, m, b, count, work)))
-      recompute(k, w, m, b, work);
-    else if (count)
-      k.columns(w, work.cols.data(), work.delta.data(), count, acc, reverse);
-    k.finish(acc, bias, pre, w.rows);
-  }
-}
 
 bool all_finite(const Kernels& k, const Sequence& x, int steps, const std::vector<int>& sizes, int width) {
   for (int t = 0; t < steps; t++) {
@@ -106,7 +39,7 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
     int16_t* q = work_.whole.data();
     for (int t = t0; t < t1; t++)
       for (int b = 0; b < work_.sizes[t]; b++, q += w.cols) {
-        k.quantize(in.at(t, b), dir.input, w.levels, q);
+        k.quantize(w, in.at(t, b), dir.input, q);
         std::fill(q + dir.input, q + w.cols, int16_t(0));
       }
     k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, stride, false, work_.scratch.data());
@@ -129,82 +62,112 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
   }
 }
 
-// The same where the input is thresholded. Time order matters: what counts is the change since the value last sent.
-void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) {
+// The input side of one row where it is thresholded: into row `row` of work_.gates, or, for `product`, the estimate
+// into that row of the operand of one matrix product. Returns how many columns were sent.
+int State::send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bool product, bool reverse) {
   const Kernels& k = active_kernels();
   const Direction& dir = plan_->layers()[layer][d];
   const Matrix& w = dir.w_ih->view();
+  Memory& m = states_[layer][d].x;
+  const int count = list_changed(k, w, m, b, x, dir.input, policy_->columns[layer][d].x.data(), work_);
+  if (!product) {
+    send_listed(k, w, m, b, count, dir.bias.data(), work_.gates.data() + row * padded(w.rows), reverse, work_);
+    return count;
+  }
+  m.valid[b] = 0;
+  if (w.format == Format::q8)
+    std::memcpy(work_.whole.data() + row * w.cols, m.sent_q.data() + size_t(b) * w.cols, w.cols * sizeof(int16_t));
+  else
+    std::memcpy(work_.estimate.data() + row * w.cols, m.sent.data() + size_t(b) * w.cols, w.cols * sizeof(float));
+  return count;
+}
+
+// Pre-activations, bias included, of the first `rows` rows of the operand that lies in work_.
+void State::multiply_input(int layer, int d, int rows) {
+  const Kernels& k = active_kernels();
+  const Direction& dir = plan_->layers()[layer][d];
+  const Matrix& w = dir.w_ih->view();
+  const ptrdiff_t stride = padded(w.rows);
+  if (w.format == Format::q8)
+    k.dense_q8(w, work_.whole.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false,
+               work_.scratch.data());
+  else
+    k.dense(w, work_.estimate.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false);
+}
+
+// As project() where the input is thresholded. Time order matters: what counts is the change since the value last sent.
+void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) {
   DirectionState& s = states_[layer][d];
-  const float* thresholds = policy_->layers[layer][d].x.data();
-  const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first, stride = padded(w.rows);
+  const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first;
   // In a busy chunk the product with the values last sent gives the same result with the weights read once.
   const bool product = rows > 1 && s.x_activity > kDenseInput;
   int64_t sent = 0;
   for (int i = t0; i < t1; i++) {
     const int t = d ? t0 + t1 - 1 - i : i;
-    for (int b = 0; b < work_.sizes[t]; b++) {
-      const ptrdiff_t row = work_.start[t] - first + b;
-      const int count = list_changed(k, w, s.x, b, in.at(t, b), dir.input, thresholds, work_);
-      sent += count;
-      if (!product) {
-        send_listed(k, w, s.x, b, count, dir.bias.data(), work_.gates.data() + row * stride, (t + tick_) & 1, work_);
-        continue;
-      }
-      s.x.valid[b] = 0;
-      if (w.format == Format::q8)
-        std::memcpy(work_.whole.data() + row * w.cols, s.x.sent_q.data() + size_t(b) * w.cols,
-                    w.cols * sizeof(int16_t));
-      else
-        std::memcpy(work_.estimate.data() + row * w.cols, s.x.sent.data() + size_t(b) * w.cols, w.cols * sizeof(float));
-    }
+    for (int b = 0; b < work_.sizes[t]; b++)
+      sent += send_input(layer, d, b, in.at(t, b), work_.start[t] - first + b, product, (t + tick_) & 1);
   }
   s.sent_x += sent;
-  s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * dir.input);
-  if (!product) return;
-  if (w.format == Format::q8)
-    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false,
-               work_.scratch.data());
-  else
-    k.dense(w, work_.estimate.data(), w.cols, int(rows), dir.bias.data(), work_.gates.data(), stride, false);
+  s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * plan_->layers()[layer][d].input);
+  if (product) multiply_input(layer, d, int(rows));
 }
 
-// One timestep of one layer: adds the recurrent side to `gates` [rows, R] and moves h and c of the first `rows` rows.
-void State::recur(int layer, int d, float* gates, int rows, bool reverse) {
+// One timestep of one layer: adds the recurrent side of n rows to `gates` [n, R] and moves their h and c.
+void State::recur(int layer, int d, float* gates, const int* rows, int n, bool reverse) {
   const Kernels& k = active_kernels();
   const Direction& dir = plan_->layers()[layer][d];
   const Matrix& w = dir.w_hh->view();
   DirectionState& s = states_[layer][d];
   const ptrdiff_t stride = padded(w.rows);
+  if (rows && rows[n - 1] == n - 1) rows = nullptr;
+  auto h = [&](int i) { return s.h.data() + size_t(rows ? rows[i] : i) * s.h_stride; };
   if (delta(layer, d, true)) {
-    const float* thresholds = policy_->layers[layer][d].h.data();
-    for (int b = 0; b < rows; b++) {
-      const int count =
-          list_changed(k, w, s.recurrent, b, s.h.data() + size_t(b) * s.h_stride, dir.output, thresholds, work_);
+    const float* thresholds = policy_->columns[layer][d].h.data();
+    for (int i = 0; i < n; i++) {
+      const int b = rows ? rows[i] : i;
+      const int count = list_changed(k, w, s.recurrent, b, h(i), dir.output, thresholds, work_);
       s.sent_h += count;
-      send_listed(k, w, s.recurrent, b, count, nullptr, gates + b * stride, reverse, work_);
+      send_listed(k, w, s.recurrent, b, count, nullptr, gates + i * stride, reverse, work_);
     }
   } else {
-    s.sent_h += int64_t(rows) * dir.output;
+    s.sent_h += int64_t(n) * dir.output;
     if (w.format == Format::q8) {
       int16_t* q = work_.whole.data();
-      for (int b = 0; b < rows; b++, q += w.cols) {
-        k.quantize(s.h.data() + size_t(b) * s.h_stride, dir.output, w.levels, q);
+      for (int i = 0; i < n; i++, q += w.cols) {
+        k.quantize(w, h(i), dir.output, q);
         std::fill(q + dir.output, q + w.cols, int16_t(0));
       }
-      k.dense_q8(w, work_.whole.data(), w.cols, rows, nullptr, gates, stride, reverse, work_.scratch.data());
-    } else {
-      k.dense(w, s.h.data(), s.h_stride, rows, nullptr, gates, stride, reverse);
+      k.dense_q8(w, work_.whole.data(), w.cols, n, nullptr, gates, stride, reverse, work_.scratch.data());
+    } else if (n == 1 || !rows) {
+      k.dense(w, h(0), s.h_stride, n, nullptr, gates, stride, reverse);
+    } else {  // rows that lie apart are copied together, so that the weights are read once
+      for (int i = 0; i < n; i++) std::memcpy(work_.estimate.data() + size_t(i) * w.cols, h(i), w.cols * sizeof(float));
+      k.dense(w, work_.estimate.data(), w.cols, n, nullptr, gates, stride, reverse);
     }
   }
-  s.steps += rows;
+  s.ran += n;
+  advance(layer, d, gates, stride, nullptr, rows, n, reverse);
+}
+
+// Moves h and c of n rows with their pre-activations, which lie in rows `from` of `gates` (null: the first n).
+void State::advance(int layer, int d, const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n,
+                    bool reverse) {
+  const Kernels& k = active_kernels();
+  const Direction& dir = plan_->layers()[layer][d];
+  DirectionState& s = states_[layer][d];
+  s.moved += n;
   float* out = dir.w_hr ? work_.units.data() : s.h.data();
-  const ptrdiff_t out_stride = dir.w_hr ? s.units : s.h_stride;
-  for (int b = 0; b < rows; b++)
-    k.cell(gates + b * stride, s.c.data() + ptrdiff_t(b) * s.units, out + b * out_stride, dir.blocks());
+  for (int i = 0; i < n; i++) {
+    const int b = rows ? rows[i] : i;
+    k.cell(gates + (from ? from[i] : i) * stride, s.c.data() + ptrdiff_t(b) * s.units,
+           dir.w_hr ? out + ptrdiff_t(i) * s.units : out + ptrdiff_t(b) * s.h_stride, dir.blocks());
+  }
   if (!dir.w_hr) return;
-  const Matrix& p = dir.w_hr->view();
-  std::memset(s.h.data(), 0, size_t(rows) * s.h_stride * sizeof(float));
-  k.dense(p, work_.units.data(), s.units, rows, nullptr, s.h.data(), s.h_stride, reverse);
+  float* h = rows ? work_.projected.data() : s.h.data();
+  std::memset(h, 0, size_t(n) * s.h_stride * sizeof(float));
+  k.dense(dir.w_hr->view(), work_.units.data(), s.units, n, nullptr, h, s.h_stride, reverse);
+  for (int i = 0; rows && i < n; i++)
+    std::memcpy(s.h.data() + size_t(rows[i]) * s.h_stride, h + size_t(i) * s.h_stride, s.h_stride * sizeof(float));
 }
 
 void State::run_direction(int layer, int d, const Sequence& in, const Sequence& out, int steps) {
@@ -219,8 +182,8 @@ void State::run_direction(int layer, int d, const Sequence& in, const Sequence& 
       const int t = d ? t1 - 1 - i : t0 + i;
       // Alternating the direction in which tiles are read leaves the end of a large matrix in the cache for the next
       // step.
-      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * padded(dir.rows()), work_.sizes[t],
-            (t + tick_) & 1);
+      recur(layer, d, work_.gates.data() + (work_.start[t] - work_.start[t0]) * padded(dir.rows()), nullptr,
+            work_.sizes[t], (t + tick_) & 1);
       for (int b = 0; b < work_.sizes[t]; b++)
         std::memcpy(out.at(t, b) + ptrdiff_t(d) * dir.output, s.h.data() + size_t(b) * s.h_stride,
                     dir.output * sizeof(float));
@@ -228,35 +191,59 @@ void State::run_direction(int layer, int d, const Sequence& in, const Sequence& 
   }
 }
 
-bool State::run(const Sequence& x, const Sequence& y, int steps, const int64_t* sizes, bool check) {
-  work_.sizes.resize(steps);
+Sequence State::laid_out(Rows& rows, ptrdiff_t width, float* base) {
+  const size_t steps = work_.sizes.size();
+  rows.offset.resize(steps);
+  for (size_t t = 0; t < steps; t++) rows.offset[t] = work_.start[t] * width;
+  if (!base) {
+    if (rows.data.size() < size_t(work_.start[steps] * width)) rows.data.resize(work_.start[steps] * width);
+    base = rows.data.data();
+  }
+  return {base, 0, width, rows.offset.data()};
+}
+
+void State::set_sizes(int steps) {
   work_.start.resize(steps + 1);
   work_.start[0] = 0;
-  for (int t = 0; t < steps; t++) {
-    work_.sizes[t] = sizes ? int(sizes[t]) : batch_;
-    work_.start[t + 1] = work_.start[t] + work_.sizes[t];
-  }
-  auto packed = [&](int slot, float* base, ptrdiff_t width) -> Sequence {  // rows of all timesteps one after the other
-    std::vector<ptrdiff_t>& offset = work_.offset[slot];
-    offset.resize(steps);
-    for (int t = 0; t < steps; t++) offset[t] = work_.start[t] * width;
-    return {base, 0, width, offset.data()};
-  };
-  Sequence in = sizes ? packed(0, x.base, x.row) : x;
-  const Sequence last = sizes ? packed(1, y.base, y.row) : y;
-  if (check && !all_finite(active_kernels(), in, steps, work_.sizes, plan_->input())) return false;
-  const int layers = int(states_.size()), directions = plan_->directions();
-  for (int l = 0; l < layers; l++) {
-    Sequence out = last;
-    if (l + 1 < layers) {
-      const ptrdiff_t width = padded(ptrdiff_t(plan_->output(l)) * directions);
-      Buffer<float>& buffer = work_.layer[l % 2];
-      if (buffer.size() < size_t(work_.start[steps] * width)) buffer.resize(work_.start[steps] * width);
-      out = packed(2 + l % 2, buffer.data(), width);
-    }
-    for (int d = 0; d < directions; d++) run_direction(l, d, in, out, steps);
+  for (int t = 0; t < steps; t++) work_.start[t + 1] = work_.start[t] + work_.sizes[t];
+}
+
+void State::run_layers(const Sequence& x, const Sequence& y, int steps) {
+  bool masked = policy_->holds();  // whether rows may do different things
+  if (masked || policy_->leaves_steps()) begin_actions();
+  Sequence in = x;
+  for (int l = 0; l < layers() && steps; l++) {
+    const bool top = l + 1 == layers(), apart = active_ < batch_ && policy_->leaves_sequences();
+    Sequence out = y;
+    if (!top || apart) out = laid_out(work_.level[policy_->depth ? l : l % 2], padded(width(l)), nullptr);
+    for (int d = 0; d < plan_->directions(); d++)
+      masked ? run_held(l, d, in, out, steps) : run_direction(l, d, in, out, steps);
     in = out;
+    if (top) {
+      for (int t = 0; apart && t < steps; t++)
+        for (int b = 0; b < work_.sizes[t]; b++)
+          std::memcpy(y.at(t, order_[b]), out.at(t, b), width(l) * sizeof(float));
+    } else if (policy_->depth && policy_->depth->asks[l]) {
+      if (policy_->leaves_steps())
+        leave_steps(l, steps), masked = true;
+      else
+        steps = leave_sequences(l, y, steps), in = laid_out(work_.level[l], padded(width(l)), nullptr);
+    }
   }
+  if (policy_->leaves_sequences()) rejoin();
+}
+
+bool State::run(const Sequence& x, const Sequence& y, int steps, const int64_t* sizes, bool check, bool open_ended) {
+  work_.sizes.resize(steps);
+  for (int t = 0; t < steps; t++) work_.sizes[t] = sizes ? int(sizes[t]) : batch_;
+  set_sizes(steps);
+  const Sequence in = sizes ? laid_out(work_.given, x.row, x.base) : x;
+  const Sequence out = sizes ? laid_out(work_.wanted, y.row, y.base) : y;
+  if (check && !all_finite(active_kernels(), in, steps, work_.sizes, plan_->input())) return false;
+  if (policy_->time)
+    run_in_time(in, out, steps, sizes, open_ended);
+  else
+    run_layers(in, out, steps);
   tick_ += uint32_t(steps);
   return true;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <numeric>
 
 #include "dispatch.h"
 
@@ -21,15 +23,37 @@ void Memory::reset(const Matrix& w, int batch) {
   moved.assign(batch, 0.0f);
 }
 
-State::State(std::shared_ptr<const Plan> plan, std::shared_ptr<const DeltaPolicy> policy, int batch)
+void Held::reset(const Direction& w, const Hold* decider, int batch) {
+  run.assign(batch, -1);
+  gates.assign(size_t(batch) * w.rows(), 0.0f);
+  share = 0;
+  if (!decider) return;
+  x_used.assign(size_t(batch) * w.input, 0.0f);
+  h_used.assign(size_t(batch) * w.output, 0.0f);
+  x_size.assign(batch, 0.0);
+  if (decider->action != kQueue) return;
+  queue.assign(size_t(batch) * decider->cap * w.input, 0.0f);
+  queued.assign(batch, 0);
+  since.assign(batch, 0);
+}
+
+void Left::reset(const TimeExit& exit, int output, int batch) {
+  time = 0;
+  done.assign(batch, 0);
+  final.assign(size_t(batch) * output, 0.0f);
+  streak.assign(batch, 0);
+  past.assign(size_t(batch) * exit.window * output, std::numeric_limits<float>::quiet_NaN());
+}
+
+State::State(std::shared_ptr<const Plan> plan, std::shared_ptr<const Policy> policy, int batch)
     : plan_(std::move(plan)), policy_(std::move(policy)) {
   for (const auto& layer : plan_->layers()) states_.emplace_back(layer.size());
   reset(batch);
 }
 
 bool State::delta(int layer, int d, bool recurrent) const {
-  if (policy_->layers.empty()) return false;
-  const Thresholds& t = policy_->layers[layer][d];
+  if (policy_->columns.empty()) return false;
+  const Thresholds& t = policy_->columns[layer][d];
   return !(recurrent ? t.h : t.x).empty();
 }
 
@@ -39,8 +63,9 @@ const Matrix& State::matrix(int layer, int d, bool recurrent) const {
 }
 
 void State::reset(int batch) {
-  batch_ = batch;
-  int cols = 0, rows = 0, units = 0;
+  batch_ = active_ = batch;
+  order_.resize(batch);
+  std::iota(order_.begin(), order_.end(), 0);
   for (size_t l = 0; l < states_.size(); l++)
     for (size_t d = 0; d < states_[l].size(); d++) {
       const Direction& w = plan_->layers()[l][d];
@@ -51,30 +76,102 @@ void State::reset(int batch) {
       s.c.assign(size_t(batch) * s.units, 0.0f);
       if (delta(int(l), int(d), false)) s.x.reset(w.w_ih->view(), batch);
       if (delta(int(l), int(d), true)) s.recurrent.reset(w.w_hh->view(), batch);
+      if (policy_->holds()) s.held.reset(w, policy_->decider(int(l)), batch);
       s.x_activity = 0;
+    }
+  if (policy_->time) left_.reset(*policy_->time, plan_->output(layers() - 1), batch);
+  clear_counters();
+  grow_workspace();
+}
+
+// Room for everything whose size does not depend on the number of timesteps.
+void State::grow_workspace() {
+  int cols = 0, rows = 0, units = 0, h_stride = 0;
+  for (size_t l = 0; l < states_.size(); l++)
+    for (size_t d = 0; d < states_[l].size(); d++) {
+      const Direction& w = plan_->layers()[l][d];
       cols = std::max({cols, w.w_ih->view().cols, w.w_hh->view().cols});
       rows = std::max(rows, w.rows());
       units = std::max(units, w.units());
+      h_stride = std::max(h_stride, states_[l][d].h_stride);
     }
-  clear_counters();
   // A chunk holds this many rows of gate pre-activations at most (see run_direction).
-  const size_t chunk = size_t(std::max(batch, 1)) * chunk_steps(batch);
+  const size_t batch = size_t(std::max(batch_, 1)), chunk = batch * chunk_steps(batch_);
   auto grow = [](auto& buffer, size_t n) {
     if (buffer.size() < n) buffer.resize(n);
   };
   grow(work_.gates, chunk * padded(rows));
   grow(work_.estimate, chunk * cols);
   grow(work_.whole, chunk * cols);
-  grow(work_.units, size_t(batch) * units);
+  grow(work_.units, batch * units);
   grow(work_.cols, cols + kListSlack);
   grow(work_.delta, cols + kListSlack);
   grow(work_.delta_q, cols + kListSlack);
   grow(work_.scratch, scratch_bytes(int(std::max<size_t>(chunk, 2)), cols));
+  if (work_.level.empty()) work_.level.resize(policy_->depth ? states_.size() : 2);
+  if (policy_->holds() || policy_->leaves_steps()) {
+    const size_t items = chunk + batch * size_t(policy_->queue());
+    grow(work_.projected, batch * h_stride);
+    work_.item_x.reserve(items);
+    work_.item_row.reserve(items);
+    work_.waves.reserve(items + chunk);
+    work_.coasting.reserve(batch);
+  }
+  if (!policy_->time && !policy_->depth) return;
+  int answer = 0;
+  auto widest = [&answer](const std::vector<Affine>& maps) {
+    for (const Affine& m : maps) answer = std::max(answer, m.weight->view().rows);
+  };
+  if (policy_->time) widest(policy_->time->translations), widest(policy_->time->logits);
+  if (policy_->depth) widest(policy_->depth->steps), widest(policy_->depth->finals), widest(policy_->depth->logits);
+  grow(work_.states, size_t(kAsk) * padded(width(0) * layers()));
+  grow(work_.answer, size_t(kAsk) * padded(answer));
+  grow(work_.below, size_t(kAsk) * padded(answer));
+  work_.asked.reserve(kAsk);
+  work_.leaves.reserve(batch);
+  work_.from.reserve(batch);
+  work_.mark.reserve(batch);
+  size_t row = 0;
+  each_array([&](auto& array) { row = std::max(row, array.size() / batch * sizeof(array[0])); });
+  grow(work_.row, row);
 }
 
 void State::clear_counters() {
   for (auto& layer : states_)
-    for (DirectionState& s : layer) s.sent_x = s.sent_h = s.steps = 0;
+    for (DirectionState& s : layer) s.sent_x = s.sent_h = s.ran = s.moved = 0;
+  exits_.asked = exits_.left = 0;
+  exits_.asked_depth.assign(states_.size(), 0);
+  exits_.left_depth.assign(states_.size(), 0);
+}
+
+void State::reorder(const std::vector<int>& from) {
+  const int n = int(from.size());
+  each_array([&](auto& array) {
+    if (array.empty()) return;
+    const size_t row = array.size() / size_t(batch_) * sizeof(array[0]);
+    uint8_t* data = reinterpret_cast<uint8_t*>(array.data());
+    work_.mark.assign(n, 0);
+    for (int i = 0; i < n; i++) {  // cycle by cycle
+      if (work_.mark[i] || from[i] == i) continue;
+      std::memcpy(work_.row.data(), data + i * row, row);
+      int to = i;
+      for (; from[to] != i; to = from[to]) {
+        std::memcpy(data + to * row, data + from[to] * row, row);
+        work_.mark[to] = 1;
+      }
+      std::memcpy(data + to * row, work_.row.data(), row);
+      work_.mark[to] = 1;
+    }
+  });
+}
+
+void State::rejoin() {
+  if (active_ == batch_) return;
+  work_.from.resize(batch_);
+  for (int i = 0; i < batch_; i++) work_.from[order_[i]] = i;
+  reorder(work_.from);
+  std::iota(order_.begin(), order_.end(), 0);
+  active_ = batch_;
 }
 
 void State::load(const float* h, const float* c) {
@@ -82,10 +179,11 @@ void State::load(const float* h, const float* c) {
     for (size_t d = 0; d < states_[l].size(); d++) {
       const Direction& w = plan_->layers()[l][d];
       DirectionState& s = states_[l][d];
-      for (int b = 0; b < batch_; b++, h += w.output, c += w.hidden) {
-        std::memcpy(s.h.data() + size_t(b) * s.h_stride, h, w.output * sizeof(float));
-        std::memcpy(s.c.data() + size_t(b) * s.units, c, w.hidden * sizeof(float));
+      for (int i = 0; i < batch_; i++) {
+        std::memcpy(s.h.data() + size_t(i) * s.h_stride, h + size_t(order_[i]) * w.output, w.output * sizeof(float));
+        std::memcpy(s.c.data() + size_t(i) * s.units, c + size_t(order_[i]) * w.hidden, w.hidden * sizeof(float));
       }
+      h += size_t(batch_) * w.output, c += size_t(batch_) * w.hidden;
     }
 }
 
@@ -94,10 +192,11 @@ void State::store(float* h, float* c) const {
     for (size_t d = 0; d < states_[l].size(); d++) {
       const Direction& w = plan_->layers()[l][d];
       const DirectionState& s = states_[l][d];
-      for (int b = 0; b < batch_; b++, h += w.output, c += w.hidden) {
-        std::memcpy(h, s.h.data() + size_t(b) * s.h_stride, w.output * sizeof(float));
-        std::memcpy(c, s.c.data() + size_t(b) * s.units, w.hidden * sizeof(float));
+      for (int i = 0; i < batch_; i++) {
+        std::memcpy(h + size_t(order_[i]) * w.output, s.h.data() + size_t(i) * s.h_stride, w.output * sizeof(float));
+        std::memcpy(c + size_t(order_[i]) * w.hidden, s.c.data() + size_t(i) * s.units, w.hidden * sizeof(float));
       }
+      h += size_t(batch_) * w.output, c += size_t(batch_) * w.hidden;
     }
 }
 
@@ -108,10 +207,11 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
   const Direction& dir = plan_->layers()[layer][d];
   const int cols = recurrent ? dir.output : dir.input;
   const float step = w.levels ? 1.0f / float(w.levels) : 1.0f;
-  for (int b = 0; b < batch_; b++)
+  for (int i = 0; i < batch_; i++)
     for (int k = 0; k < cols; k++) {
-      const size_t at = size_t(b) * w.cols + k;
-      *out++ = w.format == Format::q8 ? float(m.sent_q[at]) * step : m.sent[at];
+      const size_t at = size_t(i) * w.cols + k;
+      out[size_t(order_[i]) * cols + k] =
+          w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 
@@ -121,13 +221,14 @@ void State::load_sent(int layer, int d, bool recurrent, const float* sent) {
   Memory& m = recurrent ? s.recurrent : s.x;
   const Direction& dir = plan_->layers()[layer][d];
   const int cols = recurrent ? dir.output : dir.input;
-  for (int b = 0; b < batch_; b++, sent += cols) {
+  for (int i = 0; i < batch_; i++) {
+    const float* row = sent + size_t(order_[i]) * cols;
     if (w.format == Format::q8)
-      active_kernels().quantize(sent, cols, w.levels, m.sent_q.data() + size_t(b) * w.cols);
+      active_kernels().quantize(w, row, cols, m.sent_q.data() + size_t(i) * w.cols);
     else
-      std::memcpy(m.sent.data() + size_t(b) * w.cols, sent, cols * sizeof(float));
-    m.valid[b] = 0;
-    m.fresh[b] = 0;
+      std::memcpy(m.sent.data() + size_t(i) * w.cols, row, cols * sizeof(float));
+    m.valid[i] = 0;
+    m.fresh[i] = 0;
   }
 }
 

@@ -79,9 +79,10 @@ inline uint32_t greater_mask(const float* z, const float* sent, const float* thr
   return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, limit, _CMP_GT_OQ)));
 }
 
-inline void quantize_lanes(const float* z, int levels, int16_t* q) {
+inline void quantize_lanes(const float* z, int levels, const float* factor, int16_t* q) {
   const __m256 x = _mm256_loadu_ps(z), limit = _mm256_set1_ps(float(levels));
-  __m256 v = _mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(x, limit), limit), _mm256_set1_ps(-float(levels)));
+  __m256 v = _mm256_mul_ps(x, factor ? _mm256_loadu_ps(factor) : limit);
+  v = _mm256_max_ps(_mm256_min_ps(v, limit), _mm256_set1_ps(-float(levels)));
   v = _mm256_and_ps(v, _mm256_cmp_ps(x, x, _CMP_ORD_Q));
   const __m256i whole = _mm256_cvtps_epi32(v);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
@@ -89,13 +90,13 @@ inline void quantize_lanes(const float* z, int levels, int16_t* q) {
 }
 
 inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
-                                float step) {
+                                float step, const float* steps) {
   const __m256i s = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sent)));
   const __m256i now = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   const uint32_t same = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(s, now))));
   if (!threshold) return ~same & 0xFFu;
-  const __m256 d =
-      magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(step))));
+  const __m256 unit = steps ? _mm256_loadu_ps(steps) : _mm256_set1_ps(step);
+  const __m256 d = magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), unit)));
   return ~same & uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_loadu_ps(threshold), _CMP_GT_OQ)));
 }
 

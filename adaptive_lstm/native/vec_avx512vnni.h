@@ -85,20 +85,21 @@ inline uint32_t greater_mask(const float* z, const float* sent, const float* thr
   return _mm512_cmp_ps_mask(d, threshold ? _mm512_loadu_ps(threshold) : _mm512_setzero_ps(), _CMP_GT_OQ);
 }
 
-inline void quantize_lanes(const float* z, int levels, int16_t* q) {
+inline void quantize_lanes(const float* z, int levels, const float* factor, int16_t* q) {
   const __m512 limit = _mm512_set1_ps(float(levels));
-  __m512 v = _mm512_mul_ps(_mm512_loadu_ps(z), limit);
+  __m512 v = _mm512_mul_ps(_mm512_loadu_ps(z), factor ? _mm512_loadu_ps(factor) : limit);
   v = _mm512_max_ps(_mm512_min_ps(v, limit), _mm512_set1_ps(-float(levels)));
   v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_loadu_ps(z), _mm512_loadu_ps(z), _CMP_ORD_Q), v);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
 }
 
 inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
-                                float step) {
+                                float step, const float* steps) {
   const __m256i s16 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sent));
   const __mmask16 moved = _mm256_cmpneq_epi16_mask(s16, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
   if (!threshold) return moved;
-  const __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(s16)), _mm512_set1_ps(step));
+  const __m512 unit = steps ? _mm512_loadu_ps(steps) : _mm512_set1_ps(step);
+  const __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(s16)), unit);
   const __m512 d = _mm512_abs_ps(_mm512_sub_ps(_mm512_loadu_ps(z), s));
   return _mm512_mask_cmp_ps_mask(moved, d, _mm512_loadu_ps(threshold), _CMP_GT_OQ);
 }

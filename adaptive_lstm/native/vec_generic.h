@@ -125,9 +125,9 @@ inline uint32_t greater_mask(const float* z, const float* sent, const float* thr
   return mask;
 }
 
-inline void quantize_lanes(const float* z, int levels, int16_t* q) {
+inline void quantize_lanes(const float* z, int levels, const float* factor, int16_t* q) {
   for (int i = 0; i < 4; i++) {
-    const float v = z[i] * float(levels);
+    const float v = z[i] * (factor ? factor[i] : float(levels));
     q[i] = v != v ? int16_t(0)
                   : int16_t(std::nearbyintf(v > float(levels)    ? float(levels)
                                             : v < -float(levels) ? -float(levels)
@@ -136,10 +136,11 @@ inline void quantize_lanes(const float* z, int levels, int16_t* q) {
 }
 
 inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
-                                float step) {
+                                float step, const float* steps) {
   uint32_t mask = 0;
   for (int i = 0; i < 4; i++) {
-    const bool fires = q[i] != sent[i] && (!threshold || std::fabs(z[i] - float(sent[i]) * step) > threshold[i]);
+    const float was = float(sent[i]) * (steps ? steps[i] : step);
+    const bool fires = q[i] != sent[i] && (!threshold || std::fabs(z[i] - was) > threshold[i]);
     mask |= uint32_t(fires) << i;
   }
   return mask;

@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from adaptive_lstm.losses import disagreement
+
 from .base import Figure, ZooModel, arrays, decisions, filled
+from .material import Material, parted, settling_in_depth, skipping_and
 
 FOLDER = "arabic_diacritizer_3xbi256"
 LINES, LONGEST = 60, 400  # of the first 60 lines of the test text, those of at most 400 characters
 INPUTS = 24
+CALIBRATED = range(20, 101)  # characters of the lines that a calibration runs on
 UNKNOWN = 1  # the id of a character that the model does not know
 SHADDA = "\u0651"
 QUERIES = 32  # per slice of the attention: all of 400 x 400 x 512 at once would take 330 MB
@@ -90,8 +94,28 @@ def load(zoo: Path) -> ZooModel:
         errors, letters_only = torch.cat(wrong).double(), torch.cat(is_letter)
         return {"DER": float(errors.mean()), "DER letters": float(errors[letters_only].mean())}
 
+    def material() -> Material:
+        def lines(split: str) -> list[Tensor]:
+            read = (folder / f"tashkeela_{split}.txt").read_text(encoding="utf-8").splitlines()
+            letters = dict.fromkeys(_separate(line, set("".join(classes)))[0] for line in read)
+            return [encode(line) for line in letters if len(line) in CALIBRATED]
+
+        fit, search = parted(lines("val"), (80, 60), seed=0)
+        test, fresh = parted(lines("test"), (250, 150), seed=1)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="lines of 20 to 100 characters, drawn from the test text; fit and search from the validation text",
+            loss=disagreement,
+            max_loss=0.05,
+            families=skipping_and(settling_in_depth),
+        )
+
     return ZooModel(
         name="arabic",
+        material=material,
         model=filled(Diacritizer(), arrays(folder / "bilstm_best.pt")),
         inputs=tuple(encode(letters) for letters, _ in short[:INPUTS]),
         distance=decisions("diacritics"),

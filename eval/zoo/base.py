@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from .material import Material
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -66,6 +68,7 @@ class ZooModel:
         measure: the task figures of the original or of a copy on the labelled data, by name. It reads that data when it
             is called, and runs without gradients.
         known: those of the figures that SOURCE.txt gives.
+        material: what to calibrate on; None: no real sequences are at hand. It reads data when it is called.
     """
 
     name: str
@@ -75,6 +78,7 @@ class ZooModel:
     golden: tuple[Golden, ...] = ()
     measure: Callable[[nn.Module], Mapping[str, float]] = nothing_to_measure
     known: Mapping[str, Figure] = field(default_factory=dict)
+    material: Callable[[], Material] | None = None
 
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> list[Tensor]:

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import adaptive_lstm as al
+from adaptive_lstm.losses import disagreement
+
 from .base import Figure, Golden, ZooModel, arrays, decisions, filled, lstm_output
+from .material import Material, drawn, ranges, skipping_and
 
 FOLDER = "charrnn_ml5_2x128_2x256"
 # Model -> text -> bits per character.
@@ -51,6 +55,10 @@ def bits_per_character(model: nn.Module, characters: Tensor) -> float:
     return float(cross_entropy(torch.cat(logits)[:-1], characters[1:])) / math.log(2)
 
 
+def _leaving_in_depth(model: nn.Module) -> al.Policy:
+    return al.ExitInDepth(head=model.get_submodule("out"))
+
+
 def load(zoo: Path, author: str) -> ZooModel:
     """One input is 200 characters [1, 200] from a text by the author, or in the author's language."""
     folder = zoo / FOLDER
@@ -68,6 +76,23 @@ def load(zoo: Path, author: str) -> ZooModel:
         read = {text: characters(text, newline=None)[:SCORED] for text in BITS[author]}
         return {f"bits/char {text}": bits_per_character(model, stream) for text, stream in read.items()}
 
+    def material() -> Material:
+        with (folder / f"{next(iter(BITS[author]))}.txt").open(encoding="utf-8", newline="") as file:
+            text = torch.tensor([vocabulary[c] for c in file.read() if c in vocabulary])
+        parts = zip(ranges(text, (3, 2, 3, 2)), (80, 60, 300, 200), strict=True)
+        fit, search, test, fresh = (drawn([part], WINDOW, n, seed) for seed, (part, n) in enumerate(parts))
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="200 characters from anywhere in one range of a text, which the model was mostly trained on; every "
+            "part has a range of its own",
+            loss=disagreement,
+            max_loss=0.05,
+            families=skipping_and(_leaving_in_depth),
+        )
+
     golden: tuple[Golden, ...] = ()
     if author == "bolano":
         stored = arrays(folder / "golden_bolano.npz")
@@ -81,5 +106,6 @@ def load(zoo: Path, author: str) -> ZooModel:
         distance=decisions("likeliest characters"),
         golden=golden,
         measure=measure,
+        material=material,
         known={f"bits/char {text}": Figure(bits, 5e-4) for text, bits in BITS[author].items()},
     )

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, selu
 
+from adaptive_lstm.losses import cosine_distance
+
 from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, spread
+from .material import Material, parted
 
 FOLDER = "fcd_chemnet_128_512"
 TOKENS = ["C", "N", "O", "H", "F", "Cl", "P", "B", "Br", "S", "I", "Si", *"#()+-12345678=[]@cnosX."]
@@ -82,6 +85,18 @@ def load(zoo: Path) -> ZooModel:
         others = {"muv": muv[GROUP : 2 * GROUP], "tox21": tox21[:GROUP]}
         return {f"FCD muv {name}": frechet_distance(base, describe(other)) for name, other in others.items()}
 
+    def material() -> Material:
+        fit, search, test, fresh = parted([_encode(smiles) for smiles in muv], (100, 80, 500, 300), seed=0)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="molecules drawn from one list of 3,000 (MUV), all different",
+            loss=cosine_distance,
+            max_loss=0.02,
+        )
+
     return ZooModel(
         name="chemnet",
         model=filled(ChemNet(), arrays(folder / "weights.npz")),
@@ -94,5 +109,6 @@ def load(zoo: Path) -> ZooModel:
             ),
         ),
         measure=measure,
+        material=material,
         known={"FCD muv muv": Figure(5.945, 5e-4), "FCD muv tox21": Figure(25.655, 5e-4)},
     )

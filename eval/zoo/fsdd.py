@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+import adaptive_lstm as al
+from adaptive_lstm.losses import disagreement
+
 from .base import Figure, ZooModel, arrays, decisions, filled, spread
+from .material import Material, parted, skipping_and
 
 FOLDER = "fsdd_3x128"
 Task = Literal["digits", "speakers"]
@@ -29,6 +33,14 @@ class Classifier(nn.Module):
         return logits
 
 
+def _leaving_in_time(model: nn.Module) -> al.Policy:
+    return al.ExitInTime(head=model.get_submodule("fc"))
+
+
+def _leaving_in_depth(model: nn.Module) -> al.Policy:
+    return al.ExitInDepth(head=model.get_submodule("fc"))
+
+
 def load(zoo: Path, task: Task) -> ZooModel:
     """One input is one recording [1, T, 40] of the test split; the figure is measured on all, packed into one batch."""
     folder = zoo / FOLDER
@@ -42,11 +54,29 @@ def load(zoo: Path, task: Task) -> ZooModel:
         logits = model(pack_sequence(list(recordings), enforce_sorted=False))
         return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
 
+    def material() -> Material:
+        train = arrays(folder / "train.npz")
+        seen = [recording[None] for recording in train["x"].float().split(train["length"].tolist())]
+        (fit,) = parted(seen, (len(seen),), seed=0)  # the file is sorted by digit
+        search, test, fresh = parted([recording[None] for recording in recordings], (200, 550, 150), seed=1)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="recordings drawn from the 900 that the model never saw, by the six speakers whom it knows; fit "
+            "are those that it was trained on",
+            loss=disagreement,
+            max_loss=0.02,
+            families=skipping_and(_leaving_in_time, _leaving_in_depth),
+        )
+
     return ZooModel(
         name=f"fsdd-{task}",
         model=filled(Classifier(len(weights["fc.bias"])), weights),
         inputs=spread([recording[None] for recording in recordings], 100),
         distance=decisions(task),
         measure=measure,
+        material=material,
         known={"accuracy": Figure(ACCURACY[task], 5e-5)},
     )

@@ -8,13 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adaptive_lstm.losses import clipped_error
+
 from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
+from .material import Material, drawn, ranges, settling_in_time, skipping_and
 
 FOLDER = "pjm_energy_2x256"
 HOURS = 90
 TEST_SHARE, TESTED = 0.1, 600  # of the windows of a zone, its last ones; about so many of them
 # Symmetric mean absolute percentage error per zone; the model was trained on the older part of AEP and DOM.
 SMAPE = {"AEP": 1.086, "DOM": 1.388, "FE": 1.566, "NI": 1.135, "PJMW": 1.485}
+# A loss of 1 is 5 % of a zone's range. The limit of 0.05 is then 0.25 % of it, about half of the model's own error.
+SCALE, LIMIT = 0.05, 0.05
 NEVER_SEEN = ("FE", "NI", "PJMW")
 
 
@@ -48,6 +53,13 @@ def _features(path: Path) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
+def _scaled(path: Path) -> np.ndarray:
+    features = _features(path)
+    low, high = features.min(0), features.max(0)
+    scaled: np.ndarray = (features - low) / (high - low)
+    return scaled
+
+
 def _windows(path: Path) -> tuple[Tensor, Tensor, float, float]:
     """Test windows [N, 90, 5] of a zone and the hour that follows each [N], scaled; then smallest and largest load."""
     features = _features(path)
@@ -76,6 +88,23 @@ def load(zoo: Path) -> ZooModel:
             figures[f"sMAPE {zone} %"] = 100 * float(((got - want).abs() / ((got + want) / 2)).mean())
         return figures
 
+    def material() -> Material:
+        zones = [torch.tensor(_scaled(files[zone]), dtype=torch.float32) for zone in NEVER_SEEN]
+        parts = zip(*(ranges(zone, (4, 2, 3, 1)) for zone in zones), strict=True)
+        counts = enumerate(zip(parts, (150, 100, 400, 200), strict=True))
+        fit, search, test, fresh = (drawn(part, HOURS, n, seed) for seed, (part, n) in counts)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="90 hours from anywhere in three zones that the model never saw; the parts follow each other in "
+            "time, fresh is the newest tenth",
+            loss=clipped_error(SCALE),
+            max_loss=LIMIT,
+            families=skipping_and(settling_in_time),
+        )
+
     return ZooModel(
         name="pjm",
         model=filled(LoadForecast(), arrays(folder / "weights.npz")),
@@ -86,5 +115,6 @@ def load(zoo: Path) -> ZooModel:
             Golden("forecast", lambda m, x: m(x), golden["x"], golden["y"]),
         ),
         measure=measure,
+        material=material,
         known={f"sMAPE {zone} %": Figure(value, 5e-4) for zone, value in SMAPE.items()},
     )

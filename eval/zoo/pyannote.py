@@ -11,11 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from adaptive_lstm.losses import Loss
+
 from .base import Figure, Golden, ZooModel, arrays, decisions, filled, lstm_output, spread
+from .material import Material, drawn, settling_in_depth, skipping_and
 
 FOLDER = "pyannote_seg_4xbi128"
 CHUNK, FRAMES = 5.0, 293  # seconds, and frames in them
 THRESHOLD = 0.5
+CALIBRATED = 146  # frames, 2.5 s: the calibration draws windows from within the chunks
+# Recordings by part; nobody speaks in two parts.
+PARTS = {
+    "fit": ("trn00", "trn01", "trn02", "trn03"),
+    "search": ("trn04", "trn05"),
+    "test": ("trn06", "trn07", "trn08", "trn09"),
+    "fresh": ("dev00", "dev01", "tst00", "tst01"),
+}
 
 
 class Segmentation(nn.Module):
@@ -79,6 +90,22 @@ def load(zoo: Path) -> ZooModel:
             "frame accuracy": float((got == want).double().mean()),
         }
 
+    def material() -> Material:
+        chunks = {part: [c for name in names for c in recordings[name]] for part, names in PARTS.items()}
+        counts = enumerate(zip(chunks.values(), (80, 60, 400, 200), strict=True))
+        fit, search, test, fresh = (drawn(part, CALIBRATED, n, seed) for seed, (part, n) in counts)
+        differ = decisions("speech frames", _speech)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="2.5 s from anywhere in the 5 s chunks of a few meetings; nobody speaks in two parts",
+            loss=Loss(differ.name, lambda output, dense, target: differ.between(output, dense)),
+            max_loss=0.05,
+            families=skipping_and(settling_in_depth),
+        )
+
     return ZooModel(
         name="pyannote",
         model=filled(Segmentation(), {k: v for k, v in stored.items() if not k.startswith("sincnet.")}),
@@ -89,5 +116,6 @@ def load(zoo: Path) -> ZooModel:
             Golden("speech", lambda m, x: m(x).amax(-1), golden["x"], golden["vad"]),
         ),
         measure=measure,
+        material=material,
         known={"frame F1": Figure(0.9435, 5e-5), "frame accuracy": Figure(0.9332, 5e-5)},
     )

@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from adaptive_lstm.demo.resemblyzer import SpeakerEncoder, equal_error_rate
+from adaptive_lstm.losses import cosine_distance
 
 from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, lstm_output, spread
+from .material import Material, drawn, settling_in_depth, settling_in_time, skipping_and
 
 FOLDER = "resemblyzer_3x256"
 WINDOW, HOP = 160, 80  # frames of 10 ms
+# Of the ten speakers, in the order of their names: the first calibrate, the next test, the last are for afterwards.
+SPEAKERS = {"calibrate": slice(0, 4), "test": slice(4, 7), "fresh": slice(7, 10)}
 
 
 def _windows(mels: Tensor) -> Tensor:
@@ -37,6 +41,26 @@ def load(zoo: Path) -> ZooModel:
         embeddings = torch.stack([_embed(model, _windows(mels)) for mels in utterances.values()])
         return {"EER": equal_error_rate(embeddings, [name.split("-")[0] for name in utterances])}
 
+    def material() -> Material:
+        names = sorted({name.split("-")[0] for name in utterances})
+
+        def windows(speakers: str, count: int, seed: int) -> tuple[Tensor, ...]:
+            chosen = names[SPEAKERS[speakers]]
+            return drawn([mels for n, mels in utterances.items() if n.split("-")[0] in chosen], WINDOW, count, seed)
+
+        calibrate = windows("calibrate", 350, seed=0)
+        return Material(
+            fit=calibrate[:200],
+            search=calibrate[200:],
+            test=windows("test", 1000, seed=1),
+            fresh=windows("fresh", 600, seed=2),
+            promise="1.6 s from anywhere in the 30 utterances of three speakers, none of whom was heard by fit and "
+            "search; fresh are three others. About speakers as such ten of them can prove nothing",
+            loss=cosine_distance,
+            max_loss=0.01,
+            families=skipping_and(settling_in_time, settling_in_depth),
+        )
+
     return ZooModel(
         name="resemblyzer",
         model=filled(SpeakerEncoder(), arrays(folder / "weights.npz")),
@@ -47,5 +71,6 @@ def load(zoo: Path) -> ZooModel:
             Golden("embedding", _embed, _windows(first_utterance), golden["embed"]),
         ),
         measure=measure,
+        material=material,
         known={"EER": Figure(0.0044, 5e-5)},
     )

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from adaptive_lstm.losses import disagreement
+
 from .base import ZooModel, arrays, decisions, filled, spread
+from .material import Material, parted
 
 FOLDER = "extras_textgenrnn_beatnet"
 Variant = Literal["base", "hacker_news"]
@@ -21,6 +25,7 @@ TITLES: Mapping[Variant, tuple[str, ...]] = {
 CONTEXT = 40  # characters
 BORDER = "<s>"  # before and after every title
 MEASURED = 50  # titles
+SHORTEST = 10  # characters before the one that a calibration looks at
 BATCH = 256
 
 
@@ -56,6 +61,11 @@ def _renamed(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights | {"attention.weight": weights["attention.weight"].T}
 
 
+def _context(known: list[int], place: int) -> list[int]:
+    """The 40 characters before one of a title."""
+    return ([0] * (CONTEXT - 1) + known)[place : place + CONTEXT]
+
+
 def load(zoo: Path, variant: Variant) -> ZooModel:
     """One input is the 40 characters before one of a title [1, 40]. The figure is bits per character on whole titles.
 
@@ -66,14 +76,16 @@ def load(zoo: Path, variant: Variant) -> ZooModel:
     weights = _renamed(arrays(folder / f"textgenrnn_{variant}.npz"))
     vocabulary: dict[str, int] = json.loads((folder / "textgenrnn_vocab.json").read_text(encoding="utf-8"))
 
+    def titles(source: str) -> list[list[int]]:
+        (path,) = folder.glob(f"{source}_*.txt")
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        return [[vocabulary[c] for c in (BORDER, *title, BORDER) if c in vocabulary] for title in lines]
+
     def windows(source: str) -> tuple[Tensor, Tensor]:
         """Contexts [N, 40] of every character of the first titles, and those characters [N]."""
-        (path,) = folder.glob(f"{source}_*.txt")
         contexts, following = [], []
-        for title in path.read_text(encoding="utf-8").splitlines()[1 : 1 + MEASURED]:
-            known = [vocabulary[c] for c in (BORDER, *title, BORDER) if c in vocabulary]
-            padded = [0] * (CONTEXT - 1) + known
-            contexts += [padded[at : at + CONTEXT] for at in range(len(known) - 1)]
+        for known in titles(source)[:MEASURED]:
+            contexts += [_context(known, at) for at in range(len(known) - 1)]
             following += known[1:]
         return torch.tensor(contexts), torch.tensor(following)
 
@@ -86,10 +98,27 @@ def load(zoo: Path, variant: Variant) -> ZooModel:
             figures[f"bits/char {source}"] = float(cross_entropy(logits, following)) / math.log(2)
         return figures
 
+    def material() -> Material:
+        long = (known for known in titles(TITLES[variant][-1]) if len(known) > SHORTEST)
+        places = np.random.default_rng(0)
+        contexts = (tuple(_context(known, int(places.integers(SHORTEST - 1, len(known) - 1)))) for known in long)
+        different = [torch.tensor([context]) for context in dict.fromkeys(contexts)]
+        fit, search, test, fresh = parted(different, (200, 150, 600, 300), seed=1)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="one place, after at least ten characters, of each of a list of titles; all different",
+            loss=disagreement,
+            max_loss=0.05,
+        )
+
     return ZooModel(
         name=f"textgenrnn-{variant}",
         model=filled(TextGenerator(len(weights["out.bias"])), weights),
         inputs=spread(list(windows(TITLES[variant][-1])[0].split(1)), 200),
         distance=decisions("likeliest characters"),
         measure=measure,
+        material=material,
     )

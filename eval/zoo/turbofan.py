@@ -7,12 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adaptive_lstm.losses import clipped_error
+
 from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
+from .material import Material, drawn, settling_in_time, skipping_and
 
 FOLDER = "turbofan_2x64"
 CYCLES = 30
 LIFE = 130  # cycles: the longest life that the model knows, and the unit of its output
 SOON = 30  # cycles: engines with less left need a decision
+# A loss of 1 is 30 cycles. The limit of 0.05 is then 1.5 cycles, a tenth of the model's own error.
+SCALE, LIMIT = SOON / LIFE, 0.05
 CONSTANT = {1, 5, 6, 10, 16, 18, 19}  # sensors that tell nothing
 # Columns of the files: unit, cycle, three settings, sensors 1 to 21.
 COLUMNS = [2, 3, 4, *(4 + sensor for sensor in range(1, 22) if sensor not in CONSTANT)]
@@ -32,19 +37,22 @@ class RemainingLife(nn.Module):
         return life.squeeze(-1)
 
 
-def _engines(folder: Path) -> Tensor:
-    """The last 30 cycles of every test engine [100, 30, 17], scaled by the range of the training engines."""
-    train, test = (np.loadtxt(folder / f"{split}_FD001.txt") for split in ("train", "test"))
-    low, high = train[:, COLUMNS].min(0), train[:, COLUMNS].max(0)
-    scaled = (test[:, COLUMNS] - low) / np.where(high > low, high - low, 1)
-    last = [scaled[test[:, 0] == unit][-CYCLES:] for unit in np.unique(test[:, 0])]
-    return torch.tensor(np.stack(last), dtype=torch.float32)
+def _records(folder: Path) -> dict[str, list[Tensor]]:
+    """Every engine's record [T, 17], scaled by the range of the training engines, of "train" and "test"."""
+    read = {split: np.loadtxt(folder / f"{split}_FD001.txt") for split in ("train", "test")}
+    low, high = read["train"][:, COLUMNS].min(0), read["train"][:, COLUMNS].max(0)
+
+    def engines(table: np.ndarray) -> list[Tensor]:
+        scaled = torch.tensor((table[:, COLUMNS] - low) / np.where(high > low, high - low, 1), dtype=torch.float32)
+        return [scaled[torch.tensor(table[:, 0] == unit)] for unit in np.unique(table[:, 0])]
+
+    return {split: engines(table) for split, table in read.items()}
 
 
 def load(zoo: Path) -> ZooModel:
     """One input is the end of the record of one engine [1, 30, 17]."""
     folder = zoo / FOLDER
-    engines = _engines(folder)
+    engines = torch.stack([record[-CYCLES:] for record in _records(folder)["test"]])
     life = torch.tensor(np.loadtxt(folder / "RUL_FD001.txt")).clamp(max=LIFE)
     golden = arrays(folder / "golden.npz")
 
@@ -55,6 +63,23 @@ def load(zoo: Path) -> ZooModel:
             "RMSE": float((predicted - life).square().mean().sqrt()),
             "accuracy": float(((predicted <= SOON) == (life <= SOON)).double().mean()),
         }
+
+    def material() -> Material:
+        records = _records(folder)
+        parts = (records["train"], records["test"][:25], records["test"][25:75], records["test"][75:])
+        counts = enumerate(zip(parts, (150, 100, 400, 200), strict=True))
+        fit, search, test, fresh = (drawn(part, CYCLES, n, seed) for seed, (part, n) in counts)
+        return Material(
+            fit,
+            search,
+            test,
+            fresh,
+            promise="30 cycles from anywhere in the records of 50 engines that the model never saw; every part has "
+            "engines of its own, fit those of the training",
+            loss=clipped_error(SCALE),
+            max_loss=LIMIT,
+            families=skipping_and(settling_in_time),
+        )
 
     return ZooModel(
         name="turbofan",
@@ -67,5 +92,6 @@ def load(zoo: Path) -> ZooModel:
             Golden("cycles left", lambda m, x: LIFE * m(x), golden["x"], golden["rul"], tolerance=LIFE * 1e-5),
         ),
         measure=measure,
+        material=material,
         known={"RMSE": Figure(15.486, 5e-4), "accuracy": Figure(0.940, 5e-4)},
     )

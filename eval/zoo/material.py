@@ -1,0 +1,121 @@
+"""What a calibration on a model of the zoo needs: sequences in four disjoint parts, a loss, a limit, policies to try.
+
+The unit of a certificate is the sequence, drawn independently. Few of the zoo's records are long lists of independent
+sequences; where they are not (a few speakers, meetings, engines, one text), windows are drawn independently, each
+place as likely as any other, from records that belong to one part only. A certificate is then exact for windows of the
+records of the test part, and says nothing about other records; the fresh part consists of such others and shows how
+far it carries. ``Material.promise`` says for every model what the certificate is about.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor, nn
+
+import adaptive_lstm as al
+from adaptive_lstm.losses import Loss
+
+QUICK_LIMIT = 0.2  # with few sequences nothing stricter can be certified
+
+
+def skipping(model: nn.Module) -> list[al.Policy]:
+    """The families that need neither a head nor a single stack."""
+    deep = any(isinstance(m, nn.LSTM) and m.num_layers > 1 for m in model.modules())
+    return [al.Delta(), al.SkipTimesteps(), *([al.HoldLayers()] if deep else [])]
+
+
+def skipping_and(*exits: Callable[[nn.Module], al.Policy]) -> Callable[[nn.Module], list[al.Policy]]:
+    """``skipping``, and exits that are made from the adapted model."""
+    return lambda model: [*skipping(model), *(make(model) for make in exits)]
+
+
+def settling_in_time(model: nn.Module) -> al.Policy:
+    """Leave in time when the translation has settled: for models without a head that says how sure it is."""
+    del model
+    return al.ExitInTime()
+
+
+def settling_in_depth(model: nn.Module) -> al.Policy:
+    """Leave in depth when two translations agree."""
+    del model
+    return al.ExitInDepth()
+
+
+@dataclass(frozen=True)
+class Material:
+    """Sequences of a model, each a batch of one, and what its certificate is about.
+
+    Args:
+        fit, search, test: the splits of ``al.calibrate``.
+        fresh: sequences that no calibration sees; they show afterwards whether the promise is kept.
+        promise: what a sequence is, what the parts are drawn from, and so what a certificate holds for.
+        loss: of one sequence.
+        max_loss: the limit that is asked for.
+        families: the policies to search, from the adapted model, whose heads are its own.
+    """
+
+    fit: Sequence[Tensor]
+    search: Sequence[Tensor]
+    test: Sequence[Tensor]
+    fresh: Sequence[Tensor]
+    promise: str
+    loss: Loss
+    max_loss: float
+    families: Callable[[nn.Module], list[al.Policy]] = skipping
+
+    @property
+    def splits(self) -> al.Splits[Tensor]:
+        """What a calibration may see."""
+        return al.Splits(self.fit, self.search, self.test)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of sequences per part."""
+        return {part: len(getattr(self, part)) for part in ("fit", "search", "test", "fresh")}
+
+    def thinned(self, fit: int, search: int, test: int, fresh: int, max_loss: float) -> "Material":
+        """The first sequences of every part, under another limit."""
+        return replace(
+            self,
+            fit=self.fit[:fit],
+            search=self.search[:search],
+            test=self.test[:test],
+            fresh=self.fresh[:fresh],
+            max_loss=max_loss,
+        )
+
+    def quick(self) -> "Material":
+        """Just enough sequences to see that it runs."""
+        return self.thinned(8, 16, 40, 16, QUICK_LIMIT)
+
+
+def drawn(records: Sequence[Tensor], length: int, count: int, seed: int) -> tuple[Tensor, ...]:
+    """``count`` windows [1, length, ...] from records [T, ...]: every place is as likely as any other, none is twice.
+
+    Windows may overlap; drawn like this they are independent all the same, given the records.
+
+    Raises:
+        ValueError: the records hold fewer windows.
+    """
+    places = np.cumsum([0] + [max(0, len(record) - length + 1) for record in records])
+    chosen = np.random.default_rng(seed).choice(places[-1], count, replace=False)
+    which = np.searchsorted(places, chosen, side="right") - 1
+    starts = chosen - places[which]
+    return tuple(records[i][s : s + length][None] for i, s in zip(which, starts, strict=True))
+
+
+def parted(items: Sequence[Tensor], counts: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
+    """Disjoint random parts of the items, as many and as large as ``counts`` says.
+
+    Raises:
+        ValueError: there are fewer items.
+    """
+    chosen = np.random.default_rng(seed).choice(len(items), sum(counts), replace=False)
+    return [tuple(items[i] for i in part) for part in np.split(chosen, np.cumsum(counts)[:-1])]
+
+
+def ranges(record: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """A record [T, ...] in consecutive ranges."""
+    ends = (np.cumsum(shares) / np.sum(shares) * len(record)).astype(int)
+    return [record[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -1,0 +1,49 @@
+"""The law of holding: leave a layer as it is while its input and its hidden state hardly change.
+
+``SkipTimesteps`` holds the whole stack (the first layer decides), ``HoldLayers`` a layer and all above it. Both compare
+with the last timestep at which the layer ran, never with the previous one, so that slow drift is noticed (the rule of
+delta networks, Neil et al., ICML 2017, applied to whole vectors). Skipping state updates: Campos et al., "Skip RNN"
+(ICLR 2018), there with a trained gate.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import PolicyError
+
+
+def check_limit(value: float | None, where: str) -> None:
+    if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
+        raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
+
+
+def check_cap(value: int) -> None:
+    if not isinstance(value, int) or value < 1:  # type: ignore[redundant-expr]
+        raise PolicyError(f"cap: got {value!r}, expected a whole number of timesteps >= 1")
+
+
+def moved(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Root mean square of the change [n], summed in float64 so that every executor decides alike."""
+    return (value.double() - used.double()).pow(2).mean(1).sqrt()
+
+
+def unmoved(
+    x: torch.Tensor,
+    x_used: torch.Tensor,
+    x_limit: float | None,
+    h: torch.Tensor,
+    h_used: torch.Tensor,
+    h_limit: float | None,
+) -> torch.Tensor:
+    """Rows whose input has changed by less than ``x_limit`` of its size, and whose h by less than ``h_limit``.
+
+    An exact repeat is no change under any limit above 0, silence (all zeros) included.
+    """
+    still = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    if x_limit is not None:
+        change = moved(x, x_used)
+        still &= ((change == 0) & (x_limit > 0)) | (change < x_limit * moved(x_used, torch.zeros_like(x_used)))
+    if h_limit is not None:
+        still &= moved(h, h_used) < h_limit
+    return still

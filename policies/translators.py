@@ -1,0 +1,113 @@
+"""Translators: what is known so far of a sequence -> the state in which the dense model would have ended.
+
+One affine map per time bucket or per depth, fitted in closed form by ridge regression without labels
+(``adaptive_lstm.fit_translators``). A head is trained for final states only and is misled by early ones; a translated
+state it reads almost as well as the final one. Depth: the "tuned lens" of Belrose et al. (arXiv 2303.08112), there
+trained by gradient; leaving a layer early by such a map: Din et al., "Jump to Conclusions" (arXiv 2303.09435).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import PolicyError
+from ..types import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """``weight`` [out, in] and ``bias`` [out], float32, of an affine map.
+
+    Raises:
+        PolicyError: shapes that do not fit, or values that are not finite.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def __post_init__(self) -> None:
+        weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise PolicyError(f"translator: got weight {weight.shape} and bias {bias.shape}, expected [out, in], [out]")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise PolicyError("translator: its weights hold NaN or infinity")
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", bias)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, out] from states [n, in]."""
+        weight = torch.as_tensor(self.weight, dtype=states.dtype, device=states.device)
+        return states @ weight.T + torch.as_tensor(self.bias, dtype=states.dtype, device=states.device)
+
+    @staticmethod
+    def ridge(inputs: npt.NDArray[np.float64], gram: npt.NDArray[np.float64], strength: float) -> Map:
+        """The ridge solution from sums over samples.
+
+        Args:
+            inputs: [in + 1, in + 1], sum of z z^T with z = [input ; 1].
+            gram: [in + 1, out], sum of z y^T.
+            strength: ridge as a share of the mean diagonal of ``inputs``; the bias is not spared, as it is tiny there.
+        """
+        ridge = strength * np.trace(inputs) / len(inputs)
+        solved = np.linalg.solve(inputs + max(ridge, 1e-12) * np.eye(len(inputs)), gram)
+        return Map(solved[:-1].T.astype(np.float32), solved[-1].astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class TimeTranslators:
+    """Maps from h of all layers [L * P] to the final h of the top layer [P], one per time bucket.
+
+    ``starts``: first timestep of each bucket, ascending from 0; the last bucket has no end.
+
+    Raises:
+        PolicyError: buckets that do not ascend from 0, or not one map for each.
+    """
+
+    starts: tuple[int, ...]
+    maps: tuple[Map, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", tuple(int(s) for s in self.starts))
+        object.__setattr__(self, "maps", tuple(self.maps))
+        check_buckets(self.starts)
+        if len(self.maps) != len(self.starts):
+            raise PolicyError(f"translators: got {len(self.maps)} maps for {len(self.starts)} time buckets")
+
+
+@dataclass(frozen=True, eq=False)
+class DepthTranslators:
+    """Maps from the outputs of layers 0..k [(k + 1) * D * P] to the top layer's [D * P], for k = 0..L-2.
+
+    ``steps[k]``: fitted on all timesteps, for the outputs; ``finals[k]``: fitted on final states, for ``h_n``.
+
+    Raises:
+        PolicyError: not one pair of maps for each layer.
+    """
+
+    steps: tuple[Map, ...]
+    finals: tuple[Map, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "finals", tuple(self.finals))
+        if len(self.steps) != len(self.finals):
+            raise PolicyError(
+                f"translators: got {len(self.steps)} maps of steps and {len(self.finals)} of final states"
+            )
+
+
+def check_buckets(starts: tuple[int, ...]) -> None:
+    """Raise ``PolicyError`` unless the first timesteps of time buckets ascend from 0."""
+    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+        raise PolicyError(f"time buckets: got first timesteps {starts}, expected ascending numbers from 0")
+
+
+def bucket(starts: tuple[int, ...], time: int) -> int:
+    """The bucket that a timestep lies in."""
+    return bisect_right(starts, time) - 1
