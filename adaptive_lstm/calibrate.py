@@ -89,6 +89,11 @@ def calibrate(
         InputError, PolicyError, UnsupportedError: arguments that do not fit; found on the first sequence at the latest.
     """
     begun = time.perf_counter()
+    if isinstance(sequences, torch.Tensor):
+        raise InputError(
+            "sequences: got one tensor, expected a list with one input of the model for every sequence, for example "
+            "list(x.split(1)) of a batch [N, T, I]"
+        )
     lstms = adapted_lstms(model)
     if model.training:  # dropout around the LSTMs would make every output another one
         raise InputError("the model is in training mode; call .eval() on it first")
@@ -137,7 +142,7 @@ def calibrate(
         dense_cost = search.cost(scored[0])
         # A compressed model that skips nothing has something to prove too, and may be all that passes.
         compressed = not all(lstm.quantize.exact for lstm in lstms.values())
-        front = search.order(
+        front = search.to_test(
             [s for s in scored if search.cost(s) < dense_cost or (compressed and not s.candidate.choices)]
         )
         tested: dict[Key, tuple[Outcome, float]] = {}

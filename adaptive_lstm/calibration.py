@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from .candidates import Settings
-from .certificate import Certificate, precision_of, weights_fingerprint
+from .certificate import Certificate, precision_of, quantization_of, weights_fingerprint
 from .errors import InputError
 from .monitor import Monitor, Range
 from .policies import Policy
@@ -70,10 +70,10 @@ class Calibration:
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
             raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")
-        if precision_of(lstms) != self.certificate.precision:
+        if quantization_of(lstms) != self.certificate.quantization:
             raise InputError(
-                f"precision: got {precision_of(lstms)}, calibrated was {self.certificate.precision}; compress first, "
-                "then calibrate"
+                f"precision: got {precision_of(lstms)}, calibrated was {self.certificate.precision}, or other settings "
+                "of Quantize; compress first, then calibrate"
             )
         if weights_fingerprint(lstms) != self.certificate.weights:
             raise InputError("the LSTMs have other weights than those that were calibrated; calibrate this model")

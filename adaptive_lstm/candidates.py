@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import AdaptiveLSTMError
+from .families import with_limit
 from .policies import (
     Combined,
     Delta,
@@ -187,7 +188,7 @@ def _holding(family: HoldLayers, measured: Measured) -> Iterator[Track]:
 
     def make(limit: float) -> Settings:
         return {
-            n: replace(family, x=limit) if shape.num_layers > 1 else Dense() for n, shape in measured.shapes.items()
+            n: with_limit(family, limit) if shape.num_layers > 1 else Dense() for n, shape in measured.shapes.items()
         }
 
     yield Track("hold", "hold", _LIMIT, make)

@@ -23,6 +23,7 @@ from .runtime import AdaptiveLSTM, copied
 from .sequences import Splits, fingerprint_of_all
 from .tap import adapted_lstms, call
 
+# The promise is made with ``forward``: a stream may also leave at its very last timestep (see ``Stream``).
 ASSUMPTION = (
     "The sequences met in use are drawn independently from the same distribution as those of the test split; nothing "
     "is promised for others, nor for single sequences."
@@ -41,7 +42,8 @@ class Certificate:
     number and the fingerprint of their inputs. ``savings``: ``macs``, multiply-accumulates left on the test split, and
     ``time``, seconds of the whole model left on a few of its sequences, with quartiles; shares of what the same
     compressed model takes when nothing is skipped. ``candidates``: how many were run on the whole search split, and how
-    many tested. ``weights``: fingerprint of the LSTMs' parameters. ``precision``: by module name. ``seconds``: what
+    many tested. ``weights``: fingerprint of the LSTMs' parameters. ``precision``: by module name;
+    ``quantization``: fingerprint of all its settings. ``seconds``: what
     finding the policy took.
     """
 
@@ -56,6 +58,7 @@ class Certificate:
     candidates: Mapping[str, int]
     weights: str
     precision: Mapping[str, str]
+    quantization: str
     backend: Mapping[str, Any]
     versions: Mapping[str, str]
     assumption: str
@@ -94,6 +97,11 @@ def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
     """Precision of every LSTM."""
     return {name: lstm.quantize.precision for name, lstm in lstms.items()}
+
+
+def quantization_of(lstms: Mapping[str, AdaptiveLSTM]) -> str:
+    """SHA-256 of all settings that the LSTMs are quantized with."""
+    return hashlib.sha256(repr([(name, lstms[name].quantize) for name in sorted(lstms)]).encode()).hexdigest()
 
 
 def certify(
@@ -135,6 +143,7 @@ def certify(
         candidates={"searched": candidates, "tested": tested},
         weights=weights_fingerprint(lstms),
         precision=precision_of(lstms),
+        quantization=quantization_of(lstms),
         backend={"name": info.backend, "isa": info.isa, "threads": info.threads},
         versions={name: version(name) for name in ("adaptive-lstm", "torch", "numpy")},
         assumption=ASSUMPTION,

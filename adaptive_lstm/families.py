@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from .errors import InputError, PolicyError, UnsupportedError
-from .policies import Delta, ExitInDepth, ExitInTime, HoldLayers, Policy, SkipTimesteps
+from .policies import Combined, Delta, ExitInDepth, ExitInTime, HoldLayers, Policy, SkipTimesteps
 from .policies.head import Head, Measure, confidence
 from .types import StackShape
 
@@ -49,7 +50,7 @@ def check_families(families: Sequence[Policy], shapes: Mapping[str, StackShape],
         for shape in shapes.values():
             if isinstance(family, HoldLayers) and shape.num_layers < 2 <= layers:
                 continue  # left out there
-            family.check(shape)
+            Combined(_acting(family)).check(shape)
             if isinstance(family, ExitInTime | ExitInDepth) and family.head is not None:
                 _try_head(family.head, family.measure, like.new_zeros(1, shape.directions * shape.output_size))
         if isinstance(family, ExitInDepth) and family.head is None and layers < 3:
@@ -61,6 +62,25 @@ def check_families(families: Sequence[Policy], shapes: Mapping[str, StackShape],
     double = sorted({n for n in names if names.count(n) > 1})
     if double:
         raise InputError(f"policies: got more than one {', '.join(double)}, expected one of a kind")
+
+
+def _acting(family: Policy) -> Policy:
+    """A family with strengths under which it does something, as the search will give it."""
+    if isinstance(family, SkipTimesteps):
+        return replace(family, x=_SOME)
+    if isinstance(family, HoldLayers):
+        return with_limit(family, _SOME)
+    return family
+
+
+_SOME = 0.1
+
+
+def with_limit(family: HoldLayers, limit: float) -> HoldLayers:
+    """The layers that may decide (all above the first, or those given) with this limit."""
+    if isinstance(family.x, tuple):
+        return replace(family, x=tuple(None if x is None else limit for x in family.x))
+    return replace(family, x=limit)
 
 
 def _try_head(head: Head, measure: Measure, state: torch.Tensor) -> None:

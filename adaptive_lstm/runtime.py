@@ -209,8 +209,11 @@ class AdaptiveLSTM(nn.LSTM):
         y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
         timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
         self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
-        if self.monitor is not None and (stats := self.last_run) is not None:
-            self.monitor.see(stats, batch)
+        monitor = self.monitor
+        if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
+            counted, macs_of = counts(), executor.policy
+            stats = RunStats.of(shape, counted, timesteps, None, policy_macs(macs_of, shape, counted))
+            monitor.see(stats, batch)
         if sizes is not None:
             if unsorted_indices is not None:
                 h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)

@@ -14,7 +14,6 @@ from itertools import groupby
 
 import numpy as np
 
-from . import risk
 from .candidates import Candidate, Track
 from .cost_table import CostTable
 from .evaluate import Outcome
@@ -28,6 +27,7 @@ WIDTH = 12  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
 LADDER = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths are lowered
 REFINED = 4  # candidates whose neighbours are tried
+TESTED = 16  # candidates that are tested
 RUNGS = 6  # candidates of equal estimated risk that are tested
 
 
@@ -96,26 +96,21 @@ class Search:
         """Seconds per sequence by the cost table, or the share of multiply-accumulates."""
         return scored.outcome.work_left if self._by_macs else self.table.seconds(scored.outcome.work)
 
-    def front(self, scored: Sequence[Scored]) -> list[Scored]:
-        """Those that no other beats in both cost and risk, from the lowest risk to the lowest cost."""
-        self.table.fit()
-        scored = [s for s in scored if math.isfinite(s.ratio)]
-        if not scored:
-            return []
-        return [scored[i] for i in risk.pareto([self.cost(s) for s in scored], [s.ratio for s in scored])]
-
     def order(self, scored: Sequence[Scored]) -> list[Scored]:
-        """Those worth a test, in the order to test them: estimated risk ascending, cost descending.
+        """The Pareto front: those that no other beats in both cost and risk; risk ascending, cost descending.
 
-        As ``front``, but of several with the same estimate more than the cheapest are kept: it may owe its estimate to
-        luck (most of all 0), and testing ends with the first failure, so it is well to begin with more careful ones.
+        Of several with the same estimate more than the cheapest are kept: it may owe its estimate to luck (most of all
+        0), and testing ends with the first failure, so it is well to begin with more careful ones.
         """
         kept = [s for s in scored if math.isfinite(s.ratio) and not any(self._beats(o, s) for o in scored)]
-        kept = list(
-            {(s.ratio, self.cost(s)): s for s in reversed(kept)}.values()
-        )  # the first of those that do the same
+        # The first of those that do the same.
+        kept = list({(s.ratio, self.cost(s)): s for s in reversed(kept)}.values())
         kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
         return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in self._thinned(list(equal), RUNGS)]
+
+    def to_test(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Those worth a test, in the order to test them; a few, as each is run on the whole test split."""
+        return self._thinned([s for s in self.order(scored) if s.ratio <= 1], TESTED)
 
     def _beats(self, one: Scored, other: Scored) -> bool:
         return one.ratio < other.ratio and self.cost(one) <= self.cost(other)

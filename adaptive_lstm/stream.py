@@ -18,6 +18,9 @@ from .types import Counts, RunStats, StreamState
 class Stream:
     """A running sequence of ``batch_size`` rows through an ``AdaptiveLSTM``; made by ``stream``.
 
+    A stream does not know where its sequence ends, so an exit in time is asked after its last timestep too, which
+    ``forward`` never does: a certificate made with ``forward`` may not cover a row that leaves just there.
+
     The stream keeps the weights, precision and policy that the LSTM had when it was opened. One thread at a time may
     advance it; any number of streams may run at once. Results carry no gradients. A failed call leaves the state as
     it was.
@@ -51,7 +54,7 @@ class Stream:
         self._reference: StreamState
         self._counts: Counts
         self._steps = 0
-        self.reset()
+        self._clear()
 
     def __enter__(self) -> Stream:
         return self
@@ -63,7 +66,8 @@ class Stream:
         self._show()
 
     def _show(self) -> None:
-        if self._monitor is not None and self._steps:
+        # A stream may leave at its last timestep, where a sequence is not asked: exits there are no sign of drift.
+        if self._monitor is not None and self._steps and self._executor.policy.time is None:
             self._monitor.see(self.stats, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
@@ -166,6 +170,9 @@ class Stream:
     def reset(self) -> None:
         """Back to zero states, nothing sent, statistics cleared; a calibrated LSTM's monitor sees the sequence."""
         self._show()
+        self._clear()
+
+    def _clear(self) -> None:
         shape, like = self._shape, self._executor.tensors[0].w_ih
         if self._native is not None:
             self._native.reset(self._batch)
@@ -193,7 +200,7 @@ class Stream:
     def state(self, state: StreamState) -> None:
         executor = self._executor
         check_state(state, self._shape, self._batch, executor.policy, self._dtype, executor.device)
-        self.reset()
+        self._clear()
         self._started = bool(state.held or state.left) or any(s is not None for s in (*state.sent_x, *state.sent_h))
         if self._native is not None and self._executor.native is not None:
             self._executor.native.write(self._native, state)

@@ -66,6 +66,8 @@ def check_state(
     for held in state.held:
         if held.queue is not None and held.queued is not None and bool((held.queued > held.queue.shape[1]).any()):
             raise StateError(f"queued: got {int(held.queued.max())}, expected at most the cap, {held.queue.shape[1]}")
+        if held.run is not None and held.queued is not None and bool((held.queued > held.run.clamp_min(0)).any()):
+            raise StateError("queued: got more inputs than timesteps held (run), expected at most as many")
     if state.left is not None and (not isinstance(state.left.time, int) or state.left.time < 0):  # type: ignore[redundant-expr]
         raise StateError(f"time: got {state.left.time!r}, expected a whole number of timesteps >= 0")
 

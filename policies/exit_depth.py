@@ -83,6 +83,11 @@ class ExitInDepth:
         layers, width = shape.num_layers, shape.directions * shape.output_size
         if layers < 2:
             raise UnsupportedError("ExitInDepth: the stack has one layer, so there are none above to leave out")
+        if self.head is None and layers < 3:
+            raise UnsupportedError(
+                "ExitInDepth without a head compares the translations of two layers below the top, and the stack has "
+                "one; give it the model's head"
+            )
         if self.translators is None:
             if self.active:
                 raise PolicyError("translators: got None, expected those of fit_translators(...) to leave with")

@@ -189,6 +189,7 @@ def test_states_of_another_policy_are_refused() -> None:
         (late, changed(late.state, queued=None), "queued"),
         (late, changed(late.state, queued=torch.tensor([1, 9])), "queued: got 9"),
         (late, changed(late.state, queued=torch.tensor([1, -1])), "queued: got -1"),
+        (late, changed(late.state, run=torch.tensor([0, 0]), queued=torch.tensor([1, 0])), "more inputs than"),
         (dense, head.state, "exit in time"),
         (head, skip.state, "holds layers"),
         (head, settled.state, "past"),

@@ -122,8 +122,15 @@ def test_apply_refuses_other_models(found: Found) -> None:
         other.lstm.weight_hh_l1[0, 0] += 1e-6
     exact = copy.deepcopy(model)
     exact.lstm.quantize = al.Quantize()
+    coarse = copy.deepcopy(model)
+    coarse.lstm.quantize = al.Quantize("int8", levels=1)
     renamed = al.adapt(nn.Sequential(torch_lstm(I, 6, 2)).eval())
-    for wrong, message in ((other, "other weights"), (exact, "precision"), (renamed, r"holds the LSTMs \['0'\]")):
+    for wrong, message in (
+        (other, "other weights"),
+        (exact, "precision"),
+        (coarse, "precision"),
+        (renamed, r"the LSTMs \['0'\]"),
+    ):
         lstm = next(m for m in wrong.modules() if isinstance(m, al.AdaptiveLSTM))
         policy = lstm.policy
         with pytest.raises(al.errors.InputError, match=message):

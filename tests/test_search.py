@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adaptive_lstm as al
+from adaptive_lstm import risk
 from adaptive_lstm.candidates import Candidate, Measured, Settings, Track, fits, tracks
 from adaptive_lstm.cost_table import FEATURES
 from adaptive_lstm.evaluate import Evaluator, Outcome
 from adaptive_lstm.families import default_families
 from adaptive_lstm.policies import parts
-from adaptive_lstm.search import COARSE, HOPELESS, RUNGS, Scored, Search
+from adaptive_lstm.search import COARSE, HOPELESS, RUNGS, TESTED, Scored, Search
 from adaptive_lstm.types import StackShape
 
 from .small_task import adapted_classifier, drawn
@@ -264,7 +265,13 @@ def test_order(drawn_: list[tuple[float, int]]) -> None:
     assert all(not (o.ratio < s.ratio and search.cost(o) <= search.cost(s)) for s in order for o in points)
     assert all(math.isfinite(s.ratio) for s in order)
     assert max(Counter(s.ratio for s in order).values(), default=0) <= RUNGS
+    worth = search.to_test(points)
+    assert len(worth) <= TESTED
+    assert [s for s in order if s in worth] == worth
+    assert all(s.ratio <= 1 for s in worth)
     if points:
         search.table.learn(points[0].outcome)
-        front = {(s.ratio, search.cost(s)) for s in search.front(points)}
+        finite = [s for s in points if math.isfinite(s.ratio)]
+        best = risk.pareto([search.cost(s) for s in finite], [s.ratio for s in finite]).tolist() if finite else []
+        front = {(finite[i].ratio, search.cost(finite[i])) for i in best}
         assert front <= {(s.ratio, search.cost(s)) for s in order}  # thinning keeps the cheapest of equal risk
