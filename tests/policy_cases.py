@@ -169,7 +169,7 @@ def random_policy(shape: StackShape, choice: random.Random) -> Policy:
             chosen.append(ExitInTime(None, 0.1, window=choice.randint(1, 3), **common))
     if deep and not exact and choice.random() < 0.4:
         level: Any = "step" if timed else choice.choice(("step", "sequence"))
-        if choice.random() < 0.6:
+        if choice.random() < 0.6 or shape.num_layers < 3:
             chosen.append(ExitInDepth(depth_translators(shape), some_head, choice.uniform(0.1, 0.6), measure, level))
         else:
             chosen.append(ExitInDepth(depth_translators(shape), None, 0.7, level=level))
