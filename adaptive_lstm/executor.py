@@ -9,14 +9,12 @@ import torch
 
 from . import leaving, reference
 from .backend import NativeStack, native, refuse_non_finite, runs_natively
-from .policies import Combined, Policy, parts
+from .policies import Combined, Parts, Policy, parts
 from .quantize import Quantize, quantize_stack
 from .types import Counts, StackShape, StreamState
 from .weights import PairTensors
 
 Counted = Callable[[], Counts]
-
-_ASKED = "asked in Python between native chunks"
 
 
 class Executor:
@@ -36,39 +34,38 @@ class Executor:
         self.dtype, self.device = first.dtype, first.device
         # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
         self.finite_only = self.skips or not self.exact
-        self._why = self._why_not_native(policy)
-        # Float32 in, float32 out is all that the kernels do; quantized weights are kept as numbers either way.
-        self.native: NativeStack | None = None
+        self._why, kernel = self._native_part(policy)
+        # Quantized weights are kept as numbers whoever runs them.
         self.tensors = tuple(tensors)
         matrices = None
         if not quantize.exact:
             matrices = quantize_stack(self.tensors, shape, quantize)
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
+        stack = None
+        if kernel is not None:
+            stack = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, kernel)
+        self.native = stack if self._why is None else None
         # What runs between two questions of an exit in time that only Python can ask.
-        self._between: NativeStack | None = None
-        if self._why is None or self._why.startswith(_ASKED):
-            packed = matrices or quantize_stack(self.tensors, shape, quantize)
-            if self._why is None:
-                self.native = NativeStack(packed, shape, self.policy)
-            else:
-                self._between = NativeStack(packed, shape, replace(self.policy, time=None))
+        self._between = stack if self._why is not None else None
 
     def why_not_native(self) -> str | None:
-        """Why the reference executor serves, or None."""
+        """Why the reference executor serves, or Python asks between native chunks; None if all is native."""
         return self._why
 
-    def _why_not_native(self, policy: Policy) -> str | None:
+    def _native_part(self, policy: Policy) -> tuple[str | None, Parts | None]:
+        """Why the native core does not run it all, or None, and what of the policy it runs: None for nothing."""
         if self.device.type != "cpu":
-            return f"reference: device {self.device.type}"
-        if self.dtype != torch.float32:
-            return f"reference: dtype {str(self.dtype).removeprefix('torch.')}"
+            return f"reference: device {self.device.type}", None
+        if self.dtype != torch.float32:  # float32 in, float32 out is all that the kernels do
+            return f"reference: dtype {str(self.dtype).removeprefix('torch.')}", None
         if not native():
-            return "reference: no native extension"
+            return "reference: no native extension", None
         if runs_natively(self.policy):
-            return None
-        if runs_natively(replace(self.policy, time=None)):
-            return f"{_ASKED}: {_foreign(policy)}"
-        return f"reference: {_foreign(policy)}"
+            return None, self.policy
+        without = replace(self.policy, time=None)
+        if runs_natively(without):
+            return f"asked in Python between native chunks: {_foreign(policy)}", without
+        return f"reference: {_foreign(policy)}", None
 
     def run(
         self,

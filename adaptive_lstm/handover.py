@@ -18,6 +18,7 @@ from .policies import (
     Site,
     SkipTimesteps,
 )
+from .policies.affine import Affine
 from .types import FloatArray, StackShape
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def runs_natively(policy: Parts) -> bool:
     )
 
 
-def _map(m: Map | LinearHead) -> _native.Affine:
+def _map(m: Affine) -> _native.Affine:
     from . import _native
 
     return _native.affine(m.weight, m.bias)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from .policies import Dense, ExitInDepth, ExitInTime, LeavingInTime, LinearHead, Parts
-from .types import Counts, HeldState, LeftState, StackShape, StreamState
+from .types import Counts, HeldState, LeftState, RunStats, StackShape, StreamState
 
 Advance = Callable[[torch.Tensor, Sequence[int], StreamState, int], tuple[torch.Tensor, StreamState, Counts]]
 """Runs packed rows x [sum(sizes), I] from a state; the last argument is the number of the first timestep."""
@@ -181,6 +181,11 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
             if isinstance(head, LinearHead) or policy.depth.level == "sequence":
                 macs += left * width * known
     return macs
+
+
+def run_stats(policy: Parts, shape: StackShape, counts: Counts, timesteps: int, fallback: str | None) -> RunStats:
+    """Statistics of ``timesteps`` batch rows times timesteps, what the policy itself computed included."""
+    return RunStats.of(shape, counts, timesteps, fallback, policy_macs(policy, shape, counts))
 
 
 def skips(policy: Parts) -> bool:

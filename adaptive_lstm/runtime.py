@@ -14,7 +14,7 @@ from .backend import refuse_non_finite
 from .cost import TorchOrNative
 from .errors import InputError
 from .executor import Counted, Executor
-from .leaving import policy_macs
+from .leaving import run_stats
 from .monitor import Monitor
 from .policies import Combined, Dense, Parts, Policy
 from .quantize import Quantize
@@ -103,8 +103,7 @@ class AdaptiveLSTM(nn.LSTM):
         shape = self.stack_shape
         if counts is None or policy is None:
             return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, fallback, 0)
-        counted = counts()
-        return RunStats.of(shape, counted, timesteps, fallback, policy_macs(policy, shape, counted))
+        return run_stats(policy, shape, counts(), timesteps, fallback)
 
     def replan(self) -> None:
         """Forget the packed weights; the next call packs them again."""
@@ -211,8 +210,7 @@ class AdaptiveLSTM(nn.LSTM):
         self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
         monitor = self.monitor
         if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
-            counted, macs_of = counts(), executor.policy
-            stats = RunStats.of(shape, counted, timesteps, None, policy_macs(macs_of, shape, counted))
+            stats = run_stats(executor.policy, shape, counts(), timesteps, None)
             monitor.see(stats, batch)
         if sizes is not None:
             if unsorted_indices is not None:

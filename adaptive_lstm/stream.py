@@ -8,7 +8,7 @@ import torch
 
 from .backend import refuse_non_finite
 from .errors import InputError, UnsupportedError
-from .leaving import policy_macs
+from .leaving import run_stats
 from .reference import start
 from .runtime import AdaptiveLSTM
 from .stream_state import check_state, copied
@@ -214,8 +214,7 @@ class Stream:
         counts = self._counts
         if native is not None and self._native is not None:
             counts = native.counts(self._native, timesteps)
-        macs = policy_macs(policy, self._shape, counts)
-        return RunStats.of(self._shape, counts, timesteps, self._executor.why_not_native(), macs)
+        return run_stats(policy, self._shape, counts, timesteps, self._executor.why_not_native())
 
     @property
     def done(self) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
@@ -63,35 +63,24 @@ class Combined:
     @property
     def parts(self) -> Parts:
         """The policies by kind."""
-        columns: list[Columns] = []
-        holding: list[Holding] = []
-        time: list[LeavingInTime] = []
-        depth: list[LeavingInDepth] = []
+        found: dict[str, list[Any]] = {mark: [] for mark in ("send", "still", "every", "asks")}
         for p in self.policies:
             if not isinstance(p, Policy):
                 raise PolicyError(f"got {type(p).__name__}, which lacks check(); see adaptive_lstm.policies.Policy")
-            kinds = 0
-            if hasattr(p, "send"):
-                columns.append(cast("Columns", p))
-                kinds += 1
-            if hasattr(p, "still"):
-                holding.append(cast("Holding", p))
-                kinds += 1
-            if hasattr(p, "every"):
-                time.append(cast("LeavingInTime", p))
-                kinds += 1
-            if hasattr(p, "asks"):
-                depth.append(cast("LeavingInDepth", p))
-                kinds += 1
-            if kinds != 1:
+            marks = [mark for mark in found if hasattr(p, mark)]
+            if len(marks) != 1:
                 raise PolicyError(
-                    f"{type(p).__name__} answers {kinds} kinds of question, expected one: Columns (send), Holding "
+                    f"{type(p).__name__} answers {len(marks)} kinds of question, expected one: Columns (send), Holding "
                     "(still), LeavingInTime (every, sure) or LeavingInDepth (asks, sure); see adaptive_lstm.policies"
                 )
-        skipping = [c for c in columns if not isinstance(c, Dense)]
-        for name, found in (("column", skipping), ("time", time), ("depth", depth)):
-            if len(found) > 1:
-                raise PolicyError(f"got {len(found)} {name} policies, expected at most one of a kind")
+            found[marks[0]].append(p)
+        skipping: list[Columns] = [c for c in found["send"] if not isinstance(c, Dense)]
+        holding: list[Holding] = found["still"]
+        time: list[LeavingInTime] = found["every"]
+        depth: list[LeavingInDepth] = found["asks"]
+        for name, count in (("column", len(skipping)), ("time", len(time)), ("depth", len(depth))):
+            if count > 1:
+                raise PolicyError(f"got {count} {name} policies, expected at most one of a kind")
         exact = [p for p in holding if p.keeps == "inputs"]
         if exact and (depth or len(holding) > 1):
             raise UnsupportedError(

@@ -15,7 +15,7 @@ import torch
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .exit_time import check_width
-from .head import MEASURES, Head, Measure, as_head, confidence
+from .head import Head, Measure, confidence, may_leave, resolved
 from .translators import DepthTranslators
 
 
@@ -52,20 +52,11 @@ class ExitInDepth:
                 f"translators: got {type(self.translators).__name__}, expected the depth part of fit_translators(...)"
             )
         count = len(self.translators.steps) if self.translators else 1
-        threshold = (float("inf") if self.head is not None else 0.0) if self.threshold is None else self.threshold
-        per_layer = tuple(float(t) for t in (threshold if isinstance(threshold, tuple | list) else (threshold,)))
-        if len(per_layer) == 1:
-            per_layer *= count
-        if len(per_layer) != count:
-            raise PolicyError(f"threshold: got {len(per_layer)} values for {count} layers below the top")
-        if not all(t >= 0 for t in per_layer):
-            raise PolicyError(f"threshold: got {threshold}, expected numbers >= 0")
-        if self.measure not in MEASURES:
-            raise PolicyError(f"measure: got {self.measure!r}, expected one of {', '.join(MEASURES)}")
+        head, thresholds = resolved(self.head, self.threshold, self.measure, count, "layers below the top")
         if self.level not in ("sequence", "step"):
             raise PolicyError(f"level: got {self.level!r}, expected 'sequence' or 'step'")
-        object.__setattr__(self, "head", None if self.head is None else as_head(self.head))
-        object.__setattr__(self, "threshold", per_layer)
+        object.__setattr__(self, "head", head)
+        object.__setattr__(self, "threshold", thresholds)
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -76,7 +67,7 @@ class ExitInDepth:
     @property
     def active(self) -> bool:
         """Whether anything can leave."""
-        return any(t < 1 for t in self.thresholds) if self.head is not None else any(self.thresholds)
+        return may_leave(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if maps or head do not fit the stack."""

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
-from .head import MEASURES, Head, LinearHead, Measure, as_head, confidence
+from .head import Head, LinearHead, Measure, confidence, may_leave, resolved
 from .translators import TimeTranslators, bucket, check_buckets
 
 
@@ -58,26 +58,16 @@ class ExitInTime:
             raise PolicyError(
                 f"translators: got {type(self.translators).__name__}, expected the time part of fit_translators(...)"
             )
-        never = float("inf") if self.head is not None else 0.0
         starts = self.starts or (self.translators.starts if self.translators else (0,))
         starts = tuple(int(s) for s in starts)
         check_buckets(starts)
-        threshold = never if self.threshold is None else self.threshold
-        per_bucket = tuple(float(t) for t in (threshold if isinstance(threshold, tuple | list) else (threshold,)))
-        if len(per_bucket) == 1:
-            per_bucket *= len(starts)
-        if len(per_bucket) != len(starts):
-            raise PolicyError(f"threshold: got {len(per_bucket)} values for {len(starts)} time buckets")
-        if not all(t >= 0 for t in per_bucket):
-            raise PolicyError(f"threshold: got {threshold}, expected numbers >= 0")
-        if self.measure not in MEASURES:
-            raise PolicyError(f"measure: got {self.measure!r}, expected one of {', '.join(MEASURES)}")
+        head, thresholds = resolved(self.head, self.threshold, self.measure, len(starts), "time buckets")
         for name in ("every", "patience") if self.head is not None else ("every", "patience", "window"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise PolicyError(f"{name}: got {value!r}, expected a whole number >= 1")
-        object.__setattr__(self, "head", None if self.head is None else as_head(self.head))
-        object.__setattr__(self, "threshold", per_bucket)
+        object.__setattr__(self, "head", head)
+        object.__setattr__(self, "threshold", thresholds)
         object.__setattr__(self, "starts", starts)
         if self.head is not None:
             object.__setattr__(self, "window", 0)
@@ -91,7 +81,7 @@ class ExitInTime:
     @property
     def active(self) -> bool:
         """Whether anything can leave."""
-        return any(t < 1 for t in self.thresholds) if self.head is not None else any(self.thresholds)
+        return may_leave(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``UnsupportedError`` for a bidirectional stack, ``PolicyError`` if maps or head do not fit."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from ..errors import PolicyError
+from .affine import Affine
 
 Activation = Literal["softmax", "sigmoid"]
 Measure = Literal["margin", "max", "entropy"]
@@ -23,7 +23,7 @@ MEASURES = ("margin", "max", "entropy")
 
 
 @dataclass(frozen=True, eq=False)
-class LinearHead:
+class LinearHead(Affine):
     """``logits = weight @ state + bias``: weight [C, P] float32, bias [C].
 
     ``activation``: "softmax" over C >= 2 exclusive classes, or "sigmoid" for C independent yes/no answers.
@@ -32,27 +32,17 @@ class LinearHead:
         PolicyError: shapes that do not fit, values that are not finite, or softmax over one class.
     """
 
-    weight: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
     activation: Activation = "softmax"
 
+    _NAME: ClassVar[str] = "head"
+    _SHAPES: ClassVar[str] = "[C, P] and [C]"
+
     def __post_init__(self) -> None:
-        weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise PolicyError(f"head: got weight {weight.shape} and bias {bias.shape}, expected [C, P] and [C]")
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise PolicyError("head: its weights hold NaN or infinity")
+        super().__post_init__()
         if self.activation not in ("softmax", "sigmoid"):
             raise PolicyError(f"head: got activation {self.activation!r}, expected 'softmax' or 'sigmoid'")
-        if self.activation == "softmax" and len(weight) < 2:
+        if self.activation == "softmax" and len(self.weight) < 2:
             raise PolicyError("head: softmax over one class is always sure; use activation='sigmoid'")
-        object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", bias)
-
-    def __call__(self, state: torch.Tensor) -> torch.Tensor:
-        """Logits [n, C] of states [n, P]."""
-        weight = torch.as_tensor(self.weight, dtype=state.dtype, device=state.device)
-        return state @ weight.T + torch.as_tensor(self.bias, dtype=state.dtype, device=state.device)
 
 
 Head = LinearHead | Callable[[torch.Tensor], torch.Tensor]
@@ -88,6 +78,35 @@ def as_head(head: object) -> Head:
 
 
 _ENDS = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+
+
+def resolved(
+    head: object | None, threshold: object, measure: Measure, parts: int, named: str
+) -> tuple[Head | None, tuple[float, ...]]:
+    """The head and one threshold for each of ``parts`` places (``named`` in errors) from the settings of an exit.
+
+    No threshold means never: with a head confidence must exceed it, without a head a change must stay below it.
+
+    Raises:
+        PolicyError: another number of thresholds, negative ones, an unknown measure, or a head that is not callable.
+    """
+    if threshold is None:
+        threshold = float("inf") if head is not None else 0.0
+    each = tuple(float(t) for t in (threshold if isinstance(threshold, tuple | list) else (threshold,)))
+    if len(each) == 1:
+        each *= parts
+    if len(each) != parts:
+        raise PolicyError(f"threshold: got {len(each)} values for {parts} {named}")
+    if not all(t >= 0 for t in each):
+        raise PolicyError(f"threshold: got {threshold}, expected numbers >= 0")
+    if measure not in MEASURES:
+        raise PolicyError(f"measure: got {measure!r}, expected one of {', '.join(MEASURES)}")
+    return (None if head is None else as_head(head)), each
+
+
+def may_leave(head: Head | None, thresholds: tuple[float, ...]) -> bool:
+    """Whether any of the thresholds lets anything leave."""
+    return any(t < 1 for t in thresholds) if head is not None else any(thresholds)
 
 
 def _idle(module: object) -> bool:

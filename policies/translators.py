@@ -11,39 +11,25 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..errors import PolicyError
-from ..types import FloatArray
+from .affine import Affine
 
 
 @dataclass(frozen=True, eq=False)
-class Map:
+class Map(Affine):
     """``weight`` [out, in] and ``bias`` [out], float32, of an affine map.
 
     Raises:
         PolicyError: shapes that do not fit, or values that are not finite.
     """
 
-    weight: FloatArray
-    bias: FloatArray
-
-    def __post_init__(self) -> None:
-        weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise PolicyError(f"translator: got weight {weight.shape} and bias {bias.shape}, expected [out, in], [out]")
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise PolicyError("translator: its weights hold NaN or infinity")
-        object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", bias)
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """[n, out] from states [n, in]."""
-        weight = torch.as_tensor(self.weight, dtype=states.dtype, device=states.device)
-        return states @ weight.T + torch.as_tensor(self.bias, dtype=states.dtype, device=states.device)
+    _NAME: ClassVar[str] = "translator"
+    _SHAPES: ClassVar[str] = "[out, in], [out]"
 
     @staticmethod
     def ridge(inputs: npt.NDArray[np.float64], gram: npt.NDArray[np.float64], strength: float) -> Map:

@@ -1,0 +1,41 @@
+"""An affine map as plain data: what translators and linear heads are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ..errors import PolicyError
+from ..types import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``weight`` [out, in] and ``bias`` [out], float32, of a map of states.
+
+    Raises:
+        PolicyError: shapes that do not fit, or values that are not finite.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+
+    _NAME: ClassVar[str]
+    _SHAPES: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise PolicyError(f"{self._NAME}: got weight {weight.shape} and bias {bias.shape}, expected {self._SHAPES}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise PolicyError(f"{self._NAME}: its weights hold NaN or infinity")
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", bias)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, out] from states [n, in]."""
+        weight = torch.as_tensor(self.weight, dtype=states.dtype, device=states.device)
+        return states @ weight.T + torch.as_tensor(self.bias, dtype=states.dtype, device=states.device)
