@@ -126,7 +126,8 @@ def calibrate(
 
         def run(candidate: Candidate, n: int) -> Outcome:
             bar.set_postfix_str(str(candidate)[:60])
-            return evaluator.run(candidate.settings(names), search_items[:n])
+            evaluate = evaluator.timed if objective == "latency" else evaluator.run
+            return evaluate(candidate.settings(names), search_items[:n])
 
         names = list(lstms)
         search = Search(

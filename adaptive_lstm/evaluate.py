@@ -38,10 +38,9 @@ class Item:
 class Outcome:
     """What one candidate did on n sequences.
 
-    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs, at the pace that the machine had at first; ``work``
-    [n, features]: see ``CostTable``; ``macs`` and ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit
-    in time left, 0 if it did not; ``rates``: of every LSTM [calls, 3], activity, share that ran and share of rows that
-    left, as ``Monitor`` sees them.
+    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
+    ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in time left, 0 if it did not; ``rates``: of
+    every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
     """
 
     losses: Doubles
@@ -151,9 +150,7 @@ class _Yardstick:
         self._first: float | None = None
 
     def pace(self, items: Sequence[Item]) -> float:
-        """Seconds for the same few sequences as a multiple of those of the first time; 1 for a single sequence."""
-        if len(items) <= self.SAMPLES:
-            return 1.0  # no timing, a look at the losses
+        """Seconds for the same few sequences as a multiple of those of the first time."""
         seconds = []
         for _ in range(self.ROUNDS):
             start = time.perf_counter()
@@ -186,7 +183,7 @@ class Evaluator:
         tick: Callable[[], object] = lambda: None,
     ):
         self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
-        self._yardstick = _Yardstick(model)
+        self._yardstick: _Yardstick | None = None  # a copy of the model: made where time counts
 
     @torch.no_grad()
     def items(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[Item]:
@@ -230,7 +227,6 @@ class Evaluator:
         meter = _Meter(self.lstms)
         rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
         rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
-        before = self._yardstick.pace(items)
         with skipping(self.lstms, settings), meter.watching():
             call(self.model, items[0].inputs)  # packs the weights for the new policy
             for item in items:
@@ -246,11 +242,18 @@ class Evaluator:
                 for c in calls:
                     rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
                 self._tick()
-        pace = (before + self._yardstick.pace(items)) / 2
         arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
-        arrays["seconds"] /= pace
         outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
         return replace(outcome, halts=outcome.halts.astype(np.int64))
+
+    @torch.no_grad()
+    def timed(self, settings: Settings, items: Sequence[Item]) -> Outcome:
+        """As ``run``, with seconds at the pace that the machine had at first: for comparing with other candidates."""
+        self._yardstick = self._yardstick or _Yardstick(self.model)
+        before = self._yardstick.pace(items)
+        outcome = self.run(settings, items)
+        pace = (before + self._yardstick.pace(items)) / 2
+        return replace(outcome, seconds=outcome.seconds / pace)
 
     def _loss(self, loss: Loss, out: Any, item: Item) -> float:
         value = float(loss.of(out, item.dense, item.target))
