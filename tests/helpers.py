@@ -133,3 +133,12 @@ def only_lstm(model: nn.Module) -> al.AdaptiveLSTM:
     """The one ``AdaptiveLSTM`` of a model."""
     (found,) = [m for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
     return found
+
+
+def lively(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
+    """The same in float64, with states that move more than those of fresh weights."""
+    lstm.double()
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.mul_(3)
+    return lstm

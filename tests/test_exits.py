@@ -16,7 +16,7 @@ import adaptive_lstm as al
 from adaptive_lstm.policies import Map, TimeTranslators
 
 from . import by_hand
-from .helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
+from .helpers import adapted, assert_close, assert_equal, infer, lively, signal, torch_lstm
 
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, P, L = 9, 6, 3
@@ -134,11 +134,7 @@ EVERY_CASE = pytest.mark.parametrize("name", CASES)
 
 
 def stacked(policy: al.Policy, **options: Any) -> al.AdaptiveLSTM:
-    lstm = adapted(I, H, L, proj_size=P, policy=policy, **options).double()
-    with torch.no_grad():
-        for parameter in lstm.parameters():  # states that move more than those of fresh weights
-            parameter.mul_(3)
-    return lstm
+    return lively(adapted(I, H, L, proj_size=P, policy=policy, **options))
 
 
 def inputs(seed: int = 0) -> torch.Tensor:

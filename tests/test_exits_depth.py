@@ -15,7 +15,7 @@ import adaptive_lstm as al
 from adaptive_lstm.policies import DepthTranslators, Map
 
 from . import by_hand
-from .helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
+from .helpers import adapted, assert_close, assert_equal, infer, lively, signal, torch_lstm
 
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, P, L, C = 9, 6, 3, 4
@@ -35,11 +35,7 @@ def translators(D: int = 1) -> DepthTranslators:
 
 
 def stacked(policy: al.Policy, D: int = 1) -> al.AdaptiveLSTM:
-    lstm = adapted(I, H, L, proj_size=P, bidirectional=D == 2, policy=policy).double()
-    with torch.no_grad():
-        for parameter in lstm.parameters():  # states that move more than those of fresh weights
-            parameter.mul_(3)
-    return lstm
+    return lively(adapted(I, H, L, proj_size=P, bidirectional=D == 2, policy=policy))
 
 
 def inputs(seed: int = 0) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Holding and leaving on the native kernels against the reference executor, in whichever instruction set serves."""
 
-import gc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -27,21 +26,12 @@ from adaptive_lstm.policies import (
 from adaptive_lstm.types import Counts, HeldState, LeftState, StackShape, StreamState
 from adaptive_lstm.weights import PairMatrices
 
+from .heap import growth
 from .native_oracle import Format, run, stack, states, weights
 from .policy_cases import FAMILIES, SHAPES, STACK, depth_translators, head, random_policy, time_translators
-from .test_native_state import heap_meter
 
 ATOL = 2e-5
 PRECISIONS: dict[str, tuple[Format, Format, float]] = {"fp32": ("fp32", "fp32", ATOL), "int8": ("q8", "q8", 4e-3)}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """For thousands of small operations more threads only cost time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------------------------ the oracle
@@ -307,23 +297,8 @@ def test_nothing_runs_once_all_rows_have_left() -> None:
     ids=["time", "depth", "catch up"],
 )
 def test_a_step_allocates_nothing(policy: Policy) -> None:
-    native, used = stack(weights(STACK, "fp32", "q8"), STACK, policy), heap_meter()
-    state, x, y = native.new_state(3), signal(100, 3, 5), torch.empty(3, 9)
-    addresses, out = [row.data_ptr() for row in x], y.data_ptr()
-
-    def steps(rounds: int) -> int:
-        for _ in range(rounds):
-            for address in addresses:
-                state.step(address, out)
-        return used()
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = steps(3)
-        assert steps(50) - before < 4096
-    finally:
-        gc.enable()
+    native = stack(weights(STACK, "fp32", "q8"), STACK, policy)
+    assert growth(native.new_state(3), signal(100, 3, 5), torch.empty(3, 9), rounds=50) < 4096
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

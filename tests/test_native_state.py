@@ -1,7 +1,5 @@
 """What native states remember and forget, who may use them at once, and what the extension refuses."""
 
-import ctypes
-import gc
 import threading
 from collections.abc import Callable
 
@@ -17,6 +15,7 @@ from adaptive_lstm.errors import InputError
 from adaptive_lstm.policies import Dense
 from adaptive_lstm.types import StackShape, StreamState
 
+from .heap import growth
 from .native_oracle import ACTIVITIES, FORMATS, Activity, Format, policy_of, run, signal, stack, states, weights
 
 
@@ -155,51 +154,13 @@ def test_two_threads_on_one_state_are_told() -> None:
     assert run(native, x[:5], state=state).y.isfinite().all()  # and afterwards it is free again
 
 
-class MallocInfo(ctypes.Structure):
-    """Of glibc's mallinfo2, which counts what is in use: 7 is allocated from the heap, 4 directly from the system."""
-
-    _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
-
-
-def heap_meter() -> Callable[[], int]:
-    """Bytes on the heap. The address sanitizer keeps what was freed, so there even that counts."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "__sanitizer_get_heap_size"):
-        size = library.__sanitizer_get_heap_size
-        size.restype = ctypes.c_size_t
-        return lambda: int(size())
-    if not hasattr(library, "mallinfo2"):
-        pytest.skip("this C library does not tell how much is allocated")
-    library.mallinfo2.restype = MallocInfo
-
-    def used() -> int:
-        info = library.mallinfo2()
-        return int(info.f7 + info.f4)
-
-    return used
-
-
 @pytest.mark.parametrize("activity", ACTIVITIES)
 @pytest.mark.parametrize(("x_form", "h_form", "projection"), [("fp32", "q8", 0), ("q8", "bf16", 5)])
 def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: int, activity: Activity) -> None:
-    shape, used = StackShape(3, 7, 3, projection), heap_meter()
+    shape = StackShape(3, 7, 3, projection)
     native = stack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))
     state, x, y = native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, shape.output_size)
-    addresses, out = [row.data_ptr() for row in x], y.data_ptr()
-
-    def steps(rounds: int) -> int:
-        for _ in range(rounds):
-            for address in addresses:
-                state.step(address, out)
-        return used()
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = steps(3)
-        assert steps(200) - before < 4096  # a byte per step would be five times as much
-    finally:
-        gc.enable()
+    assert growth(state, x, y, rounds=200) < 4096  # a byte per step would be five times as much
 
 
 # ------------------------------------------------------------------------------------------------- wrong arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch
 
 MANY = settings(max_examples=200)
 SOME = settings(max_examples=30)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    # On a busy machine a second thread makes torch wait for it at every timestep.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

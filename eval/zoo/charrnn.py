@@ -13,7 +13,7 @@ import adaptive_lstm as al
 from adaptive_lstm.losses import disagreement
 
 from .base import Figure, Golden, ZooModel, arrays, decisions, filled, lstm_output
-from .material import Material, drawn, ranges, skipping_and
+from .material import Material, drawn_parts, ranges, skipping_and
 
 FOLDER = "charrnn_ml5_2x128_2x256"
 # Model -> text -> bits per character.
@@ -79,8 +79,8 @@ def load(zoo: Path, author: str) -> ZooModel:
     def material() -> Material:
         with (folder / f"{next(iter(BITS[author]))}.txt").open(encoding="utf-8", newline="") as file:
             text = torch.tensor([vocabulary[c] for c in file.read() if c in vocabulary])
-        parts = zip(ranges(text, (3, 2, 3, 2)), (80, 60, 300, 200), strict=True)
-        fit, search, test, fresh = (drawn([part], WINDOW, n, seed) for seed, (part, n) in enumerate(parts))
+        parts = [[part] for part in ranges(text, (3, 2, 3, 2))]
+        fit, search, test, fresh = drawn_parts(parts, WINDOW, (80, 60, 300, 200))
         return Material(
             fit,
             search,

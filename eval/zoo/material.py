@@ -7,7 +7,7 @@ records of the test part, and says nothing about other records; the fresh part c
 far it carries. ``Material.promise`` says for every model what the certificate is about.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +103,11 @@ def drawn(records: Sequence[Tensor], length: int, count: int, seed: int) -> tupl
     which = np.searchsorted(places, chosen, side="right") - 1
     starts = chosen - places[which]
     return tuple(records[i][s : s + length][None] for i, s in zip(which, starts, strict=True))
+
+
+def drawn_parts(parts: Iterable[Sequence[Tensor]], length: int, counts: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """``drawn`` windows of every part, a list of records, as many as ``counts`` says."""
+    return [drawn(part, length, n, seed) for seed, (part, n) in enumerate(zip(parts, counts, strict=True))]
 
 
 def parted(items: Sequence[Tensor], counts: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:

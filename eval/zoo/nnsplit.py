@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adaptive_lstm.losses import Loss
 
 from .base import Figure, Golden, ZooModel, arrays, decisions, filled, spread
-from .material import Material, drawn, ranges
+from .material import Material, drawn_parts, ranges
 
 FOLDER = "nnsplit_3xbi128"
 Language = Literal["en", "de"]
@@ -104,9 +104,8 @@ def load(zoo: Path, language: Language) -> ZooModel:
             joined = " ".join((folder / name).read_text(encoding="utf-8").splitlines()).encode()
             return torch.tensor(np.frombuffer(joined, np.uint8).astype(np.int64))
 
-        parts = [part for name, shares in CALIBRATED[language].items() for part in ranges(bytes_of(name), shares)]
-        counts = zip(parts, (80, 60, 300, 200), strict=True)
-        fit, search, test, fresh = (drawn([part], WINDOW, n, seed) for seed, (part, n) in enumerate(counts))
+        parts = [[part] for name, shares in CALIBRATED[language].items() for part in ranges(bytes_of(name), shares)]
+        fit, search, test, fresh = drawn_parts(parts, WINDOW, (80, 60, 300, 200))
         return Material(
             fit,
             search,

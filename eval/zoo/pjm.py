@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adaptive_lstm.losses import clipped_error
 
 from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
-from .material import Material, drawn, ranges, settling_in_time, skipping_and
+from .material import Material, drawn_parts, ranges, settling_in_time, skipping_and
 
 FOLDER = "pjm_energy_2x256"
 HOURS = 90
@@ -91,8 +91,7 @@ def load(zoo: Path) -> ZooModel:
     def material() -> Material:
         zones = [torch.tensor(_scaled(files[zone]), dtype=torch.float32) for zone in NEVER_SEEN]
         parts = zip(*(ranges(zone, (4, 2, 3, 1)) for zone in zones), strict=True)
-        counts = enumerate(zip(parts, (150, 100, 400, 200), strict=True))
-        fit, search, test, fresh = (drawn(part, HOURS, n, seed) for seed, (part, n) in counts)
+        fit, search, test, fresh = drawn_parts(parts, HOURS, (150, 100, 400, 200))
         return Material(
             fit,
             search,

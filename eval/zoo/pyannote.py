@@ -14,7 +14,7 @@ from torch.nn.functional import leaky_relu
 from adaptive_lstm.losses import Loss
 
 from .base import Figure, Golden, ZooModel, arrays, decisions, filled, lstm_output, spread
-from .material import Material, drawn, settling_in_depth, skipping_and
+from .material import Material, drawn_parts, settling_in_depth, skipping_and
 
 FOLDER = "pyannote_seg_4xbi128"
 CHUNK, FRAMES = 5.0, 293  # seconds, and frames in them
@@ -92,8 +92,7 @@ def load(zoo: Path) -> ZooModel:
 
     def material() -> Material:
         chunks = {part: [c for name in names for c in recordings[name]] for part, names in PARTS.items()}
-        counts = enumerate(zip(chunks.values(), (80, 60, 400, 200), strict=True))
-        fit, search, test, fresh = (drawn(part, CALIBRATED, n, seed) for seed, (part, n) in counts)
+        fit, search, test, fresh = drawn_parts(chunks.values(), CALIBRATED, (80, 60, 400, 200))
         differ = decisions("speech frames", _speech)
         return Material(
             fit,

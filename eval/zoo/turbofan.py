@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adaptive_lstm.losses import clipped_error
 
 from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
-from .material import Material, drawn, settling_in_time, skipping_and
+from .material import Material, drawn_parts, settling_in_time, skipping_and
 
 FOLDER = "turbofan_2x64"
 CYCLES = 30
@@ -67,8 +67,7 @@ def load(zoo: Path) -> ZooModel:
     def material() -> Material:
         records = _records(folder)
         parts = (records["train"], records["test"][:25], records["test"][25:75], records["test"][75:])
-        counts = enumerate(zip(parts, (150, 100, 400, 200), strict=True))
-        fit, search, test, fresh = (drawn(part, CYCLES, n, seed) for seed, (part, n) in counts)
+        fit, search, test, fresh = drawn_parts(parts, CYCLES, (150, 100, 400, 200))
         return Material(
             fit,
             search,
