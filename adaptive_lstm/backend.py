@@ -87,13 +87,13 @@ def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix
     from . import _native
 
     if matrix.precision == "fp32":
-        return _native.Matrix.f32(matrix.values, gates)
+        return _native.Matrix.f32(matrix.values, columns, gates)
     if matrix.precision == "bf16":
-        return _native.Matrix.bf16(matrix.values, gates)
+        return _native.Matrix.bf16(matrix.values, columns, gates)
     assert matrix.scale is not None
     if matrix.levels:
         return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale)
-    return _native.Matrix.i8(matrix.values, matrix.scale, gates)
+    return _native.Matrix.i8(matrix.values, matrix.scale, columns, gates)
 
 
 class NativeStack:
@@ -112,7 +112,7 @@ class NativeStack:
                     _packed(w.w_ih, self.thresholded[x]),
                     _packed(w.w_hh, self.thresholded[h]),
                     w.bias,
-                    _packed(w.w_hr, columns=True, gates=False) if w.w_hr else None,
+                    _packed(w.w_hr, columns=False, gates=False) if w.w_hr else None,
                 )
             )
         per_layer = shape.directions

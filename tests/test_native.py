@@ -59,6 +59,7 @@ CASES = (
     Case(7, 130, 70, 1, layout="every second row"),
     Case(300, 3, 7, 1, directions=2),
     Case(33, 40, 2, 40, layout="repeated row"),
+    Case(410, 330, 2, 9),  # so large that single columns are packed as wide tiles in every format
 )
 
 

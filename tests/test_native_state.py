@@ -173,7 +173,7 @@ def floats(*shape: int) -> npt.NDArray[np.float32]:
 
 
 def ones(rows: int, columns: int) -> _native.Matrix:
-    return _native.Matrix.f32(np.ones((rows, columns), np.float32))
+    return _native.Matrix.f32(np.ones((rows, columns), np.float32), False)
 
 
 def q8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127, laid: bool = False) -> _native.Matrix:
@@ -228,7 +228,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
     ("call", "message"),
     [
         (lambda: ones(7, 3), "multiple of 4 rows"),
-        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7]), "scale needs one value per row"),
+        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False), "scale needs one value per row"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
         (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE), "needs one value per column"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
@@ -282,7 +282,7 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -
     "call",
     [
         lambda: _native.Matrix(),
-        lambda: _native.Matrix.f32(floats(8)),
+        lambda: _native.Matrix.f32(floats(8), False),
         lambda: _native.direction(None, ones(8, 2), SCALE, None),  # type: ignore[arg-type]
         lambda: _native.Plan(direction()),  # type: ignore[arg-type]
         lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]

@@ -45,17 +45,23 @@ NB_MODULE(_native, m) {
 
   nb::class_<PackedMatrix>(m, "Matrix")
       .def_static(
-          "f32", [](Array<float, 2> v, bool gates) { return pack(v, std::nullopt, Format::f32, 0, gates, true); },
-          nb::arg("values"), nb::arg("gates") = true)
+          "f32",
+          [](Array<float, 2> v, bool columns, bool gates) {
+            return pack(v, std::nullopt, Format::f32, 0, gates, columns);
+          },
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates") = true)
       .def_static(
-          "bf16", [](Array<uint16_t, 2> v, bool gates) { return pack(v, std::nullopt, Format::bf16, 0, gates, true); },
-          nb::arg("values"), nb::arg("gates") = true)
+          "bf16",
+          [](Array<uint16_t, 2> v, bool columns, bool gates) {
+            return pack(v, std::nullopt, Format::bf16, 0, gates, columns);
+          },
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates") = true)
       .def_static(
           "i8",
-          [](Array<int8_t, 2> v, Array<float, 1> scale, bool gates) {
-            return pack(v, scale, Format::i8, 0, gates, true);
+          [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates) {
+            return pack(v, scale, Format::i8, 0, gates, columns);
           },
-          nb::arg("values"), nb::arg("scale"), nb::arg("gates") = true)
+          nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates") = true)
       .def_static(
           "q8",
           [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,

@@ -13,6 +13,7 @@ namespace alstm {
 constexpr int kBlock = 64;      // rows that every kernel handles together
 constexpr int kUnits = 16;      // hidden units of a block
 constexpr int kListSlack = 32;  // entries that a kernel may write behind the end of a column list
+constexpr int kNarrow = 256;    // rows of the widest tile whose sums stay in registers over a list of columns
 constexpr int kGroup = 4;       // columns that one integer dot product takes
 
 enum class Format : uint8_t {
@@ -26,14 +27,15 @@ enum class Format : uint8_t {
 // be visited. `quads`: four columns interleaved byte by byte, the fastest order when every column is visited.
 enum class Layout : uint8_t { columns, quads };
 
-// A packed weight matrix. data: [tile][column][rows of the tile], tiles of `tile` rows (the last one may be narrower).
-// q8 weights are stored as w + 128; in the `columns` layout the 64 bytes of a block are permuted (see q8_row_position).
+// A packed weight matrix: [tile][column][rows of the tile]. q8 weights are stored as w + 128; in the `columns` layout
+// the 64 bytes of a block are permuted (see q8_row_position).
 struct Matrix {
   const void* data = nullptr;
   const float* scale = nullptr;  // [R] for i8 and q8 (there: weight scale / levels), else null
   int rows = 0;                  // R, multiple of kBlock
   int cols = 0;                  // C; q8: a multiple of kGroup, padding columns are zero
-  int tile = 0;                  // rows per tile, multiple of kBlock
+  int tile = 0;                  // rows per tile, multiple of kBlock; the last one may be narrower
+  int pitch = 0;                 // elements from one column to the next inside a tile; quads: not used
   int levels = 0;                // q8: activation z is sent as round(z * levels), clamped to +-levels
   // q8 whose columns have ranges of their own: z is sent as round(z * factor), and an integer q stands for q * step.
   // [C], readable up to a multiple of kBlock; null: levels and 1 / levels for every column.
@@ -64,8 +66,9 @@ struct Kernels {
                    bool reverse, void* scratch);
 
   // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kListSlack entries more. acc of
-  // q8 is the exact integer sum, without the scale.
-  void (*columns)(const Matrix&, int32_t* cols, const float* delta, int count, float* acc, bool reverse);
+  // q8 is the exact integer sum, without the scale. `reverse`: as above, and the columns of wide tiles too; of
+  // floats that is another order of summation.
+  void (*columns)(const Matrix&, const int32_t* cols, const float* delta, int count, float* acc, bool reverse);
   void (*columns_q8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
                      void* scratch);
 

@@ -15,10 +15,28 @@ struct Block {
 
 template <class T>
 inline Block<T> block_of(const Matrix& w, int row) {
-  const int tile = row / w.tile, first = tile * w.tile;
-  const int width = w.rows - first < w.tile ? w.rows - first : w.tile;
-  return {static_cast<const T*>(w.data) + ptrdiff_t(first) * w.cols + (row - first), width};
+  const int tile = row / w.tile;
+  return {static_cast<const T*>(w.data) + ptrdiff_t(tile) * w.pitch * w.cols + (row - tile * w.tile), w.pitch};
 }
+
+// Calls visit(row, first, last) so that every `rows` rows of w meet every entry of a list of `count` columns once. In a
+// narrow tile all entries come at once: their sum stays in registers. In a wide one it is loaded and stored again for
+// every few entries, so that long pieces of a few columns are read side by side, as the prefetchers want it.
+template <class Visit>
+inline void each_piece(const Matrix& w, int rows, int count, int together, bool reverse, Visit visit) {
+  const int some = w.tile <= kNarrow ? count : together;
+  for (int t = 0; t < w.rows; t += w.tile) {
+    const int start = reverse ? (w.rows - 1) / w.tile * w.tile - t : t;
+    const int end = start + w.tile < w.rows ? start + w.tile : w.rows;
+    for (int i = 0; i < count; i += some) {
+      const int last = reverse ? count - i : i + some < count ? i + some : count;
+      const int first = last - some > 0 ? last - some : 0;
+      for (int row = start; row < end; row += rows) visit(row, reverse ? first : i, last);
+    }
+  }
+}
+
+constexpr int kTogether = 16;  // columns of a wide tile that are read side by side
 
 // Columns are summed in slices of this many, each from zero and then added to the result, whatever the number of rows:
 // so a step, a chunk and a whole sequence give the same bits, and a slice of weights stays in the first-level cache
@@ -115,24 +133,21 @@ void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bi
 
 template <class T>
 void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int count, float* y, bool reverse) {
-  constexpr int V = Vec::single_vecs, rows = V * Vec::width;
-  for (int i = 0; i < w.rows; i += rows) {
-    const int row = reverse ? w.rows - rows - i : i;
+  constexpr int V = Vec::single_vecs;
+  each_piece(w, V * Vec::width, count, kTogether, reverse, [&](int row, int first, int last) {
     const Block<T> block = block_of<T>(w, row);
     Vec acc[V];
     for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
-    for (int k = 0; k < count; k++) {
+    for (int k = first; k < last; k++) {
       const T* column = block.base + cols[k] * block.stride;
-      __builtin_prefetch(block.base + cols[k + kGroup] * block.stride);
       const Vec value = Vec::set(delta[k]);
       for (int v = 0; v < V; v++) acc[v] = Vec::fma(Vec::load(column + v * Vec::width), value, acc[v]);
     }
     write_rows(acc, w.scale ? w.scale + row : nullptr, y + row, y + row);
-  }
+  });
 }
 
-void columns(const Matrix& w, int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
-  for (int pad = 0; pad < kGroup; pad++) cols[count + pad] = 0;  // what the last columns prefetch
+void columns(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
   if (w.format == Format::f32) return columns_as<float>(w, cols, delta, count, acc, reverse);
   if (w.format == Format::bf16) return columns_as<uint16_t>(w, cols, delta, count, acc, reverse);
   columns_as<int8_t>(w, cols, delta, count, acc, reverse);

@@ -228,7 +228,8 @@ void q8_list(const Matrix& w, int row, const Listed* list, int groups, int32_t c
       const uint8_t* c[kGroup];
       for (int k = 0; k < kGroup; k++) {
         c[k] = block.base + list[g].col[k] * block.stride + part * Dot::bytes;
-        const uint8_t* next = block.base + list[g + 1].col[k] * block.stride;  // the list ends in a spare entry
+        if (w.tile > kNarrow) continue;
+        const uint8_t* next = block.base + list[g + 1].col[k] * block.stride;
         for (int b = 0; b < B; b++) __builtin_prefetch(next + b * kBlock);
       }
       if (Dot::has_dot8 && list[g].fits_bytes)
@@ -265,13 +266,12 @@ void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32
     Product<By::words>::pack(delta + g * kGroup, kGroup, list[g].words);
     list[g].fits_bytes = fits;
   }
-  for (int k = 0; k < kGroup; k++) list[groups].col[k] = 0;
-  constexpr int B = Dot::tile_blocks;  // tiles are whole multiples of B blocks, so these never straddle one
-  for (int i = 0; i < w.rows; i += B * kBlock) {
-    const int row = reverse ? (w.rows - 1) / (B * kBlock) * (B * kBlock) - i : i;
-    const int left = (w.rows - row) / kBlock;
-    q8_list_rest<B>(w, row, left < B ? left : B, list, groups, 128 * sum, acc);
-  }
+  for (int k = 0; k < kGroup; k++) list[groups].col[k] = 0;  // what the last group prefetches
+  constexpr int B = Dot::tile_blocks;
+  each_piece(w, B * kBlock, groups, kTogether / kGroup, reverse, [&](int row, int first, int last) {
+    const int left = (w.rows - row) / kBlock;  // tiles are whole multiples of B blocks, so these never straddle one
+    q8_list_rest<B>(w, row, left < B ? left : B, list + first, last - first, first ? 0 : 128 * sum, acc);
+  });
 }
 
 }  // namespace

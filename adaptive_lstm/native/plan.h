@@ -48,7 +48,7 @@ struct Source {
   Format format;
   int levels;    // q8 only
   bool gates;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
-  bool columns;  // lay q8 out so that single columns can be visited
+  bool columns;  // lay it out so that single columns can be visited
 };
 
 class PackedMatrix {
