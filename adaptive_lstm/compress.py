@@ -14,7 +14,7 @@ from .errors import InputError
 from .quantize import Quantize, column_scale, quantize_stack
 from .ranges import input_ranges
 from .runtime import AdaptiveLSTM
-from .weights import shape_of, tensors_of
+from .weights import shape_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def compress(model: nn.Module, inputs: Iterable[Any] | None = None, *, quantize:
     chosen = _with_scales(model, lstms, inputs, quantize)
     rows = []
     for name, lstm in lstms.items():
-        tensors, shape = tensors_of(lstm), shape_of(lstm)
+        tensors, shape = lstm.executed(), shape_of(lstm)
         for pair, (before, after) in enumerate(zip(tensors, quantize_stack(tensors, shape, chosen[name]), strict=True)):
             kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
             if before.w_hr is not None and after.w_hr is not None:
@@ -122,7 +122,7 @@ def _with_scales(
         for lstm in lstms.values():
             quantize.check_names(shape_of(lstm))  # before a long run
         for name, largest in input_ranges(model, inputs, lacking).items():
-            first = tensors_of(lstms[name])[: shape_of(lstms[name]).directions]
+            first = lstms[name].executed()[: shape_of(lstms[name]).directions]
             w = torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in first]).numpy()
             chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, w).tolist()))
     for name, lstm in lstms.items():

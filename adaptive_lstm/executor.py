@@ -25,10 +25,20 @@ class Executor:
         shape: sizes of the stack.
         quantize: precision of every matrix.
         policy: what may be left out; must fit the stack (``policy.check``).
+        pruned: whether ``tensors`` are others than the parameters.
     """
 
-    def __init__(self, tensors: Sequence[PairTensors], shape: StackShape, quantize: Quantize, policy: Policy):
-        self.shape, self.policy, self.exact = shape, parts(policy), quantize.exact
+    def __init__(
+        self,
+        tensors: Sequence[PairTensors],
+        shape: StackShape,
+        quantize: Quantize,
+        policy: Policy,
+        *,
+        pruned: bool = False,
+    ):
+        self.shape, self.policy = shape, parts(policy)
+        self.exact = quantize.exact and not pruned  # whether results are those of the original parameters
         self.skips = leaving.skips(self.policy)
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device

@@ -19,7 +19,7 @@ from .runtime import AdaptiveLSTM
 from .sensitivity import Sensitivity
 from .tap import adapted_lstms, as_batches, call, first_tensor, standing_in
 from .types import FloatArray
-from .weights import shape_of, tensors_of
+from .weights import shape_of
 
 Output = Callable[[Any], torch.Tensor]
 
@@ -35,7 +35,7 @@ class _Sums:
             return tensor.detach().cpu().float().numpy().copy()
 
         self.shape = shape_of(lstm)
-        self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in tensors_of(lstm))
+        self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in lstm.executed())
         self.thresholds = [threshold_grid(np.hstack(pair)) for pair in self.weights]
         self.steps = 0
         self.rows: list[Doubles] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
@@ -80,7 +80,7 @@ class _Probe:
 
     def __init__(self, lstm: AdaptiveLSTM, sums: _Sums):
         self.shape = sums.shape
-        self.tensors = tensors_of(lstm)
+        self.tensors = lstm.executed()
         self.sums = sums
         self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.pairs)]
         self._operands: list[list[torch.Tensor]] = []

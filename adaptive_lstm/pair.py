@@ -113,7 +113,8 @@ class Pair:
         observer: Observer | None,
     ):
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
-        self.h, self.c = h, c
+        units, self.c = self._pinned(c if shape.proj_size else h, c)
+        self.h = h if shape.proj_size else units
         batch = len(h)
         self.of_x = _Operand(
             Site(shape, pair, "x"), policy.columns, weights.x_levels, weights.x_scale, batch, h, sent[0]
@@ -175,11 +176,19 @@ class Pair:
         self._move(self.gates[rows], rows)
 
     def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
-        out, c = cell(gates, self.c[rows])
+        out, c = self._pinned(*cell(gates, self.c[rows]))
         if self.weights.w_hr is not None:
             out = out @ self.weights.w_hr.T
         self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)
         self.moved += len(rows)
+
+    def _pinned(self, units: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs of the units, ahead of a projection, and c, both [n, H], with pruned units where they stand."""
+        fixed = self.weights.fixed
+        if fixed is None:
+            return units, c
+        lives = fixed.isnan()
+        return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
 
     def held_state(self) -> HeldState:
         """What to remember until the next call."""

@@ -202,6 +202,7 @@ def quantize_stack(tensors: tuple[PairTensors, ...], shape: StackShape, settings
                 w_hh=matrix("weight_hh", settings.levels if bounded else 0),
                 bias=t.bias.detach().to("cpu", dtype=torch.float32).numpy().copy(),
                 w_hr=matrix("weight_hr", 0) if t.w_hr is not None else None,
+                fixed=None if t.fixed is None else t.fixed.detach().to("cpu", dtype=torch.float32).numpy().copy(),
             )
         )
     return tuple(out)

@@ -17,9 +17,10 @@ from .executor import Counted, Executor
 from .leaving import run_stats
 from .monitor import Monitor
 from .policies import Combined, Dense, Parts, Policy
+from .pruned import PrunedWeights
 from .quantize import Quantize
 from .types import Counts, RunStats, StackShape
-from .weights import Fingerprint, shape_of, tensors_of
+from .weights import Fingerprint, PairTensors, shape_of, tensors_of
 
 _RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
 
@@ -37,6 +38,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     _policy: Policy = Dense()
     _quantize: Quantize = Quantize()
+    _pruned: PrunedWeights | None = None
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
     monitor: Monitor | None = None
     """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
@@ -95,6 +97,26 @@ class AdaptiveLSTM(nn.LSTM):
         self.replan()
 
     @property
+    def pruned(self) -> PrunedWeights | None:
+        """Pruned weights that are executed instead of the parameters, which stay as they are; None: not pruned."""
+        return self._pruned
+
+    @pruned.setter
+    def pruned(self, pruned: PrunedWeights | None) -> None:
+        if pruned is not None:
+            pruned.tensors(self)
+        self._pruned = pruned
+        self.replan()
+
+    def executed(self) -> tuple[PairTensors, ...]:
+        """The weights that are executed, ahead of quantization: the pruned ones, or the parameters.
+
+        Raises:
+            InputError: the parameters have changed since they were pruned.
+        """
+        return tensors_of(self) if self._pruned is None else self._pruned.tensors(self)
+
+    @property
     def last_run(self) -> RunStats | None:
         """What the last call did, or None before the first. Each thread that shares the module overwrites it."""
         if self._last is None:
@@ -119,7 +141,13 @@ class AdaptiveLSTM(nn.LSTM):
             # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
             self._update_flat_weights()
             with torch.no_grad():
-                executor = Executor(tensors_of(self), self.stack_shape, self._quantize, self._policy)
+                executor = Executor(
+                    self.executed(),
+                    self.stack_shape,
+                    self._quantize,
+                    self._policy,
+                    pruned=self._pruned is not None,
+                )
             compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
         return compiled
 
@@ -139,6 +167,7 @@ class AdaptiveLSTM(nn.LSTM):
         text = super().extra_repr()
         if not isinstance(self._policy, Dense):
             text += f", policy={type(self._policy).__name__}"
+        text += "" if self._pruned is None else ", pruned"
         return text + ("" if self._quantize.exact else f", quantize={self._quantize.precision}")
 
     # --------------------------------------------------------------------------------------------------- forward

@@ -84,15 +84,18 @@ def first_tensor(output: Any) -> torch.Tensor:
 
 @contextmanager
 def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
-    """Policy, precision, last run and monitor are put back after the block, of which the monitor sees nothing."""
-    kept = {name: (lstm.policy, lstm.quantize, lstm.monitor, lstm._last) for name, lstm in lstms.items()}
+    """Settings, last run and monitor are put back after the block, of which the monitor sees nothing."""
+    kept = {n: (lstm.policy, lstm.quantize, lstm.pruned, lstm.monitor, lstm._last) for n, lstm in lstms.items()}
     try:
         for lstm in lstms.values():
             lstm.monitor = None
         yield
     finally:
         for name, lstm in lstms.items():
-            lstm.policy, lstm.quantize, lstm.monitor, lstm._last = kept[name]  # in this order: a policy ends a monitor
+            policy, quantize, pruned, monitor, last = kept[name]
+            if lstm.pruned is not pruned:
+                lstm.pruned = pruned
+            lstm.policy, lstm.quantize, lstm.monitor, lstm._last = policy, quantize, monitor, last  # policy: no monitor
 
 
 @contextmanager

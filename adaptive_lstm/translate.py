@@ -1,7 +1,7 @@
 """Fitting translators: closed-form maps from what is known of a sequence to the state in which it will end.
 
-Ridge regression without labels and without gradients on the states of the original float32 stack. Exits read the
-result (``policies/translators.py``).
+Ridge regression without labels and without gradients on the states of the stack in float32, pruned if it is. Exits
+read the result (``policies/translators.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .policies import Dense, DepthTranslators, Map, TimeTranslators, parts
 from .runtime import AdaptiveLSTM
 from .tap import adapted_lstms, as_batches, call, standing_in
 from .types import FloatArray
-from .weights import shape_of
+from .weights import PairTensors, shape_of
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
 BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
@@ -55,21 +55,23 @@ class _Recorder:
     def __init__(self, lstm: AdaptiveLSTM):
         self.shape = shape = shape_of(lstm)
         self.recorded: list[_Recorded] = []
-        self._layers = []
+        self._layers: list[nn.LSTM] = []
+        self._fixed: list[torch.Tensor] = []
+        executed = lstm.executed()
         for layer in range(shape.num_layers):
             width = shape.input_size if layer == 0 else shape.directions * shape.output_size
-            one = nn.LSTM(
-                width,
-                shape.hidden_size,
-                bias=lstm.bias,
-                bidirectional=shape.bidirectional,
-                proj_size=shape.proj_size,
-            )
-            names = [name for name, _ in one.named_parameters()]
-            source = {name: getattr(lstm, name.replace("_l0", f"_l{layer}")).detach() for name in names}
+            one = nn.LSTM(width, shape.hidden_size, bidirectional=shape.bidirectional, proj_size=shape.proj_size)
             one = one.to(next(lstm.parameters())).eval()
-            one.load_state_dict(source)
+            for pair in range(shape.directions):
+                w, end = executed[layer * shape.directions + pair], "_reverse" * pair
+                parameters = {"weight_ih": w.w_ih, "weight_hh": w.w_hh, "bias_ih": w.bias, "weight_hr": w.w_hr}
+                parameters["bias_hh"] = torch.zeros_like(w.bias)
+                for name, value in parameters.items():
+                    if value is not None:
+                        getattr(one, f"{name}_l0{end}").data.copy_(value)
             self._layers.append(one)
+            some = executed[layer * shape.directions : (layer + 1) * shape.directions]
+            self._fixed.append(torch.cat([_standing(w) for w in some]))
 
     def run(
         self,
@@ -92,8 +94,8 @@ class _Recorder:
                 else:
                     out, end = one(PackedSequence(rows, torch.tensor(alive)), hx)
                     rows = out.data
-                levels.append(rows.float().cpu().numpy())
-                ends.append(end)
+                levels.append((rows + self._fixed[layer]).float().cpu().numpy())
+                ends.append((end[0] + self._fixed[layer].view(D, 1, -1), end[1]))
         h, c = torch.cat([e[0] for e in ends]), torch.cat([e[1] for e in ends])
         final = h.transpose(0, 1).reshape(h.shape[1], self.shape.num_layers, -1).float().cpu().numpy()
         self.recorded.append(_Recorded(levels, alive, final))
@@ -102,6 +104,12 @@ class _Recorder:
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""
         return "torch: translators are being fitted"
+
+
+def _standing(w: PairTensors) -> torch.Tensor:
+    """What has to be added to states [P] that torch computed, in which pruned units are zero: what they stand at."""
+    zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
+    return zeros if w.fixed is None or w.w_hr is not None else zeros + w.fixed.nan_to_num(0.0)
 
 
 class _Sums:

@@ -18,6 +18,8 @@ class PairTensors:
     ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
     ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: it is used as it is.
     ``x_scale`` [width], float32, or None: x_j is rounded to multiples of x_scale_j / levels and ends at x_scale_j.
+    ``fixed`` [H] or None: units that were pruned have c = 0 and, ahead of a projection, stand at this value for ever;
+    NaN: the unit lives.
     """
 
     w_ih: torch.Tensor
@@ -27,6 +29,7 @@ class PairTensors:
     x_levels: int = 0
     h_levels: int = 0
     x_scale: torch.Tensor | None = None
+    fixed: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +70,16 @@ class Matrix:
 
 @dataclass(frozen=True, eq=False)
 class PairMatrices:
-    """Weights of one layer and direction as a backend executes them; ``bias`` [4H] stays in float32."""
+    """Weights of one layer and direction as a backend executes them; ``bias`` [4H] stays in float32.
+
+    ``fixed`` [H] as in ``PairTensors``. Rows of pruned units and columns that read them hold zeros.
+    """
 
     w_ih: Matrix
     w_hh: Matrix
     bias: FloatArray
     w_hr: Matrix | None
+    fixed: FloatArray | None = None
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +100,7 @@ class PairMatrices:
             x_levels=self.w_ih.levels,
             h_levels=self.w_hh.levels,
             x_scale=None if self.w_ih.column_scale is None else torch.from_numpy(self.w_ih.column_scale).to(device),
+            fixed=None if self.fixed is None else tensor(self.fixed),
         )
 
 

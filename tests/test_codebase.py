@@ -22,6 +22,7 @@ PACKAGE = ROOT / "adaptive_lstm"
 LAYERS = (
     {"errors", "types"},
     {"curves", "policies", "tensorfile", "weights", "monitor"},
+    {"pruned"},
     {"pair", "reference", "leaving", "sensitivity", "prune", "quantize", "risk"},
     {"_native"},
     {"handover", "backend"},

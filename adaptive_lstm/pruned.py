@@ -1,0 +1,69 @@
+"""Pruned weights beside the original ones: what a compressed ``AdaptiveLSTM`` executes instead of its parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .weights import PairTensors
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedWeights:
+    """Weights in the shape of the original ones, float32 on the CPU; zeros are what was pruned.
+
+    ``pairs``: one entry per layer and direction; ``origin``: ``digest`` of the parameters that they were made from.
+    """
+
+    pairs: tuple[PairTensors, ...]
+    origin: str
+
+    def tensors(self, lstm: nn.LSTM) -> tuple[PairTensors, ...]:
+        """The same in the dtype and on the device of an LSTM's parameters.
+
+        Raises:
+            InputError: the parameters are no longer those that were pruned.
+        """
+        if digest(lstm) != self.origin:
+            raise InputError(
+                "the weights have changed since they were pruned, and pruned weights do not follow. Compress the model "
+                "again (adaptive_lstm.compress), or go back to its parameters (adaptive_lstm.restore)."
+            )
+        like = next(lstm.parameters())
+        return tuple(moved(pair, like) for pair in self.pairs)
+
+
+def moved(pair: PairTensors, like: torch.Tensor) -> PairTensors:
+    """A pair's weights in the dtype and on the device of another tensor."""
+
+    def to(value: torch.Tensor | None) -> torch.Tensor | None:
+        return None if value is None else value.detach().to(like)
+
+    return replace(
+        pair,
+        w_ih=pair.w_ih.detach().to(like),
+        w_hh=pair.w_hh.detach().to(like),
+        bias=pair.bias.detach().to(like),
+        w_hr=to(pair.w_hr),
+        fixed=to(pair.fixed),
+    )
+
+
+def digest(lstm: nn.LSTM) -> str:
+    """SHA-256 of all parameters as float32, in hexadecimal."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights_of(lstm)):
+        found.update(f"{name}{tuple(value.shape)}".encode())
+        found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def weights_of(lstm: nn.LSTM) -> Sequence[tuple[str, torch.Tensor]]:
+    """The current weights by torch's names, as ``nn.LSTM.forward`` reads them."""
+    pairs = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
+    return [(name, value) for name, value in pairs if value is not None]
