@@ -3,16 +3,22 @@
 from importlib.metadata import version as _version
 
 from . import losses as losses
+from .artifact import load as load
+from .artifact import load_certificate as load_certificate
+from .artifact import save as save
 from .backend import BackendInfo as BackendInfo
 from .backend import backend_info as backend_info
 from .calibrate import Calibration as Calibration
 from .calibrate import calibrate as calibrate
 from .certificate import Certificate as Certificate
-from .compress import CompressReport as CompressReport
 from .compress import compress as compress
+from .compress import report as report
+from .compress import restore as restore
+from .compress_report import CompressReport as CompressReport
 from .errors import AdaptiveLSTMError as AdaptiveLSTMError
 from .measure import measure_sensitivities as measure_sensitivities
 from .measure import measure_sensitivity as measure_sensitivity
+from .mixed import mixed_precision as mixed_precision
 from .monitor import DriftWarning as DriftWarning
 from .policies import Combined as Combined
 from .policies import Delta as Delta
@@ -24,6 +30,7 @@ from .policies import LinearHead as LinearHead
 from .policies import Policy as Policy
 from .policies import Site as Site
 from .policies import SkipTimesteps as SkipTimesteps
+from .pruning import Prune as Prune
 from .quantize import Quantize as Quantize
 from .runtime import AdaptiveLSTM as AdaptiveLSTM
 from .runtime import adapt as adapt
@@ -35,6 +42,7 @@ from .translate import Translators as Translators
 from .translate import fit_translators as fit_translators
 from .types import RunStats as RunStats
 from .types import StreamState as StreamState
+from .within import compress_within as compress_within
 
 __version__ = _version("adaptive-lstm")
 
@@ -54,6 +62,7 @@ __all__ = [
     "HoldLayers",
     "LinearHead",
     "Policy",
+    "Prune",
     "Quantize",
     "RunStats",
     "Sensitivity",
@@ -67,9 +76,16 @@ __all__ = [
     "backend_info",
     "calibrate",
     "compress",
+    "compress_within",
     "fit_translators",
+    "load",
+    "load_certificate",
     "losses",
     "measure_sensitivities",
     "measure_sensitivity",
+    "mixed_precision",
+    "report",
+    "restore",
+    "save",
     "stream",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 from . import bench, risk
 from .backend import backend_info
 from .candidates import Settings
+from .errors import InputError
 from .evaluate import Outcome
 from .policies import Dense
 from .promise import Promise
@@ -43,7 +44,7 @@ class Certificate:
     ``time``, seconds of the whole model left on a few of its sequences, with quartiles; shares of what the same
     compressed model takes when nothing is skipped. ``candidates``: how many were run on the whole search split, and how
     many tested. ``weights``: fingerprint of the LSTMs' parameters. ``precision``: by module name;
-    ``quantization``: fingerprint of all its settings. ``seconds``: what
+    ``quantization``: fingerprint of all its settings and of pruned weights. ``seconds``: what
     finding the policy took.
     """
 
@@ -68,6 +69,21 @@ class Certificate:
     def to_json(self) -> str:
         """As JSON, indented."""
         return json.dumps(asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> Certificate:
+        """What ``to_json`` has written.
+
+        Raises:
+            InputError: it is no such text.
+        """
+        try:
+            values = json.loads(text)
+            certificate = Certificate(**values | {"losses": tuple(values["losses"])})
+            str(certificate), certificate.to_json()  # what it is read for must work
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"got no certificate, expected what to_json() writes: {error!r:.200}") from error
+        return certificate
 
     def __str__(self) -> str:
         if not self.certified:
@@ -95,13 +111,15 @@ def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
 
 
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
-    """Precision of every LSTM."""
-    return {name: lstm.quantize.precision for name, lstm in lstms.items()}
+    """Precision of every LSTM, and whether it is pruned."""
+    return {name: lstm.quantize.precision + (", pruned" if lstm.pruned else "") for name, lstm in lstms.items()}
 
 
 def quantization_of(lstms: Mapping[str, AdaptiveLSTM]) -> str:
-    """SHA-256 of all settings that the LSTMs are quantized with."""
-    return hashlib.sha256(repr([(name, lstms[name].quantize) for name in sorted(lstms)]).encode()).hexdigest()
+    """SHA-256 of all settings that the LSTMs are quantized with, and of their pruned weights."""
+    settings = [(name, lstms[name].quantize) for name in sorted(lstms)]
+    pruned = [(name, lstm.pruned.digest()) for name, lstm in sorted(lstms.items()) if lstm.pruned]
+    return hashlib.sha256(repr(settings + pruned if pruned else settings).encode()).hexdigest()
 
 
 def certify(

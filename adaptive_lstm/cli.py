@@ -1,4 +1,4 @@
-"""The command line: `adaptive-lstm demo`, `inspect`, `bench` and `calibrate`.
+"""The command line: `adaptive-lstm demo`, `inspect`, `bench`, `compress`, `report` and `calibrate`.
 
 What people read goes to stdout, or one JSON document instead with `--json`; progress and remarks go to stderr.
 Bad input ends with one line on stderr and exit code 2.
@@ -17,7 +17,9 @@ from torch import nn
 from . import helptext
 from .backend import backend_info
 from .bench import machine, pinned_threads
-from .certification import COSTS, Certification, Subject, certify, loss_named
+from .cli_calibrate import COSTS, Certification, Subject, certify, loss_named
+from .cli_compress import compressed
+from .cli_report import report
 from .comparison import compare
 from .demo import digits, resemblyzer
 from .demo.outcome import Outcome
@@ -27,6 +29,7 @@ from .errors import AdaptiveLSTMError, InputError
 from .inspection import inspect
 from .losses import Loss, disagreement
 from .modelfile import load_lstms, load_model
+from .pruning import Prune
 from .quantize import Quantize
 from .sequencefile import load_sequences
 from .text import place
@@ -75,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     inspector.add_argument("model", metavar="MODEL", help="file.py:factory or a file of weights")
     bench = add("bench", _bench, helptext.BENCH, helptext.BENCH_EXAMPLES)
     bench.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory or a file of weights")
+    _add_compress_options(add("compress", _compress, helptext.COMPRESS, helptext.COMPRESS_EXAMPLES))
+    reporter = add("report", _report, helptext.REPORT, helptext.REPORT_EXAMPLES)
+    reporter.add_argument("file", type=Path, metavar="FILE", help="what compress or adaptive_lstm.save has written")
+    reporter.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory")
     _add_calibrate_options(add("calibrate", _calibrate, helptext.CALIBRATE, helptext.CALIBRATE_EXAMPLES))
     for name, default, text in (
         ("--input-size", 40, "features per step, without MODEL"),
@@ -86,6 +93,23 @@ def _parser() -> argparse.ArgumentParser:
     ):
         bench.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: {default})")
     return parser
+
+
+def _add_compress_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="file.py:factory")
+    add("--data", type=Path, metavar="DATA", help="the sequences, .npz; needed with MODEL")
+    add(
+        "--pattern", default="unstructured", metavar="P",
+        help="what is removed: unstructured, 2:4 (any N:M), block, column, unit; default: unstructured",
+    )  # fmt: skip
+    add("--sparsity", type=float, default=0.0, metavar="S", help="share of it, 0 to 1 (default: 0, nothing)")
+    add("--quantize", choices=("int8", "bf16", "fp32"), default="int8", help="precision of weights (default: int8)")
+    add("--threads", type=_positive, default=1, metavar="N", help="threads of torch (default: 1)")
+    add(
+        "--out", type=Path, default=Path("model.alstm"), metavar="FILE",
+        help="what adaptive_lstm.load reads (default: model.alstm)",
+    )  # fmt: skip
 
 
 def _add_calibrate_options(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +190,29 @@ def _bench(options: argparse.Namespace) -> None:
         for name, each in found.items():
             print(f"{name or 'the model'}: {lstms[name]}\n\n{each}\n")
         print(f"{options.steps} steps per sequence, batch 1, {place(on)}")
+
+
+def _compress(options: argparse.Namespace) -> None:
+    if (options.model is None) != (options.data is None):
+        raise InputError("MODEL and --data belong together: adaptive-lstm compress my.py:build --data my.npz")
+    if options.model is None:
+        task = digits.load_task()
+        subject: Subject = (task.title, task.model, task.splits)
+    else:
+        subject = (options.model, load_model(options.model), load_sequences(options.data))
+    ratio = ":" in options.pattern  # says how much is removed by itself
+    wanted = Prune(options.pattern) if ratio else Prune(options.pattern, options.sparsity) if options.sparsity else None
+    with pinned_threads(options.threads):
+        found = compressed(*subject, prune=wanted, quantize=Quantize(options.quantize), progress=sys.stderr.isatty())
+    found.write(options.out)
+    print(json.dumps(found.as_dict()) if options.json else found, flush=True)
+    print(f"written: {options.out}", file=sys.stderr)
+
+
+def _report(options: argparse.Namespace) -> None:
+    model = digits.load_task().model if options.model is None else load_model(options.model)
+    found = report(options.file, model)
+    print(json.dumps(found.as_dict()) if options.json else found)
 
 
 def _calibrate(options: argparse.Namespace) -> None:

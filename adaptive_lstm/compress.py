@@ -2,114 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .bench import measure
+from .compress_report import CompressReport, LSTMReport, matrix_reports
 from .errors import InputError
+from .measure import Output, measure_sensitivities
+from .policies import Dense
+from .pruned import PrunedWeights
+from .pruning import Prune, prune_model
 from .quantize import Quantize, column_scale, quantize_stack
 from .ranges import input_ranges
 from .runtime import AdaptiveLSTM
-from .weights import shape_of
+from .sensitivity import Sensitivity
+from .stream import stream
+from .tap import as_batches, first_tensor, restored
+from .weights import PairTensors, shape_of, tensors_of
+
+TIMED, TIMED_SECONDS = 7, 0.002  # samples of at least so many seconds, of each side
+STEPS = 32
 
 
-@dataclass(frozen=True)
-class MatrixReport:
-    """One weight matrix before and after.
+def compress(
+    model: nn.Module,
+    inputs: Iterable[Any] | None = None,
+    *,
+    prune: Prune | None = None,
+    quantize: Quantize | None = None,
+    output: Output = first_tensor,
+    progress: bool = False,
+) -> CompressReport:
+    """Prune and quantize the LSTMs of an adapted model, from now on and in place, without a gradient step.
 
-    ``name``: module and parameter; ``precision``: what it became; ``bytes_before`` in float32, ``bytes_after`` with its
-    scales; ``error``: Frobenius norm of the change divided by that of the matrix.
-    """
-
-    name: str
-    precision: str
-    bytes_before: int
-    bytes_after: int
-    error: float
-
-
-@dataclass(frozen=True)
-class CompressReport:
-    """What ``compress`` did, matrix by matrix."""
-
-    matrices: tuple[MatrixReport, ...]
-
-    @property
-    def bytes_before(self) -> int:
-        """Bytes of all matrices in float32."""
-        return sum(m.bytes_before for m in self.matrices)
-
-    @property
-    def bytes_after(self) -> int:
-        """Bytes of all matrices as they are executed now."""
-        return sum(m.bytes_after for m in self.matrices)
-
-    def __str__(self) -> str:
-        width = max(len(m.name) for m in self.matrices)
-        lines = [
-            f"{m.name:{width}}  {m.precision}  {m.bytes_before:>10,} -> {m.bytes_after:>10,} bytes  error {m.error:.2e}"
-            for m in self.matrices
-        ]
-        share = self.bytes_after / self.bytes_before
-        return "\n".join(
-            [
-                *lines,
-                f"{'total':{width}}        {self.bytes_before:>10,} -> {self.bytes_after:>10,} bytes  ({share:.0%})",
-            ]
-        )
-
-
-def compress(model: nn.Module, inputs: Iterable[Any] | None = None, *, quantize: Quantize) -> CompressReport:
-    """Execute the LSTMs of an adapted model in lower precision, from now on and in place.
-
-    The parameters stay as they are, so ``compress`` again with other settings starts from the original, and
-    ``Quantize()`` undoes it. Data is needed for one thing only: a first input matrix in int8.
+    The parameters stay as they are and pruned weights are kept beside them: ``compress`` again with other settings
+    starts from the original, and ``restore`` goes back to it. ``state_dict``, the shapes of outputs and states and
+    whatever reads them stay too: a pruned unit's output stands at a constant.
 
     Args:
-        model: an adapted model, or one ``AdaptiveLSTM``.
+        model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
         inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch. The model runs over them, as it is, if ``quantize`` puts the input matrix of a first
-            layer in int8 and has no ``raw_scale``: every LSTM then gets its own, from the largest features seen.
-            Show what the model will meet: features beyond twice that are cut off.
-        quantize: the precision of every matrix.
+            alone is one batch. The model runs over them if there is something to learn from them: to prune (a few
+            hundred sequences in batches of 16 to 64 are plenty, about a quarter of which judges the choices), and for
+            the first layer's input matrix in int8 where ``quantize`` has no ``raw_scale``: every LSTM then gets its
+            own, from the largest features seen. Show what the model will meet.
+        prune: what to remove; None: nothing.
+        quantize: the precision of every matrix; None: float32.
+        output: picks the tensor that counts from what the model returns; default: the first one.
+        progress: show a bar.
 
     Raises:
-        InputError: no adapted LSTM, or settings or inputs that do not fit one; nothing is changed then.
-        NonFiniteError: an LSTM is given NaN or infinity by the inputs.
+        InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.
+        NonFiniteError: inputs or outputs hold NaN or infinity.
     """
-    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not lstms:
+    lstms = _lstms(model)
+    quantize = _checked(prune, quantize)
+    if prune is not None and inputs is None:
+        raise InputError("pruning needs inputs to find out what matters: compress(model, inputs, prune=...)")
+    batches = inputs if prune is None or inputs is None else list(as_batches(inputs))  # pruning runs over them again
+    pruned: dict[str, PrunedWeights] = {}
+    sensitivities: dict[str, Sensitivity] = {}
+    with restored(lstms):
+        for lstm in lstms.values():
+            lstm.pruned, lstm.quantize = None, Quantize()
+        chosen = _with_scales(model, lstms, batches, quantize)
+        if prune is not None and batches is not None:
+            sensitivities = measure_sensitivities(model, batches, output=output, progress=progress)
+            pruned = prune_model(model, batches, prune, sensitivities=sensitivities, output=output, progress=progress)
+    for name, lstm in lstms.items():
+        lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]
+    return CompressReport(tuple(_report(name, lstm, sensitivities.get(name)) for name, lstm in lstms.items()))
+
+
+def report(model: nn.Module) -> CompressReport:
+    """What an adapted model executes now, beside its parameters, as ``compress`` reports it.
+
+    Raises:
+        InputError: no adapted LSTM.
+    """
+    return CompressReport(tuple(_report(name, lstm, None) for name, lstm in _lstms(model).items()))
+
+
+def restore(model: nn.Module) -> None:
+    """Undo ``compress``: the LSTMs of an adapted model execute their parameters in float32 again.
+
+    Policies stay; one that was certified for the compressed model is not certified for this one.
+
+    Raises:
+        InputError: no adapted LSTM.
+    """
+    for lstm in _lstms(model).values():
+        lstm.pruned, lstm.quantize = None, Quantize()
+
+
+def _lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
+    found = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
+    if not found:
         raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    if not isinstance(quantize, Quantize):
+    return found
+
+
+def _checked(prune: Prune | None, quantize: Quantize | None) -> Quantize:
+    if prune is not None and not isinstance(prune, Prune):
+        raise InputError(
+            f"prune: got {type(prune).__name__}, expected adaptive_lstm.Prune, for example Prune('unstructured', 0.5)"
+        )
+    if quantize is not None and not isinstance(quantize, Quantize):
         raise InputError(
             f"quantize: got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
         )
-    chosen = _with_scales(model, lstms, inputs, quantize)
-    rows = []
-    for name, lstm in lstms.items():
-        tensors, shape = lstm.executed(), shape_of(lstm)
-        for pair, (before, after) in enumerate(zip(tensors, quantize_stack(tensors, shape, chosen[name]), strict=True)):
-            kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
-            if before.w_hr is not None and after.w_hr is not None:
-                kinds.append(("weight_hr", before.w_hr, after.w_hr))
-            for kind, w, matrix in kinds:
-                original = w.detach().to("cpu", torch.float64).numpy()
-                norm = float(np.linalg.norm(original)) or 1.0
-                rows.append(
-                    MatrixReport(
-                        name=f"{name}.{kind}_{shape.name(pair)}".lstrip("."),
-                        precision=matrix.precision,
-                        bytes_before=4 * original.size,
-                        bytes_after=matrix.nbytes,
-                        error=float(np.linalg.norm(matrix.dequantized() - original)) / norm,
-                    )
-                )
-        lstm.quantize = chosen[name]
-    return CompressReport(tuple(rows))
+    return Quantize() if quantize is None else quantize
+
+
+def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> LSTMReport:
+    shape = shape_of(lstm)
+    matrices = quantize_stack(lstm.executed(), shape, lstm.quantize)
+    native = lstm.executor().native
+    return LSTMReport(
+        name=name,
+        matrices=matrix_reports(name, shape, tensors_of(lstm), matrices, sensitivity),
+        bytes_packed=None if native is None else native.nbytes,
+        seconds=None if native is None else _seconds(lstm),
+    )
+
+
+def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
+    """Median seconds of a timestep at batch 1 with nothing skipped: by the parameters alone, and as it is now."""
+    now = AdaptiveLSTM.from_lstm(lstm).eval()
+    before = AdaptiveLSTM.from_lstm(lstm).eval()
+    restore(before)
+    before.policy = now.policy = Dense()
+    timings = measure({"before": _step(before), "now": _step(now)}, repeats=TIMED, warmup=2, min_time=TIMED_SECONDS)
+    per_call = STEPS if lstm.bidirectional else 1
+    return timings["before"].median / per_call, timings["now"].median / per_call
+
+
+def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
+    """A call that advances a stream by a step of noise; bidirectional stacks run STEPS steps at once instead."""
+    frames = torch.randn(STEPS, 1, lstm.input_size, generator=torch.Generator().manual_seed(0))
+    if lstm.bidirectional:
+        x = frames.transpose(0, 1).contiguous() if lstm.batch_first else frames
+
+        def call() -> None:
+            with torch.no_grad():
+                lstm(x)
+
+        return call
+    session, turn = stream(lstm, batch_size=1), itertools.cycle(frames.unbind(0))
+    return lambda: session.step(next(turn))
 
 
 def _with_scales(
@@ -122,9 +168,12 @@ def _with_scales(
         for lstm in lstms.values():
             quantize.check_names(shape_of(lstm))  # before a long run
         for name, largest in input_ranges(model, inputs, lacking).items():
-            first = lstms[name].executed()[: shape_of(lstms[name]).directions]
-            w = torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in first]).numpy()
-            chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, w).tolist()))
+            first = tensors_of(lstms[name])[: shape_of(lstms[name]).directions]
+            chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, _stacked(first)).tolist()))
     for name, lstm in lstms.items():
         chosen[name].check(shape_of(lstm))
     return chosen
+
+
+def _stacked(pairs: Iterable[PairTensors]) -> np.ndarray:
+    return torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in pairs]).numpy()

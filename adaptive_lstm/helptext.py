@@ -5,6 +5,8 @@ SUMMARIES = {
     "demo": "see on a trained model what it brings and what it costs",
     "inspect": "list the LSTMs of your own model and what can be done with them",
     "bench": "measure your own model, or any size, on this machine",
+    "compress": "prune and quantize your own model once, and write the result to a file",
+    "report": "say what is in such a file",
     "calibrate": "find the cheapest skip policy for your own model whose loss is certified",
 }
 
@@ -53,6 +55,33 @@ examples:
   adaptive-lstm bench
   adaptive-lstm bench --input-size 80 --hidden-size 512 --layers 2
   adaptive-lstm bench encoder.safetensors --steps 160 --threads 2 --json"""
+
+COMPRESS = """\
+Prune and quantize the LSTMs of a model, without a gradient step: scores from the sensitivity of the model's output,
+kept weights refitted, settings chosen on sequences that nothing was fitted on. Prints every matrix, time and bytes
+before and after, and how much the output changes on the last quarter of the sequences (those not marked "fit"); writes
+a file that adaptive_lstm.load(FILE, model) reads. The parameters themselves are not in it.
+
+MODEL is path/to/file.py:factory, and DATA an .npz, as for `adaptive-lstm calibrate`; y is not needed.
+
+Without MODEL: the digits of the demo. Zeros that lie anywhere save bytes; units, columns and blocks save time too."""
+
+COMPRESS_EXAMPLES = """\
+examples:
+  adaptive-lstm compress
+  adaptive-lstm compress --pattern unit --sparsity 0.25
+  adaptive-lstm compress my.py:build --data my.npz --pattern block --sparsity 0.3 --out small.alstm"""
+
+REPORT = """\
+Say what a file that `adaptive-lstm compress` or adaptive_lstm.save has written makes of its model: precision, zeros
+and bytes of every matrix, time of a step before and after, policies, and the certificate.
+
+MODEL is path/to/file.py:factory, the model that the file was made from; without it, the digits of the demo."""
+
+REPORT_EXAMPLES = """\
+examples:
+  adaptive-lstm report model.alstm
+  adaptive-lstm report small.alstm my.py:build --json"""
 
 CALIBRATE = """\
 Find the cheapest skip policy of a model whose loss on new sequences is certified, or say that none is; losses compare

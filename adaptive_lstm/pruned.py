@@ -23,6 +23,14 @@ class PrunedWeights:
     pairs: tuple[PairTensors, ...]
     origin: str
 
+    def digest(self) -> str:
+        """SHA-256 of the pruned weights, in hexadecimal."""
+        found = hashlib.sha256(self.origin.encode())
+        for pair in self.pairs:
+            for value in (pair.w_ih, pair.w_hh, pair.bias, pair.w_hr, pair.fixed):
+                _update(found, "" if value is None else str(tuple(value.shape)), value)
+        return found.hexdigest()
+
     def tensors(self, lstm: nn.LSTM) -> tuple[PairTensors, ...]:
         """The same in the dtype and on the device of an LSTM's parameters.
 
@@ -57,10 +65,15 @@ def moved(pair: PairTensors, like: torch.Tensor) -> PairTensors:
 def digest(lstm: nn.LSTM) -> str:
     """SHA-256 of all parameters as float32, in hexadecimal."""
     found = hashlib.sha256()
-    for name, value in sorted(weights_of(lstm)):
-        found.update(f"{name}{tuple(value.shape)}".encode())
-        found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    for name, value in sorted(weights_of(lstm), key=lambda item: item[0]):
+        _update(found, f"{name}{tuple(value.shape)}", value)
     return found.hexdigest()
+
+
+def _update(found: hashlib._Hash, name: str, value: torch.Tensor | None) -> None:
+    found.update(name.encode())
+    if value is not None:
+        found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
 
 
 def weights_of(lstm: nn.LSTM) -> Sequence[tuple[str, torch.Tensor]]:

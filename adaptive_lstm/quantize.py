@@ -27,6 +27,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
+GRID_COLUMNS, GRID_ERROR = 16, 1e-3  # of a grid that is noticed: columns at least, and how exactly it is met in steps
 SCALES = (1e-20, 1e20)  # a column scale outside could overflow float32 beside ordinary weights
 
 
@@ -40,9 +41,9 @@ class Quantize:
             int8 makes wide inputs faster, and needs ``raw_scale`` or data (``compress(model, inputs, ...)``). Features
             that fill their range bear it; those that span decades do not (power spectra of a speaker encoder: cosine
             0.93, against 0.999 with bfloat16). Measure it on your model.
-        levels: h is sent to its own recurrent int8 matrix as round(h * levels), 1 to 8191.
-        input_levels: the same for the next layer's input matrix. 127 fits a byte and makes whole sequences a tenth
-            faster; some models bear it (the speaker encoder: 0.9990), others do not (the load forecaster).
+        levels: h is sent to its own recurrent int8 matrix as round(h * levels), 1 to 8191; 0: as it is (weights only).
+        input_levels: the same for the next layer's input matrix, 0 likewise. 127 fits a byte and makes whole sequences
+            a tenth faster; some models bear it (the speaker encoder: 0.9990), others do not (the load forecaster).
         raw_levels: feature x_j is sent to an int8 matrix as round(x_j / raw_scale_j * raw_levels); fewer levels where
             the input is so wide (above 1,028 columns) that the sums would overflow.
         raw_scale: [I] positive numbers, the largest ``|x_j|`` that can be sent; values beyond are cut off there.
@@ -67,9 +68,9 @@ class Quantize:
         for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():
             if value not in PRECISIONS:
                 raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
-        for name in ("levels", "input_levels", "raw_levels"):
-            if not 1 <= getattr(self, name) <= 8191:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected 1 to 8191")
+        for name, least in (("levels", 0), ("input_levels", 0), ("raw_levels", 1)):
+            if not least <= getattr(self, name) <= 8191:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} to 8191")
         object.__setattr__(self, "raw", raw)
         object.__setattr__(self, "raw_scale", _scales(self.raw_scale))
         object.__setattr__(self, "matrices", dict(self.matrices))
@@ -155,10 +156,34 @@ def to_bf16(w: FloatArray) -> np.ndarray:
 
 
 def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
-    """Symmetric int8 with one scale per row: values [rows, columns] in -127..127 and scale [rows]."""
-    scale = np.abs(w).max(axis=1, initial=0.0) / 127
+    """Symmetric int8 with one scale per row: values [rows, columns] in -127..127 and scale [rows].
+
+    Weights that already lie on such a grid, as fake quantization in training leaves them, keep it.
+    """
+    scale = np.abs(w).max(axis=1, initial=0.0) / grid_levels(w)
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
     return np.clip(np.rint(w / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def grid_levels(w: FloatArray) -> npt.NDArray[np.float64]:
+    """The integer that the largest magnitude of every row stands for [rows]: 127, or less on a grid that is kept.
+
+    A grid counts only if every row of the matrix lies on one: a few numbers do so by chance, thousands do not.
+    """
+    levels = np.full(len(w), 127.0)
+    if w.shape[1] < GRID_COLUMNS:
+        return levels
+    candidates = np.arange(127, 0, -1)
+    for row, values in enumerate(w.astype(np.float64)):
+        largest = np.abs(values).max()
+        if largest == 0:
+            continue
+        steps = candidates[:, None] * (values / largest)
+        fits = (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis=1)
+        if not fits.any():
+            return np.full(len(w), 127.0)
+        levels[row] = candidates[fits.argmax()]
+    return levels
 
 
 def quantize_matrix(w: FloatArray, precision: Precision, levels: int, scale: FloatArray | None = None) -> Matrix:

@@ -75,5 +75,5 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
             return dict(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except ModelFileError:
         raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged or no {kind} file: {error}") from error

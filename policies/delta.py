@@ -27,7 +27,8 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
     if value is None:
         return None
     try:
-        array = np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # beyond float32: infinity, which is never exceeded either
+            array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError):
         raise PolicyError(f"{where}: got {value!r}, expected a number, one value per column, or None") from None
     if array.ndim > 1:

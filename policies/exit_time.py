@@ -13,6 +13,7 @@ import torch
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
+from .counts import LONGEST, MOST_KEPT, check_count
 from .head import Head, LinearHead, Measure, confidence, may_leave, resolved
 from .translators import TimeTranslators, bucket, check_buckets
 
@@ -36,9 +37,9 @@ class ExitInTime:
         measure: confidence as "margin", "max" (probability) or "entropy".
         translators: from ``fit_translators``; None: the top layer's state as it is.
         starts: first timestep of each bucket of ``threshold``; default: those of the translators, or one bucket.
-        every: timesteps between two questions.
-        patience: questions in a row that must be answered with yes.
-        window: without a head, how many questions to look back.
+        every: timesteps between two questions, up to 2**30.
+        patience: questions in a row that must be answered with yes, up to 2**30.
+        window: without a head, how many questions to look back, up to 4,096.
 
     Raises:
         PolicyError: impossible settings, or one threshold per bucket and another number of buckets.
@@ -62,10 +63,10 @@ class ExitInTime:
         starts = tuple(int(s) for s in starts)
         check_buckets(starts)
         head, thresholds = resolved(self.head, self.threshold, self.measure, len(starts), "time buckets")
-        for name in ("every", "patience") if self.head is not None else ("every", "patience", "window"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise PolicyError(f"{name}: got {value!r}, expected a whole number >= 1")
+        check_count(self.every, "every", LONGEST)
+        check_count(self.patience, "patience", LONGEST)
+        if self.head is None:
+            check_count(self.window, "window", MOST_KEPT)
         object.__setattr__(self, "head", head)
         object.__setattr__(self, "threshold", thresholds)
         object.__setattr__(self, "starts", starts)

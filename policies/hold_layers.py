@@ -8,7 +8,8 @@ import torch
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
-from .holding import check_cap, check_limit, unmoved
+from .counts import LONGEST, MOST_KEPT, check_count
+from .holding import check_limit, unmoved
 from .protocol import Keeps
 
 
@@ -23,7 +24,8 @@ class HoldLayers:
         h: and while ``rms(h - h_used) < h`` for that layer's hidden state; None: no condition.
         catch_up: a held layer queues its inputs and works them off before it next runs. Its state is then exact and
             only the outputs of held timesteps are stale; work is saved only for inputs that are never needed.
-        cap: longest run of held timesteps.
+        cap: longest run of held timesteps, up to 2**30; with ``catch_up``, which sets room for as many inputs aside,
+            up to 4,096.
 
     The first layer always runs (``SkipTimesteps`` is the policy for it). Held layers keep c and h. Both directions of a
     bidirectional stack decide for themselves; ``catch_up`` is refused there.
@@ -45,7 +47,7 @@ class HoldLayers:
         if self.x is None:
             raise PolicyError("x: got None, expected a number or one entry per layer above the first")
         check_limit(self.h, "h")
-        check_cap(self.cap)
+        check_count(self.cap, "cap with catch_up" if self.catch_up else "cap", MOST_KEPT if self.catch_up else LONGEST)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if the limits do not fit, ``UnsupportedError`` for catch_up in two directions."""

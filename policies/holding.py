@@ -18,11 +18,6 @@ def check_limit(value: float | None, where: str) -> None:
         raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 
-def check_cap(value: int) -> None:
-    if not isinstance(value, int) or value < 1:  # type: ignore[redundant-expr]
-        raise PolicyError(f"cap: got {value!r}, expected a whole number of timesteps >= 1")
-
-
 def moved(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     """Root mean square of the change [n], summed in float64 so that every executor decides alike."""
     return (value.double() - used.double()).pow(2).mean(1).sqrt()

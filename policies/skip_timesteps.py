@@ -9,7 +9,8 @@ import torch
 
 from ..errors import PolicyError
 from ..types import StackShape
-from .holding import check_cap, check_limit, unmoved
+from .counts import LONGEST, check_count
+from .holding import check_limit, unmoved
 from .protocol import Keeps
 
 
@@ -23,7 +24,7 @@ class SkipTimesteps:
         h: and while ``rms(h - h_used) < h`` for the hidden state of the first layer (in -1..1); None: no condition.
         mode: "hold_gates" keeps the gate pre-activations of every layer, and c and h still advance; "copy_state"
             keeps c and h, the rule of Skip RNN.
-        cap: longest run of skipped timesteps.
+        cap: longest run of skipped timesteps, up to 2**30.
 
     Both directions of a bidirectional stack decide for themselves. A limit of 0 never skips.
 
@@ -43,7 +44,7 @@ class SkipTimesteps:
             raise PolicyError("x and h: got None for both, expected at least one limit")
         if self.mode not in ("hold_gates", "copy_state"):
             raise PolicyError(f"mode: got {self.mode!r}, expected 'hold_gates' or 'copy_state'")
-        check_cap(self.cap)
+        check_count(self.cap, "cap", LONGEST)
 
     def check(self, shape: StackShape) -> None:
         """Fits every stack."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..errors import PolicyError
 from .affine import Affine
+from .counts import LONGEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,8 @@ class DepthTranslators:
 
 def check_buckets(starts: tuple[int, ...]) -> None:
     """Raise ``PolicyError`` unless the first timesteps of time buckets ascend from 0."""
-    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
-        raise PolicyError(f"time buckets: got first timesteps {starts}, expected ascending numbers from 0")
+    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)) or starts[-1] > LONGEST:
+        raise PolicyError(f"time buckets: got first timesteps {starts}, expected ascending numbers from 0 to 2**30")
 
 
 def bucket(starts: tuple[int, ...], time: int) -> int:

@@ -55,11 +55,13 @@ class Both(Nothing):
         (al.SkipTimesteps, {"x": 0.1, "mode": "drop"}, "mode"),
         (al.SkipTimesteps, {"x": 0.1, "cap": 0}, "cap"),
         (al.SkipTimesteps, {"x": 0.1, "cap": 2.5}, "cap"),
+        (al.SkipTimesteps, {"x": 0.1, "cap": 2**30 + 1}, "cap: got 1073741825, expected .* from 1 to 1,073,741,824"),
         (al.HoldLayers, {"x": -1.0}, "x: got -1.0"),
         (al.HoldLayers, {"x": (0.1, math.nan)}, "x: got nan"),
         (al.HoldLayers, {"x": None}, "x: got None"),
         (al.HoldLayers, {"x": 0.1, "h": -1.0}, "h: got -1.0"),
         (al.HoldLayers, {"x": 0.1, "cap": -1}, "cap"),
+        (al.HoldLayers, {"x": (0.1,), "catch_up": True, "cap": 4097}, "cap with catch_up: got 4097, expected .* 4,096"),
         (al.ExitInTime, {"head": HEAD, "threshold": -0.1}, "threshold"),
         (al.ExitInTime, {"head": HEAD, "threshold": math.nan}, "threshold"),
         (al.ExitInTime, {"head": HEAD, "threshold": (0.5, 0.5)}, "2 values for 1 time bucket"),
@@ -67,9 +69,12 @@ class Both(Nothing):
         (al.ExitInTime, {"head": HEAD, "starts": (1, 5)}, "buckets"),
         (al.ExitInTime, {"head": HEAD, "starts": (0, 5, 5)}, "buckets"),
         (al.ExitInTime, {"head": HEAD, "measure": "mean"}, "measure"),
+        (al.ExitInTime, {"head": HEAD, "starts": (0, 2**31)}, "buckets"),
         (al.ExitInTime, {"head": HEAD, "every": 0}, "every"),
+        (al.ExitInTime, {"head": HEAD, "every": 2**40}, "every: got .* to 1,073,741,824"),
         (al.ExitInTime, {"head": HEAD, "patience": 1.5}, "patience"),
         (al.ExitInTime, {"window": 0}, "window"),
+        (al.ExitInTime, {"window": 4097}, "window: got 4097"),
         (al.ExitInTime, {"head": "head"}, "head: got str"),
         (al.ExitInTime, {"translators": zero_map(H, H)}, "translators: got Map"),
         (al.ExitInDepth, {"translators": zero_map(H, H)}, "translators: got Map"),
@@ -84,6 +89,20 @@ class Both(Nothing):
 def test_impossible_settings(make: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(al.errors.PolicyError, match=message):
         make(**settings)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        al.Combined(al.SkipTimesteps(0.3, cap=2**30), al.HoldLayers((None, 0.3), cap=2**30)),
+        al.HoldLayers((None, 0.3), catch_up=True, cap=4096),
+        al.ExitInTime(HEAD, (0.5, 0.9), starts=(0, 2**30), every=2**30, patience=2**30),
+        al.ExitInTime(None, 0.1, window=4096),
+    ],
+)
+def test_the_largest_settings_run(policy: al.Policy) -> None:
+    infer(adapted(I, H, L, policy=policy), signal(9, 2, I))
+    infer(adapted(I, H, L, policy=policy).double(), signal(9, 2, I).double())  # on the reference
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,21 @@ PACKAGE = ROOT / "adaptive_lstm"
 # "__init__" is the public API: what stands above it uses the package as a user does.
 LAYERS = (
     {"errors", "types"},
-    {"curves", "policies", "tensorfile", "weights", "monitor"},
-    {"pruned"},
-    {"pair", "reference", "leaving", "sensitivity", "prune", "quantize", "risk"},
+    {"curves", "policies", "tensorfile", "fields", "weights", "monitor"},
+    {"pruned", "policyfile", "prunedfile"},
+    {"pair", "reference", "leaving", "sensitivity", "quantize", "mixed", "risk"},
     {"_native"},
     {"handover", "backend"},
     {"executor", "cost"},
     {"runtime", "stream_state", "stream"},
-    {"tap", "ranges", "measure", "translate", "losses", "compress", "bench"},
+    {"tap", "ranges", "measure", "translate", "losses"},
+    {"pruning"},
+    {"compress", "compress_report", "within", "bench"},
     {"candidates", "families", "cost_table", "evaluate", "search", "sequences", "promise"},
     {"certificate", "calibration", "calibrate", "artifact"},
     {"__init__"},
     {"text", "helptext", "race", "comparison", "modelfile", "sequencefile", "inspection", "frontier", "frontier_plot"},
-    {"certification", "demo", "cli", "__main__"},
+    {"cli_calibrate", "cli_compress", "cli_report", "demo", "cli", "__main__"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 

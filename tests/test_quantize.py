@@ -171,7 +171,7 @@ def test_refused_settings() -> None:
     for name in ("weight_hh_l2", "weight_hr_l0", "weight_hh_l0_reverse", "bias_ih_l0"):
         with pytest.raises(al.AdaptiveLSTMError, match=f"got {name}, but this stack has weight_ih_l0"):
             al.compress(fast, quantize=al.Quantize(matrices={name: "int8"}))
-    for wrong in ("int8", None):
+    for wrong in ("int8", 8):
         with pytest.raises(al.AdaptiveLSTMError, match=r"got .*, expected adaptive_lstm.Quantize"):
             fast.quantize = wrong  # type: ignore[assignment]
         with pytest.raises(al.AdaptiveLSTMError, match=r"got .*, expected adaptive_lstm.Quantize"):

@@ -1,0 +1,104 @@
+"""What `adaptive-lstm compress` does: compress a model, measure what that changes, and write the artifact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import adaptive_lstm as al
+
+from .errors import InputError, ModelFileError
+from .sequencefile import Pair
+from .tap import call, first_tensor
+from .within import outputs, relative_change
+
+HELD_OUT = 0.25  # share of the sequences, the last ones, that only measure
+BATCH = 32  # sequences of one length that run together
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """A compressed copy of a model.
+
+    change: root mean square change of the output over its root mean square deviation, on sequences that nothing was
+    fitted on; cosine: mean cosine between the output and the original one, per sequence; sequences: how many.
+    """
+
+    title: str
+    model: nn.Module
+    report: al.CompressReport
+    change: float
+    cosine: float
+    sequences: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.title}\n\n{self.report}\n\noutput on {self.sequences} sequences that nothing was fitted on: "
+            f"changed by {self.change:.2%} of its deviation, cosine with the original {self.cosine:.4f}"
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """The report and the change as plain values."""
+        found = {"change": self.change, "cosine": self.cosine, "sequences": self.sequences}
+        return {"title": self.title, "report": self.report.as_dict(), "output": found}
+
+    def write(self, path: Path) -> None:
+        """Write the artifact, see `adaptive_lstm.save`."""
+        al.save(self.model, path)
+
+
+def compressed(
+    title: str,
+    model: nn.Module,
+    sequences: list[Pair] | al.Splits[Pair],
+    *,
+    prune: al.Prune | None,
+    quantize: al.Quantize,
+    progress: bool,
+) -> Compression:
+    """Compress a copy of a model.
+
+    Args:
+        title: names the model in messages.
+        model: in eval mode, with at least one LSTM.
+        sequences: (inputs, target) pairs; targets are not used. The fit part of splits is fitted on and the rest
+            measures; without splits the last quarter measures.
+        prune, quantize: as for `adaptive_lstm.compress`.
+        progress: show a bar.
+
+    Raises:
+        InputError: fewer than eight sequences.
+        ModelFileError: the model fails on the first sequence.
+        AdaptiveLSTMError: what `adapt` and `compress` raise.
+    """
+    if isinstance(sequences, al.Splits):
+        fit, other = [p[0] for p in sequences.fit], [p[0] for p in (*sequences.search, *sequences.test)]
+    else:
+        cut = round(len(sequences) * (1 - HELD_OUT))
+        fit, other = [p[0] for p in sequences[:cut]], [p[0] for p in sequences[cut:]]
+    if min(len(fit), len(other)) < 2:
+        raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
+    fast = al.adapt(model)
+    try:
+        with torch.no_grad():
+            first_tensor(call(model, fit[0]))
+    except al.AdaptiveLSTMError:
+        raise
+    except Exception as error:  # it is the user's code: it may raise anything
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelFileError(f"{title} fails on x {list(fit[0].shape)}, {fit[0].dtype}: {what}") from error
+    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, progress=progress)
+    old, new = ([outputs(m, [x]) for x in other] for m in (model, fast))
+    cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in zip(old, new, strict=True)]
+    change = relative_change(torch.cat(old), torch.cat(new))
+    return Compression(title, fast, report, change, sum(cosines) / len(cosines), len(other))
+
+
+def together(sequences: Sequence[Tensor]) -> list[Tensor]:
+    """Sequences [1, T, ...] of one length in batches [n, T, ...]: a pass over them takes a fraction of the time."""
+    found: dict[tuple[int, ...], list[Tensor]] = {}
+    for x in sequences:
+        found.setdefault(tuple(x.shape[1:]), []).append(x)
+    return [torch.cat(some[i : i + BATCH]) for some in found.values() for i in range(0, len(some), BATCH)]

@@ -1,0 +1,91 @@
+"""Mixed precision: which matrix gets how many bits, chosen by what the model's output feels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import InputError
+from .quantize import PRECISIONS, Precision, Quantize, quantize_matrix
+from .sensitivity import Sensitivity
+from .types import FloatArray
+
+_BYTES: Mapping[Precision, int] = {"int8": 1, "bf16": 2, "fp32": 4}
+
+
+def mixed_precision(
+    sensitivity: Sensitivity,
+    *,
+    size: float | None = None,
+    error: float | None = None,
+    base: Quantize | None = None,
+) -> Quantize:
+    """A precision for every matrix, so that the expected change of the output is small for its bytes.
+
+    All matrices start in int8, those that read raw features in bfloat16, as they do in ``Quantize("int8")``; the one
+    whose next precision lowers the expected squared change of the output most per byte goes first (greedy, as for a
+    knapsack), until the budget is met. The expected squared change of a matrix is sum_r F_r d_r^T E[z z^T] d_r with the
+    rounding errors d_r of its rows: the diagonal Gauss-Newton approximation of ``Sensitivity``, for weights only;
+    rounding of activations is not in it.
+
+    Args:
+        sensitivity: of the stack, from ``measure_sensitivity``.
+        size: bytes of all matrices as a share of float32.
+        error: expected root mean square change of the output by all matrices at one timestep, in units of the output.
+            Give one of the two.
+        base: other settings; its precisions are replaced.
+
+    Raises:
+        InputError: no budget or two, or one that cannot be met.
+    """
+    if (size is None) == (error is None):
+        raise InputError("give one budget: size=0.3 (share of float32) or error=0.01 (change of the output)")
+    if error is not None and not error >= 0:
+        raise InputError(f"error: got {error}, expected a number of at least 0")
+    options, counts = _options(sensitivity), {name: w.size for name, w in _matrices(sensitivity).items()}
+    chosen = {name: min(errors, key=_BYTES.__getitem__) for name, errors in options.items()}
+    whole, least = 4 * sum(counts.values()), sum(counts[name] * _BYTES[p] for name, p in chosen.items())
+    if size is not None and not size * whole >= least:
+        raise InputError(f"size: got {size}, expected at least {least / whole:.4f}: fewer bytes are not to be had")
+    budget = np.inf if size is None else size * whole
+    while error is None or sum(options[name][p] for name, p in chosen.items()) > error**2:
+        spent = sum(counts[name] * _BYTES[p] for name, p in chosen.items())
+        steps = [
+            ((options[name][chosen[name]] - options[name][p]) / (counts[name] * extra), name, p)
+            for name in chosen
+            for p in options[name]
+            if (extra := _BYTES[p] - _BYTES[chosen[name]]) > 0 and spent + extra * counts[name] <= budget
+        ]
+        if not steps or max(steps)[0] <= 0:
+            break
+        _, name, precision = max(steps)
+        chosen[name] = precision
+    return replace(base or Quantize(), precision="int8", matrices=chosen)
+
+
+def _matrices(sensitivity: Sensitivity) -> dict[str, FloatArray]:
+    names = [sensitivity.shape.name(pair) for pair in range(sensitivity.shape.pairs)]
+    found: dict[str, FloatArray] = {}
+    for name, (w_ih, w_hh) in zip(names, sensitivity.weights, strict=True):
+        found |= {f"weight_ih_{name}": w_ih, f"weight_hh_{name}": w_hh}
+    return found
+
+
+def _options(sensitivity: Sensitivity) -> dict[str, dict[Precision, float]]:
+    """Expected squared change of the output, by matrix and precision."""
+    found: dict[str, dict[Precision, float]] = {}
+    for pair, (w_ih, _) in enumerate(sensitivity.weights):
+        width = w_ih.shape[1]
+        for kind, part, w in zip(
+            ("weight_ih", "weight_hh"), (slice(None, width), slice(width, None)), sensitivity.weights[pair], strict=True
+        ):
+            moments, rows = sensitivity.moments[pair][part, part], sensitivity.rows[pair]
+            errors: dict[Precision, float] = {}
+            raw = kind == "weight_ih" and pair < sensitivity.shape.directions
+            for precision in (p for p in PRECISIONS if not (raw and p == "int8")):
+                change = quantize_matrix(w, precision, 0).dequantized().astype(np.float64) - w
+                errors[precision] = float(rows @ np.einsum("rc,rc->r", change @ moments, change))
+            found[f"{kind}_{sensitivity.shape.name(pair)}"] = errors
+    return found

@@ -1,0 +1,155 @@
+"""What do static pruning and quantization cost and bring, on real models, with data that nothing was fitted on?
+
+``python -m eval.compression --zoo PATH`` compresses every model of the zoo in several ways (``al.compress``: no
+gradient step, fitted on the fit part of its material) and prints, for each,
+
+- task: the figures of the model on its labelled data, where it has some;
+- fidelity: 1 - distance between its outputs and the original's, on test sequences that nothing was fitted on (for the
+  speaker encoder the cosine of embeddings of speakers never heard);
+- bytes as stored, as a share of float32; zeros: share of weights;
+- step: how many times as fast as exact float32 a streaming step of the LSTM is (of several: of the slowest), and as
+  the same precision with nothing pruned.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adaptive_lstm as al
+from adaptive_lstm.cli_compress import together
+from adaptive_lstm.quantize import Precision
+from eval import common, zoo
+from eval.zoo.base import ZooModel, first
+from eval.zoo.material import Material
+
+ENCODER = "resemblyzer"
+FIT, TEST = 200, 400  # sequences at most
+GOALS = {  # of the speaker encoder: row -> at least this fidelity
+    "int8": 0.998,
+    "unstructured 30%": 0.992,
+    "unstructured 50%": 0.965,
+    "3:4": 0.975,
+    "2:4": 0.90,
+    "block 30%": 0.95,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to compress."""
+
+    name: str
+    prune: al.Prune | None
+    precision: Precision
+
+
+ROWS = (
+    Row("fp32", None, "fp32"),
+    Row("bf16", None, "bf16"),
+    Row("int8", None, "int8"),
+    Row("unstructured 30%", al.Prune("unstructured", 0.3), "fp32"),
+    Row("unstructured 50%", al.Prune("unstructured", 0.5), "fp32"),
+    Row("unstructured 50%, int8", al.Prune("unstructured", 0.5), "int8"),
+    Row("3:4", al.Prune("3:4"), "fp32"),
+    Row("2:4", al.Prune("2:4"), "fp32"),
+    Row("block 30%", al.Prune("block", 0.3), "fp32"),
+    Row("block 50%, int8", al.Prune("block", 0.5), "int8"),
+    Row("column 25%, int8", al.Prune("column", 0.25), "int8"),
+    Row("unit 25%", al.Prune("unit", 0.25), "fp32"),
+    Row("unit 25%, int8", al.Prune("unit", 0.25), "int8"),
+)
+
+
+def judge(model: ZooModel, material: Material, row: Row, unpruned: Mapping[str, float]) -> dict[str, Any]:
+    """Compress one model in one way, and measure it; ``unpruned``: seconds of a step by precision."""
+    fast = al.adapt(model.model)
+    report = al.compress(fast, together(material.fit[:FIT]), prune=row.prune, quantize=al.Quantize(row.precision))
+    inputs = material.test[:TEST]
+    with torch.no_grad():
+        distances = [model.distance.between(first(fast(x)), first(model.model(x))) for x in inputs]
+    before, after = _slowest(report)
+    return {
+        "row": row.name,
+        "precision": row.precision,
+        "task": dict(model.measure(fast)),
+        "fidelity": 1 - sum(distances) / len(distances),
+        "bytes": report.bytes_after / report.bytes_before,
+        "zeros": report.sparsity,
+        "seconds": after,
+        "faster": before / after,
+        "faster_than_unpruned": unpruned[row.precision] / after if row.prune and row.precision in unpruned else None,
+    }
+
+
+def _slowest(report: al.CompressReport) -> tuple[float, float]:
+    found = [lstm.seconds for lstm in report.lstms if lstm.seconds is not None]
+    return max(found, key=lambda seconds: seconds[0])
+
+
+def judged(model: ZooModel, rows: tuple[Row, ...], *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Every row of a model; what a pattern cannot do on it is told as such."""
+    assert model.material is not None
+    material = model.material().quick() if quick else model.material()
+    unpruned: dict[str, float] = {}
+    for row in rows:
+        try:
+            found = judge(model, material, row, unpruned)
+        except al.AdaptiveLSTMError as error:
+            found = {"row": row.name, "refused": str(error)}
+        if row.prune is None and "seconds" in found:
+            unpruned[row.precision] = found["seconds"]
+        goal = GOALS.get(row.name) if model.name == ENCODER else None
+        if goal is not None and "fidelity" in found:
+            found |= {"at_least": goal, "verdict": "PASS" if found["fidelity"] >= goal else "MISS"}
+        yield found
+
+
+def _cells(found: Mapping[str, Any]) -> list[str]:
+    if "refused" in found:
+        return [found["row"], "refused", "", "", "", "", "", ""]
+    task = ", ".join(f"{name} {value:.4g}" for name, value in found["task"].items())
+    faster = found["faster_than_unpruned"]
+    return [
+        found["row"],
+        f"{found['fidelity']:.4f}",
+        task,
+        f"{found['bytes']:.0%}",
+        f"{found['zeros']:.0%}",
+        f"{found['faster']:.2f}x",
+        "" if faster is None else f"{faster:.2f}x",
+        found.get("verdict", ""),
+    ]
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
+    parser.add_argument("--models", type=common.one_of(*zoo.NAMES), default=zoo.NAMES, help="default: all")
+    parser.add_argument("--rows", help="names of rows, separated by semicolons (default: all)")
+    options = parser.parse_args()
+    wanted = [row.name for row in ROWS] if options.rows is None else options.rows.split(";")
+    if unknown := sorted(set(wanted) - {row.name for row in ROWS}):
+        parser.error(f"--rows: unknown {unknown}, choose from {'; '.join(row.name for row in ROWS)}")
+    with common.inference(options.threads):
+        common.headline(options)
+        for name in options.models:
+            model = zoo.load(name, options.zoo)
+            if model.material is None:
+                continue
+            found = list(judged(model, tuple(row for row in ROWS if row.name in wanted), quick=options.quick))
+            records = [{"group": name, "case": one["row"], **one} for one in found]
+            if options.json:
+                print("\n".join(map(json.dumps, records)))
+            else:
+                header = ["compressed", "fidelity", "task", "bytes", "zeros", "step", "of its precision", ""]
+                title = f"{name}: fidelity is 1 - {model.distance.name}"
+                print(common.table(title, header, [_cells(one) for one in found]), flush=True)
+            common.save(options, "compression", records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Which score tells what to prune? Quality against sparsity for zero, first and second order, with and without refit.
+
+``python -m eval.taxonomy --zoo PATH`` prunes real models without structure and with every saliency of ``al.Prune``
+(settings fixed: damping 0.5, ridge 0.1, one global cut), fits on a part of the material and measures the distance
+between outputs and the original's on test sequences. ``--plot FILE`` draws it.
+
+- zero order: magnitude; first order: activation |w| rms(z), and taylor |w g|; second order: F^0.5 w^2 E[z^2], and obs,
+  elimination in order, which compensates by itself.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adaptive_lstm as al
+from adaptive_lstm.cli_compress import together
+from eval import common, zoo
+from eval.zoo.base import ZooModel, first
+
+MODELS = ("resemblyzer", "fsdd-digits", "pyannote")
+SPARSITIES = (0.1, 0.3, 0.5, 0.7)
+ORDERS = {"magnitude": 0, "activation": 1, "taylor": 1, "second-order": 2, "obs": 2}
+FIT, TEST = 64, 200  # sequences
+
+
+def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Every score at every sparsity, without and with refit."""
+    assert model.material is not None
+    material = model.material().quick() if quick else model.material()
+    fit, test = together(material.fit[:FIT]), material.test[:TEST]
+    with torch.no_grad():
+        dense = [first(model.model(x)) for x in test]
+    fast = al.adapt(model.model)
+    for saliency, order in ORDERS.items():
+        for refit in (True,) if saliency == "obs" else (False, True):
+            losses = []
+            for sparsity in SPARSITIES[1:2] if quick else SPARSITIES:
+                compensate = "refit" if refit else "none"
+                prune = al.Prune("unstructured", sparsity, saliency, 0.5, compensate, 0.1)  # type: ignore[arg-type]
+                al.compress(fast, fit, prune=prune)
+                with torch.no_grad():
+                    found = [model.distance.between(first(fast(x)), y) for x, y in zip(test, dense, strict=True)]
+                losses.append(sum(found) / len(found))
+            yield {"saliency": saliency, "order": order, "refit": refit, "sparsity": SPARSITIES, "losses": losses}
+
+
+def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel per model: distance from the original over sparsity; solid with refit, dashed without."""
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys(r["group"] for r in records))
+    figure = Figure(figsize=(4.2 * len(groups), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    colours = {"magnitude": "C3", "activation": "C1", "taylor": "C4", "second-order": "C0", "obs": "C2"}
+    for panel, group in zip(panels, groups, strict=True):
+        for r in (r for r in records if r["group"] == group):
+            label = f"{r['saliency']} (order {r['order']})" + (", refit" if r["refit"] else "")
+            floor = [max(loss, 1e-5) for loss in r["losses"]]
+            panel.plot(
+                r["sparsity"], floor, "o-" if r["refit"] else "o--", color=colours[r["saliency"]], label=label, ms=3
+            )
+        panel.set(title=group, xlabel="share of weights removed", ylabel=_distance(records, group), yscale="log")
+        panel.grid(alpha=0.3)
+    panels[-1].legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+
+
+def _distance(records: Sequence[dict[str, Any]], group: str) -> str:
+    """What the losses of a model are."""
+    return next(str(r["distance"]) for r in records if r["group"] == group)
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
+    parser.add_argument("--models", type=common.one_of(*zoo.NAMES), default=MODELS, help=f"default: {','.join(MODELS)}")
+    parser.add_argument("--plot", type=Path, help="where to draw the figure, .png or .svg")
+    options = parser.parse_args()
+    records: list[dict[str, Any]] = []
+    with common.inference(options.threads):
+        common.headline(options)
+        for name in options.models:
+            records += _run(zoo.load(name, options.zoo), options)
+    if options.plot is not None:
+        draw(records, options.plot)
+
+
+def _run(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]]:
+    records = []
+    for one in judged(model, quick=options.quick):
+        case = one["saliency"] + (", refit" if one["refit"] else "")
+        records.append({"group": model.name, "case": case, "distance": model.distance.name, **one})
+    if options.json:
+        print("\n".join(map(json.dumps, records)))
+    else:
+        header = ["score", "order", *(f"{s:.0%}" for s in SPARSITIES)]
+        rows = [[r["case"], r["order"], *(f"{loss:.4f}" for loss in r["losses"])] for r in records]
+        print(common.table(f"{model.name}: {model.distance.name}", header, rows), flush=True)
+    common.save(options, "taxonomy", records)
+    return records
+
+
+if __name__ == "__main__":
+    main()

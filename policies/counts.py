@@ -1,0 +1,14 @@
+"""How large a number of timesteps or questions may be."""
+
+from __future__ import annotations
+
+from ..errors import PolicyError
+
+LONGEST = 2**30  # timesteps: the native core adds two such numbers in 32 bits
+MOST_KEPT = 4096  # vectors that a run sets aside for every batch row: 16 MB at a width of 1,024
+
+
+def check_count(value: object, name: str, most: int) -> None:
+    """Raise ``PolicyError`` unless it is a whole number from 1 to ``most``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise PolicyError(f"{name}: got {value!r}, expected a whole number from 1 to {most:,}")

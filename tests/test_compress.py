@@ -1,0 +1,161 @@
+"""``compress`` as a whole: in place, undone, reported, and composed with what follows."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.cli import main
+
+from .helpers import adapted, assert_equal, infer, signal
+
+X = signal(40, 16, 6).transpose(0, 1).contiguous()
+BATCHES = list(X.split(4))
+
+
+class Reader(nn.Module):
+    """[B, T, 6] -> [B, 3] from the last state."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(6, 24, 2, batch_first=True, **options)
+        self.fc = nn.Linear(self.lstm(X)[0].shape[-1], 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(self.lstm(x)[0][:, -1])
+        return y
+
+
+def reader(**options: Any) -> tuple[Reader, Any]:
+    model = Reader(**options).eval()
+    return model, al.adapt(model)
+
+
+def by_sensitivity(pattern: str, sparsity: float) -> al.Prune:
+    """Without the search for the best settings, which has its own tests and takes seconds."""
+    return al.Prune(pattern, sparsity, saliency="second-order", gamma=0.5, compensate="refit", ridge=0.1)
+
+
+PRUNES = [by_sensitivity(*each) for each in (("unstructured", 0.3), ("2:4", 0.5), ("column", 0.25), ("unit", 0.25))]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("prune", PRUNES, ids=lambda p: p.pattern)
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True}, {"proj_size": 10}], ids=["plain", "both", "projected"]
+)
+def test_restore_is_exact_and_the_contract_stays(prune: al.Prune, options: dict[str, Any]) -> None:
+    model, fast = reader(**options)
+    before = copy.deepcopy(fast.state_dict())
+    exact = infer(fast, X)
+    report = al.compress(fast, BATCHES, prune=prune, quantize=al.Quantize("int8"))
+    pruned = infer(fast, X)
+    assert not torch.equal(pruned, exact)
+    assert fast.lstm.last_run.fallback is None
+    assert {k: v.shape for k, v in fast.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    for key, value in before.items():
+        assert torch.equal(fast.state_dict()[key], value)
+    assert infer(fast.lstm, X)[0].shape == infer(model.lstm, X)[0].shape
+    assert 0.15 < report.sparsity < 0.6
+    al.restore(fast)
+    assert_equal(infer(fast, X), exact)
+
+
+def test_compressing_again_starts_from_the_original() -> None:
+    _, once = reader()
+    _, twice = reader()
+    al.compress(twice, BATCHES, prune=by_sensitivity("unstructured", 0.7), quantize=al.Quantize("bf16"))
+    for fast in (once, twice):
+        al.compress(fast, BATCHES, prune=by_sensitivity("unstructured", 0.3), quantize=al.Quantize("int8"))
+    assert_equal(infer(once, X), infer(twice, X))
+
+
+def test_the_report_counts_what_is_there() -> None:
+    _, fast = reader()
+    report = al.compress(fast, BATCHES, prune=by_sensitivity("unstructured", 0.5), quantize=al.Quantize("int8"))
+    assert [m.name for m in report.matrices] == [
+        f"lstm.weight_{kind}_l{layer}" for layer in range(2) for kind in ("ih", "hh")
+    ]
+    for matrix, (pair, kind) in zip(report.matrices, [(p, k) for p in range(2) for k in ("w_ih", "w_hh")], strict=True):
+        weights = getattr(fast.lstm.executor().tensors[pair], kind)
+        assert matrix.macs == int((weights != 0).sum())
+        assert matrix.output_error is not None
+        assert matrix.output_error >= 0
+    pruned = [m for m in report.matrices if m.name != "lstm.weight_ih_l0"]  # raw columns stay
+    assert sum(m.macs for m in pruned) == pytest.approx(0.5 * sum(m.macs_before for m in pruned), rel=0.02)
+    assert report.matrices[0].sparsity == 0
+    assert report.bytes_after < 0.3 * report.bytes_before
+    (lstm,) = report.lstms
+    assert lstm.seconds is not None
+    assert min(lstm.seconds) > 0
+    assert "us" in str(report)
+    assert al.report(fast).matrices == tuple(type(m)(**{**vars(m), "output_error": None}) for m in report.matrices)
+
+
+def test_changed_weights_are_noticed() -> None:
+    _, fast = reader()
+    al.compress(fast, BATCHES, prune=by_sensitivity("unstructured", 0.3))
+    with torch.no_grad():
+        fast.lstm.weight_hh_l0.mul_(1.5)
+    with pytest.raises(al.AdaptiveLSTMError, match="changed since they were pruned"):
+        infer(fast, X)
+    al.restore(fast)
+    infer(fast, X)
+
+
+def test_a_pruned_model_skips_and_streams() -> None:
+    _, fast = reader()
+    al.compress(fast, BATCHES, prune=by_sensitivity("unit", 0.25), quantize=al.Quantize("int8"))
+    dense = infer(fast.lstm, X[:1])[0]
+    with al.stream(fast.lstm, batch_size=1) as steps:
+        streamed = torch.stack([steps.step(x).clone() for x in X[0].split(1)], dim=1)
+    assert_equal(streamed, dense)
+    fast.lstm.policy = al.Delta(0.02)
+    skipped = infer(fast.lstm, X[:1])[0]
+    assert 0 < (skipped - dense).abs().max() < 0.2
+    assert fast.lstm.last_run.activity < 0.75
+
+
+def test_a_budget_is_kept_and_used() -> None:
+    _, fast = reader()
+    exact = infer(fast, X[-4:])
+    sizes = []
+    for change in (1e-6, 0.002, 0.2):
+        sizes.append(al.compress_within(fast, BATCHES, change).bytes_after)
+        error = (infer(fast, X[-4:]) - exact).pow(2).mean().sqrt() / (exact - exact.mean()).pow(2).mean().sqrt()
+        assert error <= change
+    assert sizes[0] > sizes[1] > sizes[2]
+    for wrong, inputs in ((0.0, BATCHES), (0.1, BATCHES[:3])):
+        with pytest.raises(al.AdaptiveLSTMError, match="got"):
+            al.compress_within(fast, inputs, wrong)
+
+
+def test_refusals_change_nothing() -> None:
+    _, fast = reader()
+    al.compress(fast, quantize=al.Quantize("bf16"))
+    before = infer(fast, X)
+    bad: list[Any] = [{"prune": al.Prune()}, {"inputs": BATCHES, "prune": "half"}, {"inputs": [], "prune": al.Prune()}]
+    bad += [{"inputs": [X * float("nan")], "prune": al.Prune()}]
+    for arguments in bad:
+        with pytest.raises(al.AdaptiveLSTMError, match=r"."):
+            al.compress(fast, **arguments)
+        assert_equal(infer(fast, X), before)
+
+
+def test_the_command_line_writes_what_load_reads(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "digits.alstm"
+    assert main(["compress", "--pattern", "unit", "--sparsity", "0.1", "--out", str(file)]) == 0
+    assert "weight_hh_l1" in capsys.readouterr().out
+    assert main(["report", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert "int8" in told
+    assert "no certificate" in told
+    assert main(["compress", "--pattern", "sideways", "--sparsity", "0.1", "--out", str(file)]) == 2
+    assert "sideways" in capsys.readouterr().err
+    assert adapted(3, 4).pruned is None
