@@ -46,6 +46,7 @@ class _Operand:
         self,
         site: Site,
         policy: Columns,
+        useful: torch.Tensor,
         levels: int,
         scale: torch.Tensor | None,
         batch: int,
@@ -59,7 +60,9 @@ class _Operand:
         count = torch.full_like(full, max(levels, 1))
         self.factor, self.step = count / full, full / count
         self.thresholded = policy.thresholded(site)
-        self.sent = like.new_zeros(batch, site.width) if sent is None else sent
+        # A column whose weights are all zero is never sent, and counts as none.
+        self.useful, self.columns = useful, int(useful.sum())
+        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(useful, sent, 0.0)
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
         self.count = 0
 
@@ -70,10 +73,10 @@ class _Operand:
             whole = (value * self.factor).round().clamp(-self.levels, self.levels)
             rounded = (whole * self.step).to(value.dtype)
         if not self.thresholded:
-            self.count += value.numel()
-            return rounded, torch.ones_like(value, dtype=torch.bool)
+            self.count += len(rows) * self.columns
+            return rounded, self.useful.expand_as(value)
         old = self.sent[rows]
-        fires = (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
+        fires = self.useful & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
         estimate = torch.where(fires, rounded, old)
         self.sent = self.sent.index_copy(0, rows, estimate)
         self.count += int(fires.sum())
@@ -115,11 +118,11 @@ class Pair:
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
         units, self.c = self._pinned(c if shape.proj_size else h, c)
         self.h = h if shape.proj_size else units
-        batch = len(h)
+        batch, (useful_x, useful_h) = len(h), weights.useful
         self.of_x = _Operand(
-            Site(shape, pair, "x"), policy.columns, weights.x_levels, weights.x_scale, batch, h, sent[0]
+            Site(shape, pair, "x"), policy.columns, useful_x, weights.x_levels, weights.x_scale, batch, h, sent[0]
         )
-        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, weights.h_levels, None, batch, h, sent[1])
+        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, useful_h, weights.h_levels, None, batch, h, sent[1])
         self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
         self.holding = bool(policy.holding)
         self.queues = any(p.keeps == "inputs" for p in policy.holding)
@@ -174,6 +177,12 @@ class Pair:
     def coast(self, rows: torch.Tensor) -> None:
         """Advance c and h of the given rows with the gates they kept."""
         self._move(self.gates[rows], rows)
+
+    def take(self, rows: torch.Tensor, h: torch.Tensor) -> None:
+        """Put h [n, P] of the given rows where an exit in depth says; pruned units stay."""
+        if self.weights.w_hr is None:
+            h = self._pinned(h, self.c[rows])[0]
+        self.h = self.h.index_copy(0, rows, h)
 
     def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
         out, c = self._pinned(*cell(gates, self.c[rows]))

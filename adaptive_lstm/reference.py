@@ -75,7 +75,7 @@ def _run_direction(
             pair.coast(rows)
         if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
             part = tick.foreseen[rows, direction * width : (direction + 1) * width]
-            pair.h = pair.h.index_copy(0, rows, part)
+            pair.take(rows, part)
         pair.settle(len(x))
         outputs[t] = pair.h[: len(x)]
     return outputs
