@@ -26,4 +26,18 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   return count;
 }
 
+// Of 16 columns, those with the given bit in `where`: lists their next piece, which moves on, and their value.
+inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
+                      int32_t* kept) {
+  int count = 0;
+  for (int i = 0; i < 16; i++) {
+    const int has = int(where[i] >> bit & 1);
+    piece[count] = next[i];
+    kept[count] = value[i];
+    count += has;
+    next[i] += has;
+  }
+  return count;
+}
+
 }  // namespace

@@ -11,7 +11,7 @@ namespace alstm {
 namespace {
 
 constexpr size_t kLarge = size_t(512) << 10;  // bytes: half of a common second-level cache
-constexpr double kFewPieces = -1;           // share of pieces up to which keeping only those is faster (measured)
+constexpr double kFewPieces = 0.75;          // share of pieces up to which keeping only those is faster (measured)
 
 struct Tiling {
   int tile, pitch;

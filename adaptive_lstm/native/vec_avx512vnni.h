@@ -128,4 +128,15 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   return __builtin_popcount(mask);
 }
 
+// As in emit_each.h; writes 16 entries whatever the bits.
+inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
+                      int32_t* kept) {
+  const __mmask16 m = _mm512_test_epi32_mask(_mm512_loadu_si512(where), _mm512_set1_epi32(int(1u << bit)));
+  const __m512i at = _mm512_loadu_si512(next);
+  _mm512_storeu_si512(piece, _mm512_maskz_compress_epi32(m, at));
+  _mm512_storeu_si512(kept, _mm512_maskz_compress_epi32(m, _mm512_loadu_si512(value)));
+  _mm512_storeu_si512(next, _mm512_mask_add_epi32(at, m, at, _mm512_set1_epi32(1)));
+  return __builtin_popcount(m);
+}
+
 }  // namespace
