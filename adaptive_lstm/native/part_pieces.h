@@ -14,6 +14,7 @@ using namespace alstm;
 
 // Columns of a list that are filtered at once.
 constexpr int kFilter = 64;
+constexpr int kLanes = 16;  // of those, taken together
 
 // Up to kFilter listed columns on their way through the blocks: `next` is the piece of each that comes next.
 struct Filter {
@@ -21,12 +22,10 @@ struct Filter {
   alignas(64) uint32_t where[kFilter];
   alignas(64) int32_t value[kFilter];  // a float's bits, or an integer
   int count;                           // padded to lanes of kLanes; entries behind the list have no pieces
-  // What a block keeps, and entries of zeros up to a multiple of kGroup at least.
-  alignas(64) int32_t piece[kFilter + 16];
-  alignas(64) int32_t kept[kFilter + 16];
+  // What a block keeps, and kLanes entries of zeros.
+  alignas(64) int32_t piece[kFilter + kLanes];
+  alignas(64) int32_t kept[kFilter + kLanes];
 };
-
-constexpr int kLanes = 16;
 
 inline void begin(Filter& f, const Matrix& w, const int32_t* cols, int count) {
   for (int i = 0; i < count; i++) f.next[i] = w.piece[cols[i]];
@@ -43,7 +42,7 @@ inline int filter_block(Filter& f, int block) {
   int kept = 0;
   for (int i = 0; i < f.count; i += kLanes)
     kept += select_bit(block % 32, f.where + i, f.next + i, f.value + i, f.piece + kept, f.kept + kept);
-  for (int i = kept; i % kGroup; i++) f.piece[i] = f.kept[i] = 0;
+  for (int i = 0; i < kLanes; i++) f.piece[kept + i] = f.kept[kept + i] = 0;
   return kept;
 }
 
@@ -92,12 +91,17 @@ void columns_pieces(const Matrix& w, const int32_t* cols, const float* delta, in
 
 template <By kBy>
 inline void add_pieces(const Matrix& w, const Filter& f, int block, int kept, int32_t* y) {
-  int16_t moved[kFilter + 16];
-  uint8_t packed[2 * (kFilter + 16)];
+  alignas(64) int16_t moved[kFilter];
+  alignas(64) uint8_t packed[2 * kFilter];
+  alignas(64) int32_t sums[kLanes] = {};
   const int groups = (kept + kGroup - 1) / kGroup;
+  for (int i = 0; i < kept; i += kLanes) {
+    for (int k = 0; k < kLanes; k++) moved[i + k] = int16_t(f.kept[i + k]);
+    for (int k = 0; k < kLanes; k++) sums[k] += f.kept[i + k];
+    Product<kBy>::pack(moved + i, kLanes, packed + (kBy == By::words ? 2 : 1) * i);
+  }
   int32_t sum = 0;
-  for (int i = 0; i < groups * kGroup; i++) moved[i] = int16_t(f.kept[i]), sum += f.kept[i];
-  Product<kBy>::pack(moved, groups * kGroup, packed);
+  for (int k = 0; k < kLanes; k++) sum += sums[k];
   const uint8_t* data = static_cast<const uint8_t*>(w.data);
   int32_t* out = y + block * kBlock;
   for (int part = 0; part < kParts; part++) {
@@ -116,13 +120,19 @@ inline void add_pieces(const Matrix& w, const Filter& f, int block, int kept, in
 }
 
 void columns_pieces_q8(const Matrix& w, const int32_t* cols, const int16_t* delta, int count, int32_t* y) {
-  bool fits = Dot::has_dot8;
-  for (int i = 0; i < count; i++) fits = fits && delta[i] >= -128 && delta[i] <= 127;
-  auto value = [&](int i) { return int32_t(delta[i]); };
-  if (fits)
-    each_kept(w, cols, count, value, [&](const Filter& f, int b, int kept) { add_pieces<kFew>(w, f, b, kept, y); });
-  else
-    each_kept(w, cols, count, value, [&](const Filter& f, int b, int kept) { add_pieces<By::words>(w, f, b, kept, y); });
+  for (int first = 0; first < count; first += kFilter) {
+    const int some = count - first < kFilter ? count - first : kFilter;
+    const int16_t* moved = delta + first;
+    bool fits = Dot::has_dot8;
+    for (int i = 0; i < some; i++) fits &= moved[i] >= -128 && moved[i] <= 127;
+    auto value = [&](int i) { return int32_t(moved[i]); };
+    if (fits)
+      each_kept(w, cols + first, some, value,
+                [&](const Filter& f, int block, int kept) { add_pieces<kFew>(w, f, block, kept, y); });
+    else  // a value jumped by more than a byte, which is rare
+      each_kept(w, cols + first, some, value,
+                [&](const Filter& f, int block, int kept) { add_pieces<By::words>(w, f, block, kept, y); });
+  }
 }
 
 // y[j, rows of a block] = base + its pieces times z[j, their columns], of N rows of activations, from piece k0 to k1.
@@ -180,16 +190,16 @@ void q8_pieces(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const flo
   constexpr int N = kBy == By::bytes ? Dot::byte_rows : Dot::wide_rows;
   int32_t* correction = static_cast<int32_t*>(scratch);
   int16_t* gathered = reinterpret_cast<int16_t*>(correction + n);
-  uint8_t* packed = reinterpret_cast<uint8_t*>(gathered + w.cols);
+  uint8_t* packed = reinterpret_cast<uint8_t*>(gathered + w.cols + kListSlack);
+  const int words = (w.cols + 31) / 32;
   const ptrdiff_t stride = 2 * w.cols;
   for (int i = 0; i < w.rows; i += kBlock) {
     const int row = reverse ? w.rows - kBlock - i : i;
     const int first = w.piece[row / kBlock], kept = w.piece[row / kBlock + 1] - first;
-    const int32_t* cols = w.piece_col + first;
+    const uint32_t* where = w.where + ptrdiff_t(row / kBlock) * words;
     for (int j = 0; j < n; j++) {
-      const int16_t* from = z + j * zs;
+      for (int k = pick(z + j * zs, where, words, gathered); k < kept; k++) gathered[k] = 0;
       int32_t sum = 0;
-      for (int k = 0; k < kept; k++) gathered[k] = from[cols[k]];
       for (int k = 0; k < kept; k++) sum += gathered[k];
       correction[j] = 128 * sum;
       Product<kBy>::pack(gathered, kept, packed + j * stride);
