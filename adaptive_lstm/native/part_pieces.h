@@ -89,33 +89,40 @@ void columns_pieces(const Matrix& w, const int32_t* cols, const float* delta, in
   });
 }
 
+// Zeros as q8 weights are stored.
+struct Offset {
+  uint8_t bytes[64];
+  constexpr Offset() : bytes() {
+    for (uint8_t& b : bytes) b = 128;
+  }
+};
+constexpr Offset kOffset;
+
 template <By kBy>
 inline void add_pieces(const Matrix& w, const Filter& f, int block, int kept, int32_t* y) {
   alignas(64) int16_t moved[kFilter];
   alignas(64) uint8_t packed[2 * kFilter];
-  alignas(64) int32_t sums[kLanes] = {};
   const int groups = (kept + kGroup - 1) / kGroup;
   for (int i = 0; i < kept; i += kLanes) {
     for (int k = 0; k < kLanes; k++) moved[i + k] = int16_t(f.kept[i + k]);
-    for (int k = 0; k < kLanes; k++) sums[k] += f.kept[i + k];
     Product<kBy>::pack(moved + i, kLanes, packed + (kBy == By::words ? 2 : 1) * i);
   }
-  int32_t sum = 0;
-  for (int k = 0; k < kLanes; k++) sum += sums[k];
   const uint8_t* data = static_cast<const uint8_t*>(w.data);
   int32_t* out = y + block * kBlock;
+  const Dot::Quad offset = Dot::load(kOffset.bytes);
   for (int part = 0; part < kParts; part++) {
-    Dot::Acc acc[4][Product<kBy>::accs];
-    for (int i = 0; i < 4; i++)
-      acc[i][0] = Dot::add(Dot::load_acc(out + q8_row<Layout::columns>(part, i)), Dot::set(-128 * sum));
+    Dot::Acc acc[4][1], excess[1] = {Dot::set(0)};  // what the weights' offset adds
+    for (int i = 0; i < 4; i++) acc[i][0] = Dot::load_acc(out + q8_row<Layout::columns>(part, i));
     for (int g = 0; g < groups; g++) {
       const uint8_t* c[kGroup];
       for (int k = 0; k < kGroup; k++) c[k] = data + ptrdiff_t(f.piece[kGroup * g + k]) * kBlock + part * Dot::bytes;
       Dot::Quad q[4];
       Dot::interleave(c[0], c[1], c[2], c[3], q);
-      for (int i = 0; i < 4; i++) Product<kBy>::add(acc[i], q[i], packed, g, groups * kGroup);
+      for (int i = 0; i < 4; i++) Product<kBy>::add(acc[i], q[i], packed, g, 0);
+      Product<kBy>::add(excess, offset, packed, g, 0);
     }
-    for (int i = 0; i < 4; i++) Dot::store_acc(out + q8_row<Layout::columns>(part, i), acc[i][0]);
+    for (int i = 0; i < 4; i++)
+      Dot::store_acc(out + q8_row<Layout::columns>(part, i), Dot::sub(acc[i][0], excess[0]));
   }
 }
 

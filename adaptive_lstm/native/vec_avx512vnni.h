@@ -54,6 +54,7 @@ struct Dot {
   static void store_acc(int32_t* p, Acc a) { _mm512_storeu_si512(p, a); }
   static Acc set(int32_t x) { return _mm512_set1_epi32(x); }
   static Acc add(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
+  static Acc sub(Acc a, Acc b) { return _mm512_sub_epi32(a, b); }
   static Acc times128(Acc a) { return _mm512_slli_epi32(a, 7); }
   static Vec to_float(Acc a) { return {_mm512_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm512_loadu_si512(p); }
