@@ -10,12 +10,21 @@ def usable_isas() -> list[str]: ...
 
 class Matrix:
     @staticmethod
-    def f32(values: npt.NDArray[np.float32], columns: bool, gates: bool = True) -> Matrix: ...
+    def f32(
+        values: npt.NDArray[np.float32], columns: bool, gates: bool, fixed: npt.NDArray[np.float32], zeros: bool
+    ) -> Matrix: ...
     @staticmethod
-    def bf16(values: npt.NDArray[np.uint16], columns: bool, gates: bool = True) -> Matrix: ...
+    def bf16(
+        values: npt.NDArray[np.uint16], columns: bool, gates: bool, fixed: npt.NDArray[np.float32], zeros: bool
+    ) -> Matrix: ...
     @staticmethod
     def i8(
-        values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32], columns: bool, gates: bool = True
+        values: npt.NDArray[np.int8],
+        scale: npt.NDArray[np.float32],
+        columns: bool,
+        gates: bool,
+        fixed: npt.NDArray[np.float32],
+        zeros: bool,
     ) -> Matrix: ...
     @staticmethod
     def q8(
@@ -23,14 +32,22 @@ class Matrix:
         scale: npt.NDArray[np.float32],
         levels: int,
         columns: bool,
-        column_scale: npt.NDArray[np.float32] | None = None,
+        column_scale: npt.NDArray[np.float32] | None,
+        fixed: npt.NDArray[np.float32],
+        zeros: bool,
     ) -> Matrix: ...
     @property
     def bytes(self) -> int: ...
 
 class Direction: ...
 
-def direction(w_ih: Matrix, w_hh: Matrix, bias: npt.NDArray[np.float32], w_hr: Matrix | None) -> Direction: ...
+def direction(
+    w_ih: Matrix,
+    w_hh: Matrix,
+    bias: npt.NDArray[np.float32],
+    w_hr: Matrix | None,
+    fixed: npt.NDArray[np.float32],
+) -> Direction: ...
 
 class Plan:
     def __init__(self, layers: list[list[Direction]]) -> None: ...

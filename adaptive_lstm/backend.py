@@ -20,7 +20,7 @@ from .errors import BackendError, NonFiniteError
 from .handover import packed_policy
 from .handover import runs_natively as runs_natively
 from .policies import Parts, Site, sites
-from .types import ColumnCounts, Counts, HeldState, LeftState, StackShape, StreamState
+from .types import ColumnCounts, Counts, FloatArray, HeldState, LeftState, StackShape, StreamState
 from .weights import Matrix, PairMatrices
 
 if TYPE_CHECKING:
@@ -83,23 +83,31 @@ def backend_info() -> BackendInfo:
     return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
 
 
-def _packed(matrix: Matrix, columns: bool, gates: bool = True) -> _native.Matrix:
+def _packed(matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool) -> _native.Matrix:
     from . import _native
 
     if matrix.precision == "fp32":
-        return _native.Matrix.f32(matrix.values, columns, gates)
+        return _native.Matrix.f32(matrix.values, columns, gates, fixed, zeros)
     if matrix.precision == "bf16":
-        return _native.Matrix.bf16(matrix.values, columns, gates)
+        return _native.Matrix.bf16(matrix.values, columns, gates, fixed, zeros)
     assert matrix.scale is not None
     if matrix.levels:
-        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale)
-    return _native.Matrix.i8(matrix.values, matrix.scale, columns, gates)
+        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale, fixed, zeros)
+    return _native.Matrix.i8(matrix.values, matrix.scale, columns, gates, fixed, zeros)
 
 
 class NativeStack:
-    """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it."""
+    """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it.
 
-    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Parts):
+    Args:
+        weights: one entry per layer and direction; pruned units are left out.
+        shape: sizes of the stack.
+        policy: what may be left out.
+        zeros: leave out columns, and where there are many blocks, of weights that are all zero; NaN in what they would
+            have multiplied does not come through then.
+    """
+
+    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Parts, *, zeros: bool = True):
         from . import _native
 
         self.shape, self.policy = shape, policy
@@ -107,12 +115,14 @@ class NativeStack:
         directions = []
         for pair, w in enumerate(weights):
             x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
+            fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
             directions.append(
                 _native.direction(
-                    _packed(w.w_ih, self.thresholded[x]),
-                    _packed(w.w_hh, self.thresholded[h]),
+                    _packed(w.w_ih, fixed, columns=self.thresholded[x], gates=True, zeros=zeros),
+                    _packed(w.w_hh, fixed, columns=self.thresholded[h], gates=True, zeros=zeros),
                     w.bias,
-                    _packed(w.w_hr, columns=False, gates=False) if w.w_hr else None,
+                    _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False) if w.w_hr else None,
+                    fixed,
                 )
             )
         per_layer = shape.directions

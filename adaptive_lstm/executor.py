@@ -53,7 +53,8 @@ class Executor:
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
         stack = None
         if kernel is not None:
-            stack = NativeStack(matrices or quantize_stack(self.tensors, shape, quantize), shape, kernel)
+            packed = matrices or quantize_stack(self.tensors, shape, quantize)
+            stack = NativeStack(packed, shape, kernel, zeros=self.finite_only)
         self.native = stack if self._why is None else None
         # What runs between two questions of an exit in time that only Python can ask.
         self._between = stack if self._why is not None else None

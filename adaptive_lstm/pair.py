@@ -46,6 +46,7 @@ class _Operand:
         self,
         site: Site,
         policy: Columns,
+        useful: torch.Tensor,
         levels: int,
         scale: torch.Tensor | None,
         batch: int,
@@ -59,7 +60,9 @@ class _Operand:
         count = torch.full_like(full, max(levels, 1))
         self.factor, self.step = count / full, full / count
         self.thresholded = policy.thresholded(site)
-        self.sent = like.new_zeros(batch, site.width) if sent is None else sent
+        # A column whose weights are all zero is never sent, and counts as none.
+        self.useful, self.columns = useful, int(useful.sum())
+        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(useful, sent, 0.0)
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
         self.count = 0
 
@@ -70,10 +73,10 @@ class _Operand:
             whole = (value * self.factor).round().clamp(-self.levels, self.levels)
             rounded = (whole * self.step).to(value.dtype)
         if not self.thresholded:
-            self.count += value.numel()
-            return rounded, torch.ones_like(value, dtype=torch.bool)
+            self.count += len(rows) * self.columns
+            return rounded, self.useful.expand_as(value)
         old = self.sent[rows]
-        fires = (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
+        fires = self.useful & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
         estimate = torch.where(fires, rounded, old)
         self.sent = self.sent.index_copy(0, rows, estimate)
         self.count += int(fires.sum())
@@ -87,6 +90,20 @@ def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
+def pinned(fixed: torch.Tensor | None, units: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of the units, ahead of a projection, and c, both [n, H], with pruned units where they stand."""
+    if fixed is None:
+        return units, c
+    lives = fixed.isnan()
+    return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
+
+
+def standing(weights: PairTensors, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A state [B, P], [B, H] with pruned units where they stand, whatever was given."""
+    units, c = pinned(weights.fixed, h if weights.w_hr is None else c, c)
+    return (units if weights.w_hr is None else h), c
+
+
 class Pair:
     """State of one layer and direction for all batch rows, and the work it has done.
 
@@ -94,7 +111,7 @@ class Pair:
         shape, pair: which one.
         weights: its matrices.
         policy: what may be left out.
-        h, c: states [B, P], [B, H].
+        h, c: states [B, P], [B, H], ``standing``.
         sent: values last sent of x and h, or None.
         held: what it remembers for a policy that holds it, or None: nothing yet.
         observer: called with every step that runs.
@@ -113,13 +130,12 @@ class Pair:
         observer: Observer | None,
     ):
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
-        units, self.c = self._pinned(c if shape.proj_size else h, c)
-        self.h = h if shape.proj_size else units
-        batch = len(h)
+        self.h, self.c = h, c
+        batch, (useful_x, useful_h) = len(h), weights.useful
         self.of_x = _Operand(
-            Site(shape, pair, "x"), policy.columns, weights.x_levels, weights.x_scale, batch, h, sent[0]
+            Site(shape, pair, "x"), policy.columns, useful_x, weights.x_levels, weights.x_scale, batch, h, sent[0]
         )
-        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, weights.h_levels, None, batch, h, sent[1])
+        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, useful_h, weights.h_levels, None, batch, h, sent[1])
         self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
         self.holding = bool(policy.holding)
         self.queues = any(p.keeps == "inputs" for p in policy.holding)
@@ -175,20 +191,17 @@ class Pair:
         """Advance c and h of the given rows with the gates they kept."""
         self._move(self.gates[rows], rows)
 
+    def take(self, rows: torch.Tensor, h: torch.Tensor) -> None:
+        """Put h [n, P] of the given rows where an exit in depth says; pruned units stay."""
+        h = standing(self.weights, h, self.c[rows])[0]
+        self.h = self.h.index_copy(0, rows, h)
+
     def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
-        out, c = self._pinned(*cell(gates, self.c[rows]))
+        out, c = pinned(self.weights.fixed, *cell(gates, self.c[rows]))
         if self.weights.w_hr is not None:
             out = out @ self.weights.w_hr.T
         self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)
         self.moved += len(rows)
-
-    def _pinned(self, units: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Outputs of the units, ahead of a projection, and c, both [n, H], with pruned units where they stand."""
-        fixed = self.weights.fixed
-        if fixed is None:
-            return units, c
-        lives = fixed.isnan()
-        return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
 
     def held_state(self) -> HeldState:
         """What to remember until the next call."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from .pair import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step
+from .pair import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step, standing
 from .policies import LeavingInDepth, Parts, Policy, Site, parts
 from .types import Counts, HeldState, StackShape, StreamState
 from .weights import PairTensors, shape_of, tensors_of
@@ -75,7 +75,7 @@ def _run_direction(
             pair.coast(rows)
         if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
             part = tick.foreseen[rows, direction * width : (direction + 1) * width]
-            pair.h = pair.h.index_copy(0, rows, part)
+            pair.take(rows, part)
         pair.settle(len(x))
         outputs[t] = pair.h[: len(x)]
     return outputs
@@ -190,7 +190,8 @@ def run(
     batch = _Batch(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
     xs = list(x.split(batch.sizes))
     ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
-    h_end, c_end = list(state.h), list(state.c)
+    start = [standing(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
+    h_end, c_end = [h for h, _ in start], [c for _, c in start]
     sent_x, sent_h = list(state.sent_x), list(state.sent_h)
     held: list[HeldState] = []
     counts = []
@@ -207,8 +208,8 @@ def run(
                 index,
                 weights[index],
                 policy,
-                state.h[index][rows],
-                state.c[index][rows],
+                h_end[index][rows],
+                c_end[index][rows],
                 (state.sent_x[index], state.sent_h[index]),
                 state.held[index] if state.held else None,
                 observer,

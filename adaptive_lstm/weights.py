@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class PairTensors:
     h_levels: int = 0
     x_scale: torch.Tensor | None = None
     fixed: torch.Tensor | None = None
+
+    @functools.cached_property
+    def useful(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which columns of w_ih [width] and w_hh [P] are not all zero, bool; the others need never be sent."""
+        return self.w_ih.detach().ne(0).any(dim=0), self.w_hh.detach().ne(0).any(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,9 +36,11 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
 
-def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy) -> NativeStack:
+def stack(
+    matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, *, zeros: bool = True
+) -> NativeStack:
     """The native stack of a policy."""
-    return NativeStack(matrices, shape, parts(policy))
+    return NativeStack(matrices, shape, parts(policy), zeros=zeros)
 
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:

@@ -166,6 +166,8 @@ def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: in
 # ------------------------------------------------------------------------------------------------- wrong arguments
 
 SCALE = np.ones(8, np.float32)
+LIVES = np.empty(0, np.float32)  # all units do
+PLAIN = (True, LIVES, True)  # gates, fixed, zeros
 
 
 def floats(*shape: int) -> npt.NDArray[np.float32]:
@@ -173,17 +175,17 @@ def floats(*shape: int) -> npt.NDArray[np.float32]:
 
 
 def ones(rows: int, columns: int) -> _native.Matrix:
-    return _native.Matrix.f32(np.ones((rows, columns), np.float32), False)
+    return _native.Matrix.f32(np.ones((rows, columns), np.float32), False, *PLAIN)
 
 
 def q8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127, laid: bool = False) -> _native.Matrix:
-    return _native.Matrix.q8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid)
+    return _native.Matrix.q8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, *PLAIN[1:])
 
 
 def direction(
     width: int = 3, hidden: int = 2, output: int = 2, w_hr: _native.Matrix | None = None
 ) -> _native.Direction:
-    return _native.direction(ones(4 * hidden, width), ones(4 * hidden, output), floats(4 * hidden), w_hr)
+    return _native.direction(ones(4 * hidden, width), ones(4 * hidden, output), floats(4 * hidden), w_hr, LIVES)
 
 
 def plan(*layers: list[_native.Direction]) -> _native.Plan:
@@ -220,7 +222,7 @@ def held() -> _native.State:
 def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _native.State:
     """Of a layer with I = 3 and H = 2, with so many thresholds."""
     limits = _native.thresholds(None if x is None else floats(x), None if h is None else floats(h))
-    layer = _native.direction(w_ih or ones(8, 3), ones(8, 2), SCALE, None)
+    layer = _native.direction(w_ih or ones(8, 3), ones(8, 2), SCALE, None, LIVES)
     return _native.State(plan([layer]), columns([[limits]]), 1)
 
 
@@ -228,13 +230,14 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
     ("call", "message"),
     [
         (lambda: ones(7, 3), "multiple of 4 rows"),
-        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False), "scale needs one value per row"),
+        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN), "scale needs one value per row"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
-        (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE), "needs one value per column"),
+        (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE, *PLAIN[1:]), "value per column"),
+        (lambda: _native.Matrix.f32(floats(8, 3), False, True, floats(3), True), "fixed needs one value per unit"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
         (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),
         (lambda: q8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
-        (lambda: _native.direction(ones(8, 3), ones(8, 2), SCALE[:7], None), r"bias needs 4 \* hidden values"),
+        (lambda: _native.direction(ones(8, 3), ones(8, 2), SCALE[:7], None, LIVES), r"bias needs 4 \* hidden values"),
         (lambda: plan(), "at least one layer"),
         (lambda: plan([]), "at least one layer"),
         (lambda: plan([direction()], [direction(2), direction(2)]), "same number of directions"),
@@ -242,7 +245,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: plan([direction(), direction(4)]), "not what the layer below gives"),
         (lambda: plan([direction(), direction(hidden=3, output=3)]), "both directions of a layer need the same width"),
         (lambda: plan([direction(output=1)]), "without projection the output is as wide"),
-        (lambda: plan([_native.direction(ones(8, 3), ones(12, 2), SCALE, None)]), r"needs 4 \* hidden rows"),
+        (lambda: plan([_native.direction(ones(8, 3), ones(12, 2), SCALE, None, LIVES)]), r"needs 4 \* hidden rows"),
         (lambda: plan([direction(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
         (lambda: plan([direction(output=8, w_hr=q8(2))]), "projection takes float activations"),
         (lambda: _native.State(plan([direction()]), columns([]), -1), "must not be negative"),

@@ -9,9 +9,15 @@ using namespace alstm;
 
 namespace {
 
+// What pruned units stand at, NaN for those that live; no values: all live.
+using Fixed = Array<float, 1>;
+const float* values_of(const Fixed& fixed) { return fixed.size() ? fixed.data() : nullptr; }
+
+
 template <class T>
 std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Array<float, 1>> scale, Format format,
                                    int levels, bool gates, bool columns,
+                                   const Fixed& fixed, bool zeros,
                                    std::optional<Array<float, 1>> column_scale = std::nullopt) {
   if (gates && values.shape(0) % 4) throw std::invalid_argument("a gate matrix needs a multiple of 4 rows");
   if (scale && scale->shape(0) != values.shape(0)) throw std::invalid_argument("the scale needs one value per row");
@@ -22,17 +28,28 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
     throw std::invalid_argument("levels times columns is too large for 32-bit sums");
   if (column_scale && column_scale->shape(0) != values.shape(1))
     throw std::invalid_argument("the column scale needs one value per column");
+  if (fixed.size() && fixed.shape(0) != (gates ? values.shape(0) / 4 : values.shape(1)))
+    throw std::invalid_argument("fixed needs one value per unit");
   return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr,
                                                column_scale ? column_scale->data() : nullptr, int(values.shape(0)),
-                                               int(values.shape(1)), format, levels, gates, columns});
+                                               int(values.shape(1)), format, levels, gates, columns,
+                                               values_of(fixed), zeros && gates});
 }
 
 Direction make_direction(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh,
-                         const Array<float, 1>& bias, std::optional<std::shared_ptr<PackedMatrix>> w_hr) {
+                         const Array<float, 1>& bias, std::optional<std::shared_ptr<PackedMatrix>> w_hr,
+                         const Fixed& fixed) {
   const int hidden = w_ih->source_rows() / 4;
   if (int(bias.shape(0)) != 4 * hidden) throw std::invalid_argument("the bias needs 4 * hidden values");
-  Direction d{w_ih->source_cols(), hidden, w_hh->source_cols(), w_ih, w_hh, nullptr, pack_bias(bias.data(), hidden)};
+  if (fixed.size() && int(fixed.shape(0)) != hidden) throw std::invalid_argument("fixed needs one value per unit");
+  const float* stands = values_of(fixed);
+  Direction d{w_ih->source_cols(), hidden, w_hh->source_cols(), w_ih, w_hh, nullptr,
+              pack_bias(bias.data(), hidden, stands), living(stands, hidden), {}};
   if (w_hr) d.w_hr = *w_hr;
+  if (int(d.lives.size()) < hidden) {
+    d.fixed.assign(stands, stands + hidden);
+    for (int32_t k : d.lives) d.fixed[k] = 0.0f;
+  }
   return d;
 }
 
@@ -46,34 +63,36 @@ NB_MODULE(_native, m) {
   nb::class_<PackedMatrix>(m, "Matrix")
       .def_static(
           "f32",
-          [](Array<float, 2> v, bool columns, bool gates) {
-            return pack(v, std::nullopt, Format::f32, 0, gates, columns);
+          [](Array<float, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros) {
+            return pack(v, std::nullopt, Format::f32, 0, gates, columns, fixed, zeros);
           },
-          nb::arg("values"), nb::arg("columns"), nb::arg("gates") = true)
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
       .def_static(
           "bf16",
-          [](Array<uint16_t, 2> v, bool columns, bool gates) {
-            return pack(v, std::nullopt, Format::bf16, 0, gates, columns);
+          [](Array<uint16_t, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros) {
+            return pack(v, std::nullopt, Format::bf16, 0, gates, columns, fixed, zeros);
           },
-          nb::arg("values"), nb::arg("columns"), nb::arg("gates") = true)
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
       .def_static(
           "i8",
-          [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates) {
-            return pack(v, scale, Format::i8, 0, gates, columns);
+          [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates, const Fixed& fixed, bool zeros) {
+            return pack(v, scale, Format::i8, 0, gates, columns, fixed, zeros);
           },
-          nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates") = true)
+          nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
       .def_static(
           "q8",
           [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,
-             std::optional<Array<float, 1>> column_scale) {
-            return pack(v, scale, Format::q8, levels, true, columns, column_scale);
+             std::optional<Array<float, 1>> column_scale, const Fixed& fixed, bool zeros) {
+            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, column_scale);
           },
           nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"),
-          nb::arg("column_scale") = nb::none())
+          nb::arg("column_scale").none(), nb::arg("fixed"),
+          nb::arg("zeros"))
       .def_prop_ro("bytes", &PackedMatrix::bytes);
 
   nb::class_<Direction>(m, "Direction");
-  m.def("direction", &make_direction, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr").none());
+  m.def("direction", &make_direction, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr").none(),
+        nb::arg("fixed"));
 
   nb::class_<Plan>(m, "Plan")
       .def(

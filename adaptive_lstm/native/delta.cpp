@@ -21,7 +21,13 @@ void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& w
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
     std::memset(acc, 0, w.rows * sizeof(float));
-    k.dense(w, m.sent.data() + size_t(b) * w.cols, w.cols, 1, nullptr, acc, w.rows, false);
+    const float* sent = m.sent.data() + size_t(b) * w.cols;
+    if (w.piece) {
+      for (int c = 0; c < w.cols; c++) work.cols[c] = c;
+      k.columns(w, work.cols.data(), sent, w.cols, acc, false);
+    } else {
+      k.dense(w, sent, w.cols, 1, nullptr, acc, w.rows, false);
+    }
   }
   m.valid[b] = 1;
   m.age[b] = 0;

@@ -143,26 +143,18 @@ void State::project_items(int layer, int d, size_t first, int n) {
   const float* const* x = work_.item_x.data() + first;
   if (!n) return;
   if (delta(layer, d, false)) {
-    const bool product = n > 1 && s.x_activity > kDenseInput;
+    const bool product = product_pays(layer, d, n);
     int64_t sent = 0;
     for (int i = 0; i < n; i++)
       sent += send_input(layer, d, work_.item_row[first + i], x[i], i, product, (tick_ + i) & 1);
     s.sent_x += sent;
-    s.x_activity = double(sent) / double(int64_t(n) * dir.input);
+    s.x_activity = double(sent) / double(int64_t(n) * dir.w_ih->useful());
     if (product) multiply_input(layer, d, n);
     return;
   }
-  if (w.format != Format::q8 && n == 1)
+  if (w.format != Format::q8 && n == 1 && dir.w_ih->kept().empty())
     return k.dense(w, x[0], w.cols, 1, dir.bias.data(), work_.gates.data(), padded(w.rows), tick_ & 1);
-  for (int i = 0; i < n; i++) {
-    if (w.format == Format::q8) {
-      int16_t* q = work_.whole.data() + size_t(i) * w.cols;
-      k.quantize(w, x[i], dir.input, q);
-      std::fill(q + dir.input, q + w.cols, int16_t(0));
-    } else {
-      std::memcpy(work_.estimate.data() + size_t(i) * w.cols, x[i], w.cols * sizeof(float));
-    }
-  }
+  for (int i = 0; i < n; i++) put_operand(*dir.w_ih, x[i], i);
   multiply_input(layer, d, n);
 }
 
@@ -188,7 +180,7 @@ void State::run_wave(int layer, int d, const Sequence& in, const Wave& wave, flo
     for (int i = 0; i < n; i++)
       std::memcpy(s.held.h_used.data() + size_t(rows[i]) * dir.output, s.h.data() + size_t(rows[i]) * s.h_stride,
                   dir.output * sizeof(float));
-  if (!delta(layer, d, false)) s.sent_x += int64_t(n) * dir.input;
+  if (!delta(layer, d, false)) s.sent_x += int64_t(n) * dir.w_ih->useful();
   recur(layer, d, gates, rows, n, (wave.t + tick_) & 1);
   for (int i = 0; policy_->holds() && i < n; i++)
     std::memcpy(s.held.gates.data() + size_t(rows[i]) * dir.rows(), gates + i * stride, dir.rows() * sizeof(float));
@@ -205,10 +197,12 @@ void State::finish_timestep(int layer, int d, const Sequence& out, int t) {
   work_.coasting.clear();
   for (int b = 0; b < work_.sizes[t]; b++) {
     if (actions[b] == kCoast) work_.coasting.push_back(b);
-    if (actions[b] == kLeft && layer + 1 == layers())
-      std::memcpy(s.h.data() + size_t(b) * s.h_stride,
-                  work_.foreseen.data() + (work_.start[t] + b) * width(layer) + ptrdiff_t(d) * dir.output,
+    if (actions[b] == kLeft && layer + 1 == layers()) {
+      float* h = s.h.data() + size_t(b) * s.h_stride;
+      std::memcpy(h, work_.foreseen.data() + (work_.start[t] + b) * width(layer) + ptrdiff_t(d) * dir.output,
                   dir.output * sizeof(float));
+      dir.pin(h);
+    }
   }
   if (const int n = int(work_.coasting.size())) {
     const int* rows = work_.coasting.data();

@@ -17,6 +17,7 @@
 #include "part_elementwise.h"
 #include "part_float.h"
 #include "part_q8.h"
+#include "part_pieces.h"
 
 namespace {
 

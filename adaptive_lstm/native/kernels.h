@@ -41,8 +41,15 @@ struct Matrix {
   // [C], readable up to a multiple of kBlock; null: levels and 1 / levels for every column.
   const float* factor = nullptr;
   const float* step = nullptr;
+  // Pieces: the 64 rows of a block in one column. If `piece` is set, data holds those that are not all zeros, one
+  // behind the other, and tile and pitch do not count. Layout `columns`: column by column. `quads`: block by block, q8
+  // in groups of four whose values are interleaved. A bit of `where` says that a piece is kept, 32 to a word.
+  const int32_t* piece = nullptr;      // columns: [C] first piece of a column; quads: [blocks + 1] of a block
+  const int32_t* piece_col = nullptr;  // quads but q8: [pieces] the column of a piece
+  const uint32_t* where = nullptr;     // columns: [C, words()] bit of a block; quads q8: [blocks, C / 32] of a column
   Format format = Format::f32;
   Layout layout = Layout::columns;
+  int words() const { return (rows / kBlock + 31) / 32; }
 };
 
 // Byte position inside a 64-byte block at which row r of the block lies in the q8 `columns` layout. Interleaving four

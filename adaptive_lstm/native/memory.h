@@ -42,6 +42,7 @@ struct Held {
 struct DirectionState {
   Buffer<float> h, c;  // [B, h_stride], [B, units]
   int h_stride = 0, units = 0;
+  Buffer<float> limit_x, limit_h;  // thresholds of the columns of pruned matrices
   Memory x, recurrent;
   Held held;
   int64_t sent_x = 0, sent_h = 0;  // columns computed since the counters were cleared, over all batch rows

@@ -124,8 +124,8 @@ void dense_as(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float*
   dense_many<T>(w, z, zs, n, bias, y, ys, reverse);
 }
 
-void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse) {
+void dense_whole(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+                 bool reverse) {
   if (w.format == Format::f32) return dense_as<float>(w, z, zs, n, bias, y, ys, reverse);
   if (w.format == Format::bf16) return dense_as<uint16_t>(w, z, zs, n, bias, y, ys, reverse);
   dense_as<int8_t>(w, z, zs, n, bias, y, ys, reverse);
@@ -147,7 +147,7 @@ void columns_as(const Matrix& w, const int32_t* cols, const float* delta, int co
   });
 }
 
-void columns(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
+void columns_whole(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
   if (w.format == Format::f32) return columns_as<float>(w, cols, delta, count, acc, reverse);
   if (w.format == Format::bf16) return columns_as<uint16_t>(w, cols, delta, count, acc, reverse);
   columns_as<int8_t>(w, cols, delta, count, acc, reverse);

@@ -109,9 +109,10 @@ struct Packed {
   Packed from(int j) const { return {z + j * stride, stride, correction + j}; }
 };
 
-// B blocks of one tile times N rows of activations.
+// B blocks, the first one lying at `first` with `cols` columns, times N rows of activations.
 template <Layout kLayout, By kBy, int B, int N>
-inline void q8_rows(const Matrix& w, int row, int part, Packed in, const float* bias, float* y, ptrdiff_t ys) {
+inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, int part, Packed in, const float* bias,
+                    float* y, ptrdiff_t ys) {
   using P = Product<kBy>;
   Dot::Acc acc[B][N][4][P::accs];
   for (int b = 0; b < B; b++)
@@ -120,8 +121,7 @@ inline void q8_rows(const Matrix& w, int row, int part, Packed in, const float* 
         acc[b][j][i][0] = Dot::set(-in.correction[j]);
         for (int p = 1; p < P::accs; p++) acc[b][j][i][p] = Dot::set(0);
       }
-  const Block<uint8_t> first = q8_block<kLayout>(w, row);
-  const int step = kLayout == Layout::columns ? kBlock : kBlock * kGroup, cols = w.cols, groups = cols / kGroup;
+  const int step = kLayout == Layout::columns ? kBlock : kBlock * kGroup, groups = cols / kGroup;
   for (int g = 0; g < groups; g++)
     for (int b = 0; b < B; b++) {
       Dot::Quad q[4];
@@ -140,9 +140,10 @@ inline void q8_rows(const Matrix& w, int row, int part, Packed in, const float* 
 }
 
 template <Layout kLayout, By kBy, int N>
-inline void q8_rest(const Matrix& w, int row, int part, Packed in, int n, const float* bias, float* y, ptrdiff_t ys) {
-  if (n == N) return q8_rows<kLayout, kBy, 1, N>(w, row, part, in, bias, y, ys);
-  if constexpr (N > 1) q8_rest<kLayout, kBy, N - 1>(w, row, part, in, n, bias, y, ys);
+inline void q8_rest(const Matrix& w, Block<uint8_t> block, int cols, int row, int part, Packed in, int n,
+                    const float* bias, float* y, ptrdiff_t ys) {
+  if (n == N) return q8_rows<kLayout, kBy, 1, N>(w, block, cols, row, part, in, bias, y, ys);
+  if constexpr (N > 1) q8_rest<kLayout, kBy, N - 1>(w, block, cols, row, part, in, n, bias, y, ys);
 }
 
 template <Layout kLayout, By kBy>
@@ -152,11 +153,12 @@ void q8_dense(const Matrix& w, Packed in, int n, const float* bias, float* y, pt
     for (int i = 0; i < w.rows; i += B * kBlock) {
       // Pairs never straddle a tile: tiles are whole multiples of B blocks, and the last, odd block is taken alone.
       const int start = reverse ? (w.rows - 1) / (B * kBlock) * (B * kBlock) - i : i;
+      const Block<uint8_t> block = q8_block<kLayout>(w, start);
       for (int part = 0; part < kParts; part++) {
         if (start + B * kBlock <= w.rows)
-          q8_rows<kLayout, kBy, B, 1>(w, start, part, in, bias, y, ys);
+          q8_rows<kLayout, kBy, B, 1>(w, block, w.cols, start, part, in, bias, y, ys);
         else
-          q8_rows<kLayout, kBy, 1, 1>(w, start, part, in, bias, y, ys);
+          q8_rows<kLayout, kBy, 1, 1>(w, block, w.cols, start, part, in, bias, y, ys);
       }
     }
     return;
@@ -164,10 +166,11 @@ void q8_dense(const Matrix& w, Packed in, int n, const float* bias, float* y, pt
   constexpr int N = kBy == By::bytes ? Dot::byte_rows : Dot::wide_rows;
   for (int i = 0; i < w.rows; i += kBlock) {
     const int row = reverse ? w.rows - kBlock - i : i;
+    const Block<uint8_t> block = q8_block<kLayout>(w, row);
     for (int j = 0; j < n; j += N) {
       const int some = n - j < N ? n - j : N;
       for (int part = 0; part < kParts; part++)
-        q8_rest<kLayout, kBy, N>(w, row, part, in.from(j), some, bias, y + j * ys, ys);
+        q8_rest<kLayout, kBy, N>(w, block, w.cols, row, part, in.from(j), some, bias, y + j * ys, ys);
     }
   }
 }
@@ -189,7 +192,7 @@ void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* 
                                                                                               reverse);
 }
 
-void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
               bool reverse, void* scratch) {
   if constexpr (Dot::has_dot8)
     (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
@@ -249,7 +252,7 @@ inline void q8_list_rest(const Matrix& w, int row, int blocks, const Listed* lis
   if constexpr (B > 1) q8_list_rest<B - 1>(w, row, blocks, list, groups, correction, y);
 }
 
-void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
+void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
   while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
   const int groups = count / kGroup;
   Listed* list = static_cast<Listed*>(scratch);

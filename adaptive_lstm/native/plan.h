@@ -49,7 +49,14 @@ struct Source {
   int levels;    // q8 only
   bool gates;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
   bool columns;  // lay it out so that single columns can be visited
+  // [units] what pruned units stand at, NaN for those that live: their rows (without `gates`: their columns) are left
+  // out. Null: all live.
+  const float* fixed;
+  bool zeros;  // leave out what is all zeros: columns, and pieces where there are many
 };
+
+// The units that live, ascending.
+std::vector<int32_t> living(const float* fixed, int units);
 
 class PackedMatrix {
  public:
@@ -57,13 +64,32 @@ class PackedMatrix {
   const Matrix& view() const { return view_; }
   int source_rows() const { return source_rows_; }
   int source_cols() const { return source_cols_; }
-  size_t bytes() const { return data_.size() + (scale_.size() + factor_.size() + step_.size()) * sizeof(float); }
+  size_t bytes() const;
+
+  // How many columns are not all zeros. The matrix holds these, or if there are none, one.
+  int useful() const { return useful_; }
+  // Which ones, [useful]; empty: all of them.
+  const std::vector<int32_t>& kept() const { return kept_; }
+  // The values of z that these columns read: z itself, or gathered in `room`.
+  const float* gather(const float* z, float* room) const {
+    if (kept_.empty()) return z;
+    for (size_t k = 0; k < kept_.size(); k++) room[k] = z[kept_[k]];
+    return room;
+  }
 
  private:
   Buffer<uint8_t> data_;
   Buffer<float> scale_, factor_, step_;
   Matrix view_;
-  int source_rows_, source_cols_;
+  int source_rows_, source_cols_, useful_;
+  std::vector<int32_t> kept_;
+  std::vector<int32_t> piece_, piece_col_;
+  std::vector<uint32_t> where_;
+
+  int number_pieces(const std::vector<uint8_t>& some, const std::vector<int32_t>& cols, std::vector<int32_t>& numbers);
+  template <class T>
+  void fill(const Source& source, const std::vector<int>& rows, const std::vector<int32_t>& cols,
+            const std::vector<int32_t>& numbers);
 };
 
 // One layer in one direction. hidden H, projected size P (= H without projection).
@@ -71,12 +97,17 @@ struct Direction {
   int input, hidden, output;
   std::shared_ptr<const PackedMatrix> w_ih, w_hh, w_hr;  // w_hr: null without projection
   Buffer<float> bias;                                    // [R] in packed row order
-  int rows() const { return w_ih->view().rows; }         // R = 4 * H rounded up to 16
+  std::vector<int32_t> lives;                            // the units that are computed
+  Buffer<float> fixed;                                   // [H] what the others stand at; empty: there are no others
+  int rows() const { return w_ih->view().rows; }         // R = 4 * units rounded up to 16
   int blocks() const { return rows() / kBlock; }
   int units() const { return blocks() * kUnits; }
+  bool pruned() const { return !fixed.empty(); }
+  void pin(float* h) const;  // puts pruned units where they stand
+  void spread(const float* units, float* h) const;  // outputs of the computed units among those that stand
 };
 
-Buffer<float> pack_bias(const float* bias, int hidden);
+Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed);
 
 class Plan {
  public:

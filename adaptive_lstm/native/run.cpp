@@ -34,16 +34,11 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
   const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first;
   float* gates = work_.gates.data();
   const ptrdiff_t stride = padded(w.rows);
-  states_[layer][d].sent_x += rows * dir.input;
-  if (w.format == Format::q8) {
-    int16_t* q = work_.whole.data();
+  states_[layer][d].sent_x += rows * dir.w_ih->useful();
+  if (w.format == Format::q8 || !dir.w_ih->kept().empty()) {
     for (int t = t0; t < t1; t++)
-      for (int b = 0; b < work_.sizes[t]; b++, q += w.cols) {
-        k.quantize(w, in.at(t, b), dir.input, q);
-        std::fill(q + dir.input, q + w.cols, int16_t(0));
-      }
-    k.dense_q8(w, work_.whole.data(), w.cols, int(rows), dir.bias.data(), gates, stride, false, work_.scratch.data());
-    return;
+      for (int b = 0; b < work_.sizes[t]; b++) put_operand(*dir.w_ih, in.at(t, b), work_.start[t] - first + b);
+    return multiply_input(layer, d, int(rows));
   }
   bool adjacent = true;  // do the rows of all timesteps follow each other at one stride?
   for (int t = t0; t + 1 < t1 && adjacent; t++) adjacent = in.at(t + 1, 0) - in.at(t, 0) == work_.sizes[t] * in.row;
@@ -69,7 +64,8 @@ int State::send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bo
   const Direction& dir = plan_->layers()[layer][d];
   const Matrix& w = dir.w_ih->view();
   Memory& m = states_[layer][d].x;
-  const int count = list_changed(k, w, m, b, x, dir.input, policy_->columns[layer][d].x.data(), work_);
+  const float* z = dir.w_ih->gather(x, work_.gathered.data());
+  const int count = list_changed(k, w, m, b, z, dir.w_ih->useful(), limits(layer, d, false), work_);
   if (!product) {
     send_listed(k, w, m, b, count, dir.bias.data(), work_.gates.data() + row * padded(w.rows), reverse, work_);
     return count;
@@ -80,6 +76,19 @@ int State::send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bo
   else
     std::memcpy(work_.estimate.data() + row * w.cols, m.sent.data() + size_t(b) * w.cols, w.cols * sizeof(float));
   return count;
+}
+
+// The values of z that a matrix reads, into a row of the operand that lies in work_.
+void State::put_operand(const PackedMatrix& m, const float* z, ptrdiff_t row) {
+  const Matrix& w = m.view();
+  if (w.format != Format::q8) {
+    float* to = work_.estimate.data() + row * w.cols;
+    if (m.gather(z, to) == z) std::memcpy(to, z, w.cols * sizeof(float));
+    return;
+  }
+  int16_t* q = work_.whole.data() + row * w.cols;
+  active_kernels().quantize(w, m.gather(z, work_.gathered.data()), m.useful(), q);
+  std::fill(q + m.useful(), q + w.cols, int16_t(0));
 }
 
 // Pre-activations, bias included, of the first `rows` rows of the operand that lies in work_.
@@ -95,12 +104,16 @@ void State::multiply_input(int layer, int d, int rows) {
     k.dense(w, work_.estimate.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false);
 }
 
+// In a busy chunk the product with the values last sent gives the same result with the weights read once.
+bool State::product_pays(int layer, int d, int rows) const {
+  return rows > 1 && states_[layer][d].x_activity > kDenseInput && !plan_->layers()[layer][d].w_ih->view().piece;
+}
+
 // As project() where the input is thresholded. Time order matters: what counts is the change since the value last sent.
 void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) {
   DirectionState& s = states_[layer][d];
   const ptrdiff_t first = work_.start[t0], rows = work_.start[t1] - first;
-  // In a busy chunk the product with the values last sent gives the same result with the weights read once.
-  const bool product = rows > 1 && s.x_activity > kDenseInput;
+  const bool product = product_pays(layer, d, int(rows));
   int64_t sent = 0;
   for (int i = t0; i < t1; i++) {
     const int t = d ? t0 + t1 - 1 - i : i;
@@ -108,7 +121,7 @@ void State::project_delta(int layer, int d, const Sequence& in, int t0, int t1) 
       sent += send_input(layer, d, b, in.at(t, b), work_.start[t] - first + b, product, (t + tick_) & 1);
   }
   s.sent_x += sent;
-  s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * plan_->layers()[layer][d].input);
+  s.x_activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * plan_->layers()[layer][d].w_ih->useful());
   if (product) multiply_input(layer, d, int(rows));
 }
 
@@ -122,26 +135,23 @@ void State::recur(int layer, int d, float* gates, const int* rows, int n, bool r
   if (rows && rows[n - 1] == n - 1) rows = nullptr;
   auto h = [&](int i) { return s.h.data() + size_t(rows ? rows[i] : i) * s.h_stride; };
   if (delta(layer, d, true)) {
-    const float* thresholds = policy_->columns[layer][d].h.data();
+    const float* thresholds = limits(layer, d, true);
     for (int i = 0; i < n; i++) {
       const int b = rows ? rows[i] : i;
-      const int count = list_changed(k, w, s.recurrent, b, h(i), dir.output, thresholds, work_);
+      const float* z = dir.w_hh->gather(h(i), work_.gathered.data());
+      const int count = list_changed(k, w, s.recurrent, b, z, dir.w_hh->useful(), thresholds, work_);
       s.sent_h += count;
       send_listed(k, w, s.recurrent, b, count, nullptr, gates + i * stride, reverse, work_);
     }
   } else {
-    s.sent_h += int64_t(n) * dir.output;
+    s.sent_h += int64_t(n) * dir.w_hh->useful();
     if (w.format == Format::q8) {
-      int16_t* q = work_.whole.data();
-      for (int i = 0; i < n; i++, q += w.cols) {
-        k.quantize(w, h(i), dir.output, q);
-        std::fill(q + dir.output, q + w.cols, int16_t(0));
-      }
+      for (int i = 0; i < n; i++) put_operand(*dir.w_hh, h(i), i);
       k.dense_q8(w, work_.whole.data(), w.cols, n, nullptr, gates, stride, reverse, work_.scratch.data());
-    } else if (n == 1 || !rows) {
+    } else if ((n == 1 || !rows) && dir.w_hh->kept().empty()) {
       k.dense(w, h(0), s.h_stride, n, nullptr, gates, stride, reverse);
     } else {  // rows that lie apart are copied together, so that the weights are read once
-      for (int i = 0; i < n; i++) std::memcpy(work_.estimate.data() + size_t(i) * w.cols, h(i), w.cols * sizeof(float));
+      for (int i = 0; i < n; i++) put_operand(*dir.w_hh, h(i), i);
       k.dense(w, work_.estimate.data(), w.cols, n, nullptr, gates, stride, reverse);
     }
   }
@@ -156,11 +166,13 @@ void State::advance(int layer, int d, const float* gates, ptrdiff_t stride, cons
   const Direction& dir = plan_->layers()[layer][d];
   DirectionState& s = states_[layer][d];
   s.moved += n;
-  float* out = dir.w_hr ? work_.units.data() : s.h.data();
+  const bool apart = dir.w_hr || dir.pruned();
+  float* out = apart ? work_.units.data() : s.h.data();
   for (int i = 0; i < n; i++) {
     const int b = rows ? rows[i] : i;
-    k.cell(gates + (from ? from[i] : i) * stride, s.c.data() + ptrdiff_t(b) * s.units,
-           dir.w_hr ? out + ptrdiff_t(i) * s.units : out + ptrdiff_t(b) * s.h_stride, dir.blocks());
+    float* units = apart ? out + ptrdiff_t(i) * s.units : out + ptrdiff_t(b) * s.h_stride;
+    k.cell(gates + (from ? from[i] : i) * stride, s.c.data() + ptrdiff_t(b) * s.units, units, dir.blocks());
+    if (apart && !dir.w_hr) dir.spread(units, s.h.data() + ptrdiff_t(b) * s.h_stride);
   }
   if (!dir.w_hr) return;
   float* h = rows ? work_.projected.data() : s.h.data();
@@ -209,6 +221,7 @@ void State::set_sizes(int steps) {
 }
 
 void State::run_layers(const Sequence& x, const Sequence& y, int steps) {
+  if (loaded_) pin();
   bool masked = policy_->holds();  // whether rows may do different things
   if (masked || policy_->leaves_steps()) begin_actions();
   Sequence in = x;

@@ -48,6 +48,16 @@ void Left::reset(const TimeExit& exit, int output, int batch) {
 State::State(std::shared_ptr<const Plan> plan, std::shared_ptr<const Policy> policy, int batch)
     : plan_(std::move(plan)), policy_(std::move(policy)) {
   for (const auto& layer : plan_->layers()) states_.emplace_back(layer.size());
+  for (int l = 0; l < layers(); l++)
+    for (int d = 0; d < plan_->directions(); d++)
+      for (bool recurrent : {false, true}) {
+        const PackedMatrix& m = matrix(l, d, recurrent);
+        if (!delta(l, d, recurrent) || m.kept().empty()) continue;
+        Buffer<float>& limit = recurrent ? states_[l][d].limit_h : states_[l][d].limit_x;
+        limit.resize(m.kept().size());
+        const Thresholds& all = policy_->columns[l][d];
+        m.gather((recurrent ? all.h : all.x).data(), limit.data());
+      }
   reset(batch);
 }
 
@@ -57,9 +67,25 @@ bool State::delta(int layer, int d, bool recurrent) const {
   return !(recurrent ? t.h : t.x).empty();
 }
 
-const Matrix& State::matrix(int layer, int d, bool recurrent) const {
+const PackedMatrix& State::matrix(int layer, int d, bool recurrent) const {
   const Direction& w = plan_->layers()[layer][d];
-  return (recurrent ? w.w_hh : w.w_ih)->view();
+  return *(recurrent ? w.w_hh : w.w_ih);
+}
+
+// Thresholds of the columns that a matrix has.
+const float* State::limits(int layer, int d, bool recurrent) const {
+  const Thresholds& all = policy_->columns[layer][d];
+  const DirectionState& s = states_[layer][d];
+  const Buffer<float>& some = recurrent ? s.limit_h : s.limit_x;
+  return (some.empty() ? recurrent ? all.h : all.x : some).data();
+}
+
+void State::pin() {
+  for (size_t l = 0; l < states_.size(); l++)
+    for (size_t d = 0; d < states_[l].size(); d++)
+      for (int i = 0; i < active_; i++)
+        plan_->layers()[l][d].pin(states_[l][d].h.data() + size_t(i) * states_[l][d].h_stride);
+  loaded_ = false;
 }
 
 void State::reset(int batch) {
@@ -71,7 +97,7 @@ void State::reset(int batch) {
       const Direction& w = plan_->layers()[l][d];
       DirectionState& s = states_[l][d];
       s.units = w.units();
-      s.h_stride = int(padded(w.w_hr ? w.w_hr->view().rows : w.units()));
+      s.h_stride = int(padded(w.w_hr ? w.w_hr->view().rows : round_up(w.hidden, kUnits)));
       s.h.assign(size_t(batch) * s.h_stride, 0.0f);
       s.c.assign(size_t(batch) * s.units, 0.0f);
       if (delta(int(l), int(d), false)) s.x.reset(w.w_ih->view(), batch);
@@ -79,6 +105,7 @@ void State::reset(int batch) {
       if (policy_->holds()) s.held.reset(w, policy_->decider(int(l)), batch);
       s.x_activity = 0;
     }
+  pin();
   if (policy_->time) left_.reset(*policy_->time, plan_->output(layers() - 1), batch);
   clear_counters();
   grow_workspace();
@@ -102,8 +129,9 @@ void State::grow_workspace() {
   };
   grow(work_.gates, chunk * padded(rows));
   grow(work_.estimate, chunk * cols);
-  grow(work_.whole, chunk * cols);
+  grow(work_.whole, chunk * cols + kListSlack);  // kernels may read on to a multiple of 32 columns
   grow(work_.units, batch * units);
+  grow(work_.gathered, cols);
   grow(work_.cols, cols + kListSlack);
   grow(work_.delta, cols + kListSlack);
   grow(work_.delta_q, cols + kListSlack);
@@ -181,10 +209,12 @@ void State::load(const float* h, const float* c) {
       DirectionState& s = states_[l][d];
       for (int i = 0; i < batch_; i++) {
         std::memcpy(s.h.data() + size_t(i) * s.h_stride, h + size_t(order_[i]) * w.output, w.output * sizeof(float));
-        std::memcpy(s.c.data() + size_t(i) * s.units, c + size_t(order_[i]) * w.hidden, w.hidden * sizeof(float));
+        float* own = s.c.data() + size_t(i) * s.units;
+        for (size_t k = 0; k < w.lives.size(); k++) own[k] = c[size_t(order_[i]) * w.hidden + w.lives[k]];
       }
       h += size_t(batch_) * w.output, c += size_t(batch_) * w.hidden;
     }
+  loaded_ = true;
 }
 
 void State::store(float* h, float* c) const {
@@ -194,39 +224,42 @@ void State::store(float* h, float* c) const {
       const DirectionState& s = states_[l][d];
       for (int i = 0; i < batch_; i++) {
         std::memcpy(h + size_t(order_[i]) * w.output, s.h.data() + size_t(i) * s.h_stride, w.output * sizeof(float));
-        std::memcpy(c + size_t(order_[i]) * w.hidden, s.c.data() + size_t(i) * s.units, w.hidden * sizeof(float));
+        float* all = c + size_t(order_[i]) * w.hidden;
+        if (w.pruned()) std::memset(all, 0, w.hidden * sizeof(float));
+        for (size_t k = 0; k < w.lives.size(); k++) all[w.lives[k]] = s.c[size_t(i) * s.units + k];
       }
       h += size_t(batch_) * w.output, c += size_t(batch_) * w.hidden;
     }
 }
 
 void State::store_sent(int layer, int d, bool recurrent, float* out) const {
-  const Matrix& w = matrix(layer, d, recurrent);
+  const PackedMatrix& packed = matrix(layer, d, recurrent);
+  const Matrix& w = packed.view();
   const DirectionState& s = states_[layer][d];
   const Memory& m = recurrent ? s.recurrent : s.x;
-  const Direction& dir = plan_->layers()[layer][d];
-  const int cols = recurrent ? dir.output : dir.input;
+  const int cols = packed.source_cols();
   const float step = w.levels ? 1.0f / float(w.levels) : 1.0f;
+  if (!packed.kept().empty()) std::fill_n(out, size_t(batch_) * cols, 0.0f);
   for (int i = 0; i < batch_; i++)
-    for (int k = 0; k < cols; k++) {
+    for (int k = 0; k < packed.useful(); k++) {
       const size_t at = size_t(i) * w.cols + k;
-      out[size_t(order_[i]) * cols + k] =
+      out[size_t(order_[i]) * cols + (packed.kept().empty() ? k : packed.kept()[k])] =
           w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 
 void State::load_sent(int layer, int d, bool recurrent, const float* sent) {
-  const Matrix& w = matrix(layer, d, recurrent);
+  const PackedMatrix& packed = matrix(layer, d, recurrent);
+  const Matrix& w = packed.view();
   DirectionState& s = states_[layer][d];
   Memory& m = recurrent ? s.recurrent : s.x;
-  const Direction& dir = plan_->layers()[layer][d];
-  const int cols = recurrent ? dir.output : dir.input;
+  const int cols = packed.source_cols(), useful = packed.useful();
   for (int i = 0; i < batch_; i++) {
-    const float* row = sent + size_t(order_[i]) * cols;
+    const float* row = packed.gather(sent + size_t(order_[i]) * cols, work_.gathered.data());
     if (w.format == Format::q8)
-      active_kernels().quantize(w, row, cols, m.sent_q.data() + size_t(i) * w.cols);
+      active_kernels().quantize(w, row, useful, m.sent_q.data() + size_t(i) * w.cols);
     else
-      std::memcpy(m.sent.data() + size_t(i) * w.cols, row, cols * sizeof(float));
+      std::memcpy(m.sent.data() + size_t(i) * w.cols, row, useful * sizeof(float));
     m.valid[i] = 0;
     m.fresh[i] = 0;
   }

@@ -38,6 +38,7 @@ struct Place {
 
 struct Workspace {
   Buffer<float> gates, estimate, units, delta, projected;
+  Buffer<float> gathered;  // [C] the values of an operand that the columns of a pruned matrix read
   Buffer<int16_t> whole, delta_q;
   Buffer<int32_t> cols;
   Buffer<uint8_t> scratch;
@@ -112,7 +113,7 @@ class State {
   std::atomic<bool> busy{false};  // guards against two threads advancing one state
 
  private:
-  const Matrix& matrix(int layer, int d, bool recurrent) const;
+  const PackedMatrix& matrix(int layer, int d, bool recurrent) const;
   int layers() const { return int(states_.size()); }
   ptrdiff_t width(int layer) const { return ptrdiff_t(plan_->output(layer)) * plan_->directions(); }
 
@@ -124,7 +125,11 @@ class State {
   void project(int layer, int d, const Sequence& in, int t0, int t1);
   void project_delta(int layer, int d, const Sequence& in, int t0, int t1);
   int send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bool product, bool reverse);
+  bool product_pays(int layer, int d, int rows) const;
   void multiply_input(int layer, int d, int rows);
+  void put_operand(const PackedMatrix& m, const float* z, ptrdiff_t row);
+  const float* limits(int layer, int d, bool recurrent) const;
+  void pin();  // pruned units of the rows that run, to where they stand
   // `rows` [n]: which batch rows, ascending; null: the first n.
   void recur(int layer, int d, float* gates, const int* rows, int n, bool reverse);
   void advance(int layer, int d, const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n,
@@ -176,6 +181,7 @@ class State {
   std::shared_ptr<const Policy> policy_;
   int batch_ = 0;
   uint32_t tick_ = 0;
+  bool loaded_ = false;  // h may not be where pruned units stand
   std::vector<std::vector<DirectionState>> states_;
   std::vector<int> order_;  // [B] which batch row lies at a position: rows that have left are moved behind the others
   int active_ = 0;          // the first so many have not left; they are in ascending order

@@ -8,10 +8,12 @@ namespace alstm {
 
 namespace {
 
-// Place of a gate row of torch's order among packed rows.
-int packed_row(int hidden, int r) {
-  const int gate = r / hidden, unit = r % hidden;
-  return unit / kUnits * kBlock + gate * kUnits + unit % kUnits;
+// Calls visit(row of torch's order, packed row) for every gate of the units that are computed.
+template <class Visit>
+void each_gate(const Direction& w, Visit visit) {
+  for (int gate = 0; gate < 4; gate++)
+    for (int k = 0; k < int(w.lives.size()); k++)
+      visit(gate * w.hidden + w.lives[k], k / kUnits * kBlock + gate * kUnits + k % kUnits);
 }
 
 }  // namespace
@@ -22,8 +24,8 @@ void State::store_held(int layer, int d, const HeldArrays& out) const {
   for (int i = 0; i < batch_; i++) {
     const size_t b = size_t(order_[i]);
     out.run[b] = held.run[i];
-    for (int r = 0; r < 4 * w.hidden; r++)
-      out.gates[b * 4 * w.hidden + r] = held.gates[size_t(i) * w.rows() + packed_row(w.hidden, r)];
+    if (w.pruned()) std::fill_n(out.gates + b * 4 * w.hidden, 4 * w.hidden, 0.0f);
+    each_gate(w, [&](int r, int p) { out.gates[b * 4 * w.hidden + r] = held.gates[size_t(i) * w.rows() + p]; });
     if (!held.x_used.empty()) {
       std::copy_n(held.x_used.data() + size_t(i) * w.input, w.input, out.x_used + b * w.input);
       std::copy_n(held.h_used.data() + size_t(i) * w.output, w.output, out.h_used + b * w.output);
@@ -42,8 +44,7 @@ void State::load_held(int layer, int d, const HeldArrays& in) {
   for (int i = 0; i < batch_; i++) {
     const size_t b = size_t(order_[i]);
     held.run[i] = in.run[b];
-    for (int r = 0; r < 4 * w.hidden; r++)
-      held.gates[size_t(i) * w.rows() + packed_row(w.hidden, r)] = in.gates[b * 4 * w.hidden + r];
+    each_gate(w, [&](int r, int p) { held.gates[size_t(i) * w.rows() + p] = in.gates[b * 4 * w.hidden + r]; });
     if (!held.x_used.empty()) {
       std::copy_n(in.x_used + b * w.input, w.input, held.x_used.data() + size_t(i) * w.input);
       std::copy_n(in.h_used + b * w.output, w.output, held.h_used.data() + size_t(i) * w.output);

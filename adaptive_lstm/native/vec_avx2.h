@@ -53,6 +53,7 @@ struct Dot {
   static void store_acc(int32_t* p, Acc a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
   static Acc set(int32_t x) { return _mm256_set1_epi32(x); }
   static Acc add(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
+  static Acc sub(Acc a, Acc b) { return _mm256_sub_epi32(a, b); }
   static Vec to_float(Acc a) { return {_mm256_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {

@@ -54,6 +54,7 @@ struct Dot {
   static void store_acc(int32_t* p, Acc a) { _mm512_storeu_si512(p, a); }
   static Acc set(int32_t x) { return _mm512_set1_epi32(x); }
   static Acc add(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
+  static Acc sub(Acc a, Acc b) { return _mm512_sub_epi32(a, b); }
   static Acc times128(Acc a) { return _mm512_slli_epi32(a, 7); }
   static Vec to_float(Acc a) { return {_mm512_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -126,6 +127,30 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(delta), _mm512_cvtepi32_epi16(listed));
   _mm256_mask_storeu_epi16(sent, m, now);
   return __builtin_popcount(mask);
+}
+
+// Both as in emit_each.h; select_bit writes 16 entries whatever the bits.
+inline int pick(const int16_t* z, const uint32_t* where, int words, int16_t* out) {
+  int count = 0;
+  for (int w = 0; w < words; w++)
+    for (int half = 0; half < 2; half++) {
+      const __mmask16 m = __mmask16(where[w] >> 16 * half);
+      const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 32 * w + 16 * half));
+      const __m512i kept = _mm512_maskz_compress_epi32(m, _mm512_cvtepi16_epi32(some));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count), _mm512_cvtepi32_epi16(kept));
+      count += __builtin_popcount(m);
+    }
+  return count;
+}
+
+inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
+                      int32_t* kept) {
+  const __mmask16 m = _mm512_test_epi32_mask(_mm512_loadu_si512(where), _mm512_set1_epi32(int(1u << bit)));
+  const __m512i at = _mm512_loadu_si512(next);
+  _mm512_storeu_si512(piece, _mm512_maskz_compress_epi32(m, at));
+  _mm512_storeu_si512(kept, _mm512_maskz_compress_epi32(m, _mm512_loadu_si512(value)));
+  _mm512_storeu_si512(next, _mm512_mask_add_epi32(at, m, at, _mm512_set1_epi32(1)));
+  return __builtin_popcount(m);
 }
 
 }  // namespace

@@ -91,6 +91,10 @@ struct Dot {
     for (int i = 0; i < 4; i++) a.v[i] += b.v[i];
     return a;
   }
+  static Acc sub(Acc a, Acc b) {
+    for (int i = 0; i < 4; i++) a.v[i] -= b.v[i];
+    return a;
+  }
   static Vec to_float(Acc a) { return Vec::load(a.v); }
   static Quad load(const uint8_t* p) {
     Quad q;
