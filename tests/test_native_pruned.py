@@ -64,7 +64,7 @@ def fixed_of(hidden: int, share: float) -> FloatArray:
 
 
 def pruned(
-    all_of: Sequence[PairMatrices], shape: StackShape, pattern: Pattern, share: float = 0.4
+    whole: Sequence[PairMatrices], shape: StackShape, pattern: Pattern, share: float = 0.4
 ) -> list[PairMatrices]:
     """The same weights with zeros where they are pruned; columns that read pruned units are zero."""
     H, out, below = shape.hidden_size, [], np.ones(shape.input_size, np.bool_)
