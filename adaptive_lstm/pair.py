@@ -131,11 +131,11 @@ class Pair:
     ):
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
         self.h, self.c = h, c
-        batch, (useful_x, useful_h) = len(h), weights.useful
+        batch, (used_x, used_h) = len(h), weights.useful
         self.of_x = _Operand(
-            Site(shape, pair, "x"), policy.columns, useful_x, weights.x_levels, weights.x_scale, batch, h, sent[0]
+            Site(shape, pair, "x"), policy.columns, used_x, weights.x_levels, weights.x_scale, batch, h, sent[0]
         )
-        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, useful_h, weights.h_levels, None, batch, h, sent[1])
+        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
         self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
         self.holding = bool(policy.holding)
         self.queues = any(p.keeps == "inputs" for p in policy.holding)

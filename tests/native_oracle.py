@@ -36,9 +36,7 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
 
-def stack(
-    matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, *, zeros: bool = True
-) -> NativeStack:
+def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, *, zeros: bool = True) -> NativeStack:
     """The native stack of a policy."""
     return NativeStack(matrices, shape, parts(policy), zeros=zeros)
 

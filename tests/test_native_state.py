@@ -230,7 +230,7 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
     ("call", "message"),
     [
         (lambda: ones(7, 3), "multiple of 4 rows"),
-        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN), "scale needs one value per row"),
+        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN), "scale needs one value"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
         (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE, *PLAIN[1:]), "value per column"),
         (lambda: _native.Matrix.f32(floats(8, 3), False, True, floats(3), True), "fixed needs one value per unit"),

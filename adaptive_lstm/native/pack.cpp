@@ -12,8 +12,8 @@ namespace {
 
 constexpr size_t kLarge = size_t(512) << 10;  // bytes: half of a common second-level cache
 
-// Share of pieces up to which keeping only those is faster (measured). Integers are gathered for every block anew, which
-// a step gains back from memory, but many rows at once do not.
+// Share of pieces up to which keeping only those is faster (measured). Integers are gathered for every block anew: a
+// step gains that back from memory, many rows at once do not.
 constexpr double few_pieces(Format format) { return format == Format::q8 ? 0.65 : 0.8; }
 
 struct Tiling {

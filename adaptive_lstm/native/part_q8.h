@@ -252,7 +252,8 @@ inline void q8_list_rest(const Matrix& w, int row, int blocks, const Listed* lis
   if constexpr (B > 1) q8_list_rest<B - 1>(w, row, blocks, list, groups, correction, y);
 }
 
-void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
+void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
+                      void* scratch) {
   while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
   const int groups = count / kGroup;
   Listed* list = static_cast<Listed*>(scratch);
