@@ -76,7 +76,7 @@ def test_a_repeated_input_costs_nothing(precision: str) -> None:
     with torch.no_grad():
         for parameter in lstm.parameters():  # h stays zero
             parameter.zero_()
-        lstm.weight_ih_l0[:H] = 1.0  # of the gate i, where g is zero
+        lstm.get_parameter("weight_ih_l0")[:H] = 1.0  # of the gate i, where g is zero
     infer_natively(lstm, torch.ones(50, 2, I))
     assert lstm.last_run is not None
     (columns,) = lstm.last_run.columns

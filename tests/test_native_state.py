@@ -285,8 +285,8 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -
     "call",
     [
         lambda: _native.Matrix(),
-        lambda: _native.Matrix.f32(floats(8), False),
-        lambda: _native.direction(None, ones(8, 2), SCALE, None),  # type: ignore[arg-type]
+        lambda: _native.Matrix.f32(floats(8), False, *PLAIN),
+        lambda: _native.direction(None, ones(8, 2), SCALE, None, LIVES),  # type: ignore[arg-type]
         lambda: _native.Plan(direction()),  # type: ignore[arg-type]
         lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]
         lambda: state(3, 2).load(floats(2), floats(2)),
