@@ -90,9 +90,9 @@ def compressed(
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(f"{title} fails on x {list(fit[0].shape)}, {fit[0].dtype}: {what}") from error
     report = al.compress(fast, together(fit), prune=prune, quantize=quantize, progress=progress)
-    old, new = ([outputs(m, [x]) for x in other] for m in (model, fast))
-    cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in zip(old, new, strict=True)]
-    change = relative_change(torch.cat(old), torch.cat(new))
+    old, new = outputs(model, other), outputs(fast, other)
+    cosines = [float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(old, new, strict=True)]
+    change = relative_change(old, new)
     return Compression(title, fast, report, change, sum(cosines) / len(cosines), len(other))
 
 

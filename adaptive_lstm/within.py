@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from .compress import compress, restore
 from .compress_report import CompressReport
 from .errors import InputError
 from .measure import Output
+from .policies import Dense
 from .pruning import Prune
+from .pruning.choose import relative_error
 from .quantize import Quantize
 from .tap import adapted_lstms, as_batches, call, first_tensor
 
@@ -40,7 +43,7 @@ def compress_within(
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
         inputs: batches as for ``compress``, at least four; the last quarter judges.
         change: largest root mean square change of the output, as a share of the root mean square deviation of the
-            output from its mean: 0.05 for example. Above 0.
+            output from its mean per feature: 0.05 for example. Above 0.
         pattern: as for ``Prune``.
         quantize: the lower precision; int8 by default.
         output: picks the tensor that counts from what the model returns; default: the first one.
@@ -57,34 +60,51 @@ def compress_within(
         raise InputError(f"inputs: got {len(batches)} batches, expected at least 4: some fit, others judge")
     fit, judges = batches[:-held], batches[-held:]
     quantize = quantize or Quantize("int8")
-    with torch.no_grad():
-        kept = {name: (m.pruned, m.quantize) for name, m in adapted_lstms(model).items()}
-        restore(model)
-        dense = outputs(model, judges, output)
+    lstms = adapted_lstms(model)
+    kept = {name: (m.pruned, m.quantize) for name, m in lstms.items()}
+    policies = {name: (m.policy, m.monitor) for name, m in lstms.items()}
     try:
-        for prune, precision in _candidates(pattern, quantize):
-            report = compress(model, fit, prune=prune, quantize=precision, output=output, progress=progress)
-            if relative_change(dense, outputs(model, judges, output)) <= change:
-                return report
+        for lstm in lstms.values():  # what is skipped is another question
+            lstm.policy = Dense()
+        return _within(model, fit, judges, change, _candidates(pattern, quantize), output, progress)
     except BaseException:
-        for name, lstm in adapted_lstms(model).items():
+        for name, lstm in lstms.items():
             lstm.pruned, lstm.quantize = kept[name]
         raise
+    finally:
+        for name, lstm in lstms.items():
+            lstm.policy, lstm.monitor = policies[name]
+
+
+def _within(
+    model: nn.Module,
+    fit: list[Any],
+    judges: list[Any],
+    change: float,
+    candidates: Iterable[tuple[Prune | None, Quantize]],
+    output: Output,
+    progress: bool,
+) -> CompressReport:
+    restore(model)
+    dense = outputs(model, judges, output)
+    for prune, precision in candidates:
+        report = compress(model, fit, prune=prune, quantize=precision, output=output, progress=progress)
+        if relative_change(dense, outputs(model, judges, output)) <= change:
+            return report
     return compress(model)
 
 
 def _candidates(pattern: str, quantize: Quantize) -> list[tuple[Prune | None, Quantize]]:
-    pruned: list[tuple[Prune | None, Quantize]] = [(Prune(pattern, share), quantize) for share in SPARSITIES]
-    return [*pruned, (None, quantize), (None, Quantize("bf16"))]
+    pruned = dict.fromkeys(Prune(pattern, share) for share in SPARSITIES)  # N:M fixes the share: one candidate
+    return [*((prune, quantize) for prune in pruned), (None, quantize), (None, Quantize("bf16"))]
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, batches: Iterable[Any], output: Output = first_tensor) -> torch.Tensor:
-    """What a model returns for all batches, one after the other, as one vector in float64."""
-    return torch.cat([output(call(model, item)).double().flatten() for item in batches])
+def outputs(model: nn.Module, batches: Iterable[Any], output: Output = first_tensor) -> list[torch.Tensor]:
+    """What a model returns for every batch, in float64."""
+    return [output(call(model, item)).double() for item in batches]
 
 
-def relative_change(old: torch.Tensor, new: torch.Tensor) -> float:
-    """Root mean square change of ``outputs``, as a share of their deviation from their mean."""
-    deviation = float((old - old.mean()).square().mean().sqrt())
-    return float((new - old).square().mean().sqrt()) / (deviation or 1.0)
+def relative_change(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> float:
+    """Root mean square change of ``outputs``, as a share of their deviation from their mean per feature."""
+    return math.sqrt(relative_error(new, old))
