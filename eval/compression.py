@@ -140,15 +140,17 @@ def main() -> None:
             model = zoo.load(name, options.zoo)
             if model.material is None:
                 continue
-            found = list(judged(model, tuple(row for row in ROWS if row.name in wanted), quick=options.quick))
-            records = [{"group": name, "case": one["row"], **one} for one in found]
-            if options.json:
-                print("\n".join(map(json.dumps, records)))
-            else:
+            found = []
+            for one in judged(model, tuple(row for row in ROWS if row.name in wanted), quick=options.quick):
+                found.append(one)
+                record = {"group": name, "case": one["row"], **one}
+                if options.json:
+                    print(json.dumps(record), flush=True)
+                common.save(options, "compression", [record])  # row by row: a model takes half an hour
+            if not options.json:
                 header = ["compressed", "fidelity", "task", "bytes", "zeros", "step", "of its precision", ""]
                 title = f"{name}: fidelity is 1 - {model.distance.name}"
                 print(common.table(title, header, [_cells(one) for one in found]), flush=True)
-            common.save(options, "compression", records)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ TAUS = (0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.03)
 BAR = 0.995  # mean cosine from which a speed counts
 WINDOW_TARGETS = {"torch": 6.0, "ORT": 3.0}  # against -> at least
 STREAM_TARGETS = {"torch": 100.0}
+PRUNE = al.Prune("column", 0.05, saliency="second-order", gamma=0.75, compensate="refit", ridge=0.1)
+PRUNED_TAUS = (0.01, 0.0125, 0.015)
+COMPOSED_BAR, COMPOSED_TARGET = 0.99, 2.0  # pruned + int8 + delta against int8 alone, per step
 
 
 class SpeakerEncoder(nn.Module):
@@ -78,9 +81,9 @@ def load(folder: Path) -> tuple[SpeakerEncoder, Tensor, Tensor]:
 
 
 def ours(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
-    """Exact fp32, int8 (also with a byte for h between layers), and int8 with delta columns.
+    """Exact fp32, int8 (also with a byte for h between layers), int8 with delta columns, and all that pruned.
 
-    The thresholds are scaled by the sensitivity that ``fit`` [N, 160, 40] shows.
+    Thresholds are scaled by the sensitivity that ``fit`` [N, 160, 40] shows, which pruning is fitted on too.
     """
     exact, int8 = al.adapt(encoder), al.adapt(encoder)
     al.compress(int8, quantize=al.Quantize("int8"))
@@ -96,6 +99,20 @@ def ours(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
         skipping = al.AdaptiveLSTM.from_lstm(_stack(int8))
         skipping.policy = al.Delta.scaled(sensitivity, tau=tau)
         variants.append(Adaptive(f"int8 + delta {tau:g}", "int8", skipping))
+    return variants + pruned(encoder, fit)
+
+
+def pruned(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
+    """A twentieth of the columns away for good, int8, and delta columns, with the pruned model's own sensitivity."""
+    smaller = al.adapt(encoder)
+    with torch.enable_grad():
+        al.compress(smaller, list(fit.split(32)), prune=PRUNE, quantize=al.Quantize("int8"))
+        sensitivity = al.measure_sensitivity(smaller, fit.split(32))
+    variants = [Adaptive("pruned + int8", "int8", _stack(smaller))]
+    for tau in PRUNED_TAUS:
+        skipping = al.AdaptiveLSTM.from_lstm(_stack(smaller))
+        skipping.policy = al.Delta.scaled(sensitivity, tau=tau)
+        variants.append(Adaptive(f"pruned + int8 + delta {tau:g}", "int8", skipping))
     return variants
 
 
@@ -172,6 +189,13 @@ def verdicts(
     return [judge(Target(mine, against, least), timings) for against, least in ({best_peer: 1.0} | targets).items()]
 
 
+def composed(qualities: Mapping[str, Quality], steps: Mapping[str, Timing]) -> dict[str, object]:
+    """The fastest step of pruned + int8 + delta that keeps COMPOSED_BAR, against int8 alone."""
+    good = [n for n, q in qualities.items() if n.startswith("pruned") and min(q.mean, q.stream) >= COMPOSED_BAR]
+    fastest = min(good, key=lambda n: steps[n].median, default="pruned + int8")
+    return judge(Target(fastest, "adaptive int8", COMPOSED_TARGET), steps)
+
+
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--zoo", type=Path, required=True, help=f"folder that holds {MODEL}/")
@@ -192,6 +216,7 @@ def main() -> None:
         records, lines = [], []
         for group, timings, targets in (("window", windows, WINDOW_TARGETS), ("step", steps, STREAM_TARGETS)):
             judged = verdicts(qualities, timings, targets)
+            judged += [composed(qualities, timings)] if group == "step" else []
             lines += [f"{one['line']} per {group}" for one in judged]
             kept = {name: asdict(quality) for name, quality in qualities.items()}
             records.append({**record(group, MODEL, timings, judged), "quality": kept, "bar": BAR})
