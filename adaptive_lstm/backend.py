@@ -21,7 +21,7 @@ from .handover import packed_policy
 from .handover import runs_natively as runs_natively
 from .policies import Parts, Site, sites
 from .types import ColumnCounts, Counts, FloatArray, HeldState, LeftState, StackShape, StreamState
-from .weights import Matrix, PairMatrices
+from .weights import Matrix, PairMatrices, living
 
 if TYPE_CHECKING:
     from . import _native
@@ -112,6 +112,7 @@ class NativeStack:
 
         self.shape, self.policy = shape, policy
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
+        self.living = living(shape, weights)
         directions = []
         for pair, w in enumerate(weights):
             x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
@@ -169,7 +170,7 @@ class NativeStack:
             )
             asked, left, asked_depth, left_depth = exits
             depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
-            return Counts(columns, asked, left, *depth)
+            return Counts(columns, asked, left, *depth, self.living)
 
         return counts
 

@@ -21,7 +21,7 @@ from .calibration import Point as Point
 from .candidates import Candidate, Key, Measured, fits, tracks
 from .certificate import certify
 from .errors import InputError
-from .evaluate import Evaluator, Outcome, original
+from .evaluate import Evaluator, Outcome, unskipped
 from .families import check_families, default_families
 from .losses import Loss
 from .measure import measure_sensitivities
@@ -188,9 +188,9 @@ def _measured(
     output: Callable[[Any], torch.Tensor],
     seed: int,
 ) -> Measured:
-    """What the fit split tells about the original model."""
+    """What the fit split tells about the model in float32, pruned if it is: thresholds and exits see its states."""
     sensitivities, translators = {}, {}
-    with original(lstms):
+    with unskipped(lstms):
         if any(isinstance(f, Delta) for f in families):
             few = inputs[:SENSITIVITY_SEQUENCES]
             sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed)

@@ -59,7 +59,16 @@ class Outcome:
 
 @contextmanager
 def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
-    """The LSTMs in float32 with nothing skipped inside the block; as they were afterwards."""
+    """The LSTMs in float32 with nothing pruned or skipped inside the block; as they were afterwards."""
+    with restored(lstms):
+        for lstm in lstms.values():
+            lstm.policy, lstm.quantize, lstm.pruned = Dense(), Quantize(), None
+        yield
+
+
+@contextmanager
+def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
+    """The LSTMs in float32 with nothing skipped, but pruned if they are; as they were afterwards."""
     with restored(lstms):
         for lstm in lstms.values():
             lstm.policy, lstm.quantize = Dense(), Quantize()

@@ -44,6 +44,7 @@ class Executor:
         self.dtype, self.device = first.dtype, first.device
         # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
         self.finite_only = self.skips or not self.exact
+        self.counts = self.skips or pruned  # whether a run may do less than all
         self._why, kernel = self._native_part(policy)
         # Quantized weights are kept as numbers whoever runs them.
         self.tensors = tuple(tensors)
@@ -95,7 +96,7 @@ class Executor:
 
         Returns:
             Output in the layout of x, h_n, c_n, and a call for what was counted (None where
-            nothing can be skipped): adding it up takes as long as a short sequence.
+            nothing is pruned or can be skipped): adding it up takes as long as a short sequence.
 
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
@@ -126,7 +127,7 @@ class Executor:
                 raise refuse_non_finite()
             state.store(h_n.numpy(), c_n.numpy())
             timesteps = len(x) if sizes is not None else x.shape[0] * x.shape[1]
-            counts = self.native.counted(state, timesteps) if self.skips else None
+            counts = self.native.counted(state, timesteps) if self.counts else None
         finally:
             self.native.release(state)
         return y, h_n, c_n, counts
@@ -142,7 +143,7 @@ class Executor:
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
         y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
-        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.skips else None
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.counts else None
 
     def advance(self, x: torch.Tensor, state: StreamState) -> tuple[torch.Tensor, StreamState, Counts]:
         """One chunk [T, B, I] of a stream on the reference executor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +9,6 @@ import numpy as np
 from .errors import InputError
 from .quantize import PRECISIONS, Precision, Quantize, quantize_matrix
 from .sensitivity import Sensitivity
-from .types import FloatArray
-
-_BYTES: Mapping[Precision, int] = {"int8": 1, "bf16": 2, "fp32": 4}
 
 
 def mixed_precision(
@@ -32,7 +28,7 @@ def mixed_precision(
 
     Args:
         sensitivity: of the stack, from ``measure_sensitivity``.
-        size: bytes of all matrices as a share of float32.
+        size: bytes of all matrices with their scales, as a share of float32. Those of a projection stay in int8.
         error: expected root mean square change of the output by all matrices at one timestep, in units of the output.
             Give one of the two.
         base: other settings; its precisions are replaced.
@@ -44,19 +40,21 @@ def mixed_precision(
         raise InputError("give one budget: size=0.3 (share of float32) or error=0.01 (change of the output)")
     if error is not None and not error >= 0:
         raise InputError(f"error: got {error}, expected a number of at least 0")
-    options, counts = _options(sensitivity), {name: w.size for name, w in _matrices(sensitivity).items()}
-    chosen = {name: min(errors, key=_BYTES.__getitem__) for name, errors in options.items()}
-    whole, least = 4 * sum(counts.values()), sum(counts[name] * _BYTES[p] for name, p in chosen.items())
+    options, sizes, shape = _options(sensitivity), _sizes(sensitivity), sensitivity.shape
+    chosen = {name: min(errors, key=sizes[name].__getitem__) for name, errors in options.items()}
+    projection = shape.pairs * shape.proj_size * (shape.hidden_size + 4)  # int8 with a scale per row
+    whole = sum(by["fp32"] for by in sizes.values()) + 4 * shape.pairs * shape.proj_size * shape.hidden_size
+    least = projection + sum(sizes[name][p] for name, p in chosen.items())
     if size is not None and not size * whole >= least:
         raise InputError(f"size: got {size}, expected at least {least / whole:.4f}: fewer bytes are not to be had")
     budget = np.inf if size is None else size * whole
     while error is None or sum(options[name][p] for name, p in chosen.items()) > error**2:
-        spent = sum(counts[name] * _BYTES[p] for name, p in chosen.items())
+        spent = projection + sum(sizes[name][p] for name, p in chosen.items())
         steps = [
-            ((options[name][chosen[name]] - options[name][p]) / (counts[name] * extra), name, p)
+            ((options[name][chosen[name]] - options[name][p]) / extra, name, p)
             for name in chosen
             for p in options[name]
-            if (extra := _BYTES[p] - _BYTES[chosen[name]]) > 0 and spent + extra * counts[name] <= budget
+            if (extra := sizes[name][p] - sizes[name][chosen[name]]) > 0 and spent + extra <= budget
         ]
         if not steps or max(steps)[0] <= 0:
             break
@@ -65,11 +63,13 @@ def mixed_precision(
     return replace(base or Quantize(), precision="int8", matrices=chosen)
 
 
-def _matrices(sensitivity: Sensitivity) -> dict[str, FloatArray]:
-    names = [sensitivity.shape.name(pair) for pair in range(sensitivity.shape.pairs)]
-    found: dict[str, FloatArray] = {}
-    for name, (w_ih, w_hh) in zip(names, sensitivity.weights, strict=True):
-        found |= {f"weight_ih_{name}": w_ih, f"weight_hh_{name}": w_hh}
+def _sizes(sensitivity: Sensitivity) -> dict[str, dict[Precision, int]]:
+    """Bytes with scales, by matrix and precision."""
+    found: dict[str, dict[Precision, int]] = {}
+    for pair, weights in enumerate(sensitivity.weights):
+        for kind, w in zip(("weight_ih", "weight_hh"), weights, strict=True):
+            name = f"{kind}_{sensitivity.shape.name(pair)}"
+            found[name] = {p: quantize_matrix(w, p, 0).nbytes for p in PRECISIONS}
     return found
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from .pair import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step, standing
 from .policies import LeavingInDepth, Parts, Policy, Site, parts
 from .types import Counts, HeldState, StackShape, StreamState
-from .weights import PairTensors, shape_of, tensors_of
+from .weights import PairTensors, living, shape_of, tensors_of
 
 
 @dataclass
@@ -238,7 +238,12 @@ def run(
         torch.cat(y),
         end,
         Counts(
-            tuple(counts), 0, sizes[0] - len(batch.members), tuple(asked) if depth else (), tuple(left) if depth else ()
+            tuple(counts),
+            0,
+            sizes[0] - len(batch.members),
+            tuple(asked) if depth else (),
+            tuple(left) if depth else (),
+            living(shape, weights),
         ),
     )
 

@@ -93,8 +93,7 @@ def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     finally:
         for name, lstm in lstms.items():
             policy, quantize, pruned, monitor, last = kept[name]
-            if lstm.pruned is not pruned:
-                lstm.pruned = pruned
+            lstm._pruned = pruned  # as it was, even if the parameters have changed since; the policy plans anew
             lstm.policy, lstm.quantize, lstm.monitor, lstm._last = policy, quantize, monitor, last  # policy: no monitor
 
 

@@ -60,7 +60,8 @@ class _Recorder:
         executed = lstm.executed()
         for layer in range(shape.num_layers):
             width = shape.input_size if layer == 0 else shape.directions * shape.output_size
-            one = nn.LSTM(width, shape.hidden_size, bidirectional=shape.bidirectional, proj_size=shape.proj_size)
+            with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
+                one = nn.LSTM(width, shape.hidden_size, bidirectional=shape.bidirectional, proj_size=shape.proj_size)
             one = one.to(next(lstm.parameters())).eval()
             for pair in range(shape.directions):
                 w, end = executed[layer * shape.directions + pair], "_reverse" * pair

@@ -81,7 +81,8 @@ class Counts:
 
     ``columns``: one entry per layer-and-direction pair. ``asked``: questions of the exit in time put to batch rows.
     ``left``: rows that left early, in time or (whole sequences) in depth. ``asked_depth`` and ``left_depth``, after
-    every layer: questions of the exit in depth, and timesteps whose output became a translation.
+    every layer: questions of the exit in depth, and timesteps whose output became a translation. ``living``: units per
+    pair that are not pruned; empty: all.
     """
 
     columns: tuple[ColumnCounts, ...]
@@ -89,6 +90,7 @@ class Counts:
     left: int = 0
     asked_depth: tuple[int, ...] = ()
     left_depth: tuple[int, ...] = ()
+    living: tuple[int, ...] = ()
 
     def __add__(self, other: Counts) -> Counts:
         def added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
@@ -100,6 +102,7 @@ class Counts:
             self.left + other.left,
             added(self.asked_depth, other.asked_depth),
             added(self.left_depth, other.left_depth),
+            self.living or other.living,
         )
 
     @staticmethod
@@ -120,7 +123,8 @@ class RunStats:
 
     ``columns``: one entry per layer-and-direction pair. A column counts as sent when its policy asked for it, whichever
     way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns, of projections, and of
-    the policy's own questions (``policy_macs``); ``macs_possible``: with nothing skipped and nothing asked.
+    the policy's own questions (``policy_macs``), without the rows of pruned units and without columns whose weights are
+    all zero; ``macs_possible``: with nothing pruned, skipped or asked.
     ``timesteps``: batch rows times timesteps. ``layers``: layer-and-direction pairs that ran. ``exits``: batch rows
     that left early, in time or in depth; ``asked``: questions that the exit in time put to them. ``fallback``: why the
     native kernel did not serve, or None.
@@ -151,11 +155,10 @@ class RunStats:
     @staticmethod
     def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:
         """Statistics that follow from what was counted."""
-        gates = 4 * shape.hidden_size
-        projection = shape.proj_size * shape.hidden_size
-        columns = counts.columns
-        done = gates * sum(c.x_sent + c.h_sent for c in columns) + projection * sum(c.moved for c in columns)
-        possible = gates * sum(c.x_possible + c.h_possible for c in columns) + projection * timesteps * shape.pairs
+        H, P, columns = shape.hidden_size, shape.proj_size, counts.columns
+        living = counts.living or (H,) * shape.pairs
+        done = sum(n * (4 * (c.x_sent + c.h_sent) + P * c.moved) for n, c in zip(living, columns, strict=True))
+        possible = H * sum(4 * (c.x_possible + c.h_possible) + P * timesteps for c in columns)
         return RunStats(
             macs=done + policy_macs,
             macs_possible=possible,

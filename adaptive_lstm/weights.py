@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,14 @@ class PairMatrices:
             x_scale=None if self.w_ih.column_scale is None else torch.from_numpy(self.w_ih.column_scale).to(device),
             fixed=None if self.fixed is None else tensor(self.fixed),
         )
+
+
+def living(shape: StackShape, weights: Sequence[PairTensors | PairMatrices]) -> tuple[int, ...]:
+    """Units that are not pruned, for every layer and direction; empty where none is pruned anywhere."""
+    fixed = [w.fixed for w in weights]
+    if all(f is None for f in fixed):
+        return ()
+    return tuple(shape.hidden_size if f is None else int(np.isnan(np.asarray(f.tolist())).sum()) for f in fixed)
 
 
 def shape_of(lstm: nn.LSTM) -> StackShape:

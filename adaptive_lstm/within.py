@@ -96,7 +96,8 @@ def _within(
 
 def _candidates(pattern: str, quantize: Quantize) -> list[tuple[Prune | None, Quantize]]:
     pruned = dict.fromkeys(Prune(pattern, share) for share in SPARSITIES)  # N:M fixes the share: one candidate
-    return [*((prune, quantize) for prune in pruned), (None, quantize), (None, Quantize("bf16"))]
+    plain = dict.fromkeys([quantize, Quantize("bf16")])
+    return [*((prune, quantize) for prune in pruned), *((None, precision) for precision in plain)]
 
 
 @torch.no_grad()

@@ -18,12 +18,13 @@ import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.cli_compress import together
+from adaptive_lstm.pruning.settings import Compensate, Saliency
 from eval import common, zoo
 from eval.zoo.base import ZooModel, first
 
 MODELS = ("resemblyzer", "fsdd-digits", "pyannote")
 SPARSITIES = (0.1, 0.3, 0.5, 0.7)
-ORDERS = {"magnitude": 0, "activation": 1, "taylor": 1, "second-order": 2, "obs": 2}
+ORDERS: dict[Saliency, int] = {"magnitude": 0, "activation": 1, "taylor": 1, "second-order": 2, "obs": 2}
 FIT, TEST = 64, 200  # sequences
 
 
@@ -39,8 +40,10 @@ def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
         for refit in (True,) if saliency == "obs" else (False, True):
             losses = []
             for sparsity in SPARSITIES[1:2] if quick else SPARSITIES:
-                compensate = "refit" if refit else "none"
-                prune = al.Prune("unstructured", sparsity, saliency, 0.5, compensate, 0.1)  # type: ignore[arg-type]
+                compensate: Compensate = "refit" if refit else "none"
+                prune = al.Prune(
+                    "unstructured", sparsity, saliency=saliency, gamma=0.5, compensate=compensate, ridge=0.1
+                )
                 al.compress(fast, fit, prune=prune)
                 with torch.no_grad():
                     found = [model.distance.between(first(fast(x)), y) for x, y in zip(test, dense, strict=True)]

@@ -106,8 +106,42 @@ def test_changed_weights_are_noticed() -> None:
         fast.lstm.weight_hh_l0.mul_(1.5)
     with pytest.raises(al.AdaptiveLSTMError, match="changed since they were pruned"):
         infer(fast, X)
+    al.compress(fast, BATCHES, prune=by_sensitivity("unstructured", 0.3))  # as the message says
+    infer(fast, X)
+    with torch.no_grad():
+        fast.lstm.weight_hh_l0.mul_(1.5)
     al.restore(fast)
     infer(fast, X)
+
+
+def test_a_certificate_compares_with_the_model_before_pruning() -> None:
+    _, fast = reader()
+    al.compress(fast, BATCHES, prune=al.Prune("unit", 0.9, saliency="magnitude", compensate="none"))
+    sequences = [(x[None], None) for x in signal(40, 300, 6, seed=3).transpose(0, 1)]
+    exact = Reader().eval()
+    differs = [bool(infer(fast, x).argmax() != infer(exact, x).argmax()) for x, _ in sequences]
+    assert sum(differs) / len(differs) > 0.15
+    found = al.calibrate(
+        fast, sequences, loss=al.losses.disagreement, max_loss=0.1, confidence=0.9, policies=[al.Delta()]
+    )
+    assert not found.certified
+
+
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(1e-9)], ids=["dense", "delta"])
+@pytest.mark.parametrize("options", [{}, {"proj_size": 10}], ids=["plain", "projected"])
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+def test_statistics_count_what_is_left(policy: al.Policy, options: dict[str, Any]) -> None:
+    """Pruned units take no rows, and the columns that read them are not sent."""
+    _, fast = reader(**options)
+    al.compress(fast, BATCHES, prune=by_sensitivity("unit", 0.5))
+    fast.lstm.policy = policy
+    infer(fast, X)
+    stats, left = fast.lstm.last_run, 0
+    for pair in fast.lstm.executor().tensors:
+        living = 24 if pair.fixed is None else int(pair.fixed.isnan().sum())
+        left += 4 * living * sum(int(useful.sum()) for useful in pair.useful) + living * options.get("proj_size", 0)
+    assert 0.2 < left * stats.timesteps / stats.macs_possible < 0.9
+    assert stats.macs == pytest.approx(left * stats.timesteps, rel=0 if isinstance(policy, al.Dense) else 0.02)
 
 
 def test_a_pruned_model_skips_and_streams() -> None:
@@ -118,9 +152,10 @@ def test_a_pruned_model_skips_and_streams() -> None:
         streamed = torch.stack([steps.step(x).clone() for x in X[0].split(1)], dim=1)
     assert_equal(streamed, dense)
     fast.lstm.policy = al.Delta(0.02)
+    before = fast.lstm.last_run.activity
     skipped = infer(fast.lstm, X[:1])[0]
     assert 0 < (skipped - dense).abs().max() < 0.2
-    assert fast.lstm.last_run.activity < 0.75
+    assert fast.lstm.last_run.activity < 0.9 * before
 
 
 def test_a_budget_is_kept_and_used() -> None:

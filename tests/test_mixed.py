@@ -35,12 +35,17 @@ def size_of(quantize: al.Quantize, found: al.Sensitivity) -> float:
     return sum(n * sizes[quantize.of(shape, *key)] for key, n in weights.items()) / (4 * sum(weights.values()))
 
 
-@pytest.mark.parametrize("size", [0.3, 0.4, 0.6, 1.0])
-def test_the_budget_of_bytes_holds(size: float) -> None:
-    found = sensitivity()
+@pytest.mark.parametrize("size", [0.45, 0.6, 1.0])
+@pytest.mark.parametrize("proj_size", [0, 7])
+def test_the_budget_of_bytes_holds(size: float, proj_size: int) -> None:
+    """By what the report counts: projections and scales too."""
+    fast = adapted(6, 20, 2, proj_size=proj_size)
+    found = al.measure_sensitivity(fast, X)
     chosen = mixed_precision(found, size=size)
-    assert size_of(chosen, found) <= size
-    assert (size == 1.0) == all(p == "fp32" for p in chosen.matrices.values())
+    report = al.compress(fast, quantize=chosen)
+    assert report.bytes_after <= size * report.bytes_before
+    if size == 1.0:
+        assert all(p == "fp32" for p in chosen.matrices.values())
 
 
 def test_more_bytes_never_cost_quality_and_the_worst_matrix_comes_first() -> None:
@@ -49,7 +54,7 @@ def test_more_bytes_never_cost_quality_and_the_worst_matrix_comes_first() -> Non
     with torch.no_grad():
         cast("torch.Tensor", fast.weight_hh_l1)[:, 3] *= 30
     exact, errors = infer(fast, X)[0], []
-    for size in (0.3, 0.55, 0.7, 1.0):
+    for size in (0.35, 0.55, 0.7, 1.0):
         al.compress(fast, quantize=mixed_precision(found, size=size))
         errors.append(float((infer(fast, X)[0] - exact).pow(2).mean()))
     assert errors[-1] == 0
@@ -61,7 +66,7 @@ def test_the_budget_of_error_takes_the_fewest_bytes() -> None:
     found = sensitivity()
     sizes = [size_of(mixed_precision(found, error=error), found) for error in (1.0, 1e-3, 1e-4, 0.0)]
     assert sizes == sorted(sizes)
-    assert sizes[0] < 0.3
+    assert sizes[0] < 0.35
     assert sizes[-1] == 1.0
 
 
@@ -71,7 +76,7 @@ def test_refusals() -> None:
     for wrong in two:
         with pytest.raises(al.AdaptiveLSTMError, match="give one budget"):
             mixed_precision(found, **wrong)
-    with pytest.raises(al.AdaptiveLSTMError, match=r"size: got 0.2, expected at least 0.2\d+"):
+    with pytest.raises(al.AdaptiveLSTMError, match=r"size: got 0.2, expected at least 0.3\d+"):
         mixed_precision(found, size=0.2)
     with pytest.raises(al.AdaptiveLSTMError, match="error: got -1"):
         mixed_precision(found, error=-1)

@@ -32,9 +32,10 @@ class Layer:
     def __init__(self, weights: Sequence[PairTensors], shape: StackShape):
         first = weights[0].w_ih
         self.directions = len(weights)
-        self.lstm = nn.LSTM(
-            first.shape[1], shape.hidden_size, bidirectional=self.directions == 2, proj_size=shape.proj_size
-        ).to(first)
+        with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
+            self.lstm = nn.LSTM(
+                first.shape[1], shape.hidden_size, bidirectional=self.directions == 2, proj_size=shape.proj_size
+            ).to(first)
         for w, end in zip(weights, ("", "_reverse"), strict=False):
             values = {"weight_ih": w.w_ih, "weight_hh": w.w_hh, "bias_ih": w.bias, "weight_hr": w.w_hr}
             for name, value in (values | {"bias_hh": torch.zeros_like(w.bias)}).items():

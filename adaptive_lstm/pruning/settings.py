@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from ..errors import InputError
@@ -51,6 +51,7 @@ class Prune:
 
     pattern: str = "unstructured"
     sparsity: float = 0.5
+    _: KW_ONLY
     block: tuple[int, int] = KERNEL_BLOCK
     saliency: Saliency = "auto"
     gamma: float | None = None

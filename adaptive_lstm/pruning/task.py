@@ -144,6 +144,8 @@ class Task:
                 f"pattern: got 'layer' for the LSTM {name!r} with proj_size, which hides the outputs of its units; "
                 "expected an LSTM without projection"
             )
+        if shape.num_layers == 1:
+            raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
         found = [float(scores(recipe, data).sum()) for data in self.pairs[name]]
         worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
         count = min(round(self.prune.sparsity * shape.num_layers), shape.num_layers - 1)
