@@ -14,6 +14,7 @@ from adaptive_lstm.errors import InputError, NonFiniteError
 from adaptive_lstm.measure import measure_sensitivities
 from adaptive_lstm.pruned import PrunedWeights
 from adaptive_lstm.pruning import Prune, prune_model
+from adaptive_lstm.pruning.choose import relative_error
 from adaptive_lstm.pruning.masks import Recipe
 from adaptive_lstm.pruning.model import split
 from adaptive_lstm.pruning.stack import dense_moments, operands
@@ -226,3 +227,11 @@ def test_refusals() -> None:
     measured = measure_sensitivities(lstm, batches())
     with pytest.raises(NonFiniteError):
         prune_model(lstm, [batches()[0] * torch.nan] * 2, prune, sensitivities=measured)
+
+
+def test_outputs_of_several_lengths() -> None:
+    """One number per timestep: the last dimension is no feature then."""
+    dense = [torch.arange(3.0)[None], torch.arange(5.0)[None]]
+    mean = 13 / 8
+    spread = sum(float((y - mean).pow(2).sum()) for y in dense)
+    assert relative_error([y + 0.5 for y in dense], dense) == pytest.approx(8 * 0.25 / spread)

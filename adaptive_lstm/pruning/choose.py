@@ -26,10 +26,12 @@ MARGIN = 0.97  # by how much a later, dearer candidate must be better: less is n
 def relative_error(found: Sequence[torch.Tensor], dense: Sequence[torch.Tensor]) -> float:
     """Squared distance of outputs from the dense ones, relative to their variance; infinite where not finite.
 
-    The mean is taken over all but the last dimension.
+    The mean is taken over all but the last dimension, or over everything where that is no feature: where it varies.
     """
     off = sum(float((a - b).pow(2).sum()) for a, b in zip(found, dense, strict=True))
-    rows = torch.cat([b.reshape(-1, b.shape[-1]) for b in dense])
+    widths = {b.shape[-1] if b.dim() else 1 for b in dense}
+    width = widths.pop() if len(widths) == 1 else 1
+    rows = torch.cat([b.reshape(-1, width) for b in dense])
     spread = float((rows - rows.mean(0)).pow(2).sum()) or float(rows.pow(2).sum()) or 1.0
     return off / spread if off == off else float("inf")
 
