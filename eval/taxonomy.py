@@ -93,17 +93,17 @@ def main() -> None:
 
 
 def _run(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]]:
-    records = []
+    records: list[dict[str, Any]] = []
     for one in judged(model, quick=options.quick):
         case = one["saliency"] + (", refit" if one["refit"] else "")
         records.append({"group": model.name, "case": case, "distance": model.distance.name, **one})
+        common.save(options, "taxonomy", records[-1:])  # score by score: a model takes a quarter of an hour
     if options.json:
         print("\n".join(map(json.dumps, records)))
     else:
         header = ["score", "order", *(f"{s:.0%}" for s in SPARSITIES)]
         rows = [[r["case"], r["order"], *(f"{loss:.4f}" for loss in r["losses"])] for r in records]
         print(common.table(f"{model.name}: {model.distance.name}", header, rows), flush=True)
-    common.save(options, "taxonomy", records)
     return records
 
 
