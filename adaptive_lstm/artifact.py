@@ -28,6 +28,7 @@ from .pruned import PrunedWeights, digest
 from .prunedfile import read_pruned, write_pruned
 from .quantize import Quantize
 from .runtime import AdaptiveLSTM, adapt
+from .tap import lstms_of
 from .types import StackShape
 from .weights import shape_of
 
@@ -61,9 +62,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
             that have changed since they were pruned.
         ModelFileError: the file cannot be written.
     """
-    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not lstms:
-        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    lstms = lstms_of(model)
     if certificate is not None and (
         certificate.weights != weights_fingerprint(lstms) or certificate.quantization != quantization_of(lstms)
     ):

@@ -192,14 +192,18 @@ def _bench(options: argparse.Namespace) -> None:
         print(f"{options.steps} steps per sequence, batch 1, {place(on)}")
 
 
+def _subject(options: argparse.Namespace) -> Subject:
+    """The model that the options name and its sequences, or those of the demo."""
+    if options.model is None:
+        task = digits.load_task()
+        return task.title, task.model, task.splits
+    return options.model, load_model(options.model), load_sequences(options.data)
+
+
 def _compress(options: argparse.Namespace) -> None:
     if (options.model is None) != (options.data is None):
         raise InputError("MODEL and --data belong together: adaptive-lstm compress my.py:build --data my.npz")
-    if options.model is None:
-        task = digits.load_task()
-        subject: Subject = (task.title, task.model, task.splits)
-    else:
-        subject = (options.model, load_model(options.model), load_sequences(options.data))
+    subject = _subject(options)
     ratio = ":" in options.pattern  # says how much is removed by itself
     wanted = Prune(options.pattern) if ratio else Prune(options.pattern, options.sparsity) if options.sparsity else None
     with pinned_threads(options.threads):
@@ -217,11 +221,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     _complete(options)
-    if options.model is None:
-        task = digits.load_task()
-        subject: Subject = (task.title, task.model, task.splits)
-    else:
-        subject = (options.model, load_model(options.model), load_sequences(options.data))
+    subject = _subject(options)
     options.out.mkdir(parents=True, exist_ok=True)  # before the work, not after
     with pinned_threads(options.threads):
         found = certify(

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 
 import adaptive_lstm as al
 
-from .errors import AdaptiveLSTMError, InputError, ModelFileError
+from .errors import InputError
 from .families import default_families
 from .frontier import proof, records, render
 from .losses import Loss
+from .modelfile import tried
 from .sequencefile import Pair
-from .tap import adapted_lstms, call
+from .tap import adapted_lstms
 
 Objective = Literal["latency", "macs"]
 Subject = tuple[str, nn.Module, list[Pair] | al.Splits[Pair]]
@@ -87,7 +87,7 @@ def certify(
     fast = al.adapt(model)
     al.compress(fast, quantize=quantize)
     policies = None if head is None else _families(fast, head)
-    _try(model, first, title)
+    tried(model, first[0], title)
     calibration = al.calibrate(
         fast,
         sequences,
@@ -131,16 +131,3 @@ def _families(fast: nn.Module, head: str) -> list[al.Policy]:
         exits.append(al.ExitInDepth(head=module))
     without = [family for family in default_families(shapes) if not isinstance(family, al.ExitInTime)]
     return without + (exits or [al.ExitInTime(head=module)])  # which is refused with the reason
-
-
-def _try(model: nn.Module, pair: Pair, title: str) -> None:
-    """Run the original model once: what is wrong with the user's own code shows as one line."""
-    inputs = pair[0]
-    try:
-        with torch.no_grad():
-            call(model, inputs)
-    except AdaptiveLSTMError:
-        raise
-    except Exception as error:  # it is the user's code: it may raise anything
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelFileError(f"{title} fails on x {list(inputs.shape)}, {inputs.dtype}: {what}") from error

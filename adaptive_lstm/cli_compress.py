@@ -1,21 +1,18 @@
 """What `adaptive-lstm compress` does: compress a model, measure what that changes, and write the artifact."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import adaptive_lstm as al
 
-from .errors import InputError, ModelFileError
+from .errors import InputError
+from .modelfile import tried
 from .sequencefile import Pair
-from .tap import call, first_tensor
-from .within import outputs, relative_change
-
-HELD_OUT = 0.25  # share of the sequences, the last ones, that only measure
-BATCH = 32  # sequences of one length that run together
+from .tap import first_tensor, together
+from .within import HELD_OUT, outputs, relative_change
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,24 +78,9 @@ def compressed(
     if min(len(fit), len(other)) < 2:
         raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
     fast = al.adapt(model)
-    try:
-        with torch.no_grad():
-            first_tensor(call(model, fit[0]))
-    except al.AdaptiveLSTMError:
-        raise
-    except Exception as error:  # it is the user's code: it may raise anything
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelFileError(f"{title} fails on x {list(fit[0].shape)}, {fit[0].dtype}: {what}") from error
+    first_tensor(tried(model, fit[0], title))
     report = al.compress(fast, together(fit), prune=prune, quantize=quantize, progress=progress)
     old, new = outputs(model, other), outputs(fast, other)
     cosines = [float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(old, new, strict=True)]
     change = relative_change(old, new)
     return Compression(title, fast, report, change, sum(cosines) / len(cosines), len(other))
-
-
-def together(sequences: Sequence[Tensor]) -> list[Tensor]:
-    """Sequences [1, T, ...] of one length in batches [n, T, ...]: a pass over them takes a fraction of the time."""
-    found: dict[tuple[int, ...], list[Tensor]] = {}
-    for x in sequences:
-        found.setdefault(tuple(x.shape[1:]), []).append(x)
-    return [torch.cat(some[i : i + BATCH]) for some in found.values() for i in range(0, len(some), BATCH)]

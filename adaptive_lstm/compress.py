@@ -23,7 +23,7 @@ from .ranges import input_ranges
 from .runtime import AdaptiveLSTM
 from .sensitivity import Sensitivity
 from .stream import stream
-from .tap import as_batches, first_tensor, restored
+from .tap import as_batches, first_tensor, lstms_of, restored
 from .weights import PairTensors, shape_of, tensors_of
 
 TIMED, TIMED_SECONDS = 7, 0.002  # samples of at least so many seconds, of each side
@@ -61,7 +61,7 @@ def compress(
         InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.
         NonFiniteError: inputs or outputs hold NaN or infinity.
     """
-    lstms = _lstms(model)
+    lstms = lstms_of(model)
     quantize = _checked(prune, quantize)
     if prune is not None and inputs is None:
         raise InputError("pruning needs inputs to find out what matters: compress(model, inputs, prune=...)")
@@ -86,7 +86,7 @@ def report(model: nn.Module) -> CompressReport:
     Raises:
         InputError: no adapted LSTM.
     """
-    return CompressReport(tuple(_report(name, lstm, None) for name, lstm in _lstms(model).items()))
+    return CompressReport(tuple(_report(name, lstm, None) for name, lstm in lstms_of(model).items()))
 
 
 def restore(model: nn.Module) -> None:
@@ -97,15 +97,8 @@ def restore(model: nn.Module) -> None:
     Raises:
         InputError: no adapted LSTM.
     """
-    for lstm in _lstms(model).values():
+    for lstm in lstms_of(model).values():
         lstm.pruned, lstm.quantize = None, Quantize()
-
-
-def _lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
-    found = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not found:
-        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
-    return found
 
 
 def _checked(prune: Prune | None, quantize: Quantize | None) -> Quantize:

@@ -60,9 +60,9 @@ class Outcome:
 @contextmanager
 def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     """The LSTMs in float32 with nothing pruned or skipped inside the block; as they were afterwards."""
-    with restored(lstms):
+    with unskipped(lstms):
         for lstm in lstms.values():
-            lstm.policy, lstm.quantize, lstm.pruned = Dense(), Quantize(), None
+            lstm.pruned = None
         yield
 
 

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import ModelFileError
+from .errors import AdaptiveLSTMError, ModelFileError
+from .tap import call
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _FIRST = "weight_ih_l0"
@@ -45,6 +46,21 @@ def load_model(spec: str) -> nn.Module:
     model = _build(*_factory(spec, "; weights alone cannot be run")).eval()
     _some(dict(_of_module(model)), spec)
     return model
+
+
+def tried(model: nn.Module, inputs: Tensor, title: str) -> object:
+    """What the model returns for its first inputs: what is wrong with the user's own code shows as one line.
+
+    Raises ModelFileError, with `title` for its name, if it fails.
+    """
+    try:
+        with torch.no_grad():
+            return call(model, inputs)
+    except AdaptiveLSTMError:
+        raise
+    except Exception as error:  # it is the user's code: it may raise anything
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelFileError(f"{title} fails on x {list(inputs.shape)}, {inputs.dtype}: {what}") from error
 
 
 def _factory(spec: str, otherwise: str) -> tuple[Path, str]:

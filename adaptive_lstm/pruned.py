@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from .errors import InputError
-from .weights import PairTensors
+from .weights import PairTensors, named_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ def moved(pair: PairTensors, like: torch.Tensor) -> PairTensors:
 def digest(lstm: nn.LSTM) -> str:
     """SHA-256 of all parameters as float32, in hexadecimal."""
     found = hashlib.sha256()
-    for name, value in sorted(weights_of(lstm), key=lambda item: item[0]):
+    for name, value in sorted(named_weights(lstm).items()):
         _update(found, f"{name}{tuple(value.shape)}", value)
     return found.hexdigest()
 
@@ -74,9 +73,3 @@ def _update(found: hashlib._Hash, name: str, value: torch.Tensor | None) -> None
     found.update(name.encode())
     if value is not None:
         found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-
-
-def weights_of(lstm: nn.LSTM) -> Sequence[tuple[str, torch.Tensor]]:
-    """The current weights by torch's names, as ``nn.LSTM.forward`` reads them."""
-    pairs = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
-    return [(name, value) for name, value in pairs if value is not None]

@@ -39,15 +39,25 @@ class Runner(Protocol):
         """Shown in ``last_run``."""
 
 
+def lstms_of(model: nn.Module) -> dict[str, AdaptiveLSTM]:
+    """The adapted LSTMs of a model, by module name.
+
+    Raises:
+        InputError: there is none.
+    """
+    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
+    if not lstms:
+        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    return lstms
+
+
 def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     """The adapted LSTMs of a model in eval mode, by module name.
 
     Raises:
         InputError: there is none, or one is in training mode.
     """
-    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
-    if not lstms:
-        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    lstms = lstms_of(model)
     if any(lstm.training for lstm in lstms.values()):
         raise InputError("the model is in training mode; call .eval() on it first")
     return lstms
@@ -56,6 +66,14 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
     """Inputs batch by batch; one tensor alone is one batch."""
     return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
+
+
+def together(sequences: Iterable[torch.Tensor], size: int = 32) -> list[torch.Tensor]:
+    """Sequences [1, T, ...] of one shape in batches [n, T, ...], n <= ``size``: a pass takes a fraction of the time."""
+    found: dict[tuple[int, ...], list[torch.Tensor]] = {}
+    for x in sequences:
+        found.setdefault(tuple(x.shape[1:]), []).append(x)
+    return [torch.cat(some[i : i + size]) for some in found.values() for i in range(0, len(some), size)]
 
 
 def call(model: nn.Module, item: Any) -> Any:

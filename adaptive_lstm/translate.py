@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from tqdm import tqdm
 
 from . import reference
@@ -22,8 +21,9 @@ from .errors import InputError, NonFiniteError
 from .policies import Dense, DepthTranslators, Map, TimeTranslators, parts
 from .runtime import AdaptiveLSTM
 from .tap import adapted_lstms, as_batches, call, standing_in
+from .torch_layer import Layer, of_layer
 from .types import FloatArray
-from .weights import PairTensors, shape_of
+from .weights import shape_of
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
 BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
@@ -55,24 +55,8 @@ class _Recorder:
     def __init__(self, lstm: AdaptiveLSTM):
         self.shape = shape = shape_of(lstm)
         self.recorded: list[_Recorded] = []
-        self._layers: list[nn.LSTM] = []
-        self._fixed: list[torch.Tensor] = []
-        executed = lstm.executed()
-        for layer in range(shape.num_layers):
-            width = shape.input_size if layer == 0 else shape.directions * shape.output_size
-            with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
-                one = nn.LSTM(width, shape.hidden_size, bidirectional=shape.bidirectional, proj_size=shape.proj_size)
-            one = one.to(next(lstm.parameters())).eval()
-            for pair in range(shape.directions):
-                w, end = executed[layer * shape.directions + pair], "_reverse" * pair
-                parameters = {"weight_ih": w.w_ih, "weight_hh": w.w_hh, "bias_ih": w.bias, "weight_hr": w.w_hr}
-                parameters["bias_hh"] = torch.zeros_like(w.bias)
-                for name, value in parameters.items():
-                    if value is not None:
-                        getattr(one, f"{name}_l0{end}").data.copy_(value)
-            self._layers.append(one)
-            some = executed[layer * shape.directions : (layer + 1) * shape.directions]
-            self._fixed.append(torch.cat([_standing(w) for w in some]))
+        weights, D = lstm.executed(), shape.directions
+        self._layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.pairs, D)]
 
     def run(
         self,
@@ -84,19 +68,11 @@ class _Recorder:
         """As ``Executor.run``."""
         rows, alive = reference.packed_rows(x, sizes, batch_first)
         levels, ends = [], []
-        D = self.shape.directions
         with torch.no_grad():
-            for layer, one in enumerate(self._layers):
-                part = slice(layer * D, (layer + 1) * D)
-                hx = None if initial is None else (initial[0][part], initial[1][part])
-                if alive[0] == alive[-1]:  # torch steps through packed sequences one by one
-                    out, end = one(rows.view(len(alive), alive[0], -1), hx)
-                    rows = out.flatten(0, 1)
-                else:
-                    out, end = one(PackedSequence(rows, torch.tensor(alive)), hx)
-                    rows = out.data
-                levels.append((rows + self._fixed[layer]).float().cpu().numpy())
-                ends.append((end[0] + self._fixed[layer].view(D, 1, -1), end[1]))
+            for index, layer in enumerate(self._layers):
+                rows, end = layer.run(rows, alive, of_layer(initial, index, layer.directions))
+                levels.append(rows.float().cpu().numpy())
+                ends.append(end)
         h, c = torch.cat([e[0] for e in ends]), torch.cat([e[1] for e in ends])
         final = h.transpose(0, 1).reshape(h.shape[1], self.shape.num_layers, -1).float().cpu().numpy()
         self.recorded.append(_Recorded(levels, alive, final))
@@ -105,12 +81,6 @@ class _Recorder:
     def why_not_native(self) -> str:
         """Shown in ``last_run``."""
         return "torch: translators are being fitted"
-
-
-def _standing(w: PairTensors) -> torch.Tensor:
-    """What has to be added to states [P] that torch computed, in which pruned units are zero: what they stand at."""
-    zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
-    return zeros if w.fixed is None or w.w_hr is not None else zeros + w.fixed.nan_to_num(0.0)
 
 
 class _Sums:

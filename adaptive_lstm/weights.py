@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def living(shape: StackShape, weights: Sequence[PairTensors | PairMatrices]) -> 
     fixed = [w.fixed for w in weights]
     if all(f is None for f in fixed):
         return ()
-    return tuple(shape.hidden_size if f is None else int(np.isnan(np.asarray(f.tolist())).sum()) for f in fixed)
+    return tuple(shape.hidden_size if f is None else sum(map(math.isnan, f.tolist())) for f in fixed)
 
 
 def shape_of(lstm: nn.LSTM) -> StackShape:
@@ -124,11 +125,16 @@ def shape_of(lstm: nn.LSTM) -> StackShape:
     return StackShape(lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.proj_size, lstm.bidirectional)
 
 
+def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
+    """The current weights of an ``nn.LSTM`` by torch's names."""
+    # _flat_weights is what nn.LSTM.forward itself reads: it follows pruning hooks and replaced parameters.
+    pairs = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
+    return {name: weight for name, weight in pairs if weight is not None}
+
+
 def tensors_of(lstm: nn.LSTM) -> tuple[PairTensors, ...]:
     """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them."""
-    # _flat_weights is what nn.LSTM.forward itself reads: it follows pruning hooks and replaced parameters.
-    named = dict(zip(lstm._flat_weights_names, lstm._flat_weights, strict=True))
-    shape = shape_of(lstm)
+    named, shape = named_weights(lstm), shape_of(lstm)
 
     def get(kind: str, pair: int) -> torch.Tensor | None:
         return named.get(f"{kind}_{shape.name(pair)}")

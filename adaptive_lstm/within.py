@@ -20,7 +20,7 @@ from .quantize import Quantize
 from .tap import adapted_lstms, as_batches, call, first_tensor
 
 SPARSITIES = (0.7, 0.5, 0.3)  # tried in int8; between them bytes differ by a fifth
-HELD_OUT = 0.25  # share of the batches, the last ones, that judge
+HELD_OUT = 0.25  # share of what is given, the last of it, that judges
 
 
 def compress_within(

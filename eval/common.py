@@ -38,6 +38,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
+def add_zoo_options(options: argparse.ArgumentParser, names: Sequence[str], default: Sequence[str]) -> None:
+    """The options of scripts that run on several models of the zoo."""
+    told = "all" if tuple(default) == tuple(names) else ",".join(default)
+    options.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
+    options.add_argument("--models", type=one_of(*names), default=tuple(default), help=f"default: {told}")
+
+
 def positive(text: str) -> int:
     """argparse type: an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -12,16 +12,16 @@ gradient step, fitted on the fit part of its material) and prints, for each,
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import adaptive_lstm as al
-from adaptive_lstm.cli_compress import together
 from adaptive_lstm.quantize import Precision
+from adaptive_lstm.tap import together
 from eval import common, zoo
 from eval.zoo.base import ZooModel, first
 from eval.zoo.material import Material
@@ -64,13 +64,17 @@ ROWS = (
 )
 
 
-def judge(model: ZooModel, material: Material, row: Row, unpruned: Mapping[str, float]) -> dict[str, Any]:
-    """Compress one model in one way, and measure it; ``unpruned``: seconds of a step by precision."""
+def judge(
+    model: ZooModel, material: Material, dense: Sequence[Tensor], row: Row, unpruned: Mapping[str, float]
+) -> dict[str, Any]:
+    """Compress one model in one way, and measure it.
+
+    dense: what the original gives for the first TEST test sequences; unpruned: seconds of a step by precision.
+    """
     fast = al.adapt(model.model)
     report = al.compress(fast, together(material.fit[:FIT]), prune=row.prune, quantize=al.Quantize(row.precision))
-    inputs = material.test[:TEST]
     with torch.no_grad():
-        distances = [model.distance.between(first(fast(x)), first(model.model(x))) for x in inputs]
+        distances = [model.distance.between(first(fast(x)), y) for x, y in zip(material.test, dense, strict=False)]
     before, after = _slowest(report)
     return {
         "row": row.name,
@@ -95,9 +99,11 @@ def judged(model: ZooModel, rows: tuple[Row, ...], *, quick: bool) -> Iterator[d
     assert model.material is not None
     material = model.material().quick() if quick else model.material()
     unpruned: dict[str, float] = {}
+    with torch.no_grad():
+        dense = [first(model.model(x)) for x in material.test[:TEST]]
     for row in rows:
         try:
-            found = judge(model, material, row, unpruned)
+            found = judge(model, material, dense, row, unpruned)
         except al.AdaptiveLSTMError as error:
             found = {"row": row.name, "refused": str(error)}
         if row.prune is None and "seconds" in found:
@@ -127,8 +133,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
-    parser.add_argument("--models", type=common.one_of(*zoo.NAMES), default=zoo.NAMES, help="default: all")
+    common.add_zoo_options(parser, zoo.NAMES, zoo.NAMES)
     parser.add_argument("--rows", help="names of rows, separated by semicolons (default: all)")
     options = parser.parse_args()
     wanted = [row.name for row in ROWS] if options.rows is None else options.rows.split(";")

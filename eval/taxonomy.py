@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.cli_compress import together
 from adaptive_lstm.pruning.settings import Compensate, Saliency
+from adaptive_lstm.tap import together
 from eval import common, zoo
 from eval.zoo.base import ZooModel, first
 
@@ -79,8 +79,7 @@ def _distance(records: Sequence[dict[str, Any]], group: str) -> str:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
-    parser.add_argument("--models", type=common.one_of(*zoo.NAMES), default=MODELS, help=f"default: {','.join(MODELS)}")
+    common.add_zoo_options(parser, zoo.NAMES, MODELS)
     parser.add_argument("--plot", type=Path, help="where to draw the figure, .png or .svg")
     options = parser.parse_args()
     records: list[dict[str, Any]] = []

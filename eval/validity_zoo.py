@@ -162,8 +162,7 @@ def resampled(population: Population, setup: Setup, repeats: int) -> Iterator[tu
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
-    parser.add_argument("--models", type=common.one_of(*SETUPS), default=tuple(SETUPS), help="default: all")
+    common.add_zoo_options(parser, tuple(SETUPS), tuple(SETUPS))
     parser.add_argument("--cache", type=Path, required=True, help="folder for the recorded losses")
     options = parser.parse_args()
     repeats = QUICK_REPEATS if options.quick else REPEATS

@@ -17,7 +17,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -193,8 +192,7 @@ def tell(found: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
-    parser.add_argument("--models", type=common.one_of(*zoo.NAMES), default=zoo.NAMES, help="default: all")
+    common.add_zoo_options(parser, zoo.NAMES, zoo.NAMES)
     parser.add_argument("--objective", choices=("latency", "macs"), default="latency", help="what to make cheap")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}

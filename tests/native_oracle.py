@@ -36,6 +36,20 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
 
+@dataclass(frozen=True)
+class Case:
+    """Sizes of a run of one layer, and how its input lies in memory."""
+
+    hidden: int
+    width: int
+    batch: int
+    time: int
+    directions: int = 1
+    projection: int = 0
+    given: float = 0.0  # scale of the states that it starts from
+    layout: str = "time first"
+
+
 def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, *, zeros: bool = True) -> NativeStack:
     """The native stack of a policy."""
     return NativeStack(matrices, shape, parts(policy), zeros=zeros)

@@ -28,7 +28,7 @@ LAYERS = (
     {"handover", "backend"},
     {"executor", "cost"},
     {"runtime", "stream_state", "stream"},
-    {"tap", "ranges", "measure", "translate", "losses"},
+    {"tap", "ranges", "measure", "torch_layer", "translate", "losses"},
     {"pruning"},
     {"compress", "compress_report", "within", "bench"},
     {"candidates", "families", "cost_table", "evaluate", "search", "sequences", "promise"},

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .native_oracle import (
     ACTIVITIES,
     FORMATS,
     Activity,
+    Case,
     Format,
     Result,
     follow,
@@ -31,21 +32,6 @@ from .native_oracle import (
     states,
     weights,
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes of a run of one layer, and how its input lies in memory."""
-
-    hidden: int
-    width: int
-    batch: int
-    time: int
-    directions: int = 1
-    projection: int = 0
-    given: float = 0.0  # scale of the states that it starts from
-    layout: str = "time first"
-
 
 # A chunk holds 64 rows: batches of 1, 2 and 7 end inside one, a batch of 70 is more than one.
 CASES = (

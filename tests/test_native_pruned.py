@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .native_oracle import (
     ACTIVITIES,
     FORMATS,
     Activity,
+    Case,
     Format,
     follow,
     part,
@@ -92,18 +93,6 @@ def pruned(
         if pair % shape.directions == shape.directions - 1:
             below, lives_above = np.concatenate(lives_above), []
     return out
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes of a run of one layer."""
-
-    hidden: int
-    width: int
-    batch: int
-    time: int
-    directions: int = 1
-    projection: int = 0
 
 
 CASES = (

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ..torch_layer import Layer, of_layer
 from ..types import StackShape
 from ..weights import PairTensors
 from .compensate import Mask, quadratic, refit, shifted_bias
-from .layers import Call, Layer, before, of_layer
+from .layers import Call, before
 from .maps import feed_forward
 from .masks import PairData, Recipe
 from .moments import Doubles, Moments, moments
