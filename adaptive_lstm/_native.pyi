@@ -130,6 +130,22 @@ class State:
         streak: npt.NDArray[np.int64],
         past: npt.NDArray[np.float32],
     ) -> int: ...
+    def forward(
+        self,
+        x: int,
+        x_time: int,
+        x_row: int,
+        y: int,
+        y_time: int,
+        y_row: int,
+        steps: int,
+        sizes: int,
+        check: bool,
+        h_0: int,
+        c_0: int,
+        h_n: int,
+        c_n: int,
+    ) -> bool: ...
     def run(
         self,
         x: int,

@@ -126,6 +126,7 @@ class NativeStack:
                     fixed,
                 )
             )
+        self._widths = [shape.input_width(pair) for pair in range(shape.pairs)]
         per_layer = shape.directions
         self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.pairs, per_layer)])
         self._policy = packed_policy(policy, shape)
@@ -161,12 +162,15 @@ class NativeStack:
 
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
         """The same as of now, put together when it is asked for."""
-        counters, exits, shape = state.counters(), state.exit_counters(), self.shape
+        counters, exits = state.counters(), state.exit_counters()
 
         def counts() -> Counts:
+            h_possible = timesteps * self.shape.output_size
             columns = tuple(
-                ColumnCounts(x, timesteps * shape.input_width(pair), h, timesteps * shape.output_size, ran, moved)
-                for pair, (x, h, ran, moved) in enumerate(counters)
+                [
+                    ColumnCounts(x, timesteps * width, h, h_possible, ran, moved)
+                    for width, (x, h, ran, moved) in zip(self._widths, counters, strict=True)
+                ]
             )
             asked, left, asked_depth, left_depth = exits
             depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())

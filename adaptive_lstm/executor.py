@@ -38,6 +38,7 @@ class Executor:
         pruned: bool = False,
     ):
         self.shape, self.policy = shape, parts(policy)
+        self.width = shape.directions * shape.output_size  # of an output
         self.exact = quantize.exact and not pruned  # whether results are those of the original parameters
         self.skips = leaving.skips(self.policy)
         first = tensors[0].w_ih
@@ -101,47 +102,56 @@ class Executor:
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.
         """
+        native = self.native
+        if native is None:
+            return self._run_reference(x, sizes, batch_first, initial)
+        # Short sequences take no longer than what surrounds them here, so that is kept short.
+        if sizes is not None:
+            steps, batch, timesteps = len(sizes), int(sizes[0]), len(x)
+            x, sizes = x.contiguous(), sizes.contiguous()
+            y = x.new_empty(timesteps, self.width)
+            strides, alive = (0, x.shape[1], y.data_ptr(), 0, self.width), sizes.data_ptr()
+        else:
+            if x.stride(2) != 1:
+                x = x.contiguous()
+            outer, inner, _ = x.shape
+            timesteps, alive = outer * inner, 0
+            y = x.new_empty(outer, inner, self.width)
+            if batch_first:
+                batch, steps = outer, inner
+                strides = (x.stride(1), x.stride(0), y.data_ptr(), self.width, self.width * inner)
+            else:
+                steps, batch = outer, inner
+                strides = (x.stride(0), x.stride(1), y.data_ptr(), self.width * inner, self.width)
         shape = self.shape
-        time, row = (1, 0) if batch_first else (0, 1)
-        batch = int(sizes[0]) if sizes is not None else x.shape[row]
         h_n = x.new_empty(shape.pairs, batch, shape.output_size)
         c_n = x.new_empty(shape.pairs, batch, shape.hidden_size)
-        if self.native is None:
-            return self._run_reference(x, sizes, batch_first, initial or (h_n.zero_(), c_n.zero_()))
-        if x.stride(-1) != 1 or sizes is not None:
-            x = x.contiguous()
-        width = shape.directions * shape.output_size
-        y = x.new_empty((*x.shape[:-1], width))
-        state = self.native.acquire(batch)
+        start = (0, 0)
+        if initial is not None:
+            initial = initial[0].contiguous(), initial[1].contiguous()
+            start = initial[0].data_ptr(), initial[1].data_ptr()
+        state = native.acquire(batch)
         try:
-            if initial is not None:
-                state.load(initial[0].contiguous().numpy(), initial[1].contiguous().numpy())
-            if sizes is None:
-                strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-                done = state.run(x.data_ptr(), *strides, x.shape[time], 0, self.finite_only, False)
-            else:
-                sizes = sizes.contiguous()
-                strides = (0, shape.input_size, y.data_ptr(), 0, width)
-                done = state.run(x.data_ptr(), *strides, len(sizes), sizes.data_ptr(), self.finite_only, False)
-            if not done:
+            given = (steps, alive, self.finite_only, *start, h_n.data_ptr(), c_n.data_ptr())
+            if not state.forward(x.data_ptr(), *strides, *given):
                 raise refuse_non_finite()
-            state.store(h_n.numpy(), c_n.numpy())
-            timesteps = len(x) if sizes is not None else x.shape[0] * x.shape[1]
-            counts = self.native.counted(state, timesteps) if self.counts else None
+            return y, h_n, c_n, native.counted(state, timesteps) if self.counts else None
         finally:
-            self.native.release(state)
-        return y, h_n, c_n, counts
+            native.release(state)
 
     def _run_reference(
         self,
         x: torch.Tensor,
         sizes: torch.Tensor | None,
         batch_first: bool,
-        initial: tuple[torch.Tensor, torch.Tensor],
+        initial: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Counted | None]:
         if self.finite_only and not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
+        if initial is None:
+            h, c = ((self.shape.pairs, alive[0], n) for n in (self.shape.output_size, self.shape.hidden_size))
+            initial = x.new_zeros(h), x.new_zeros(c)
         y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.counts else None
 

@@ -147,7 +147,7 @@ def _of_all(shape: StackShape, counts: Counts, timesteps: int) -> Counts:
     """Counts whose possible columns are those of all timesteps, run or not."""
     dense = Counts.dense(shape, timesteps).columns
     columns = tuple(
-        replace(c, x_possible=d.x_possible, h_possible=d.h_possible) for c, d in zip(counts.columns, dense, strict=True)
+        c._replace(x_possible=d.x_possible, h_possible=d.h_possible) for c, d in zip(counts.columns, dense, strict=True)
     )
     return replace(counts, columns=columns)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .types import RunStats
+from .types import Counts, activity, ran
 
 WINDOW = 64  # sequences that a mean is taken over
 EVERY = 16  # sequences between two looks at it
@@ -84,11 +84,14 @@ class Monitor:
         self._looked = 0
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
 
-    def see(self, stats: RunStats, rows: int) -> None:
-        """Take one run of ``rows`` sequences into account."""
+    def see(self, counts: Counts, timesteps: int, rows: int) -> None:
+        """Take one run into account: what it counted in so many batch rows times timesteps, of ``rows`` sequences."""
         self._seen += rows
-        one = (stats.activity, stats.ran, stats.exits / max(rows, 1))
-        self._recent.extend([one] * min(rows, WINDOW))
+        one = (activity(counts.columns), ran(counts.columns, timesteps), counts.left / max(rows, 1))
+        if rows == 1:
+            self._recent.append(one)
+        else:
+            self._recent.extend([one] * min(rows, WINDOW))
         if self.warned or self._seen < max(WINDOW, self._looked + EVERY):
             return
         self._looked = self._seen

@@ -200,7 +200,8 @@ class AdaptiveLSTM(nn.LSTM):
         data = x.data if isinstance(x, PackedSequence) else x
         if not isinstance(data, torch.Tensor) or data.numel() == 0:
             return "torch: empty input"
-        if data.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(data.device.type):
+        device = "cpu" if data.is_cpu else data.device.type
+        if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             return "torch: autocast"
         if torch.is_grad_enabled() and (
             data.requires_grad
@@ -219,13 +220,15 @@ class AdaptiveLSTM(nn.LSTM):
             _check_packed(data, sizes)
             batch = int(sizes[0])
         else:
-            if x.dim() not in (2, 3):
-                raise InputError(f"LSTM: got an input of {x.dim()} dimensions, expected 2 (unbatched) or 3")
-            unbatched = x.dim() == 2
+            dims = x.dim()
+            if dims not in (2, 3):
+                raise InputError(f"LSTM: got an input of {dims} dimensions, expected 2 (unbatched) or 3")
+            unbatched = dims == 2
             data = x.unsqueeze(0 if self.batch_first else 1) if unbatched else x
             batch = data.shape[0 if self.batch_first else 1]
-        if data.shape[-1] != shape.input_size:
-            raise InputError(f"got inputs with {data.shape[-1]} features, expected input_size = {shape.input_size}")
+        features = data.shape[-1]
+        if features != shape.input_size:
+            raise InputError(f"got inputs with {features} features, expected input_size = {shape.input_size}")
         initial = None
         if hx is not None:
             h, c = self._initial(executor, hx, batch, unbatched)
@@ -235,12 +238,11 @@ class AdaptiveLSTM(nn.LSTM):
                 else (h.index_select(1, sorted_indices), c.index_select(1, sorted_indices))
             )
         y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
-        timesteps = len(data) if sizes is not None else data.shape[0] * data.shape[1]
+        timesteps = data.numel() // features
         self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
         monitor = self.monitor
         if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
-            stats = run_stats(executor.policy, shape, counts(), timesteps, None)
-            monitor.see(stats, batch)
+            monitor.see(counts(), timesteps, batch)
         if sizes is not None:
             if unsorted_indices is not None:
                 h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)

@@ -68,7 +68,7 @@ class Stream:
     def _show(self) -> None:
         # A stream may leave at its last timestep, where a sequence is not asked: exits there are no sign of drift.
         if self._monitor is not None and self._steps and self._executor.policy.time is None:
-            self._monitor.see(self.stats, self._batch)
+            self._monitor.see(self._counted(), self._steps * self._batch, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
 
@@ -210,11 +210,14 @@ class Stream:
     @property
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        native, timesteps, policy = self._executor.native, self._steps * self._batch, self._executor.policy
-        counts = self._counts
+        executor, timesteps = self._executor, self._steps * self._batch
+        return run_stats(executor.policy, self._shape, self._counted(), timesteps, executor.why_not_native())
+
+    def _counted(self) -> Counts:
+        native = self._executor.native
         if native is not None and self._native is not None:
-            counts = native.counts(self._native, timesteps)
-        return run_stats(policy, self._shape, counts, timesteps, self._executor.why_not_native())
+            return native.counts(self._native, self._steps * self._batch)
+        return self._counts
 
     @property
     def done(self) -> torch.Tensor:

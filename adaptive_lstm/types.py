@@ -7,7 +7,11 @@ counted as torch counts them in ``h_n``: index ``layer * D + direction``.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +30,17 @@ class StackShape:
     proj_size: int = 0
     bidirectional: bool = False
 
-    @property
+    @functools.cached_property
     def directions(self) -> int:
         """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
-    @property
+    @functools.cached_property
     def output_size(self) -> int:
         """P: width of h in one direction."""
         return self.proj_size or self.hidden_size
 
-    @property
+    @functools.cached_property
     def pairs(self) -> int:
         """L * D: how many layer-and-direction pairs there are."""
         return self.num_layers * self.directions
@@ -56,8 +60,7 @@ class StackShape:
         return gates + self.proj_size * self.hidden_size
 
 
-@dataclass(frozen=True)
-class ColumnCounts:
+class ColumnCounts(NamedTuple):
     """Work of one layer and direction over a run, counted per batch row and timestep.
 
     Columns sent and possible; ``ran``: timesteps at which the layer did matrix work; ``moved``: those at which c and h
@@ -71,8 +74,24 @@ class ColumnCounts:
     ran: int
     moved: int
 
-    def __add__(self, other: ColumnCounts) -> ColumnCounts:
-        return ColumnCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def plus(self, other: ColumnCounts) -> ColumnCounts:
+        """Both together."""
+        return ColumnCounts(*map(operator.add, self, other))
+
+
+def activity(columns: Sequence[ColumnCounts]) -> float:
+    """Share of the columns of W_ih and W_hh that were computed, weighted by timesteps; 1.0 if nothing ran."""
+    sent = possible = 0
+    for x_sent, x_possible, h_sent, h_possible, _, _ in columns:
+        sent += x_sent + h_sent
+        possible += x_possible + h_possible
+    return sent / possible if possible else 1.0
+
+
+def ran(columns: Sequence[ColumnCounts], timesteps: int) -> float:
+    """Share of the layers' timesteps with any matrix work; 1.0 if nothing ran."""
+    possible = timesteps * len(columns)
+    return sum([c.ran for c in columns]) / possible if possible else 1.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,7 @@ class Counts:
             return tuple(x + y for x, y in zip(a, b, strict=True)) if a and b else a or b
 
         return Counts(
-            tuple(a + b for a, b in zip(self.columns, other.columns, strict=True)),
+            tuple(a.plus(b) for a, b in zip(self.columns, other.columns, strict=True)),
             self.asked + other.asked,
             self.left + other.left,
             added(self.asked_depth, other.asked_depth),
@@ -143,14 +162,12 @@ class RunStats:
     @property
     def activity(self) -> float:
         """Share of the columns of W_ih and W_hh that were computed, weighted by timesteps; 1.0 if nothing ran."""
-        possible = sum(c.x_possible + c.h_possible for c in self.columns)
-        return sum(c.x_sent + c.h_sent for c in self.columns) / possible if possible else 1.0
+        return activity(self.columns)
 
     @property
     def ran(self) -> float:
         """Share of the layers' timesteps with any matrix work; 1.0 if nothing ran."""
-        possible = self.timesteps * len(self.columns)
-        return sum(c.ran for c in self.columns) / possible if possible else 1.0
+        return ran(self.columns, self.timesteps)
 
     @staticmethod
     def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:

@@ -15,7 +15,7 @@ import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.monitor import EVERY, WINDOW, Monitor, Range
-from adaptive_lstm.types import Counts, RunStats, StackShape
+from adaptive_lstm.types import Counts, StackShape
 
 from .helpers import infer
 from .small_task import adapted_classifier, drawn
@@ -25,13 +25,16 @@ Draw = Callable[[int], np.ndarray]
 RNG = np.random.default_rng(0)
 
 
-def run_of(exits: int, activity: float = 1.0) -> RunStats:
-    """Statistics with this many exits, and all columns sent or that share."""
-    stats = RunStats.of(SHAPE, replace(Counts.dense(SHAPE, 100), left=exits), 100, None, 0)
+STEPS = 100
+
+
+def run_of(exits: int, activity: float = 1.0) -> Counts:
+    """What a run of STEPS timesteps counts with this many exits, and all columns sent or that share."""
+    counts = replace(Counts.dense(SHAPE, STEPS), left=exits)
     columns = tuple(
-        replace(c, x_sent=round(activity * c.x_possible), h_sent=round(activity * c.h_possible)) for c in stats.columns
+        c._replace(x_sent=round(activity * c.x_possible), h_sent=round(activity * c.h_possible)) for c in counts.columns
     )
-    return replace(stats, columns=columns)
+    return replace(counts, columns=columns)
 
 
 def calibrated() -> Any:
@@ -130,17 +133,17 @@ def test_it_waits_for_a_window_and_looks_now_and_then() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(WINDOW - 1):
-            monitor.see(run_of(0), rows=1)
+            monitor.see(run_of(0), STEPS, rows=1)
     assert monitor.status.ok
     with pytest.warns(al.DriftWarning, match=r"exits 0.000 \(calibrated 1.000\)"):
-        monitor.see(run_of(0), rows=1)
+        monitor.see(run_of(0), STEPS, rows=1)
     assert EVERY < WINDOW
 
 
 def test_batches_count_by_rows() -> None:
     monitor = Monitor({"exits": Range.of(RNG.integers(0, 2, 400).astype(float))})
     for _ in range(30):
-        monitor.see(run_of(exits=16), rows=32)
+        monitor.see(run_of(exits=16), STEPS, rows=32)
     status = monitor.status
     assert (status.seen, status.ok) == (960, True)
     assert status.recent is not None

@@ -116,7 +116,7 @@ def test_a_state_is_a_copy(backend: Callable[[al.Policy], al.Policy]) -> None:
         first = s.run(x[:10])
         for tensor in flat(s.state):  # writes into what was read change nothing
             tensor.fill_(7.0)
-        assert_equal(torch.cat([first, s.run(x[10:])]), want)
+        assert_close(torch.cat([first, s.run(x[10:])]), want, "fp32")
         s.reset()
         s.run(x[:10])
         state = s.state

@@ -85,6 +85,20 @@ bool run(State& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t
                    reinterpret_cast<const int64_t*>(sizes), check, open_ended);
 }
 
+// A whole run of a state that was reset, in one call, because calls from Python cost as much as a short sequence: from
+// zeros or h_0 [L * D, B, P] and c_0 [L * D, B, H], which may be null together, to h_n and c_n of the same shapes.
+bool forward(State& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
+             ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_0, uintptr_t c_0, uintptr_t h_n,
+             uintptr_t c_n) {
+  Exclusive guard(state);
+  if (h_0) state.load(reinterpret_cast<const float*>(h_0), reinterpret_cast<const float*>(c_0));
+  if (!state.run({reinterpret_cast<float*>(x), x_time, x_row}, {reinterpret_cast<float*>(y), y_time, y_row}, steps,
+                 reinterpret_cast<const int64_t*>(sizes), check, false))
+    return false;
+  state.store(reinterpret_cast<float*>(h_n), reinterpret_cast<float*>(c_n));
+  return true;
+}
+
 // One step of a stream on contiguous x [B, I] and y [B, D * P].
 bool step(State& state, uintptr_t x, uintptr_t y) {
   Exclusive guard(state);
@@ -222,6 +236,9 @@ void bind_state(nb::module_& m) {
       .def("run", &run, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("open_ended"),
            nb::call_guard<nb::gil_scoped_release>())
+      .def("forward", &forward, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
+           nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_0"),
+           nb::arg("c_0"), nb::arg("h_n"), nb::arg("c_n"), nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
       // [(columns of x sent, columns of h sent, row steps that ran, row steps that advanced)] per layer and direction
       .def("counters",

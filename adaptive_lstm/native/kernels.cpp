@@ -23,7 +23,7 @@ namespace {
 
 const Kernels kTable = {
     ALSTM_STR(ALSTM_ISA), dense, dense_q8, columns, columns_q8, finish, finish_q8, cell, quantize, changed,
-    changed_q8,           finite};
+    changed_q8,           finite, mean_square};
 
 }  // namespace
 

@@ -97,6 +97,9 @@ struct Kernels {
                     int16_t* delta);
 
   bool (*finite)(const float* z, size_t n);
+
+  // Mean of the squares of x - y, or of x if y is null, summed in double.
+  double (*mean_square)(const float* x, const float* y, int n);
 };
 
 }  // namespace alstm

@@ -200,82 +200,80 @@ void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, cons
     q8_by<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
 }
 
-// Four listed columns with their deltas, packed as words and, if all four fit, as bytes.
-struct Listed {
-  int32_t col[kGroup];
-  uint8_t words[8], bytes[4];
-  int32_t fits_bytes;
-};
-
-constexpr By kFew = Dot::has_dot8 ? By::bytes : By::words;
-
+// Adds listed columns times their deltas, groups [first, last) of the list, to B blocks of y.
 template <By kBy, int B>
-inline void add_listed(Dot::Acc (&acc)[B][4][1], const uint8_t* const (&c)[kGroup], const uint8_t* delta) {
-  for (int b = 0; b < B; b++) {
-    Dot::Quad q[4];
-    Dot::interleave(c[0] + b * kBlock, c[1] + b * kBlock, c[2] + b * kBlock, c[3] + b * kBlock, q);
-    for (int i = 0; i < 4; i++) Product<kBy>::add(acc[b][i], q[i], delta, 0, kGroup);
-  }
-}
-
-template <int B>
-void q8_list(const Matrix& w, int row, const Listed* list, int groups, int32_t correction, int32_t* y) {
+void q8_list(const Matrix& w, int row, const int32_t* cols, const uint8_t* deltas, int count, int first, int last,
+             int32_t correction, int32_t* y) {
+  using P = Product<kBy>;
   const Block<uint8_t> block = block_of<uint8_t>(w, row);
   for (int part = 0; part < kParts; part++) {
-    Dot::Acc acc[B][4][1];
+    Dot::Acc acc[B][4][P::accs];
     for (int b = 0; b < B; b++)
-      for (int i = 0; i < 4; i++)
+      for (int i = 0; i < 4; i++) {
         acc[b][i][0] =
             Dot::add(Dot::load_acc(y + row + b * kBlock + q8_row<Layout::columns>(part, i)), Dot::set(-correction));
-    for (int g = 0; g < groups; g++) {
+        for (int p = 1; p < P::accs; p++) acc[b][i][p] = Dot::set(0);
+      }
+    for (int g = first; g < last; g++) {
       const uint8_t* c[kGroup];
       for (int k = 0; k < kGroup; k++) {
-        c[k] = block.base + list[g].col[k] * block.stride + part * Dot::bytes;
+        c[k] = block.base + cols[g * kGroup + k] * block.stride + part * Dot::bytes;
         if (w.tile > kNarrow) continue;
-        const uint8_t* next = block.base + list[g + 1].col[k] * block.stride;
+        const uint8_t* next = block.base + cols[(g + 1) * kGroup + k] * block.stride;
         for (int b = 0; b < B; b++) __builtin_prefetch(next + b * kBlock);
       }
-      if (Dot::has_dot8 && list[g].fits_bytes)
-        add_listed<kFew>(acc, c, list[g].bytes);
-      else  // a value jumped by more than a byte, which is rare
-        add_listed<By::words>(acc, c, list[g].words);
+      for (int b = 0; b < B; b++) {
+        Dot::Quad q[4];
+        Dot::interleave(c[0] + b * kBlock, c[1] + b * kBlock, c[2] + b * kBlock, c[3] + b * kBlock, q);
+        for (int i = 0; i < 4; i++) P::add(acc[b][i], q[i], deltas, g, count);
+      }
     }
     for (int b = 0; b < B; b++)
-      for (int i = 0; i < 4; i++) Dot::store_acc(y + row + b * kBlock + q8_row<Layout::columns>(part, i), acc[b][i][0]);
+      for (int i = 0; i < 4; i++)
+        Dot::store_acc(y + row + b * kBlock + q8_row<Layout::columns>(part, i), P::total(acc[b][i]));
   }
 }
 
-template <int B>
-inline void q8_list_rest(const Matrix& w, int row, int blocks, const Listed* list, int groups, int32_t correction,
-                         int32_t* y) {
-  if (blocks == B) return q8_list<B>(w, row, list, groups, correction, y);
-  if constexpr (B > 1) q8_list_rest<B - 1>(w, row, blocks, list, groups, correction, y);
+template <By kBy, int B>
+inline void q8_list_rest(const Matrix& w, int row, int blocks, const int32_t* cols, const uint8_t* deltas, int count,
+                         int first, int last, int32_t correction, int32_t* y) {
+  if (blocks == B) return q8_list<kBy, B>(w, row, cols, deltas, count, first, last, correction, y);
+  if constexpr (B > 1)
+    q8_list_rest<kBy, B - 1>(w, row, blocks, cols, deltas, count, first, last, correction, y);
 }
+
+template <By kBy>
+void columns_by(const Matrix& w, const int32_t* cols, const int16_t* delta, int count, int32_t sum, int32_t* acc,
+                bool reverse, void* scratch) {
+  constexpr int B = Dot::tile_blocks / Product<kBy>::accs;
+  uint8_t* deltas = static_cast<uint8_t*>(scratch);
+  Product<kBy>::pack(delta, count, deltas);
+  each_piece(w, B * kBlock, count / kGroup, kTogether / kGroup, reverse, [&](int row, int first, int last) {
+    const int left = (w.rows - row) / kBlock;  // tiles are whole multiples of B blocks, so these never straddle one
+    q8_list_rest<kBy, B>(w, row, left < B ? left : B, cols, deltas, count, first, last, first ? 0 : 128 * sum, acc);
+  });
+}
+
+constexpr By kFew = Dot::has_dot8 ? By::bytes : By::words;
+constexpr int kPlanes = 127 * 128;  // the largest delta whose high byte is one with a sign
 
 void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
                       void* scratch) {
   while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
-  const int groups = count / kGroup;
-  Listed* list = static_cast<Listed*>(scratch);
-  int32_t sum = 0;
-  for (int g = 0; g < groups; g++) {
-    bool fits = true;
-    for (int k = 0; k < kGroup; k++) {
-      const int16_t d = delta[g * kGroup + k];
-      list[g].col[k] = cols[g * kGroup + k];
-      list[g].bytes[k] = uint8_t(d);
-      fits = fits && d >= -128 && d <= 127;
-      sum += d;
-    }
-    Product<By::words>::pack(delta + g * kGroup, kGroup, list[g].words);
-    list[g].fits_bytes = fits;
+  for (int k = 0; k < kGroup; k++) cols[count + k] = 0;  // what the last group prefetches
+  int32_t sum = 0, low = 0, high = 0;
+  for (int k = 0; k < count; k++) {
+    const int32_t d = delta[k];
+    sum += d;
+    low = d < low ? d : low;
+    high = d > high ? d : high;
   }
-  for (int k = 0; k < kGroup; k++) list[groups].col[k] = 0;  // what the last group prefetches
-  constexpr int B = Dot::tile_blocks;
-  each_piece(w, B * kBlock, groups, kTogether / kGroup, reverse, [&](int row, int first, int last) {
-    const int left = (w.rows - row) / kBlock;  // tiles are whole multiples of B blocks, so these never straddle one
-    q8_list_rest<B>(w, row, left < B ? left : B, list + first, last - first, first ? 0 : 128 * sum, acc);
-  });
+  if constexpr (Dot::has_dot8) {
+    if (low >= -128 && high <= 127) return columns_by<By::bytes>(w, cols, delta, count, sum, acc, reverse, scratch);
+    if (low >= -kPlanes && high <= kPlanes)
+      return columns_by<By::planes>(w, cols, delta, count, sum, acc, reverse, scratch);
+  }
+  columns_by<By::words>(w, cols, delta, count, sum, acc, reverse, scratch);
 }
 
 }  // namespace

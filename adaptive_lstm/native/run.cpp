@@ -106,7 +106,9 @@ void State::multiply_input(int layer, int d, int rows) {
 
 // In a busy chunk the product with the values last sent gives the same result with the weights read once.
 bool State::product_pays(int layer, int d, int rows) const {
-  return rows > 1 && states_[layer][d].x_activity > kDenseInput && !plan_->layers()[layer][d].w_ih->view().piece;
+  const Matrix& w = plan_->layers()[layer][d].w_ih->view();
+  const double busy = w.format == Format::q8 ? kDenseInput : kDenseFloatInput;
+  return rows > 1 && !w.piece && states_[layer][d].x_activity > busy;
 }
 
 // As project() where the input is thresholded. Time order matters: what counts is the change since the value last sent.

@@ -3,22 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dispatch.h"
+
 namespace alstm {
 
 namespace {
-
-// Several sums, so that the additions overlap.
-template <class F>
-double mean_square(F at, int n) {
-  double sum[8] = {};
-  int k = 0;
-  for (; k + 8 <= n; k += 8)
-    for (int i = 0; i < 8; i++) sum[i] += at(k + i) * at(k + i);
-  for (; k < n; k++) sum[0] += at(k) * at(k);
-  double all = 0;
-  for (double s : sum) all += s;
-  return all / n;
-}
 
 // Entropy of a choice of two, in nats.
 double entropy_of_two(double p, double q) {
@@ -58,13 +47,9 @@ float of_softmax(Measure measure, const float* logits, int n) {
 
 }  // namespace
 
-double rms(const float* x, int n) {
-  return std::sqrt(mean_square([x](int k) { return double(x[k]); }, n));
-}
+double rms(const float* x, int n) { return std::sqrt(active_kernels().mean_square(x, nullptr, n)); }
 
-double moved(const float* x, const float* y, int n) {
-  return std::sqrt(mean_square([x, y](int k) { return double(x[k]) - double(y[k]); }, n));
-}
+double moved(const float* x, const float* y, int n) { return std::sqrt(active_kernels().mean_square(x, y, n)); }
 
 float confidence(const Head& head, const float* logits, int n) {
   return head.sigmoid ? of_sigmoid(head.measure, logits, n) : of_softmax(head.measure, logits, n);
