@@ -10,7 +10,7 @@ NATIVE := $(wildcard adaptive_lstm/native/*.cpp adaptive_lstm/native/*.h adaptiv
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test lint bench report install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -26,6 +26,10 @@ lint: install
 
 bench: install
 	$(BIN)/python -m eval.latency
+
+# Measures nothing: draws what eval/results holds, as build/report.html.
+report: install
+	$(BIN)/python -m eval.report
 
 install: $(STAMP)
 

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
-
 from . import helptext
 from .backend import backend_info
-from .bench import machine, pinned_threads
+from .bench import pinned_threads
+from .cli_bench import add_options as add_bench_options
+from .cli_bench import bench
 from .cli_calibrate import COSTS, Certification, Subject, certify, loss_named
 from .cli_compress import compressed
+from .cli_options import positive
 from .cli_report import report
-from .comparison import compare
 from .demo import digits, resemblyzer
 from .demo.outcome import Outcome
 from .demo.run import run
@@ -32,7 +32,6 @@ from .modelfile import load_lstms, load_model
 from .pruning import Prune
 from .quantize import Quantize
 from .sequencefile import load_sequences
-from .text import place
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 INSTALL_PLOT = "pip install 'adaptive-lstm[demo]'"
@@ -76,22 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     inspector = add("inspect", _inspect, helptext.INSPECT, helptext.INSPECT_EXAMPLES)
     inspector.add_argument("model", metavar="MODEL", help="file.py:factory or a file of weights")
-    bench = add("bench", _bench, helptext.BENCH, helptext.BENCH_EXAMPLES)
-    bench.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory or a file of weights")
+    add_bench_options(add("bench", _bench, helptext.BENCH, helptext.BENCH_EXAMPLES))
     _add_compress_options(add("compress", _compress, helptext.COMPRESS, helptext.COMPRESS_EXAMPLES))
     reporter = add("report", _report, helptext.REPORT, helptext.REPORT_EXAMPLES)
     reporter.add_argument("file", type=Path, metavar="FILE", help="what compress or adaptive_lstm.save has written")
     reporter.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory")
     _add_calibrate_options(add("calibrate", _calibrate, helptext.CALIBRATE, helptext.CALIBRATE_EXAMPLES))
-    for name, default, text in (
-        ("--input-size", 40, "features per step, without MODEL"),
-        ("--hidden-size", 256, "units per layer, without MODEL"),
-        ("--layers", 3, "stacked layers, without MODEL"),
-        ("--steps", 100, "steps of a sequence"),
-        ("--threads", 1, "threads for everybody"),
-        ("--seconds", 10, "how long each of the two races takes, about"),
-    ):
-        bench.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: {default})")
     return parser
 
 
@@ -105,7 +94,7 @@ def _add_compress_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--sparsity", type=float, default=0.0, metavar="S", help="share of it, 0 to 1 (default: 0, nothing)")
     add("--quantize", choices=("int8", "bf16", "fp32"), default="int8", help="precision of weights (default: int8)")
-    add("--threads", type=_positive, default=1, metavar="N", help="threads of torch (default: 1)")
+    add("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
     add(
         "--out", type=Path, default=Path("model.alstm"), metavar="FILE",
         help="what adaptive_lstm.load reads (default: model.alstm)",
@@ -128,7 +117,7 @@ def _add_calibrate_options(parser: argparse.ArgumentParser) -> None:
         help="what to make cheap: time on this machine (default), or multiply-accumulates",
     )  # fmt: skip
     add("--quantize", choices=("int8", "bf16", "fp32"), default="int8", help="precision of weights (default: int8)")
-    add("--threads", type=_positive, default=1, metavar="N", help="threads of torch (default: 1)")
+    add("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
     add(
         "--out", type=Path, default=Path("adaptive_lstm_calibration"), metavar="FOLDER",
         help="where the files go (default: adaptive_lstm_calibration)",
@@ -176,20 +165,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.model is None:
-        lstms = {"random weights": nn.LSTM(options.input_size, options.hidden_size, options.layers)}
-    else:
-        lstms = load_lstms(options.model)
-    with pinned_threads(options.threads):
-        found = {name: compare(each, steps=options.steps, seconds=options.seconds) for name, each in lstms.items()}
-        on = machine()
-    if options.json:
-        records = [{"name": name, **each.as_dict()} for name, each in found.items()]
-        print(json.dumps({"lstms": records, "steps": options.steps, "machine": on}))
-    else:
-        for name, each in found.items():
-            print(f"{name or 'the model'}: {lstms[name]}\n\n{each}\n")
-        print(f"{options.steps} steps per sequence, batch 1, {place(on)}")
+    found = bench(options)
+    print(json.dumps(found.as_dict()) if options.json else found)
 
 
 def _subject(options: argparse.Namespace) -> Subject:
@@ -268,12 +245,6 @@ def _loss(text: str) -> Loss:
         return loss_named(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 def _figure_path(text: str) -> Path:

@@ -1,21 +1,23 @@
-"""Torch against the drop-in in fp32 and int8, nothing skipped, on random inputs: what `adaptive-lstm bench` says."""
+"""Torch, the drop-in and other runtimes on one LSTM, checked and raced: what `adaptive-lstm bench` says."""
 
-from copy import deepcopy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import race
-from .bench import Ratio, Timing, format_seconds, ratio
-from .compress import compress
-from .quantize import Precision, Quantize
-from .runtime import AdaptiveLSTM
+from .bench import Ratio, Timing, ratio
+from .errors import InputError
+from .peers import Absent, Checked, Contender, adaptive, build, check
+from .quantize import Precision
+from .race import Call, timed
 from .text import aligned, spread
 
 TORCH = "torch"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-REPLAYED = 1  # random sequences in one timed call
+USES = ("sequence", "step")
+REPLAYED = 4  # sequences in one timed call, at most
+STEPPED = 100  # steps in one timed call, about; the next call goes on where it stopped
 
 
 @dataclass(frozen=True)
@@ -25,53 +27,126 @@ class Measured:
     timing: Timing
     gain: Ratio
 
-    def cells(self) -> tuple[str, str]:
-        """The two figures as text."""
-        return format_seconds(self.timing.median), spread(self.gain)
-
     def as_dict(self) -> dict[str, object]:
         """Plain numbers for a JSON record; times in seconds."""
         return {"seconds": self.timing.as_dict(), "torch_over_this": self.gain.as_dict()}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Contender -> what it took, torch first, for a whole sequence in one call and for one step of a stream.
+class Told:
+    """What is known of a contender before the race.
 
-    step is empty for a bidirectional LSTM, which needs the end of a sequence before it can begin.
+    nbytes: of its weights, None where nobody says; error: largest difference of an output from torch's in float32,
+    cosine: with all of torch's outputs, over whole sequences or the stream, whichever is worse.
     """
 
+    precision: str
+    nbytes: int | None
+    error: float
+    cosine: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain numbers for a JSON record."""
+        return {"precision": self.precision, "bytes": self.nbytes, "error": self.error, "cosine": self.cosine}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contenders, torch first, and what they took for a whole sequence in one call and for one step of a stream.
+
+    step is empty for a bidirectional LSTM, which needs the end of a sequence before it can begin; either is where it
+    was not asked for. absent: who does not take part, and why: packages that are missing, outputs that are wrong.
+    """
+
+    contenders: dict[str, Told]
     sequence: dict[str, Measured]
     step: dict[str, Measured]
+    absent: list[Absent]
 
     def as_dict(self) -> dict[str, object]:
         """Plain numbers for a JSON record."""
         uses = {"sequence": self.sequence, "step": self.step}
-        return {use: {name: each.as_dict() for name, each in found.items()} for use, found in uses.items()}
+        return {
+            **{use: {name: each.as_dict() for name, each in found.items()} for use, found in uses.items()},
+            "contenders": {name: told.as_dict() for name, told in self.contenders.items()},
+            "absent": {one.name: one.reason for one in self.absent},
+        }
 
     def __str__(self) -> str:
-        rows = [["", "sequence", "torch / this", "step", "torch / this"]]
-        for name, whole in self.sequence.items():
-            rows.append([name, *whole.cells(), *(self.step[name].cells() if self.step else ("no streaming", ""))])
+        tables = [self._table(use, found) for use, found in zip(USES, (self.sequence, self.step), strict=True) if found]
+        absent = "\n".join(f"absent: {one.name} ({one.reason})" for one in self.absent)
+        return "\n\n".join([*tables, absent] if absent else tables)
+
+    def _table(self, use: str, found: dict[str, Measured]) -> str:
+        rows = [[use, "precision", "median (quartiles)", "torch / this", "worst error", "bytes"]]
+        for name, measured in found.items():
+            told = self.contenders[name]
+            size = "" if told.nbytes is None else f"{told.nbytes:,}"
+            figures = str(measured.timing), spread(measured.gain), f"{told.error:.2g}", size
+            rows.append([name, told.precision, *figures])
         return aligned(rows)
 
 
 @torch.no_grad()
-def compare(lstm: nn.LSTM, *, steps: int, seconds: float) -> Comparison:
-    """Race on sequences of `steps` steps, batch 1; `seconds` is about how long each of the two races takes."""
-    original = deepcopy(lstm).eval()
-    original.batch_first = True
-    lstms: dict[str, nn.LSTM] = {TORCH: original}
-    for precision in PRECISIONS:
-        fast = AdaptiveLSTM.from_lstm(original).eval()
-        if precision != "fp32":
-            compress(fast, quantize=Quantize(precision))
-        lstms[f"adaptive {precision}"] = fast
-    inputs = torch.randn(REPLAYED, steps, lstm.input_size)
-    sequence = race.whole_sequences(lstms, inputs, seconds=seconds)
-    step = {} if lstm.bidirectional else race.steps(lstms, inputs, seconds=seconds)
-    return Comparison(_with_gains(sequence), _with_gains(step))
+def compare(
+    lstm: nn.LSTM,
+    inputs: Sequence[Tensor],
+    *,
+    fit: Sequence[Tensor] = (),
+    peers: Iterable[str] = (),
+    uses: Iterable[str] = USES,
+    threads: int,
+    seconds: float,
+) -> Comparison:
+    """Check everybody on the inputs, then race them on the first few, batch 1.
+
+    Args:
+        lstm: in eval mode.
+        inputs: sequences [1, T, I] of the LSTM's own inputs, for checking and timing.
+        fit: more of them, for peers that calibrate.
+        peers: names of `adaptive_lstm.peers.PEERS` beside torch.
+        uses: of USES; a stack in both directions has no steps.
+        threads: of everybody but torch: pin torch's around the call.
+        seconds: how long the race of each use takes, about.
+
+    Raises:
+        InputError: there are no inputs, or a peer is unknown.
+    """
+    if not inputs:
+        raise InputError("there are no inputs to check and to time on")
+    names = [TORCH, *(name for name in dict.fromkeys(peers) if name != TORCH)]
+    present, absent = build(lstm, names, threads=threads, inputs=fit)
+    found = check([*present, *(adaptive(lstm, precision) for precision in PRECISIONS)], lstm, inputs)
+    chosen = list(inputs[:REPLAYED])
+    uses = [use for use in uses if use == "sequence" or not lstm.bidirectional]
+    taken = {use: _race(use, found.right, chosen, seconds) for use in uses}
+    return Comparison(_told(found), taken.get("sequence", {}), taken.get("step", {}), absent + found.wrong)
 
 
-def _with_gains(timings: dict[str, Timing]) -> dict[str, Measured]:
+def _told(found: Checked) -> dict[str, Told]:
+    return {
+        who.name: Told(who.precision, who.nbytes, found.errors[who.name], found.cosines[who.name])
+        for who in found.right
+    }
+
+
+def _race(use: str, contenders: list[Contender], inputs: list[Tensor], seconds: float) -> dict[str, Measured]:
+    if use == "sequence":
+        calls = {who.name: _in_turn([(who.whole(x), 1) for x in inputs]) for who in contenders}
+        timings = timed(calls, seconds=seconds, per_call=len(inputs))
+    else:
+        each = max(1, STEPPED // len(inputs))
+        calls = {who.name: _in_turn([(who.stream(x), each) for x in inputs]) for who in contenders}
+        timings = timed(calls, seconds=seconds, per_call=each * len(inputs))
     return {name: Measured(timing, ratio(timings[TORCH], timing)) for name, timing in timings.items()}
+
+
+def _in_turn(calls: list[tuple[Call, int]]) -> Call:
+    """Every call as often as its number says, one after the other."""
+
+    def run() -> None:
+        for call, times in calls:
+            for _ in range(times):
+                call()
+
+    return run

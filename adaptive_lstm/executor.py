@@ -132,8 +132,8 @@ class Executor:
             start = initial[0].data_ptr(), initial[1].data_ptr()
         state = native.acquire(batch)
         try:
-            given = (steps, alive, self.finite_only, *start, h_n.data_ptr(), c_n.data_ptr())
-            if not state.forward(x.data_ptr(), *strides, *given):
+            ends = (*start, h_n.data_ptr(), c_n.data_ptr())
+            if not state.forward(x.data_ptr(), *strides, steps, alive, self.finite_only, *ends):
                 raise refuse_non_finite()
             return y, h_n, c_n, native.counted(state, timesteps) if self.counts else None
         finally:

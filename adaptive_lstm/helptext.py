@@ -1,5 +1,9 @@
 """What `adaptive-lstm --help` says, command by command."""
 
+from textwrap import fill
+
+from .peers import PEERS
+
 DESCRIPTION = "Run pretrained stacked LSTMs faster on a CPU, without retraining."
 SUMMARIES = {
     "demo": "see on a trained model what it brings and what it costs",
@@ -44,22 +48,33 @@ examples:
   adaptive-lstm inspect my_project/model.py:build --json"""
 
 BENCH = f"""\
-Time torch against the drop-in, in fp32 and in int8, nothing skipped: a whole sequence in one call, and one step of a
-stream. Batch 1, random inputs. All contenders run interleaved in one process; ratios are medians of paired rounds.
+Time torch against the drop-in, in fp32 and in int8, nothing skipped, and against other runtimes that are installed: a
+whole sequence in one call, and one step of a stream. Batch 1. Everybody's output is first compared with torch's: who
+computes something else is left out and named with the reason, who is imprecise is shown with the worst error. All
+contenders run interleaved in one process; ratios are medians of paired rounds.
 
 {MODEL_HELP}
-Without MODEL: random weights in the size that the options say."""
+Without MODEL: random weights in the size that the options say.
+
+DATA is an .npz, as for `adaptive-lstm calibrate` (y is not needed): the model runs on it, and its LSTMs are timed on
+what reaches them. With a file of weights, x holds the inputs of the LSTM itself. Without DATA: random inputs.
+
+Peers:
+{fill(", ".join(PEERS), 116, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+  pip install 'adaptive-lstm[eval]' brings the packages. OpenVINO int8 is calibrated on sequences that nobody is timed
+  on, where there are enough; torch compile compiles a step, longer sequences stay in eager."""
 
 BENCH_EXAMPLES = """\
 examples:
   adaptive-lstm bench
   adaptive-lstm bench --input-size 80 --hidden-size 512 --layers 2
-  adaptive-lstm bench encoder.safetensors --steps 160 --threads 2 --json"""
+  adaptive-lstm bench --model my.py:build --data my.npz --peers all
+  adaptive-lstm bench encoder.safetensors --peers "ORT,ORT int8" --step --json"""
 
 COMPRESS = """\
 Prune and quantize the LSTMs of a model, without a gradient step: scores from the sensitivity of the model's output,
 kept weights refitted, settings chosen on sequences that nothing was fitted on. Prints every matrix, time and bytes
-before and after, and how much the output changes on the last quarter of the sequences (those not marked "fit"); writes
+before and after, and how much the output changes on every fourth of the sequences (those not marked "fit"); writes
 a file that adaptive_lstm.load(FILE, model) reads. The parameters themselves are not in it.
 
 MODEL is path/to/file.py:factory, and DATA an .npz, as for `adaptive-lstm calibrate`; y is not needed.

@@ -24,7 +24,7 @@ def whole_sequences(lstms: Mapping[str, nn.LSTM], inputs: Tensor, *, seconds: fl
     lstms: name -> batch-first LSTM; inputs: [N, T, I], one call each; seconds: how long the race takes, about.
     """
     calls = {name: _sequence_call(lstm, inputs) for name, lstm in lstms.items()}
-    return _race(calls, seconds=seconds, per_call=len(inputs))
+    return timed(calls, seconds=seconds, per_call=len(inputs))
 
 
 def steps(lstms: Mapping[str, nn.LSTM], inputs: Tensor, *, seconds: float) -> dict[str, Timing]:
@@ -36,7 +36,7 @@ def steps(lstms: Mapping[str, nn.LSTM], inputs: Tensor, *, seconds: float) -> di
                 calls[name] = _stream_call(streams.enter_context(stream(lstm, batch_size=1)), inputs)
             else:
                 calls[name] = _torch_stream_call(lstm, inputs)
-        return _race(calls, seconds=seconds, per_call=inputs.shape[0] * inputs.shape[1])
+        return timed(calls, seconds=seconds, per_call=inputs.shape[0] * inputs.shape[1])
 
 
 def _sequence_call(lstm: nn.LSTM, inputs: Tensor) -> Call:
@@ -74,8 +74,8 @@ def _torch_stream_call(lstm: nn.LSTM, inputs: Tensor) -> Call:
     return call
 
 
-def _race(calls: Mapping[str, Call], *, seconds: float, per_call: int) -> dict[str, Timing]:
-    """Timings divided by `per_call`, over as many rounds as fit into `seconds`."""
+def timed(calls: Mapping[str, Call], *, seconds: float, per_call: int) -> dict[str, Timing]:
+    """Timings divided by `per_call`, the equal things that a call does, over as many rounds as fit into `seconds`."""
     start = perf_counter()
     for call in calls.values():
         call()

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from adaptive_lstm import cli
 from adaptive_lstm.demo import digits
 from adaptive_lstm.demo.outcome import Outcome
 from adaptive_lstm.demo.run import run
+from adaptive_lstm.peers import lineup
+from adaptive_lstm.peers.lineup import Kind
+from adaptive_lstm.peers.protocol import Engine, Order
 from adaptive_lstm.policies import ExitInTime
 
 # Said once per process by torch, whose path serves a projection now and then.
@@ -187,6 +190,10 @@ def test_bench_compares_on_sequences_and_steps(capsys: pytest.CaptureFixture[str
     for use in ("sequence", "step"):
         assert list(lstm[use]) == ["torch", "adaptive fp32", "adaptive int8"]
         assert all(measured["seconds"]["median"] > 0 for measured in lstm[use].values())
+    assert list(lstm["contenders"]) == ["torch", "adaptive fp32", "adaptive int8"]
+    assert lstm["contenders"]["adaptive fp32"]["error"] < 1e-5 < lstm["contenders"]["adaptive int8"]["error"]
+    assert lstm["contenders"]["torch"]["bytes"] > lstm["contenders"]["adaptive int8"]["bytes"] > 0
+    assert lstm["absent"] == {}
     assert found["machine"]["threads"] == 1
     assert torch.get_num_threads() == threads
 
@@ -197,6 +204,60 @@ def test_bench_prints_a_table_for_a_model_of_ones_own(factory: Path, capsys: pyt
     assert "encoder: LSTM(5, 7, num_layers=2, bidirectional=True)" in text
     assert "no streaming" in text
     assert "1 thread on" in text
+
+
+def test_bench_races_peers_on_what_reaches_the_lstm(
+    reader: tuple[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(order: object) -> Engine:
+        raise ImportError("No module named 'abacus'")
+
+    monkeypatch.setattr(lineup, "PEERS", {**lineup.PEERS, "ORT": Kind("fp32", missing), "ncnn": Kind("int8", _broken)})
+    data = ("--data", str(reader[1]), "--seconds", "1", "--step")
+    assert cli.main(["bench", "--model", reader[0], *data, "--peers", "torch int8,ORT,ncnn", "--json"]) == 0
+    (lstm,) = json.loads(capsys.readouterr().out)["lstms"]
+    assert lstm["name"] == "lstm"
+    assert lstm["sequence"] == {}
+    assert list(lstm["step"]) == ["torch", "torch int8", "adaptive fp32", "adaptive int8"]
+    assert lstm["absent"]["ORT"] == "No module named 'abacus'"
+    assert lstm["absent"]["ncnn"].startswith("excluded, its output is wrong: cosine -1.00 with torch")
+    assert cli.main(["bench", reader[0], *data, "--peers", "ncnn"]) == 0
+    text = capsys.readouterr().out
+    assert "absent: ncnn (excluded, its output is wrong" in text
+    assert "worst error" in text
+    assert "data.npz, batch 1, 1 thread on" in text
+
+
+def _broken(order: Order) -> Engine:
+    """torch, with the sign of every output turned."""
+    engine = lineup.PEERS["torch"].builder(order)
+
+    def forward(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, h, c = engine.forward(x, h, c)
+        return -y, h, c
+
+    return replace(engine, forward=forward)
+
+
+def test_bench_takes_the_inputs_of_bare_weights_and_refuses_others(
+    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, width in (("right", 3), ("wrong", 4)):
+        torch.save(nn.LSTM(width, 5).state_dict(), tmp_path / f"{name}.pt")
+    data = ("--data", reader[1], "--seconds", "1")
+    assert cli.main(["bench", str(tmp_path / "right.pt"), *map(str, data), "--whole", "--json"]) == 0
+    (lstm,) = json.loads(capsys.readouterr().out)["lstms"]
+    assert list(lstm["sequence"]) == ["torch", "adaptive fp32", "adaptive int8"]
+    assert lstm["step"] == {}
+    for arguments, message in (
+        ((tmp_path / "wrong.pt", *data), "takes [1, T, 4], float32"),
+        (data, "--data needs MODEL too"),
+        ((reader[0], "--model", reader[0]), "MODEL is given twice"),
+        ((reader[0], "--peers", "abacus"), "unknown abacus; there are all, none, torch, "),
+        ((reader[0], "--step", "--whole"), "not allowed with"),
+        ((reader[0].replace(":build", ":two"), *data), "fails on x [1, "),
+    ):
+        assert message in _refused(capsys, "bench", *arguments), arguments
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,9 @@ LAYERS = (
     {"candidates", "families", "cost_table", "evaluate", "search", "sequences", "promise"},
     {"certificate", "calibration", "calibrate", "artifact"},
     {"__init__"},
+    {"peers"},
     {"text", "helptext", "race", "comparison", "modelfile", "sequencefile", "inspection", "frontier", "frontier_plot"},
-    {"cli_calibrate", "cli_compress", "cli_report", "demo", "cli", "__main__"},
+    {"cli_options", "cli_bench", "cli_calibrate", "cli_compress", "cli_report", "demo", "cli", "__main__"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 

@@ -133,7 +133,7 @@ def test_sequences_that_stay_keep_their_own_skipped_steps(D: int, skip: al.Polic
         alone, (h_1, c_1) = infer(lstm, x[:, row])
         assert_close((alone, h_1, c_1), (y[:, row], h[:, row], c[:, row]), "fp64")
         assert lstm.last_run is not None
-        total = tuple(a + b for a, b in zip(total, lstm.last_run.columns, strict=True))
+        total = tuple(a.plus(b) for a, b in zip(total, lstm.last_run.columns, strict=True))
     assert total == stats.columns
 
 
