@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
+import scipy  # as in risk.py
 
 from .policies import parts, sites
 from .runtime import AdaptiveLSTM
@@ -100,7 +100,7 @@ class CostTable:
         seconds = np.array(self._seconds)
         matrix = np.array(self._work) / seconds[:, None]
         scale = np.maximum(np.abs(matrix).max(0), 1e-30)
-        solution, _ = nnls(matrix / scale, np.ones(len(seconds)))
+        solution, _ = scipy.optimize.nnls(matrix / scale, np.ones(len(seconds)))
         self.seconds_per_unit = solution / scale
 
     def seconds(self, work: Doubles) -> float:

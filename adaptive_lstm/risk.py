@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, betaincinv, xlogy
+import scipy  # its submodules load when they are first used: half a second that only calibration should cost
 
 from .errors import CalibrationError
 
@@ -68,7 +68,7 @@ def p_value(losses: npt.ArrayLike, limit: float, *, binary: bool, method: Method
     if method == "auto":
         method = "binomial" if binary else "wsr"
     if method == "binomial":
-        return float(bdtr(np.count_nonzero(values), values.size, limit))
+        return float(scipy.special.bdtr(np.count_nonzero(values), values.size, limit))
     return _hoeffding_bentkus(values, limit) if method == "hoeffding-bentkus" else _wsr(values, limit)
 
 
@@ -194,7 +194,7 @@ def needed(limit: float, confidence: float, observed: float = 0.0, *, binary: bo
             return _first(lambda n: _wsr(np.full(n, observed), limit) <= level, start=1)
 
         def enough_for(failures: int) -> int:
-            return _first(lambda n: bool(bdtr(failures, n, limit) <= level), start=failures + 1)
+            return _first(lambda n: bool(scipy.special.bdtr(failures, n, limit) <= level), start=failures + 1)
 
         def passes_when_reached(failures: int) -> bool:
             return math.floor((enough_for(failures) - 1) * observed + 1e-9) < failures
@@ -243,7 +243,11 @@ def upper_bound(losses: npt.ArrayLike, confidence: float, *, binary: bool, metho
     values = _checked(losses, binary)
     if binary and method in ("auto", "binomial"):
         failures = np.count_nonzero(values)
-        return float(betaincinv(failures + 1, values.size - failures, confidence)) if failures < values.size else 1.0
+        return (
+            float(scipy.special.betaincinv(failures + 1, values.size - failures, confidence))
+            if failures < values.size
+            else 1.0
+        )
     low, high = 0.0, 1.0
     while high - low > BOUND_STEP:  # no p-value grows with the limit
         middle = (low + high) / 2
@@ -256,8 +260,10 @@ def _hoeffding_bentkus(losses: FloatArray, limit: float) -> float:
     # The sum is rounded once (fsum): n * mean can end above the integer it means, and ceil would then add a failure.
     n, total = losses.size, math.fsum(losses)
     r = min(total / n, limit)
-    hoeffding = math.exp(-n * float(xlogy(r, r / limit) + xlogy(1 - r, (1 - r) / (1 - limit))))
-    return min(1.0, hoeffding, math.e * float(bdtr(math.ceil(total), n, limit)))
+    hoeffding = math.exp(
+        -n * float(scipy.special.xlogy(r, r / limit) + scipy.special.xlogy(1 - r, (1 - r) / (1 - limit)))
+    )
+    return min(1.0, hoeffding, math.e * float(scipy.special.bdtr(math.ceil(total), n, limit)))
 
 
 def _wsr(losses: FloatArray, limit: float) -> float:
