@@ -13,8 +13,8 @@ import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds, ratio
+from adaptive_lstm.peers import Adaptive
 from eval.common import race, table
-from eval.contenders import Adaptive
 from eval.targets import Result, brief, record
 
 ACTIVITIES = (0.75, 0.5, 0.25, 0.125, 0.0625)

@@ -18,16 +18,12 @@ import torch
 from torch import nn
 
 from adaptive_lstm.bench import format_seconds
+from adaptive_lstm.peers import PEERS, Absent, Contender, adaptive, build
 from eval import common
-from eval.contenders import Absent, Contender, adaptive, check
 from eval.delta_time import delta_time
-from eval.peers import PEERS, build
+from eval.lineup import SHAPES, STEPS, Shape, lineup, shape, stack
 from eval.targets import Result, Target, race_result
 
-Shape = tuple[int, int, int]  # I, H, L
-
-SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2), (512, 512, 3), (1024, 1024, 3))
-STEPS = 100
 BATCHES = (1, 8, 64, 256)
 DELTA_WIDTH = 512  # columns are worth counting from this H on
 TINY: Shape = (16, 16, 1)
@@ -51,32 +47,32 @@ BATCH_TARGETS = (Target("adaptive fp32", "torch", 0.97),)
 
 
 def whole(options: argparse.Namespace) -> Iterator[Result]:
-    for shape in options.shapes:
-        lineup, absent = _lineup(shape, options)
-        x = torch.randn(1, STEPS, shape[0])
-        timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick)
-        yield race_result("whole", f"{shape}: {STEPS} steps in one call", shape, timings, WHOLE_TARGETS, absent)
+    for of in options.shapes:
+        everyone, absent = _everyone(stack(of), options)
+        x = torch.randn(1, STEPS, of[0])
+        timings = common.race({who.name: who.whole(x) for who in everyone}, quick=options.quick)
+        yield race_result("whole", f"{of}: {STEPS} steps in one call", of, timings, WHOLE_TARGETS, absent)
 
 
 def stream(options: argparse.Namespace) -> Iterator[Result]:
-    for shape in options.shapes:
-        lineup, absent = _lineup(shape, options)
-        x = torch.randn(1, STEPS, shape[0])
-        timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=4)
-        yield race_result("stream", f"{shape}: one step per call", shape, timings, STREAM_TARGETS, absent)
+    for of in options.shapes:
+        everyone, absent = _everyone(stack(of), options)
+        x = torch.randn(1, STEPS, of[0])
+        timings = common.race({who.name: who.stream(x) for who in everyone}, quick=options.quick, prime=4)
+        yield race_result("stream", f"{of}: one step per call", of, timings, STREAM_TARGETS, absent)
 
 
 def delta(options: argparse.Namespace) -> Iterator[Result]:
-    for shape in options.shapes:
-        if shape[1] >= DELTA_WIDTH:
-            dense = adaptive(_stack(shape), "int8")
-            yield from delta_time(dense, torch.randn(1, STEPS, shape[0]), quick=options.quick)
+    for of in options.shapes:
+        if of[1] >= DELTA_WIDTH:
+            dense = adaptive(stack(of), "int8")
+            yield from delta_time(dense, torch.randn(1, STEPS, of[0]), quick=options.quick)
 
 
 def tiny(options: argparse.Namespace) -> Iterator[Result]:
-    lineup, absent = _lineup(TINY, options)
+    everyone, absent = _everyone(stack(TINY), options)
     x = torch.randn(1, STEPS, TINY[0])
-    timings = common.race({who.name: who.stream(x) for who in lineup}, quick=options.quick, prime=4)
+    timings = common.race({who.name: who.stream(x) for who in everyone}, quick=options.quick, prime=4)
     result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), absent)
     took = timings["adaptive fp32"].median
     answer = "PASS" if took <= TINY_SECONDS else "MISS"
@@ -85,40 +81,21 @@ def tiny(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def batch(options: argparse.Namespace) -> Iterator[Result]:
-    for shape in options.shapes:
-        lstm = _stack(shape)
-        lineup = [*build(lstm, ["torch"], threads=options.threads)[0], adaptive(lstm)]
+    for of in options.shapes:
+        lstm = stack(of)
+        two = [*build(lstm, ["torch"], threads=options.threads)[0], adaptive(lstm)]
         for size in BATCHES:
             if 2 * size * STEPS * sum(p.numel() for p in lstm.parameters()) > MAX_FLOP:
                 continue
-            x = torch.randn(size, STEPS, shape[0])
-            timings = common.race({who.name: who.whole(x) for who in lineup}, quick=options.quick, seconds=8)
-            yield race_result("batch", f"{shape}: batch {size}", (*shape, size), timings, BATCH_TARGETS)
+            x = torch.randn(size, STEPS, of[0])
+            timings = common.race({who.name: who.whole(x) for who in two}, quick=options.quick, seconds=8)
+            yield race_result("batch", f"{of}: batch {size}", (*of, size), timings, BATCH_TARGETS)
 
 
-def _stack(shape: Shape) -> nn.LSTM:
-    inputs, hidden, layers = shape
-    return nn.LSTM(inputs, hidden, layers, batch_first=True).eval()
-
-
-def _lineup(shape: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
-    """The chosen peers and our fp32 and int8 runtime on one stack; those that compute something else are left out."""
-    lstm = _stack(shape)
-    peers, absent = build(lstm, options.peers, threads=options.threads)
-    # ORT int8 has the raw input matrix in int8 as well; ours has it in bf16 unless the user asks.
-    raw = adaptive(lstm, "int8", "adaptive int8, raw too", torch.randn(8, STEPS, shape[0]))
-    ours = [adaptive(lstm), adaptive(lstm, "int8"), raw]
-    right, wrong = check([*peers, *ours], lstm, torch.randn(1, 20, shape[0]))
-    if bugs := [one for one in wrong if one.name in {who.name for who in ours}]:
-        raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {bugs}")
-    return right, absent + wrong
-
-
-def _shape(text: str) -> Shape:
-    parts = [common.positive(part) for part in text.split(",")]
-    if len(parts) != 3:
-        raise argparse.ArgumentTypeError(f"expected I,H,L such as 40,256,3, got {text!r}")
-    return parts[0], parts[1], parts[2]
+def _everyone(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
+    """The chosen peers, and ours once more with what ORT int8 does: the raw input matrix in int8 as well."""
+    raw = adaptive(lstm, "int8", "adaptive int8, raw too", torch.randn(8, STEPS, lstm.input_size))
+    return lineup(lstm, options.peers, threads=options.threads, more=[raw])
 
 
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Result]]] = {
@@ -133,7 +110,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Result]]] = {
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--only", type=common.one_of(*GROUPS), default=tuple(GROUPS), help="groups, comma-separated")
-    parser.add_argument("--shapes", type=_shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
+    parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
     parser.add_argument("--peers", type=common.one_of(*PEERS), default=("torch", "ORT", "ORT int8"), help="see below")
     parser.epilog = f"peers: {', '.join(PEERS)}"
     options = parser.parse_args()

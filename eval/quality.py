@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
+from adaptive_lstm.peers import PEERS, Adaptive, Contender, build, check
 from eval import common
-from eval.contenders import Adaptive, Contender, check
-from eval.peers import PEERS, build
 from eval.targets import Target, brief, judge, record
 
 MODEL = "resemblyzer_3x256"
@@ -206,10 +205,10 @@ def main() -> None:
     with common.inference(options.threads):
         common.headline(options)
         encoder, fit, judging = load(folder)
-        peers, absent = build(encoder.lstm, PEERS, threads=options.threads)
+        peers, absent = build(encoder.lstm, PEERS, threads=options.threads, inputs=fit.split(1))
         everyone: list[Contender] = [*peers, *ours(encoder, fit)]
-        exact, wrong = check([who for who in everyone if who.precision == "fp32"], encoder.lstm, judging[:1])
-        lineup = [who for who in everyone if who in exact or who.precision != "fp32"]
+        found = check([who for who in everyone if who.precision == "fp32"], encoder.lstm, judging[:1])
+        lineup = [who for who in everyone if who in found.right or who.precision != "fp32"]
         qualities = {who.name: judge_quality(who, encoder, judging) for who in lineup}
         windows = time_windows(lineup, judging, quick=options.quick)
         steps = time_steps(lineup, judging, quick=options.quick)
@@ -223,7 +222,7 @@ def main() -> None:
         if options.json:
             print("\n".join(json.dumps(one) for one in records))
         else:
-            lines += [f"absent: {one.name} ({one.reason})" for one in absent + wrong]
+            lines += [f"absent: {one.name} ({one.reason})" for one in absent + found.wrong]
             print("\n".join([table(qualities, windows, steps), f"at a mean cosine of at least {BAR}:", *lines]))
         common.save(options, "quality", records)
 

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from adaptive_lstm.bench import Timing, format_seconds
+from adaptive_lstm.peers import adaptive
 from eval import common
-from eval.contenders import adaptive
-from eval.latency import SHAPES, STEPS, Shape
+from eval.lineup import SHAPES, STEPS, Shape
 
 FLOPS_SIDE = 256  # the matrix of the multiplication probe: 256 KiB
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptive_lstm.bench import MIN_ROUNDS, Ratio, Timing, format_seconds, ratio
+from adaptive_lstm.peers import Absent
 from eval.common import Record, table
-from eval.contenders import Absent
 
 BASELINES = ("torch", "ORT", "ORT int8")
 

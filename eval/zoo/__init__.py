@@ -36,4 +36,8 @@ def load(name: str, zoo: Path) -> ZooModel:
 
     Raises KeyError for another name, FileNotFoundError if a file is missing.
     """
-    return _LOADERS[name](zoo)
+    loader = _LOADERS[name]
+    try:
+        return loader(zoo)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name} needs {error.filename}; SOURCE.txt beside it says from where") from error

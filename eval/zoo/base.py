@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -49,9 +49,16 @@ class Figure:
     tolerance: float
 
 
-def nothing_to_measure(model: nn.Module) -> Mapping[str, float]:
+class Measure(Protocol):
+    """Task figures of a model, by name."""
+
+    def __call__(self, model: nn.Module, every: int = 1) -> Mapping[str, float]:
+        """``every``: of the labelled data only every n-th item, or the first n-th part of a stream, to be quicker."""
+
+
+def nothing_to_measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
     """The ``measure`` of a model without labelled data."""
-    del model
+    del model, every
     return {}
 
 
@@ -68,6 +75,7 @@ class ZooModel:
         measure: the task figures of the original or of a copy on the labelled data, by name. It reads that data when it
             is called, and runs without gradients.
         known: those of the figures that SOURCE.txt gives.
+        decisions: of how many decisions a figure is a rate, where one of them may be more than a hundredth of it.
         material: what to calibrate on; None: no real sequences are at hand. It reads data when it is called.
     """
 
@@ -76,8 +84,9 @@ class ZooModel:
     inputs: tuple[Tensor, ...]
     distance: Distance
     golden: tuple[Golden, ...] = ()
-    measure: Callable[[nn.Module], Mapping[str, float]] = nothing_to_measure
+    measure: Measure = nothing_to_measure
     known: Mapping[str, Figure] = field(default_factory=dict)
+    decisions: Mapping[str, int] = field(default_factory=dict)
     material: Callable[[], Material] | None = None
 
     @torch.no_grad()
@@ -103,6 +112,11 @@ def arrays(path: Path) -> dict[str, Tensor]:
         return checkpoint
     with np.load(path, allow_pickle=False) as stored:
         return {name: torch.tensor(stored[name]) for name in stored.files}
+
+
+def golden_of(path: Path, golden: Callable[[Mapping[str, Tensor]], tuple[Golden, ...]]) -> tuple[Golden, ...]:
+    """Golden arrays made from a file; none where it is missing, as beside weights that ``eval.zoo fetch`` got."""
+    return golden(arrays(path)) if path.exists() else ()
 
 
 def filled(model: Model, weights: Mapping[str, Tensor]) -> Model:

@@ -70,10 +70,10 @@ def load(zoo: Path, author: str) -> ZooModel:
             return torch.tensor([vocabulary[c] for c in file.read()[FROM:TO] if c in vocabulary])
 
     @torch.no_grad()
-    def measure(model: nn.Module) -> Mapping[str, float]:
+    def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
         # SOURCE.txt read every line end as "\n". Two models were trained with "\r\n" and are better off with it (darwin
         # 2.378, zora_neale_hurston 1.963), so the inputs below keep it.
-        read = {text: characters(text, newline=None)[:SCORED] for text in BITS[author]}
+        read = {text: characters(text, newline=None)[: SCORED // every] for text in BITS[author]}
         return {f"bits/char {text}": bits_per_character(model, stream) for text, stream in read.items()}
 
     def material() -> Material:

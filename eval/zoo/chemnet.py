@@ -11,7 +11,7 @@ from torch.nn.functional import pad, selu
 
 from adaptive_lstm.losses import cosine_distance
 
-from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, spread
+from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, golden_of, spread
 from .material import Material, parted
 
 FOLDER = "fcd_chemnet_128_512"
@@ -73,12 +73,11 @@ def load(zoo: Path) -> ZooModel:
     """One input is one molecule [1, 35, 350]; the figures are Frechet ChemNet distances between sets of 600."""
     folder = zoo / FOLDER
     muv, tox21 = ((folder / f"{name}_a.smi").read_text(encoding="utf-8").split() for name in ("muv", "tox21"))
-    golden = arrays(folder / "golden.npz")
 
     @torch.no_grad()
-    def measure(model: nn.Module) -> Mapping[str, float]:
+    def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
         def describe(molecules: list[str]) -> Tensor:
-            encoded = torch.cat([_encode(smiles) for smiles in molecules])
+            encoded = torch.cat([_encode(smiles) for smiles in molecules[::every]])
             return torch.cat([model(part) for part in encoded.split(BATCH)])
 
         base = describe(muv[:GROUP])
@@ -102,10 +101,16 @@ def load(zoo: Path) -> ZooModel:
         model=filled(ChemNet(), arrays(folder / "weights.npz")),
         inputs=spread([_encode(smiles) for smiles in muv[:GROUP]], 40),
         distance=COSINE,
-        golden=(
-            Golden("descriptor", lambda m, x: cast(ChemNet, m).recur(x), golden["x"], golden["h2_last"]),
-            Golden(
-                "whole model", lambda m, x: m(x), torch.cat([_encode(smiles) for smiles in muv[:2]]), golden["h2_last"]
+        golden=golden_of(
+            folder / "golden.npz",
+            lambda golden: (
+                Golden("descriptor", lambda m, x: cast(ChemNet, m).recur(x), golden["x"], golden["h2_last"]),
+                Golden(
+                    "whole model",
+                    lambda m, x: m(x),
+                    torch.cat([_encode(smiles) for smiles in muv[:2]]),
+                    golden["h2_last"],
+                ),
             ),
         ),
         measure=measure,

@@ -50,9 +50,9 @@ def load(zoo: Path, task: Task) -> ZooModel:
     labels = test[task.removesuffix("s")]
 
     @torch.no_grad()
-    def measure(model: nn.Module) -> Mapping[str, float]:
-        logits = model(pack_sequence(list(recordings), enforce_sorted=False))
-        return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+    def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
+        logits = model(pack_sequence(list(recordings[::every]), enforce_sorted=False))
+        return {"accuracy": float((logits.argmax(1) == labels[::every]).double().mean())}
 
     def material() -> Material:
         train = arrays(folder / "train.npz")

@@ -79,10 +79,11 @@ def load(zoo: Path) -> ZooModel:
     golden = arrays(folder / "golden.npz")
 
     @torch.no_grad()
-    def measure(model: nn.Module) -> Mapping[str, float]:
+    def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
         figures = {}
         for zone, path in files.items():
             hours, target, low, high = _windows(path)
+            hours, target = hours[::every], target[::every]
             predicted = torch.cat([model(part) for part in hours.split(64)])
             got, want = (low + (high - low) * load.double() for load in (predicted, target))
             figures[f"sMAPE {zone} %"] = 100 * float(((got - want).abs() / ((got + want) / 2)).mean())

@@ -57,11 +57,12 @@ def load(zoo: Path) -> ZooModel:
     golden = arrays(folder / "golden.npz")
 
     @torch.no_grad()
-    def measure(model: nn.Module) -> Mapping[str, float]:
-        predicted = torch.cat([model(engine) for engine in engines.split(1)]).double() * LIFE
+    def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
+        predicted = torch.cat([model(engine) for engine in engines[::every].split(1)]).double() * LIFE
+        left = life[::every]
         return {
-            "RMSE": float((predicted - life).square().mean().sqrt()),
-            "accuracy": float(((predicted <= SOON) == (life <= SOON)).double().mean()),
+            "RMSE": float((predicted - left).square().mean().sqrt()),
+            "accuracy": float(((predicted <= SOON) == (left <= SOON)).double().mean()),
         }
 
     def material() -> Material:
@@ -93,4 +94,5 @@ def load(zoo: Path) -> ZooModel:
         measure=measure,
         material=material,
         known={"RMSE": Figure(15.486, 5e-4), "accuracy": Figure(0.940, 5e-4)},
+        decisions={"accuracy": len(life)},
     )

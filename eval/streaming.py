@@ -1,0 +1,227 @@
+"""How long does a frame take, and how many live streams does one core serve? Random weights, every contender.
+
+``python -m eval.streaming``:
+step     one step of one stream per call: median, 95th and 99th percentile of single steps, none averaged with others
+streams  how many independent streams at ``--rate`` frames a second are served, that is: of 100 ticks in a row, in each
+         of which every stream is advanced by one frame, the 99th percentile takes no longer than a frame lasts.
+         "one by one" steps as many separate streams in turn, each with its own state, input and output, so that caches
+         hold what they would hold; "batched" advances all of them in one call of B rows.
+The number of streams is searched by trying: doubled until it fails, then bisected to 3 %. Where the median tick is in
+time and the tail is not, the trial is repeated: one interruption by the machine must not end a search. The search as a
+whole is repeated too, all contenders search at the same time, a trial each in turn, and a number whose repetitions lie
+far apart is marked.
+"int8 + delta" skips half of the columns: what that costs in quality is answered by ``eval.quality``.
+"""
+
+import argparse
+import gc
+import json
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, ratio
+from adaptive_lstm.peers import PEERS, Absent, Contender
+from eval import common
+from eval.lineup import SHAPES, STEPS, Shape, described, lineup, shape, skipping, stack, told
+from eval.targets import BASELINES, brief
+
+Record = dict[str, Any]
+Tick = Callable[[], object]
+
+PRIME = 2  # steps right before each timed one: a stream owns the caches between its steps
+SECONDS, STEPS_TIMED = 40.0, (100, 2000)  # for the steps of one shape; least and most timed steps of a contender
+TICKS, PILOT, REPEATS = 100, 5, 3
+TRIES = 3  # of a number of streams whose median tick is in time
+FRAMES = 16  # different inputs of every stream, in a circle
+MOST = 1 << 16  # streams
+BISECT = 32  # a bracket of 1/32 is narrow enough
+FLEETS = ("one by one", "batched")
+UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has no batches"}
+
+
+def everyone(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
+    """All who take part on one stack."""
+    lstm = stack(of)
+    present, absent = lineup(lstm, options.peers, threads=options.threads)
+    return [*present, skipping(lstm, torch.randn(1, STEPS, of[0]))], absent
+
+
+def tails(calls: dict[str, Tick], *, quick: bool) -> dict[str, Timing]:
+    """Single calls, enough of them for a 99th percentile; ``common.race`` averages short calls, which hides it."""
+    pilot = measure(calls, repeats=3, warmup=2, min_time=0, prime=PRIME)
+    once = (1 + PRIME) * sum(timing.median for timing in pilot.values())
+    least, most = (20, 100) if quick else STEPS_TIMED
+    return measure(calls, repeats=max(least, min(most, int(SECONDS / once))), warmup=10, min_time=0, prime=PRIME)
+
+
+def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
+    """The latency of single steps, a record and a row of the table per contender."""
+    lineup_, absent = everyone(of, options)
+    x = torch.randn(1, STEPS, of[0])
+    timings = tails({who.name: who.stream(x) for who in lineup_}, quick=options.quick)
+    bases = [name for name in BASELINES if name in timings]
+    for who in lineup_:
+        timing = timings[who.name]
+        speeds = {base: ratio(timings[base], timing) for base in bases}
+        record = {
+            "group": "step",
+            "case": f"{of} {who.name}",
+            **described(who, of, batch=1, threads=options.threads),
+            "seconds": timing.as_dict(),
+            "speed": {base: speed.as_dict() for base, speed in speeds.items()},
+            "absent": [vars(one) for one in absent],
+        }
+        tail = [format_seconds(seconds) for seconds in (timing.median, timing.p95, timing.p99)]
+        yield record, [who.name, *tail, *(brief(speeds[base]) if base in speeds else "" for base in BASELINES)]
+
+
+# --------------------------------------------------------------------------------------------------------- streams
+
+
+@dataclass
+class Fleet:
+    """Any number of live streams of one contender; they share nothing but the weights."""
+
+    who: Contender
+    inputs: int
+    way: str
+    steps: list[Tick] = field(default_factory=list)
+
+    def tick(self, count: int) -> Tick:
+        """A call that advances ``count`` streams by one frame each and keeps what they gave."""
+        if self.way == "batched":
+            return self.who.stream(torch.randn(count, FRAMES, self.inputs))
+        while len(self.steps) < count:
+            self.steps.append(self.who.stream(torch.randn(1, FRAMES, self.inputs)))
+        steps, outputs = self.steps[:count], [None] * count
+
+        def tick() -> None:
+            for i, one in enumerate(steps):
+                outputs[i] = one()  # type: ignore[call-overload]
+
+        return tick
+
+
+def trial(tick: Tick, period: float, ticks: int) -> Timing:
+    """The time of ticks; of a few only where they already take too long, of the best of some tries else."""
+    timing = measure({"tick": tick}, repeats=PILOT, warmup=1, min_time=0)["tick"]
+    for _ in range(TRIES):
+        if timing.median > period:
+            break
+        timing = measure({"tick": tick}, repeats=ticks, warmup=0, min_time=0)["tick"]
+        if timing.p99 <= period:
+            break
+    return timing
+
+
+def searching() -> Generator[int, bool, int]:
+    """Gives numbers to try, takes whether they hold, returns the largest that does (0: not even one)."""
+    low, high, count = 0, 0, 1  # high 0: nothing has failed
+    while count <= MOST and (high == 0 or high - low > max(1, low // BISECT)):
+        if (yield count):
+            low = count
+        else:
+            high = count
+        count = (low + high) // 2 if high else 2 * low
+    return low
+
+
+def search(fleets: Sequence[Fleet], period: float, ticks: int) -> list[tuple[int, Timing | None]]:
+    """Every fleet's largest number of streams and the ticks with it; a trial of each in turn, in changing order."""
+    gc.freeze()  # the collection before every trial need not walk over what stays for good
+    found: list[tuple[int, Timing | None]] = [(0, None)] * len(fleets)
+    searches = {i: searching() for i in range(len(fleets))}
+    wanted = {i: next(one) for i, one in searches.items()}
+    while wanted:
+        for i in random.sample(list(wanted), len(wanted)):
+            timing = trial(fleets[i].tick(wanted[i]), period, ticks)
+            holds = timing.p99 <= period
+            if holds:
+                found[i] = wanted[i], timing
+            try:
+                wanted[i] = searches[i].send(holds)
+            except StopIteration:
+                del wanted[i]
+    gc.unfreeze()
+    return found
+
+
+def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
+    """Concurrent streams, a record and a row of the table per contender and way of serving."""
+    lineup_, absent = everyone(of, options)
+    alone = {who.name for who in lineup_ if who.name in UNBATCHED}
+    fleets = [Fleet(who, of[0], way) for who in lineup_ for way in FLEETS[: 1 if who.name in alone else None]]
+    absent += [Absent(f"{name}, batched", UNBATCHED[name]) for name in sorted(alone)]
+    period, ticks, repeats = 1 / options.rate, TICKS, REPEATS
+    if options.quick:
+        ticks, repeats = 20, 1
+    searches = [search(fleets, period, ticks) for _ in range(repeats)]
+    for fleet, found in zip(fleets, zip(*searches, strict=True), strict=True):
+        counts = [count for count, _ in found]
+        median = float(np.median(counts))
+        meaningful = median > 0 and max(counts) - min(counts) <= MAX_SPREAD * median
+        last = found[-1][1]
+        record = {
+            "group": "streams",
+            "case": f"{of} {options.rate:g} per second, {fleet.way}, {fleet.who.name}",
+            **described(fleet.who, of, batch=1 if fleet.way == "one by one" else int(median), threads=options.threads),
+            "way": fleet.way,
+            "rate": options.rate,
+            "period": period,
+            "counts": counts,
+            "streams": median,
+            "streams_per_core": median / options.threads,
+            "meaningful": meaningful,
+            "at_most": MOST,
+            "tick": None if last is None else last.as_dict(),
+            "absent": [vars(one) for one in absent],
+        }
+        yield (
+            record,
+            [
+                f"{fleet.who.name}, {fleet.way}",
+                f"{record['streams_per_core']:g}" + ("" if meaningful or not median else " (unsure)"),
+                " ".join(map(str, counts)),
+                "" if last is None else format_seconds(last.median),
+                "" if last is None else format_seconds(last.p99),
+            ],
+        )
+
+
+HEADERS = {
+    "step": ["contender", "median", "95 %", "99 %", *(f"against {base}" for base in BASELINES)],
+    "streams": ["contender", "streams per core", "searches", "tick", "99 %"],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--only", type=common.one_of(*HEADERS), default=tuple(HEADERS), help="questions")
+    parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
+    parser.add_argument("--peers", type=common.one_of(*PEERS), default=tuple(PEERS), help="default: all")
+    parser.add_argument("--rate", type=float, default=100.0, help="frames a second of a stream (default 100)")
+    options = parser.parse_args(argv)
+    if not options.rate > 0:
+        parser.error(f"--rate: got {options.rate}, expected frames a second, above 0")
+    random.seed(0)
+    with common.inference(options.threads):
+        common.headline(options)
+        for group in options.only:
+            for of in options.shapes:
+                records, rows = zip(*{"step": step, "streams": streams}[group](of, options), strict=True)
+                common.save(options, "streaming", records)
+                if options.json:
+                    print("\n".join(map(json.dumps, records)), flush=True)
+                else:
+                    title = f"{of}: {group}" + (f" at {options.rate:g} frames a second" if group == "streams" else "")
+                    absent = told(Absent(**one) for one in records[0]["absent"])
+                    print("\n".join([common.table(title, HEADERS[group], rows), *filter(None, [absent])]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

