@@ -1,0 +1,95 @@
+"""All records as one self-contained page that somebody who has never seen the project can read.
+
+``python -m eval.report`` writes build/report.html; ``--markdown`` prints the headline table instead, and ``--readme``
+draws the two figures of the README instead. Nothing is measured: a section without records names the command that makes
+them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eval.common import RESULTS, ROOT
+
+from . import page, readme, records
+from .sections import (
+    ablation,
+    compression,
+    delta,
+    footprint,
+    frontier,
+    heat,
+    latency,
+    losses,
+    origin,
+    roofline,
+    scaling,
+    streaming,
+    summary,
+    throughput,
+    validity,
+    worth,
+)
+
+PAGE = ROOT.parent / "build" / "report.html"
+FIGURES = ROOT / "figures"
+TITLE = "adaptive_lstm: what it reaches, and where it loses"
+LEAD = (
+    "adaptive_lstm runs pretrained stacked LSTMs on ordinary processors, without retraining them: it takes the place "
+    "of torch.nn.LSTM and gives the same results until it is told otherwise. "
+    "It makes the weights smaller once, and then leaves out, input by input, the work that would hardly change the "
+    "answer. "
+    "A calibration proves on data of the user what that may cost, or says that nothing could be proved."
+)
+SECTIONS = (
+    summary,
+    origin,
+    frontier,
+    worth,
+    heat,
+    streaming,
+    delta,
+    latency,
+    throughput,
+    scaling,
+    roofline,
+    compression,
+    ablation,
+    validity,
+    footprint,
+    losses,
+)
+
+
+def build(results: records.Results) -> str:
+    """The page."""
+    return page.render(TITLE, [f"<h1>{TITLE}</h1>", page.paragraph(LEAD)], [one.build(results) for one in SECTIONS])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of records (default eval/results)")
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page (default build/report.html)")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="where --readme draws (default eval/figures)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--markdown", action="store_true", help="print the headline table, write nothing")
+    what.add_argument("--readme", action="store_true", help="draw the figures of the README, and nothing else")
+    options = parser.parse_args(argv)
+    if not options.results.is_dir():
+        parser.error(f"no folder {options.results}; --results takes the folder that holds the .jsonl files")
+    results = records.read(options.results)
+    if options.markdown:
+        print(readme.markdown(results))
+    elif options.readme:
+        for path in readme.draw(results, options.figures):
+            print(path)
+    else:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(build(results), encoding="utf-8")
+        print(f"{options.out} ({options.out.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

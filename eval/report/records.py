@@ -1,0 +1,101 @@
+"""What the evaluations left on disk: records by evaluation, the command that makes them, and where they are from."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+
+COMMANDS = {
+    "frontier": "python -m eval.frontier --zoo PATH",
+    "quality": "python -m eval.quality --zoo PATH",
+    "worth": "python -m eval.worth --zoo PATH --objective macs",
+    "heatmap": "python -m eval.heatmap --zoo PATH",
+    "streaming": "python -m eval.streaming",
+    "throughput": "python -m eval.throughput",
+    "latency": "python -m eval.latency",
+    "scaling": "python -m eval.scaling",
+    "roofline": "python -m eval.roofline",
+    "compression": "python -m eval.compression --zoo PATH",
+    "taxonomy": "python -m eval.taxonomy --zoo PATH",
+    "ablation": "python -m eval.ablation --zoo PATH",
+    "validity": "python -m eval.validity",
+    "footprint": "python -m eval.footprint",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records of a folder, by the name of the evaluation."""
+
+    by_name: Mapping[str, tuple[Record, ...]]
+
+    def of(self, name: str, *groups: str) -> tuple[Record, ...]:
+        """Those of one evaluation, in file order; with ``groups``: of these groups only."""
+        found = self.by_name.get(name, ())
+        return tuple(r for r in found if r["group"] in groups) if groups else found
+
+    def everything(self) -> Iterable[Record]:
+        return (record for records in self.by_name.values() for record in records)
+
+
+def read(folder: Path) -> Results:
+    """Every ``folder/*.jsonl``; an absent or empty file has no records. ValueError names the line that is no record."""
+    found: dict[str, tuple[Record, ...]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found[path.stem] = tuple(_record(path, n, line) for n, line in enumerate(lines, start=1) if line.strip())
+    return Results(found)
+
+
+def _record(path: Path, number: int, line: str) -> Record:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.name}, line {number} is not JSON ({error}); delete it or run the script again"
+        ) from None
+    if not isinstance(record, dict) or not {"group", "case"} <= record.keys():
+        raise ValueError(f"{path.name}, line {number} is no record: expected an object with 'group' and 'case'")
+    return record
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where records are from; each list has no doubles and is in the order met."""
+
+    machines: tuple[str, ...]
+    threads: tuple[str, ...]
+    versions: tuple[str, ...]
+    commits: tuple[str, ...]
+    first: str
+    last: str
+
+
+def origin(records: Iterable[Record]) -> Origin:
+    """Machine, threads, versions, commits and time span of records."""
+    every = list(records)
+    machines = [r.get("machine", {}) for r in every]
+    times = sorted(str(m["time"]) for m in machines if "time" in m)
+    return Origin(
+        machines=_distinct(_machine(m) for m in machines if m),
+        threads=_distinct(str(r.get("threads", r.get("machine", {}).get("threads", "?"))) for r in every),
+        versions=_distinct(
+            ", ".join([*(f"{k} {v}" for k, v in r["versions"].items()), f"Python {r['machine'].get('python', '?')}"])
+            for r in every
+            if "versions" in r and "machine" in r
+        ),
+        commits=_distinct(str(r["commit"]) for r in every if "commit" in r),
+        first=times[0] if times else "",
+        last=times[-1] if times else "",
+    )
+
+
+def _machine(m: Mapping[str, Any]) -> str:
+    return f"{m.get('cpu', 'unknown processor')}, {m.get('cores', '?')} cores, {m.get('backend')} {m.get('isa')}"
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,168 @@
+"""How long a frame takes, tail included, and how many live streams one core serves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval import plots
+
+from .. import page, words
+from ..records import Record, Results
+
+TITLE = "Streaming: single steps, and streams per core"
+
+
+def build(results: Results) -> page.Section:
+    steps, streams = results.of("streaming", "step"), results.of("streaming", "streams")
+    body = [
+        page.paragraph(
+            "A live stream brings one frame at a time, and its state is carried from step to step. Two questions "
+            "matter: how long a frame takes at worst, and how many streams one core keeps up with. A number of "
+            "streams counts as served if, of 100 rounds in which every stream advances by a frame, the 99th "
+            "percentile is over before the next frame is due. Weights are random; quality is the subject of the "
+            "section above."
+        )
+    ]
+    if not steps and not streams:
+        return page.Section("streaming", TITLE, (*body, page.missing("streaming")))
+    if streams:
+        body += [
+            "<h3>Concurrent real-time streams per core</h3>",
+            _streams_figure(streams),
+            _details(_streams_table(streams)),
+        ]
+    if steps:
+        body += ["<h3>One step of one stream</h3>", _steps_figure(steps), _details(_steps_table(steps))]
+    return page.Section("streaming", TITLE, tuple(body))
+
+
+def _details(table: str) -> str:
+    return page.details("As a table", table)
+
+
+def by_shape(records: Sequence[Record]) -> Mapping[str, list[Record]]:
+    """Records of one contender each, by (inputs, hidden units, layers)."""
+    found: dict[str, list[Record]] = {}
+    for r in records:
+        found.setdefault(f"{r['I']}, {r['H']}, {r['L']}", []).append(r)
+    return found
+
+
+def left_out(records: Sequence[Record]) -> list[str]:
+    """'name (reason)' of contenders that did not take part in any of them."""
+    return list(dict.fromkeys(f"{one['name']} ({one['reason']})" for r in records for one in r.get("absent", ())))
+
+
+def _streams_figure(records: Sequence[Record]) -> str:
+    panels, lacking = [], left_out(records)
+    for shape, some in by_shape(records).items():
+        best: dict[str, Record] = {}
+        for r in some:
+            if not words.usable(r["streams_per_core"]) or r["streams_per_core"] <= 0:
+                lacking.append(f"{r['contender']}, {r['way']} on {shape}: not one stream")
+            elif r["streams_per_core"] > best.get(r["contender"], {"streams_per_core": 0})["streams_per_core"]:
+                best[r["contender"]] = r
+        marks = [
+            (name, _streams_mark(r)) for name, r in sorted(best.items(), key=lambda kv: -kv[1]["streams_per_core"])
+        ]
+        if marks:
+            alt = f"Streams per core, stack {shape}: " + "; ".join(f"{name} {m.words}" for name, m in marks)
+            panels.append((alt, plots.dots(marks, title=f"Stack {shape}", unit="streams per core")))
+    rates = ", ".join(sorted({f"{r['rate']:g}" for r in records}))
+    return page.figure(
+        panels,
+        caption=f"Streams of {rates} frames a second that one core serves in time; further right is cheaper to run. "
+        "Each contender in the better of its two ways: stream by stream, or all in one batch. Whiskers reach from the "
+        "least to the most of the repeated searches; a question mark where they lie too far apart to trust. Titles: "
+        "inputs, hidden units, layers.",
+        records=records,
+        na="; ".join(lacking),
+    )
+
+
+def _streams_mark(r: Record) -> plots.Mark:
+    per = r["streams_per_core"] / r["streams"] if r["streams"] else 1.0
+    low, high = min(r["counts"]) * per, max(r["counts"]) * per
+    told = f"{r['streams_per_core']:,.0f}" + ("" if r["meaningful"] else " ?")
+    return plots.Mark(r["contender"], r["streams_per_core"], max(low, 0.5), high, told)
+
+
+def _streams_table(records: Sequence[Record]) -> str:
+    header = [
+        "stack (I, H, L)",
+        "contender",
+        "way",
+        "frames per second",
+        "streams per core",
+        "searches",
+        "99th percentile of a round",
+    ]
+    rows = [
+        [
+            shape,
+            _name(r),
+            r["way"],
+            f"{r['rate']:g}",
+            f"{r['streams_per_core']:g}" if r["meaningful"] else words.NA,
+            " ".join(map(str, r["counts"])),
+            words.seconds((r["tick"] or {}).get("p99")),
+        ]
+        for shape, some in by_shape(records).items()
+        for r in sorted(some, key=lambda r: -r["streams_per_core"])
+    ]
+    return page.table(header, rows, caption="n/a: the repeated searches lie too far apart.")
+
+
+def _steps_figure(records: Sequence[Record]) -> str:
+    panels = []
+    lacking = left_out(records)
+    for shape, some in by_shape(records).items():
+        usable = [r for r in some if all(words.usable(r["seconds"].get(k)) for k in ("median", "p99"))]
+        lacking += [f"{r['contender']} on {shape}: no times" for r in some if r not in usable]
+        marks = [
+            (r["contender"], _step_mark(r["contender"], r["seconds"]))
+            for r in sorted(usable, key=lambda r: r["seconds"]["median"])
+        ]
+        if marks:
+            alt = f"Step, stack {shape}: " + "; ".join(f"{name} {m.words}" for name, m in marks)
+            panels.append((alt, plots.dots(marks, title=f"Stack {shape}", unit="time of a step", clock=True)))
+    return page.figure(
+        panels,
+        caption="The marker is the median of single steps, its line reaches to the 99th percentile; the words give "
+        "both. Further left is faster, a short line is a steady one.",
+        records=records,
+        na="; ".join(lacking),
+    )
+
+
+def _step_mark(who: str, timing: Mapping[str, Any]) -> plots.Mark:
+    median, tail = timing["median"], timing["p99"]
+    return plots.Mark(who, median, median, tail, f"{words.seconds(median)}, {words.seconds(tail)}")
+
+
+def _steps_table(records: Sequence[Record]) -> str:
+    bases = list(dict.fromkeys(base for r in records for base in r["speed"]))
+    header = [
+        "stack (I, H, L)",
+        "contender",
+        "median",
+        "95th percentile",
+        "99th percentile",
+        *(f"against {b}" for b in bases),
+    ]
+    rows = [
+        [
+            shape,
+            _name(r),
+            *(words.seconds(r["seconds"].get(k)) for k in ("median", "p95", "p99")),
+            *(words.times(r["speed"].get(base, {}).get("median")) for base in bases),
+        ]
+        for shape, some in by_shape(records).items()
+        for r in sorted(some, key=lambda r: r["seconds"]["median"])
+    ]
+    return page.table(
+        header, rows, caption="Times of one step, batch 1. n/a: too noisy to divide, or it did not take part."
+    )
+
+
+def _name(r: Record) -> str:
+    return f"*{r['contender']}" if r["ours"] else str(r["contender"])

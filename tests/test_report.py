@@ -1,0 +1,346 @@
+"""The report of ``eval/`` from records that the tests write: complete, self-contained, and honest about what lacks."""
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from eval.heatmap import pack, unpack
+from eval.report import __main__ as report
+from eval.report import words
+from eval.report.records import COMMANDS, Results, origin, read
+
+MACHINE = {"cpu": "test <cpu>", "cores": 2, "backend": "native", "isa": "avx2", "python": "3.11", "threads": 1,
+           "time": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+STAMP = {"machine": MACHINE, "versions": {"torch": "2"}, "commit": "abc1234"}
+
+
+def timing(median: float, spread: float = 0.05) -> dict[str, float]:
+    quantiles = {f"p{q:02}": median * (1 + spread * (q - 50) / 50) for q in (5, 25, 75, 95, 99)}
+    return {"median": median, **quantiles, "rounds": 20, "calls": 1}
+
+
+def speed(median: float | None) -> dict[str, float | None]:
+    around = median or 1.0
+    return {"median": median, "p25": 0.98 * around, "p75": 1.02 * around, "rounds": 20}
+
+
+def contender(name: str, **fields: Any) -> dict[str, Any]:
+    return {"contender": name, "ours": name.startswith("adaptive"), "precision": "fp32", "I": 4, "H": 8, "L": 2,
+            "batch": 1, "threads": 1, **fields}  # fmt: skip
+
+
+NAMES = ("torch", "ORT int8", "adaptive int8")
+
+
+def frontier() -> list[dict[str, Any]]:
+    def quality(f1: float, *, kept: bool) -> dict[str, Any]:
+        return {"figures": {"frame F1": f1}, "distance": 1 - f1, "distance_steps": None, "kept": kept, "lost": ""}
+
+    seconds = {"torch": timing(8e-3), "ORT int8": timing(2e-3), "ORT": timing(5e-3), "ours int8": timing(1e-3),
+               "ours delta 0.01": timing(9e-4)}  # fmt: skip
+    won = {"peer": "ORT", "ours": "ours int8", "best peer": speed(5.0), "torch": speed(8.0), "verdict": "faster"}
+    lost = {"peer": "ORT", "ours": "ours int8", "best peer": speed(0.5), "torch": speed(None), "verdict": "slower"}
+    return [
+        {
+            "group": "vad", "case": "1 thread(s)", "dense": {"frame F1": 0.9}, "distance": "frames", "every": 1,
+            "quality": {"torch": quality(0.9, kept=True), "ORT": quality(0.9, kept=True),
+                        "ORT int8": quality(0.5, kept=False), "ours int8": quality(0.899, kept=True),
+                        "ours delta 0.01": quality(float("nan"), kept=False)},
+            "seconds": {"whole": seconds, "step": seconds}, "verdicts": {"whole": won, "step": lost},
+            "absent": {"ncnn": "not installed"},
+        }
+    ]  # fmt: skip
+
+
+def worth() -> list[dict[str, Any]]:
+    one = {
+        "case": "macs", "certified": True, "policy": "delta 1", "skipped": 0.5, "skipped_recurrent": 0.6, "saved": 0.1,
+        "loss": "disagreement", "max_loss": 0.05, "loss_test": 0.01, "loss_fresh": 0.02, "fresh_at_least": 0.01,
+        "promise": "a recording", "seconds": 12.0, "speed": {base: speed(1.5) for base in ("int8", "fp32", "torch")},
+    }  # fmt: skip
+    noisy = {**one, "saved": None, "speed": {**one["speed"], "torch": {**speed(1.5), "p75": 9.0}}}  # type: ignore[dict-item]
+    broken = {**one, "loss_fresh": 0.2, "fresh_at_least": 0.11, "saved": -0.4}
+    return [{"group": "good", **one}, {"group": "noisy", **noisy}, {"group": "broken", **broken},
+            {"group": "hopeless", "case": "macs", "failed": "CalibrationError: too few"}]  # fmt: skip
+
+
+def heatmap() -> list[dict[str, Any]]:
+    sent = np.arange(6 * 11).reshape(6, 11) % 3 == 0
+    rows = [{"layer": 1, "x": [0.5] * 6, "h": [0.25] * 6}]
+    return [{"group": "digits", "case": "certified", "title": "digits", "certified": True, "policy": "delta 1",
+             "max_loss": 0.02, "loss": "disagreement", "confidence": 0.95, "rows": rows, "done": [0.4] * 6, "left": 5,
+             "columns": [pack(sent)], "hidden": 8, "picture": [[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]] * 3}]  # fmt: skip
+
+
+def latency() -> list[dict[str, Any]]:
+    race = {name: timing(1e-3 * (i + 1)) for i, name in enumerate(reversed((*NAMES, "adaptive fp32")))}
+    shares = [("idle", 0.0), ("p=0.5", 0.55), ("p=1", 1.0)]
+    targets = [{"verdict": "PASS", "who": who, "share": speed(part + 0.2), "activity": part, "column_part": part}
+               for who, part in shares]  # fmt: skip
+    delta = {"group": "delta", "case": "(8, 8, 1) whole", "targets": targets,
+             "seconds": {who: timing(1e-3) for who, _ in shares}}  # fmt: skip
+    plain: list[dict[str, Any]] = [
+        {"group": group, "case": "(4, 8, 2)", "seconds": race, "targets": []} for group in ("whole", "stream", "tiny")
+    ]
+    return [*plain, {"group": "batch", "case": "(4, 8, 2, 8)", "seconds": race, "targets": []}, delta]
+
+
+def streaming() -> list[dict[str, Any]]:
+    step = [
+        {"group": "step", "case": n, **contender(n), "seconds": timing(1e-4), "speed": {"torch": speed(2.0)}}
+        for n in NAMES
+    ]
+    served = {"way": "batched", "rate": 100.0, "counts": [9, 10, 11], "streams": 10.0, "streams_per_core": 10.0,
+              "meaningful": True, "tick": timing(9e-3)}  # fmt: skip
+    streams = [{"group": "streams", "case": n, **contender(n), **served} for n in NAMES[1:]]
+    none = {**served, "counts": [0], "streams": 0.0, "streams_per_core": 0.0, "meaningful": False, "tick": None}
+    return [*step, *streams, {"group": "streams", "case": "torch", **contender("torch"), **none}]
+
+
+def scaling() -> list[dict[str, Any]]:
+    points = [
+        {"group": group, "case": f"{group} {name} {size}", **contender(name), "T": 100, field: size,
+         "seconds": timing(1e-5 * size), "per_cell_step": 1e-7, "speed": {"torch": speed(None)}}
+        for group, field in (("width", "H"), ("depth", "L"), ("length", "T"))
+        for name in NAMES for size in (1, 2, 4)
+    ]  # fmt: skip
+    line = {"fixed": {**speed(1e-6), "meaningful": False}, "per_step": speed(1e-6), "misfit": 0.1, "lengths": [1, 2]}
+    return [*points, {"group": "fixed", "case": "fixed", **contender("torch"), **line}]
+
+
+def throughput() -> list[dict[str, Any]]:
+    lengths = {"law": "log-normal", "sequences": 4, "mean": 3.0, "longest": 5, "padding": 0.4}
+    return [
+        {"group": "throughput", "case": f"{name} {size}", **contender(name), "batch": size, "form": "padded",
+         "lengths": lengths, "seconds": timing(1e-2), "sequences_per_second": 100.0 * size,
+         "speed": {"torch, padded": speed(2.0), "torch, packed": speed(None)}}
+        for name in NAMES for size in (1, 4)
+    ]  # fmt: skip
+
+
+def roofline() -> list[dict[str, Any]]:
+    return [{"group": "roofline", "case": "(4, 8, 2) adaptive int8", "megabytes": 1.0, "read_bandwidth": 1e10,
+             "multiply_rate": 1e10, "step_seconds": 1e-4, "step_bandwidth": 9e9, "step_of_bandwidth": 0.9,
+             "whole_step_seconds": 1e-5, "whole_of_bandwidth": 1.5, "whole_of_multiply": 0.5}]  # fmt: skip
+
+
+def compression() -> list[dict[str, Any]]:
+    rows = [("fp32", 1.0, 1.0), ("int8", 0.26, 0.999), ("unit 25%", 0.6, 0.8)]
+    done = [{"group": "vad", "case": row, "row": row, "task": {"frame F1": 0.9}, "fidelity": fidelity, "bytes": size,
+             "zeros": 0.1, "seconds": 1e-4, "faster": 2.0, "faster_than_unpruned": None}
+            for row, size, fidelity in rows]  # fmt: skip
+    return [*done, {"group": "vad", "case": "2:4", "row": "2:4", "refused": "odd width"}]
+
+
+def taxonomy() -> list[dict[str, Any]]:
+    return [{"group": "vad", "case": f"{saliency}", "distance": "frames", "saliency": saliency, "order": order,
+             "refit": refit, "sparsity": [0.1, 0.3], "losses": [0.0, 0.1]}
+            for saliency, order, refit in (("magnitude", 0, False), ("taylor", 1, False), ("obs", 2, True))
+    ]  # fmt: skip
+
+
+def ablation() -> list[dict[str, Any]]:
+    both = {"torch": speed(3.0), "base": speed(1.2)}
+    one = {"model": "vad", "distance": 0.01, "distance_name": "frames", "loss": 0.01, "max_loss": 0.05, "done": 0.5,
+           "bytes": 0.26, "speed": {"whole": both}}  # fmt: skip
+    return [
+        *({"group": "thresholds", "case": f"t{i}", "variant": f"t{i}", **one, "done": i / 4,
+           "settings": {"track": "delta"}} for i in (1, 2, 3)),
+        {"group": "precision", "case": "int8", "variant": "int8", **one, "settings": {}},
+        {"group": "pruning", "case": "unit", "variant": "unit", "model": "vad", "settings": {}, "refused": "tied"},
+    ]  # fmt: skip
+
+
+def validity() -> list[dict[str, Any]]:
+    rows = [{"confidence": level, "false": 0.01, "allowed": 0.07, "verdict": "PASS", "untested": 0.5, "certified": 1.0,
+             "saving_of_oracle": 0.8} for level in (0.9, 0.95)]  # fmt: skip
+    return [{"group": "edge", "case": "0/1", "repeats": 1000, "rows": rows}]
+
+
+def footprint() -> list[dict[str, Any]]:
+    stages = {stage: timing(0.1) for stage in ("import", "load", "first", "second", "process")}
+    memory = {"peak": 1e8, "now": 9e7, "after_import": 8e7, "python": 1e7, "added": 2e7}
+    return [{"group": "footprint", "case": n, **contender(n), "seconds": stages, "speed": {"torch": speed(2.0)},
+             "weights": 1e6, "memory": memory} for n in NAMES]  # fmt: skip
+
+
+WRITERS = (frontier, worth, heatmap, latency, streaming, scaling, throughput, roofline, compression, taxonomy, ablation,
+           validity, footprint)  # fmt: skip
+
+
+def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
+    lines = (json.dumps({"eval": name, **record, **STAMP, **stamp}) for record in records)
+    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """What the tests ask about a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.text = text
+        self.svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all_of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def section(self, anchor: str) -> str:
+        found = re.search(rf'<section id="{anchor}".*?</section>', self.text, flags=re.DOTALL)
+        assert found is not None, anchor
+        return found[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("results")
+    for writer in WRITERS:
+        write(made, writer.__name__, writer())
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    out = folder / "build" / "report.html"
+    report.main(["--results", str(folder), "--out", str(out)])
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def test_all_sections_are_there_with_figures(page: Page) -> None:
+    anchors = [attrs["id"] for attrs in page.all_of("section")]
+    names = {one.__name__.rpartition(".")[2] for one in report.SECTIONS}
+    assert set(anchors) == names
+    assert [a["href"] for a in page.all_of("a")] == [f"#{anchor}" for anchor in anchors]
+    for anchor in names - {"summary", "origin", "losses"}:
+        assert "<svg" in page.section(anchor), anchor
+        assert "Command: <code>python -m eval." in page.section(anchor), anchor
+        assert "Threads: 1." in page.section(anchor), anchor
+    assert "No records yet" not in page.text
+    assert not page.open
+
+
+def test_figures_decode_and_say_what_they_show(page: Page) -> None:
+    assert len(page.svgs) > 25
+    for svg in page.svgs:
+        root = ElementTree.fromstring(svg)
+        assert root.get("role") == "img"
+        assert len(root.get("aria-label") or "") > 20
+        assert "viewBox" in root.attrib
+    pictures = re.findall(r'"data:image/png;base64,([^"]+)"', page.text)
+    assert pictures
+    for picture in pictures:
+        assert b64decode(picture).startswith(b"\x89PNG")
+
+
+def test_nothing_outside_is_referenced(page: Page) -> None:
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed"}
+    for tag, attrs in page.tags:
+        for name, value in attrs.items():
+            if name in ("src", "href", "xlink:href", "data", "poster"):
+                assert value is not None
+                assert value.startswith(("#", "data:image/png;base64,")), (tag, value)
+    assert "@import" not in page.text
+    assert set(re.findall(r"url\((.)", page.text)) <= {"#"}
+
+
+def test_tables_have_headers(page: Page) -> None:
+    assert len(page.all_of("table")) == len(page.all_of("caption")) == len(page.all_of("thead"))
+    assert all(attrs.get("scope") in ("col", "row") for attrs in page.all_of("th"))
+
+
+def test_what_cannot_be_told_is_na(page: Page) -> None:
+    summary = page.section("summary")
+    assert re.search(r"vad</th><td>streaming step</td>.*?0\.50×.*?n/a", summary)  # torch's ratio is null
+    assert "NaN" not in page.text.replace("n/a", "")
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page.section("frontier"), flags=re.DOTALL)
+    assert re.search(r"noisy against torch", page.section("worth"))  # quartiles too far apart to quote
+    assert re.search(r'noisy</th>.*?<td class="n">n/a</td>', page.section("worth"))
+
+
+def test_losses_are_told(page: Page) -> None:
+    losses = page.section("losses")
+    assert re.search(r"vad</th><td>streaming step</td><td>ORT</td>.*?0\.50×", losses)
+    assert not re.search(r"vad</th><td>whole sequence", losses)
+    assert losses.count("broken</th>") == 2  # slower than int8 alone, and a promise that did not hold
+    assert "BROKEN" in page.section("worth")
+    assert "the calibration failed: CalibrationError: too few" in page.section("worth")
+
+
+def test_text_of_records_is_escaped(page: Page) -> None:
+    assert "test &lt;cpu&gt;" in page.text
+    assert "<cpu>" not in page.text
+
+
+def test_missing_records_name_their_command(tmp_path: Path) -> None:
+    write(tmp_path, "validity", validity())
+    page = Page(report.build(read(tmp_path)))
+    for name in set(COMMANDS) - {"validity", "quality"}:  # quality only stands in for frontier
+        assert f"<code>{COMMANDS[name]}</code>" in page.text, name
+    assert "No records yet" not in page.section("validity")
+    assert "There are no records at all yet" in report.build(Results({}))
+
+
+def test_mixed_origins_are_warned_about(tmp_path: Path) -> None:
+    write(tmp_path, "validity", validity(), commit="abc1234-dirty")
+    write(tmp_path, "roofline", roofline(), machine={**MACHINE, "cpu": "another"})
+    page = Page(report.build(read(tmp_path)))
+    for told in ("2 different machines", "2 different commits", "uncommitted changes"):
+        assert told in page.section("origin"), told
+    assert "2 different sets of versions" not in page.text
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "worth.jsonl").write_text('{"group": "a", "case": "b"}\n{"group": ', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"worth\.jsonl, line 2 is not JSON"):
+        read(tmp_path)
+    (tmp_path / "worth.jsonl").write_text('{"group": "a"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"worth\.jsonl, line 1 is no record"):
+        read(tmp_path)
+
+
+def test_readme_parts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report.main(["--results", str(folder), "--markdown"])
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert any("vad" in line and "**5.00×**" in line for line in lines)
+    report.main(["--results", str(folder), "--readme", "--figures", str(tmp_path)])
+    for name in ("speed.svg", "skipping.svg"):
+        assert ElementTree.parse(tmp_path / name).getroot().tag.endswith("svg")
+        assert (tmp_path / name).stat().st_size < 150_000
+
+
+def test_columns_of_a_heat_map_come_back() -> None:
+    sent = np.random.default_rng(0).random((7, 13)) < 0.3
+    assert np.array_equal(unpack(pack(sent)), sent)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "12", True])
+def test_numbers_that_are_none(value: object) -> None:
+    for told in (words.seconds, words.times, words.percent, words.number, words.size):
+        assert told(value) == "n/a"
+
+
+def test_origin_counts_every_place_once() -> None:
+    found = origin([STAMP, STAMP, {**STAMP, "commit": "def"}])
+    assert found.commits == ("abc1234", "def")
+    assert len(found.machines) == len(found.versions) == 1
