@@ -10,9 +10,10 @@ import adaptive_lstm as al
 
 from .errors import InputError
 from .modelfile import tried
+from .pruning.model import parted
 from .sequencefile import Pair
 from .tap import first_tensor, together
-from .within import HELD_OUT, outputs, relative_change
+from .within import outputs, relative_change
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ def compressed(
         title: names the model in messages.
         model: in eval mode, with at least one LSTM.
         sequences: (inputs, target) pairs; targets are not used. The fit part of splits is fitted on and the rest
-            measures; without splits the last quarter measures.
+            measures; without splits every fourth measures.
         prune, quantize: as for `adaptive_lstm.compress`.
         progress: show a bar.
 
@@ -73,8 +74,7 @@ def compressed(
     if isinstance(sequences, al.Splits):
         fit, other = [p[0] for p in sequences.fit], [p[0] for p in (*sequences.search, *sequences.test)]
     else:
-        cut = round(len(sequences) * (1 - HELD_OUT))
-        fit, other = [p[0] for p in sequences[:cut]], [p[0] for p in sequences[cut:]]
+        fit, other = parted([p[0] for p in sequences])
     if min(len(fit), len(other)) < 2:
         raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
     fast = al.adapt(model)

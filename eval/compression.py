@@ -1,7 +1,7 @@
 """What do static pruning and quantization cost and bring, on real models, with data that nothing was fitted on?
 
 ``python -m eval.compression --zoo PATH`` compresses every model of the zoo in several ways (``al.compress``: no
-gradient step, fitted on the fit part of its material) and prints, for each,
+gradient step, fitted on the fit and search parts of its material) and prints, for each,
 
 - task: the figures of the model on its labelled data, where it has some;
 - fidelity: 1 - distance between its outputs and the original's, on test sequences that nothing was fitted on (for the
@@ -27,7 +27,7 @@ from eval.zoo.base import ZooModel, first
 from eval.zoo.material import Material
 
 ENCODER = "resemblyzer"
-FIT, TEST = 200, 400  # sequences at most
+FIT, TEST = 350, 400  # sequences at most
 GOALS = {  # of the speaker encoder: row -> at least this fidelity
     "int8": 0.998,
     "unstructured 30%": 0.992,
@@ -72,7 +72,8 @@ def judge(
     dense: what the original gives for the first TEST test sequences; unpruned: seconds of a step by precision.
     """
     fast = al.adapt(model.model)
-    report = al.compress(fast, together(material.fit[:FIT]), prune=row.prune, quantize=al.Quantize(row.precision))
+    fit = together((*material.fit, *material.search)[:FIT])
+    report = al.compress(fast, fit, prune=row.prune, quantize=al.Quantize(row.precision))
     with torch.no_grad():
         distances = [model.distance.between(first(fast(x)), y) for x, y in zip(material.test, dense, strict=False)]
     before, after = _slowest(report)

@@ -11,7 +11,8 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.cli import main
-from adaptive_lstm.within import outputs, relative_change
+from adaptive_lstm.pruning.model import parted
+from adaptive_lstm.within import candidates, outputs, relative_change, settings
 
 from .helpers import adapted, assert_equal, infer, signal
 
@@ -173,6 +174,26 @@ def test_a_budget_is_kept_and_used() -> None:
     for wrong, inputs in ((0.0, BATCHES), (0.1, BATCHES[:3])):
         with pytest.raises(al.AdaptiveLSTMError, match="got"):
             al.compress_within(fast, inputs, wrong)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_a_budget_is_met_with_the_fewest_bytes_first(pattern: str) -> None:
+    _, fast = reader()
+    sizes = []
+    for prune, quantize in candidates(pattern, al.Quantize("int8")):
+        quick = next(settings(prune))
+        assert quick is None or "auto" not in (quick.saliency, quick.compensate)
+        sizes.append(al.compress(fast, BATCHES, prune=quick, quantize=quantize).bytes_after)
+    assert len(sizes) == (7 if pattern == "unstructured" else 5)
+    *pruned, plain, fine, half, bf16 = sizes
+    assert pruned == sorted(pruned)
+    assert pruned[-1] < plain == fine
+    assert half < 1.15 * plain < bf16
+
+
+def test_items_that_judge() -> None:
+    assert parted(range(9)) == ([1, 2, 3, 5, 6, 7], [8, 4, 0])
+    assert parted(["a", "b"]) == (["a"], ["b"])
 
 
 def test_refusals_change_nothing() -> None:

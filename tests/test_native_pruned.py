@@ -50,11 +50,16 @@ def some(n: int, share: float) -> np.ndarray:
     return out
 
 
-def gates_of(hidden: int, lives: np.ndarray, columns: int) -> np.ndarray:
-    """Bool [4H, columns], false for half of the kernel's blocks: 16 living units x 4 gates x 1 column."""
-    packed = np.cumsum(lives) - 1
-    kept = (torch.rand(hidden // 16 + 1, columns) < 0.5).numpy()
-    return np.tile(kept[np.maximum(packed, 0) // 16], (4, 1))
+def gates_of(lives: np.ndarray, columns: int) -> np.ndarray:
+    """Bool [4H, columns], false for half of the kernel's blocks: four strips of 16 living units of one gate, 1 column.
+
+    Which strips form a block is left to chance.
+    """
+    blocks = -(-max(int(lives.sum()), 1) // 16)  # as many as strips of one gate
+    strip = np.maximum(np.cumsum(lives) - 1, 0) // 16 + np.arange(4)[:, None] * blocks
+    block = torch.randperm(4 * blocks).numpy() // 4
+    kept: np.ndarray = (torch.rand(blocks, columns) < 0.5).numpy()
+    return kept[block[strip.ravel()]]
 
 
 def fixed_of(hidden: int, share: float) -> FloatArray:
@@ -78,8 +83,8 @@ def pruned(
         if "columns" in pattern:
             keep_x, keep_h = keep_x & ~some(keep_x.shape[1], share), keep_h & ~some(keep_h.shape[1], share)
         if "blocks" in pattern:
-            keep_x = keep_x & gates_of(H, lives, keep_x.shape[1])
-            keep_h = keep_h & gates_of(H, lives, keep_h.shape[1])
+            keep_x = keep_x & gates_of(lives, keep_x.shape[1])
+            keep_h = keep_h & gates_of(lives, keep_h.shape[1])
         out.append(
             PairMatrices(
                 masked(w.w_ih, keep_x),

@@ -85,8 +85,9 @@ def test_blocks_are_whole(block: tuple[int, int]) -> None:
     for mask, d in zip(keep, data, strict=True):
         for columns in d.matrices:
             part = mask[:, columns].reshape(4, 40, -1)
-            if block == (64, 1):
-                assert (part == part[:1]).all(), "a kernel block holds all four gates"
+            if block == (64, 1):  # three strips a gate, four to a block
+                strips = part[:, ::16].reshape(3, 4, -1)
+                assert (strips == strips[:, :1]).all()
             height = 16 if block == (64, 1) else block[0]
             for row in range(0, 40, height):
                 for column in range(0, part.shape[2], block[1]):
@@ -137,6 +138,8 @@ def test_cheapest_takes_the_price_per_weight() -> None:
         ({"pattern": "N:M"}, "pattern: got 'N:M', expected numbers"),
         ({"pattern": "4:4"}, "expected N:M with 0 < N < M"),
         ({"pattern": "0:4"}, "expected N:M with 0 < N < M"),
+        ({"pattern": "2:4", "sparsity": 0.9}, "sparsity: got 0.9 with pattern '2:4', which removes 0.5"),
+        ({"pattern": "1:3", "sparsity": 0.66}, "sparsity: got 0.66 with pattern '1:3', which removes 0.666667"),
         ({"sparsity": 1.0}, "sparsity: got 1.0"),
         ({"sparsity": float("nan")}, "sparsity: got nan"),
         ({"sparsity": True}, "sparsity: got True"),
@@ -158,3 +161,8 @@ def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Prune(**settings)
     assert message in str(caught.value)
+
+
+def test_what_is_removed_by_default() -> None:
+    assert Prune().sparsity == 0.5
+    assert Prune("3:4") == Prune("3:4", 0.25)

@@ -24,11 +24,20 @@ from .helpers import OnReference, adapted, signal
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
+# Errors relative to the variance of the output, about thrice what was found with a quarter removed and refitted. Units
+# of four timesteps without biases are the hardest: 1 is a constant output.
+ALLOWED = {"unstructured": 4e-5, "2:4": 0.04, "block": 5e-3, "column": 5e-3, "unit": 0.18}
+ALLOWED_BY_ANY_SCORE = {"unstructured": 4e-4, "3:4": 1e-3, "block": 2.5e-3, "unit": 0.6}
 FIXED: dict[str, Any] = {"saliency": "second-order", "gamma": 0.5, "ridge": 0.1, "compensate": "refit"}
 
 
 def batches(count: int = 3, width: int = 5) -> list[torch.Tensor]:
     return [signal(12, 4, width, seed=seed) for seed in range(count)]
+
+
+def asked(pattern: str, **settings: Any) -> Prune:
+    """A quarter, unless the pattern says how much."""
+    return Prune(pattern, **settings) if ":" in pattern else Prune(pattern, 0.25, **settings)
 
 
 def removed(pruned: PrunedWeights) -> list[np.ndarray]:
@@ -58,8 +67,9 @@ def error(lstm: al.AdaptiveLSTM, pruned: PrunedWeights, inputs: Any) -> float:
 def test_every_kind_of_stack(options: dict[str, Any], pattern: str) -> None:
     lstm = adapted(5, 16, 2, **options)
     before = {name: value.clone() for name, value in lstm.state_dict().items()}
-    (pruned,) = prune_model(lstm, batches(), Prune(pattern, 0.25, **FIXED)).values()
-    assert error(lstm, pruned, batches()[0]) < (1.5 if pattern == "unit" else 0.5)  # 1: a constant output
+    (pruned,) = prune_model(lstm, batches(), asked(pattern, **FIXED)).values()
+    short = pattern == "unit" and "batch_first" in options
+    assert error(lstm, pruned, batches()[0]) < (1.0 if short else ALLOWED[pattern])
     assert all(torch.equal(value, before[name]) for name, value in lstm.state_dict().items())
     assert lstm.pruned is None
     gone = removed(pruned)
@@ -80,8 +90,8 @@ def test_every_score(saliency: Any, pattern: str) -> None:
     if saliency == "obs" and pattern in ("block", "unit"):
         pytest.skip("refused: test_pruning_masks.py")
     lstm = adapted(5, 12, 1)
-    (pruned,) = prune_model(lstm, batches(), Prune(pattern, 0.25, saliency=saliency)).values()
-    assert error(lstm, pruned, batches()[0]) < (2.0 if pattern == "unit" else 0.1)
+    (pruned,) = prune_model(lstm, batches(), asked(pattern, saliency=saliency)).values()
+    assert error(lstm, pruned, batches()[0]) < ALLOWED_BY_ANY_SCORE[pattern]
 
 
 def test_a_constant_unit_costs_nothing() -> None:
@@ -124,7 +134,7 @@ def test_layers_become_maps() -> None:
     mapped = [not p.w_hh.any() for p in pruned.pairs]
     assert sum(mapped) == 2
     assert mapped[::2] == mapped[1::2]
-    assert error(lstm, pruned, batches()[0]) < 0.2
+    assert error(lstm, pruned, batches()[0]) < 1e-3
     with pytest.raises(InputError, match="proj_size"):
         prune_model(adapted(5, 12, 3, proj_size=4), batches(), Prune("layer", 0.34))
 
@@ -133,7 +143,7 @@ def test_packed_sequences() -> None:
     lstm = adapted(5, 12, 2, bidirectional=True)
     packed = [pack_padded_sequence(x, torch.tensor([12, 9, 9, 2])) for x in batches(4)]
     (pruned,) = prune_model(lstm, packed, Prune(sparsity=0.3, **FIXED)).values()
-    assert error(lstm, pruned, packed[0]) < 0.1
+    assert error(lstm, pruned, packed[0]) < 2e-4
 
 
 class TwoStacks(nn.Module):

@@ -26,15 +26,6 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   return count;
 }
 
-// The values with a bit in `where`, behind each other; 32 per word. Returns how many. May write 16 more, and read z
-// to the end of a word.
-inline int pick(const int16_t* z, const uint32_t* where, int words, int16_t* out) {
-  int count = 0;
-  for (int w = 0; w < words; w++)
-    for (uint32_t mask = where[w]; mask; mask &= mask - 1) out[count++] = z[32 * w + __builtin_ctz(mask)];
-  return count;
-}
-
 // Of 16 columns, those with the given bit in `where`: lists their next piece, which moves on, and their value.
 inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
                       int32_t* kept) {

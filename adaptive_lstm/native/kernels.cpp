@@ -18,6 +18,8 @@
 #include "part_float.h"
 #include "part_q8.h"
 #include "part_pieces.h"
+#include "part_pieces_q8.h"
+#include "part_entries.h"
 
 namespace {
 

@@ -12,6 +12,7 @@ namespace alstm {
 
 constexpr int kBlock = 64;      // rows that every kernel handles together
 constexpr int kUnits = 16;      // hidden units of a block
+constexpr int kStrip = kUnits;  // rows of a block that belong to one gate
 constexpr int kListSlack = 32;  // entries that a kernel may write behind the end of a column list
 constexpr int kNarrow = 256;    // rows of the widest tile whose sums stay in registers over a list of columns
 constexpr int kGroup = 4;       // columns that one integer dot product takes
@@ -41,14 +42,18 @@ struct Matrix {
   // [C], readable up to a multiple of kBlock; null: levels and 1 / levels for every column.
   const float* factor = nullptr;
   const float* step = nullptr;
-  // Pieces: the 64 rows of a block in one column. If `piece` is set, data holds those that are not all zeros, one
-  // behind the other, and tile and pitch do not count. Layout `columns`: column by column. `quads`: block by block, q8
-  // in groups of four whose values are interleaved. A bit of `where` says that a piece is kept, 32 to a word.
-  const int32_t* piece = nullptr;      // columns: [C] first piece of a column; quads: [blocks + 1] of a block
-  const int32_t* piece_col = nullptr;  // quads but q8: [pieces] the column of a piece
-  const uint32_t* where = nullptr;     // columns: [C, words()] bit of a block; quads q8: [blocks, C / 32] of a column
+  // Pieces: four strips of 16 rows in one column. If `piece` is set, data holds those that are not all zeros, one
+  // behind the other, and tile and pitch do not count; `strip` says which strips of the result a block consists of.
+  // Layout `columns`: column by column; a bit of `where` says that a piece is kept, 32 to a word. `quads`: block by
+  // block, q8 in groups of four whose values are interleaved.
+  const int32_t* piece = nullptr;       // columns: [C] first piece of a column; quads: [blocks + 1] of a block
+  const uint16_t* piece_col = nullptr;  // quads: [pieces] the column of a piece
+  const uint32_t* where = nullptr;      // columns: [C, words()] bit of a block
+  const int32_t* strip = nullptr;       // [R / kStrip], a permutation
   Format format = Format::f32;
   Layout layout = Layout::columns;
+  // Where a row of the data lies in the result.
+  int place(int row) const { return strip ? strip[row / kStrip] * kStrip + row % kStrip : row; }
   int words() const { return (rows / kBlock + 31) / 32; }
 };
 

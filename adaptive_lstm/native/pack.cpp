@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "plan.h"
+#include "strips.h"
 
 namespace alstm {
 
@@ -12,9 +13,11 @@ namespace {
 
 constexpr size_t kLarge = size_t(512) << 10;  // bytes: half of a common second-level cache
 
-// Share of pieces up to which keeping only those is faster (measured). Integers are gathered for every block anew: a
-// step gains that back from memory, many rows at once do not.
+// Share of pieces up to which keeping only those is faster (measured). Integers are gathered for every block anew,
+// which a step has to gain back from memory.
 constexpr double few_pieces(Format format) { return format == Format::q8 ? 0.65 : 0.8; }
+
+constexpr int kMostCols = 1 << 16;  // that the columns of pieces can be told from
 
 struct Tiling {
   int tile, pitch;
@@ -49,23 +52,30 @@ bool is_zero(float v) { return v == 0; }
 bool is_zero(uint16_t bits) { return !(bits & 0x7FFF); }
 bool is_zero(int8_t v) { return v == 0; }
 
-// [blocks, source columns] whether a piece, the 64 rows of a block in one column, holds something else than zeros.
 template <class T>
-std::vector<uint8_t> pieces(const Source& source, const std::vector<int>& rows) {
-  const size_t cols = size_t(source.cols);
-  std::vector<uint8_t> some(rows.size() / kBlock * cols);
+Strips strips_of(const Source& source, const std::vector<int>& rows) {
+  Strips out{int(rows.size()) / kStrip, source.cols, {}};
+  out.used.resize(size_t(out.count) * out.cols);
   for (size_t r = 0; r < rows.size(); r++) {
     if (rows[r] < 0) continue;
-    const T* row = static_cast<const T*>(source.values) + size_t(rows[r]) * cols;
-    for (size_t c = 0; c < cols; c++) some[r / kBlock * cols + c] |= uint8_t(!is_zero(row[c]));
+    const T* row = static_cast<const T*>(source.values) + size_t(rows[r]) * out.cols;
+    for (int c = 0; c < out.cols; c++) out.used[r / kStrip * out.cols + c] |= uint8_t(!is_zero(row[c]));
   }
-  return some;
+  return out;
 }
 
-std::vector<uint8_t> pieces(const Source& source, const std::vector<int>& rows) {
-  if (source.format == Format::f32) return pieces<float>(source, rows);
-  if (source.format == Format::bf16) return pieces<uint16_t>(source, rows);
-  return pieces<int8_t>(source, rows);
+Strips strips_of(const Source& source, const std::vector<int>& rows) {
+  if (source.format == Format::f32) return strips_of<float>(source, rows);
+  if (source.format == Format::bf16) return strips_of<uint16_t>(source, rows);
+  return strips_of<int8_t>(source, rows);
+}
+
+// Only some of the columns.
+Strips select(const Strips& strips, const std::vector<int32_t>& cols) {
+  Strips out{strips.count, int(cols.size()), {}};
+  for (int s = 0; s < strips.count; s++)
+    for (int32_t c : cols) out.used.push_back(strips.at(s, c));
+  return out;
 }
 
 template <class T>
@@ -90,8 +100,9 @@ void PackedMatrix::fill(const Source& source, const std::vector<int>& rows, cons
   T* data = reinterpret_cast<T*>(data_.data());
   if (q8) std::fill(data_.begin(), data_.end(), uint8_t(128));  // else the buffer starts as zeros
   for (int r = 0; r < v.rows; r++) {
-    if (rows[r] < 0) continue;
-    const T* values = static_cast<const T*>(source.values) + size_t(rows[r]) * source.cols;
+    const int from = rows[v.place(r)];
+    if (from < 0) continue;
+    const T* values = static_cast<const T*>(source.values) + size_t(from) * source.cols;
     const int in_block = r % kBlock, place = q8 && !quads ? q8_row_position(in_block) : in_block;
     const int tile = r / v.tile, first = tile * v.tile, width = std::min(v.tile, v.rows - first);
     for (size_t c = 0; c < cols.size(); c++) {
@@ -111,10 +122,13 @@ void PackedMatrix::fill(const Source& source, const std::vector<int>& rows, cons
 }
 
 // Numbers the pieces that are kept: [blocks, cols], -1 for the others. Returns how many there are.
-int PackedMatrix::number_pieces(const std::vector<uint8_t>& some, const std::vector<int32_t>& cols,
-                                std::vector<int32_t>& numbers) {
-  const int blocks = view_.rows / kBlock, count = int(cols.size()), words = view_.words();
-  auto kept = [&](int b, int c) { return some[size_t(b) * source_cols_ + cols[c]] != 0; };
+int PackedMatrix::number_pieces(const Strips& used, std::vector<int32_t>& numbers) {
+  const int blocks = view_.rows / kBlock, count = used.cols, words = view_.words();
+  auto kept = [&](int b, int c) {
+    bool any = false;
+    for (int i = 0; i < kStrips; i++) any |= used.at(strip_[b * kStrips + i], c);
+    return any;
+  };
   int next = 0;
   numbers.assign(size_t(blocks) * count, -1);
   if (view_.layout == Layout::columns) {
@@ -130,20 +144,16 @@ int PackedMatrix::number_pieces(const std::vector<uint8_t>& some, const std::vec
     }
     return next;
   }
-  const bool q8 = view_.format == Format::q8;
-  const int per_block = round_up(count, 32) / 32;
-  if (q8) where_.assign(size_t(blocks) * per_block, 0);
   for (int b = 0; b < blocks; b++) {
     piece_.push_back(next);
     for (int c = 0; c < count; c++) {
       if (!kept(b, c)) continue;
       numbers[size_t(b) * count + c] = next++;
-      if (q8)
-        where_[size_t(b) * per_block + c / 32] |= 1u << c % 32;
-      else
-        piece_col_.push_back(c);
+      piece_col_.push_back(uint16_t(c));
     }
-    if (q8) next = round_up(next, kGroup);  // with zeros
+    if (view_.format != Format::q8) continue;
+    next = round_up(next, kGroup);  // with zeros, which any column may multiply
+    piece_col_.resize(next, 0);
   }
   piece_.push_back(next);
   return next;
@@ -153,14 +163,13 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
   const std::vector<int32_t> lives = living(source.fixed, source.gates ? source.rows / 4 : source.cols);
   std::vector<int> rows;
   std::vector<int32_t> cols;
-  std::vector<uint8_t> some;
+  Strips used;
   if (source.gates) {
     rows = packed_order(source.rows, lives);
-    const size_t blocks = rows.size() / kBlock;
-    if (source.zeros) some = pieces(source, rows);
+    if (source.zeros) used = strips_of(source, rows);
     cols = list_if(source.cols, [&](int c) {
       bool any = !source.zeros;
-      for (size_t b = 0; b < blocks && !any; b++) any = some[b * source.cols + c];
+      for (int s = 0; s < used.count && !any; s++) any = used.at(s, c);
       return any;
     });
     useful_ = int(cols.size());
@@ -184,15 +193,18 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
   view_.pitch = cut.pitch;
   size_t values = size_t(round_up(view_.rows, cut.tile)) / cut.tile * cut.pitch * view_.cols;
   std::vector<int32_t> numbers;
-  if (useful_ && source.zeros) {
-    size_t full = 0;
-    for (size_t b = 0; b < rows.size() / kBlock; b++)
-      for (int32_t c : cols) full += some[b * source.cols + c];
-    if (double(full) <= few_pieces(source.format) * double(rows.size() / kBlock * cols.size())) {
-      values = size_t(number_pieces(some, cols, numbers)) * kBlock;
+  if (useful_ && used.count && useful_ <= kMostCols) {
+    used = select(used, cols);
+    const double most = few_pieces(source.format) * double(used.used.size()) / kStrips;
+    strip_ = group_strips(used);
+    if (double(count_pieces(used, strip_)) <= most) {
+      values = size_t(number_pieces(used, numbers)) * kBlock;
       view_.piece = piece_.data();
       view_.piece_col = piece_col_.data();
       view_.where = where_.data();
+      view_.strip = strip_.data();
+    } else {
+      strip_.clear();
     }
   }
   data_.resize(values * size);
@@ -222,7 +234,8 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
 
 size_t PackedMatrix::bytes() const {
   return data_.size() + (scale_.size() + factor_.size() + step_.size()) * sizeof(float) +
-         (kept_.size() + piece_.size() + piece_col_.size() + where_.size()) * sizeof(int32_t);
+         (kept_.size() + piece_.size() + where_.size() + strip_.size()) * sizeof(int32_t) +
+         piece_col_.size() * sizeof(uint16_t);
 }
 
 Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed) {

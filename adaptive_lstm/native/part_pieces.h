@@ -6,7 +6,6 @@
 #pragma once
 #include "kernels.h"
 #include "part_float.h"
-#include "part_q8.h"
 
 namespace {
 
@@ -63,6 +62,15 @@ inline void each_kept(const Matrix& w, const int32_t* cols, int count, Put put, 
   }
 }
 
+// As write_rows, where the rows of the pieces lie in y.
+template <int V>
+inline void write_strips(const Matrix& w, int row, const Vec (&acc)[V], const float* base, float* y) {
+  for (int v = 0; v < V; v++) {
+    const int at = w.place(row + v * Vec::width);
+    write_rows<1>({acc[v]}, w.scale ? w.scale + at : nullptr, base + at, y + at);
+  }
+}
+
 template <class T>
 void columns_pieces(const Matrix& w, const int32_t* cols, const float* delta, int count, float* y) {
   constexpr int V = Vec::single_vecs, rows = V * Vec::width;
@@ -73,7 +81,6 @@ void columns_pieces(const Matrix& w, const int32_t* cols, const float* delta, in
   };
   each_kept(w, cols, count, bits, [&](const Filter& f, int block, int kept) {
     for (int at = 0; at < kBlock; at += rows) {
-      const int row = block * kBlock + at;
       const T* base = static_cast<const T*>(w.data) + at;
       Vec acc[V];
       for (int v = 0; v < V; v++) acc[v] = Vec::set(0.0f);
@@ -84,62 +91,9 @@ void columns_pieces(const Matrix& w, const int32_t* cols, const float* delta, in
         const Vec value = Vec::set(moved);
         for (int v = 0; v < V; v++) acc[v] = Vec::fma(Vec::load(piece + v * Vec::width), value, acc[v]);
       }
-      write_rows(acc, w.scale ? w.scale + row : nullptr, y + row, y + row);
+      write_strips(w, block * kBlock + at, acc, y, y);
     }
   });
-}
-
-// Zeros as q8 weights are stored.
-struct Offset {
-  uint8_t bytes[64];
-  constexpr Offset() : bytes() {
-    for (uint8_t& b : bytes) b = 128;
-  }
-};
-constexpr Offset kOffset;
-
-template <By kBy>
-inline void add_pieces(const Matrix& w, const Filter& f, int block, int kept, int32_t* y) {
-  alignas(64) int16_t moved[kFilter];
-  alignas(64) uint8_t packed[2 * kFilter];
-  const int groups = (kept + kGroup - 1) / kGroup;
-  for (int i = 0; i < kept; i += kLanes) {
-    for (int k = 0; k < kLanes; k++) moved[i + k] = int16_t(f.kept[i + k]);
-    Product<kBy>::pack(moved + i, kLanes, packed + (kBy == By::words ? 2 : 1) * i);
-  }
-  const uint8_t* data = static_cast<const uint8_t*>(w.data);
-  int32_t* out = y + block * kBlock;
-  const Dot::Quad offset = Dot::load(kOffset.bytes);
-  for (int part = 0; part < kParts; part++) {
-    Dot::Acc acc[4][1], excess[1] = {Dot::set(0)};  // what the weights' offset adds
-    for (int i = 0; i < 4; i++) acc[i][0] = Dot::load_acc(out + q8_row<Layout::columns>(part, i));
-    for (int g = 0; g < groups; g++) {
-      const uint8_t* c[kGroup];
-      for (int k = 0; k < kGroup; k++) c[k] = data + ptrdiff_t(f.piece[kGroup * g + k]) * kBlock + part * Dot::bytes;
-      Dot::Quad q[4];
-      Dot::interleave(c[0], c[1], c[2], c[3], q);
-      for (int i = 0; i < 4; i++) Product<kBy>::add(acc[i], q[i], packed, g, 0);
-      Product<kBy>::add(excess, offset, packed, g, 0);
-    }
-    for (int i = 0; i < 4; i++)
-      Dot::store_acc(out + q8_row<Layout::columns>(part, i), Dot::sub(acc[i][0], excess[0]));
-  }
-}
-
-void columns_pieces_q8(const Matrix& w, const int32_t* cols, const int16_t* delta, int count, int32_t* y) {
-  for (int first = 0; first < count; first += kFilter) {
-    const int some = count - first < kFilter ? count - first : kFilter;
-    const int16_t* moved = delta + first;
-    bool fits = Dot::has_dot8;
-    for (int i = 0; i < some; i++) fits &= moved[i] >= -128 && moved[i] <= 127;
-    auto value = [&](int i) { return int32_t(moved[i]); };
-    if (fits)
-      each_kept(w, cols + first, some, value,
-                [&](const Filter& f, int block, int kept) { add_pieces<kFew>(w, f, block, kept, y); });
-    else  // a value jumped by more than a byte, which is rare
-      each_kept(w, cols + first, some, value,
-                [&](const Filter& f, int block, int kept) { add_pieces<By::words>(w, f, block, kept, y); });
-  }
 }
 
 // y[j, rows of a block] = base + its pieces times z[j, their columns], of N rows of activations, from piece k0 to k1.
@@ -160,7 +114,7 @@ inline void pieces_rows(const Matrix& w, int row, int k0, int k1, const float* z
     }
   }
   for (int j = 0; j < N; j++)
-    write_rows(acc[j], w.scale ? w.scale + row : nullptr, (bias ? bias : y + j * ys) + row, y + j * ys + row);
+    write_strips(w, row, acc[j], bias ? bias : y + j * ys, y + j * ys);
 }
 
 template <class T, int N>
@@ -189,66 +143,6 @@ void dense_pieces(const Matrix& w, const float* z, ptrdiff_t zs, int n, const fl
         pieces_rest<T, N>(w, row, k, end, z + j * zs, zs, n - j < N ? n - j : N, base, y + j * ys, ys);
     }
   }
-}
-
-template <By kBy>
-void q8_pieces(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-               bool reverse, void* scratch) {
-  constexpr int N = kBy == By::bytes ? Dot::byte_rows : Dot::wide_rows;
-  int32_t* correction = static_cast<int32_t*>(scratch);
-  int16_t* gathered = reinterpret_cast<int16_t*>(correction + n);
-  uint8_t* packed = reinterpret_cast<uint8_t*>(gathered + w.cols + kListSlack);
-  const int words = (w.cols + 31) / 32;
-  const ptrdiff_t stride = 2 * w.cols;
-  for (int i = 0; i < w.rows; i += kBlock) {
-    const int row = reverse ? w.rows - kBlock - i : i;
-    const int first = w.piece[row / kBlock], kept = w.piece[row / kBlock + 1] - first;
-    const uint32_t* where = w.where + ptrdiff_t(row / kBlock) * words;
-    for (int j = 0; j < n; j++) {
-      for (int k = pick(z + j * zs, where, words, gathered); k < kept; k++) gathered[k] = 0;
-      int32_t sum = 0;
-      for (int k = 0; k < kept; k++) sum += gathered[k];
-      correction[j] = 128 * sum;
-      Product<kBy>::pack(gathered, kept, packed + j * stride);
-    }
-    const Packed in{packed, stride, correction};
-    const Block<uint8_t> block{static_cast<const uint8_t*>(w.data) + ptrdiff_t(first) * kBlock, kBlock};
-    for (int j = 0; j < n; j += N)
-      for (int part = 0; part < kParts; part++)
-        q8_rest<Layout::quads, kBy, N>(w, block, kept, row, part, in.from(j), n - j < N ? n - j : N, bias, y + j * ys,
-                                       ys);
-  }
-}
-
-// The entries of the table: whole matrices, or pieces.
-
-void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse) {
-  if (!w.piece) return dense_whole(w, z, zs, n, bias, y, ys, reverse);
-  if (w.format == Format::f32) return dense_pieces<float>(w, z, zs, n, bias, y, ys, reverse);
-  if (w.format == Format::bf16) return dense_pieces<uint16_t>(w, z, zs, n, bias, y, ys, reverse);
-  dense_pieces<int8_t>(w, z, zs, n, bias, y, ys, reverse);
-}
-
-void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-              bool reverse, void* scratch) {
-  if (!w.piece) return dense_whole_q8(w, z, zs, n, bias, y, ys, reverse, scratch);
-  if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_pieces<By::bytes> : q8_pieces<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
-  else
-    q8_pieces<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
-}
-
-void columns(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {
-  if (!w.piece) return columns_whole(w, cols, delta, count, acc, reverse);
-  if (w.format == Format::f32) return columns_pieces<float>(w, cols, delta, count, acc);
-  if (w.format == Format::bf16) return columns_pieces<uint16_t>(w, cols, delta, count, acc);
-  columns_pieces<int8_t>(w, cols, delta, count, acc);
-}
-
-void columns_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, void* scratch) {
-  if (!w.piece) return columns_whole_q8(w, cols, delta, count, acc, reverse, scratch);
-  columns_pieces_q8(w, cols, delta, count, acc);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ using namespace alstm;
 
 // How integer activations are multiplied: as bytes; as a low and a high byte each (z = 128 high + low) in accumulators
 // of their own; or as words. `pack` writes a row of them the way that `add` broadcasts them, four columns (a group) at
-// a time.
+// a time: `add` takes the address of a group, and the distance to the same one in the other plane.
 enum class By { bytes, planes, words };
 
 inline int32_t load32(const uint8_t* p) {
@@ -24,20 +24,20 @@ struct Product;
 
 template <class D>
 struct Product<By::bytes, D> {
-  static constexpr int accs = 1;
+  static constexpr int accs = 1, step = 4;
   using Acc = typename D::Acc;
   static void pack(const int16_t* z, int cols, uint8_t* out) {
     for (int k = 0; k < cols; k++) out[k] = uint8_t(z[k]);
   }
-  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, int g, int) {
-    acc[0] = D::dot8(acc[0], q, load32(z + 4 * g));
+  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, ptrdiff_t) {
+    acc[0] = D::dot8(acc[0], q, load32(z));
   }
   static Acc total(const Acc (&acc)[1]) { return acc[0]; }
 };
 
 template <class D>
 struct Product<By::planes, D> {
-  static constexpr int accs = 2;
+  static constexpr int accs = 2, step = 4;
   using Acc = typename D::Acc;
   static void pack(const int16_t* z, int cols, uint8_t* out) {
     for (int k = 0; k < cols; k++) {
@@ -46,16 +46,16 @@ struct Product<By::planes, D> {
       out[cols + k] = uint8_t(high);
     }
   }
-  static void add(Acc (&acc)[2], typename D::Quad q, const uint8_t* z, int g, int cols) {
-    acc[0] = D::dot8(acc[0], q, load32(z + 4 * g));
-    acc[1] = D::dot8(acc[1], q, load32(z + cols + 4 * g));
+  static void add(Acc (&acc)[2], typename D::Quad q, const uint8_t* z, ptrdiff_t plane) {
+    acc[0] = D::dot8(acc[0], q, load32(z));
+    acc[1] = D::dot8(acc[1], q, load32(z + plane));
   }
   static Acc total(const Acc (&acc)[2]) { return D::add(acc[0], D::times128(acc[1])); }
 };
 
 template <class D>
 struct Product<By::words, D> {
-  static constexpr int accs = 1;
+  static constexpr int accs = 1, step = 8;
   using Acc = typename D::Acc;
   static void pack(const int16_t* z, int cols, uint8_t* out) {  // the order of Dot::even() and Dot::odd()
     for (int k = 0; k < cols; k += kGroup) {
@@ -63,9 +63,9 @@ struct Product<By::words, D> {
       __builtin_memcpy(out + 2 * k, group, sizeof group);
     }
   }
-  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, int g, int) {
-    acc[0] = D::dot16(acc[0], D::even(q), load32(z + 8 * g));
-    acc[0] = D::dot16(acc[0], D::odd(q), load32(z + 8 * g + 4));
+  static void add(Acc (&acc)[1], typename D::Quad q, const uint8_t* z, ptrdiff_t) {
+    acc[0] = D::dot16(acc[0], D::even(q), load32(z));
+    acc[0] = D::dot16(acc[0], D::odd(q), load32(z + 4));
   }
   static Acc total(const Acc (&acc)[1]) { return acc[0]; }
 };
@@ -100,18 +100,20 @@ inline Block<uint8_t> q8_block(const Matrix& w, int row) {
   }
 }
 
-// Packed rows of activations: row j starts at z + j * stride; correction: [n] 128 * sum of the row, because q8 weights
-// are stored as w + 128.
+// Packed rows of activations: row j starts at z + j * stride, and its groups follow each other; correction: [n] 128 *
+// sum of the row, because q8 weights are stored as w + 128.
+template <By kBy>
 struct Packed {
   const uint8_t* z;
-  ptrdiff_t stride;
+  ptrdiff_t stride, plane;
   const int32_t* correction;
-  Packed from(int j) const { return {z + j * stride, stride, correction + j}; }
+  Packed from(int j) const { return {z + j * stride, stride, plane, correction + j}; }
+  const uint8_t* group(int j, int g) const { return z + j * stride + g * Product<kBy>::step; }
 };
 
 // B blocks, the first one lying at `first` with `cols` columns, times N rows of activations.
-template <Layout kLayout, By kBy, int B, int N>
-inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, int part, Packed in, const float* bias,
+template <Layout kLayout, By kBy, int B, int N, class In>
+inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, int part, In in, const float* bias,
                     float* y, ptrdiff_t ys) {
   using P = Product<kBy>;
   Dot::Acc acc[B][N][4][P::accs];
@@ -127,27 +129,27 @@ inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, in
       Dot::Quad q[4];
       load_quads<kLayout>({first.base + b * step, first.stride}, g, part, q);
       for (int i = 0; i < 4; i++)
-        for (int j = 0; j < N; j++) P::add(acc[b][j][i], q[i], in.z + j * in.stride, g, cols);
+        for (int j = 0; j < N; j++) P::add(acc[b][j][i], q[i], in.group(j, g), in.plane);
     }
   for (int b = 0; b < B; b++)
     for (int j = 0; j < N; j++)
       for (int i = 0; i < 4; i++) {
-        const int at = row + b * kBlock + q8_row<kLayout>(part, i);
+        const int at = w.place(row + b * kBlock + q8_row<kLayout>(part, i));
         float* out = y + j * ys + at;
         Vec::fma(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])), Vec::load(bias ? bias + at : out))
             .store(out);
       }
 }
 
-template <Layout kLayout, By kBy, int N>
-inline void q8_rest(const Matrix& w, Block<uint8_t> block, int cols, int row, int part, Packed in, int n,
+template <Layout kLayout, By kBy, int N, class In>
+inline void q8_rest(const Matrix& w, Block<uint8_t> block, int cols, int row, int part, In in, int n,
                     const float* bias, float* y, ptrdiff_t ys) {
   if (n == N) return q8_rows<kLayout, kBy, 1, N>(w, block, cols, row, part, in, bias, y, ys);
   if constexpr (N > 1) q8_rest<kLayout, kBy, N - 1>(w, block, cols, row, part, in, n, bias, y, ys);
 }
 
 template <Layout kLayout, By kBy>
-void q8_dense(const Matrix& w, Packed in, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse) {
+void q8_dense(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse) {
   if (n == 1) {
     constexpr int B = Dot::single_blocks;
     for (int i = 0; i < w.rows; i += B * kBlock) {
@@ -187,7 +189,7 @@ void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* 
     correction[j] = 128 * sum;
     Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
   }
-  const Packed in{packed, stride, correction};
+  const Packed<kBy> in{packed, stride, w.cols, correction};
   (w.layout == Layout::quads ? q8_dense<Layout::quads, kBy> : q8_dense<Layout::columns, kBy>)(w, in, n, bias, y, ys,
                                                                                               reverse);
 }
@@ -225,7 +227,7 @@ void q8_list(const Matrix& w, int row, const int32_t* cols, const uint8_t* delta
       for (int b = 0; b < B; b++) {
         Dot::Quad q[4];
         Dot::interleave(c[0] + b * kBlock, c[1] + b * kBlock, c[2] + b * kBlock, c[3] + b * kBlock, q);
-        for (int i = 0; i < 4; i++) P::add(acc[b][i], q[i], deltas, g, count);
+        for (int i = 0; i < 4; i++) P::add(acc[b][i], q[i], deltas + g * P::step, count);
       }
     }
     for (int b = 0; b < B; b++)

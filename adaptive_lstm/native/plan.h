@@ -58,6 +58,8 @@ struct Source {
 // The units that live, ascending.
 std::vector<int32_t> living(const float* fixed, int units);
 
+struct Strips;
+
 class PackedMatrix {
  public:
   explicit PackedMatrix(const Source& source);
@@ -83,10 +85,11 @@ class PackedMatrix {
   Matrix view_;
   int source_rows_, source_cols_, useful_;
   std::vector<int32_t> kept_;
-  std::vector<int32_t> piece_, piece_col_;
+  std::vector<int32_t> piece_, strip_;
+  std::vector<uint16_t> piece_col_;
   std::vector<uint32_t> where_;
 
-  int number_pieces(const std::vector<uint8_t>& some, const std::vector<int32_t>& cols, std::vector<int32_t>& numbers);
+  int number_pieces(const Strips& used, std::vector<int32_t>& numbers);
   template <class T>
   void fill(const Source& source, const std::vector<int>& rows, const std::vector<int32_t>& cols,
             const std::vector<int32_t>& numbers);

@@ -129,20 +129,7 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   return __builtin_popcount(mask);
 }
 
-// Both as in emit_each.h; select_bit writes 16 entries whatever the bits.
-inline int pick(const int16_t* z, const uint32_t* where, int words, int16_t* out) {
-  int count = 0;
-  for (int w = 0; w < words; w++)
-    for (int half = 0; half < 2; half++) {
-      const __mmask16 m = __mmask16(where[w] >> 16 * half);
-      const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 32 * w + 16 * half));
-      const __m512i kept = _mm512_maskz_compress_epi32(m, _mm512_cvtepi16_epi32(some));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count), _mm512_cvtepi32_epi16(kept));
-      count += __builtin_popcount(m);
-    }
-  return count;
-}
-
+// As in emit_each.h; writes 16 entries whatever the bits.
 inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
                       int32_t* kept) {
   const __mmask16 m = _mm512_test_epi32_mask(_mm512_loadu_si512(where), _mm512_set1_epi32(int(1u << bit)));

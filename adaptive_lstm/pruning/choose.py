@@ -18,9 +18,11 @@ from .settings import Prune
 from .task import Task
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-RIDGE, RIDGES = 0.1, (0.01, 1.0)
+RIDGE = 0.1  # of the first look
+RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
 SWEEPS = 3  # of a refit from the bottom up; those after the first see the layer's own pruned h
-MARGIN = 0.97  # by how much a later, dearer candidate must be better: less is noise of the held-out data
+CLOSED_RIDGE = 0.3  # with sweeps: fitting the closed loop bears less freedom, and its errors are not independent
+MARGIN = 0.97  # by how much a later, dearer or freer candidate must be better: less is noise of the held-out data
 
 
 def relative_error(found: Sequence[torch.Tensor], dense: Sequence[torch.Tensor]) -> float:
@@ -63,7 +65,7 @@ def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Rec
             nearest = found
             while (found := best(_neighbours(nearest))) != nearest:
                 nearest = found
-        for stage in (_ridges, _compensations, _finer):
+        for stage in (_compensations, _closed, _ridges, _ridges, _finer):
             found = best(stage(prune, found))
     assert kept is not None, "no candidate"
     return kept[1]
@@ -87,26 +89,32 @@ def _neighbours(found: Recipe) -> Iterator[Recipe]:
         yield from (replace(found, gamma=gamma) for gamma in GAMMAS[max(place - 1, 0) : place + 2])
 
 
-def _ridges(prune: Prune, found: Recipe) -> Iterator[Recipe]:
-    if prune.ridge is None and found.compensate == "refit":
-        yield from (replace(found, ridge=ridge) for ridge in RIDGES)
-
-
 def _compensations(prune: Prune, found: Recipe) -> Iterator[Recipe]:
     if prune.compensate == "auto" and prune.saliency != "obs" and prune.pattern != "layer":
         yield from (replace(found, compensate=name) for name in ("mean", "none"))
 
 
-def _finer(prune: Prune, found: Recipe) -> Iterator[Recipe]:
+def _closed(prune: Prune, found: Recipe) -> Iterator[Recipe]:
+    """Fits from the bottom up on what pruned layers give, the stronger pull first."""
     if found.compensate != "refit":
         return
+    for ridge in (CLOSED_RIDGE, RIDGE) if prune.ridge is None else (prune.ridge,):
+        yield replace(found, ridge=ridge, sweeps=SWEEPS)
+        if prune.saliency == "auto" and found.saliency == "magnitude":  # open-loop fits tell close scores apart badly
+            yield Recipe("second-order", 0.5 if prune.gamma is None else prune.gamma, "refit", ridge, SWEEPS)
+
+
+def _ridges(prune: Prune, found: Recipe) -> Iterator[Recipe]:
+    """The next weaker and stronger pull."""
+    if prune.ridge is None and found.compensate == "refit":
+        place = RIDGES.index(found.ridge)
+        yield from (replace(found, ridge=ridge) for ridge in RIDGES[max(place - 1, 0) : place + 2])
+
+
+def _finer(prune: Prune, found: Recipe) -> Iterator[Recipe]:
     single = prune.pattern == "unstructured" or prune.n_of_m is not None
-    if prune.saliency in ("auto", "obs") and single:
+    if found.compensate == "refit" and single and prune.saliency in ("auto", "obs"):
         gamma = 0.5 if found.saliency == "magnitude" and prune.gamma is None else found.gamma
         yield replace(found, saliency="obs", gamma=gamma)
-        if prune.saliency == "obs":
-            yield replace(found, saliency="obs", gamma=gamma, sweeps=SWEEPS)
-    if prune.saliency != "obs":
-        yield replace(found, sweeps=SWEEPS)
-        if prune.saliency == "auto" and found.saliency == "magnitude":  # open-loop fits tell close scores apart badly
-            yield Recipe("second-order", 0.5 if prune.gamma is None else prune.gamma, "refit", found.ridge, SWEEPS)
+        if prune.saliency == "obs":  # what its stand-in bears with sweeps it need not
+            yield replace(found, saliency="obs", gamma=gamma, sweeps=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,7 +20,9 @@ from .gradients import squared_gradients
 from .settings import Prune
 from .task import Task, originals
 
-HELD_OUT = 4  # every fourth batch judges the candidates
+Item = TypeVar("Item")
+
+HELD_OUT = 4  # every fourth item judges
 
 
 def prune_model(
@@ -35,10 +37,9 @@ def prune_model(
     """Pruned weights for every LSTM of a model, by module name, always from its parameters; the model is not changed.
 
     Every fourth batch (at least one) judges the candidates and the others fit them; what is chosen is then fitted on
-    all of them. A single batch is split along its
-    first dimension (along its batch if the model itself is an LSTM) if it is one tensor; otherwise it serves for both,
-    and the choice may flatter itself. All states of the dense run are kept in memory: 4 * (I + L * D * P) bytes per
-    timestep.
+    all of them. A single batch is split along its first dimension (along its batch if the model itself is an LSTM) if
+    it is one tensor; otherwise it serves for both, and the choice may flatter itself. All states of the dense run are
+    kept in memory: 4 * (I + L * D * P) bytes per timestep.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
@@ -78,6 +79,12 @@ def prune_model(
         return {name: PrunedWeights(weights[name], digest(lstm)) for name, lstm in lstms.items()}
 
 
+def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Items to fit on, and those to judge by: the last, and every fourth before it, so that any order is covered."""
+    held = range(len(items) - 1, -1, -HELD_OUT)
+    return [item for i, item in enumerate(items) if i not in held], [items[i] for i in held]
+
+
 def split(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
     """Batches to fit on and batches to judge by; a single tensor is split along ``dim``."""
     if len(batches) == 1:
@@ -87,8 +94,7 @@ def split(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
         count = max(1, only.shape[dim] // HELD_OUT)
         first, last = only.split([only.shape[dim] - count, count], dim)
         return [first], [last]
-    held = range(len(batches) - 1, -1, -HELD_OUT)
-    return [b for i, b in enumerate(batches) if i not in held], [batches[i] for i in held]
+    return parted(batches)
 
 
 def _check(sensitivities: Mapping[str, Sensitivity], lstms: Mapping[str, AdaptiveLSTM]) -> None:

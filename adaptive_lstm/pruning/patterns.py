@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .compensate import Mask
 from .moments import Doubles
-from .settings import KERNEL_BLOCK, Prune
+from .settings import KERNEL_BLOCK, STRIP, Prune
 
 Labels = npt.NDArray[np.int64]
 
@@ -41,8 +41,9 @@ def groups(prune: Prune, hidden: int, columns: int) -> Groups:
     if prune.pattern == "column":
         return Groups(np.zeros_like(rows), each)
     height, width = prune.block
-    if prune.block == KERNEL_BLOCK:
-        return Groups(rows % hidden // (height // 4), each // width)
+    if prune.block == KERNEL_BLOCK:  # strips of one gate, four to a block, and of two gates only where one ends
+        strips = -(-hidden // STRIP)
+        return Groups((rows // hidden * strips + rows % hidden // STRIP) // (height // STRIP), each // width)
     tall = -(-hidden // height)  # blocks of one gate; the last one may be lower
     return Groups(rows // hidden * tall + rows % hidden // height, each // width)
 

@@ -18,8 +18,11 @@ SALIENCIES: tuple[Saliency, ...] = ("auto", "magnitude", "taylor", "activation",
 COMPENSATIONS: tuple[Compensate, ...] = ("auto", "none", "mean", "refit")
 ALLOCATIONS: tuple[Allocation, ...] = ("uniform", "global")
 
-KERNEL_BLOCK = (64, 1)
-"""Rows and columns of a block as the kernels work: 16 hidden units with their four gates, one column."""
+STRIP = 16
+"""Units whose rows of one gate the kernels take together."""
+
+KERNEL_BLOCK = (4 * STRIP, 1)
+"""Rows and columns of a block as the kernels work: four strips of one gate, which differ much, and one column."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class Prune:
             ``"block"``; ``"column"`` of an input or recurrent matrix; ``"unit"``: hidden units with all that belongs to
             them; ``"layer"``: whole layers, each replaced by a feed-forward map.
         sparsity: share that is removed, of the weights that may be pruned, the hidden units, or the layers; as near as
-            whole blocks, columns, units or layers allow. N:M fixes it at 1 - N/M.
-        block: rows and columns of a block. The default is the kernels' own: 16 hidden units with their four gates.
-            Other sizes are plain rows and columns of every gate's matrix.
+            whole blocks, columns, units or layers allow. None: half of them; N:M fixes it at 1 - N/M.
+        block: rows and columns of a block. The default is the kernels' own: 64 rows of one gate, in strips of 16 (the
+            last strips of a gate may share a block with the first of the next), and one column. Other sizes are plain
+            rows and columns of every gate's matrix.
         saliency: the score, see ``saliency.py``; ``"obs"`` removes in rounds by the exact second-order loss of every
             weight and refits the rest after each (unstructured and N:M). ``"auto"``: what is best on held-out data.
         gamma: damping of the output sensitivity in second-order and OBS scores, 0 to 1; None: chosen on data.
@@ -50,7 +54,7 @@ class Prune:
     """
 
     pattern: str = "unstructured"
-    sparsity: float = 0.5
+    sparsity: float = None  # type: ignore[assignment]  # always a number once it is made
     _: KW_ONLY
     block: tuple[int, int] = KERNEL_BLOCK
     saliency: Saliency = "auto"
@@ -62,10 +66,11 @@ class Prune:
 
     def __post_init__(self) -> None:
         self._check_names()
-        self._check_numbers()
-        if self.n_of_m is not None:
-            n, m = self.n_of_m
+        given: object = self.sparsity
+        if given is None:
+            n, m = self.n_of_m or (1, 2)
             object.__setattr__(self, "sparsity", 1 - n / m)
+        self._check_numbers()
         self._check_combination()
 
     @property
@@ -100,6 +105,13 @@ class Prune:
             raise InputError(f"block: got {self.block!r}, expected two positive whole numbers, (rows, columns)")
 
     def _check_combination(self) -> None:
+        if self.n_of_m is not None:
+            n, m = self.n_of_m
+            if abs(self.sparsity - (1 - n / m)) > 1e-6:
+                raise InputError(
+                    f"sparsity: got {self.sparsity} with pattern {self.pattern!r}, which removes {1 - n / m:.6g}; "
+                    "leave sparsity out, or take other numbers for N and M"
+                )
         if self.saliency == "obs" and self.pattern != "unstructured" and self.n_of_m is None:
             raise InputError(
                 f"saliency: got 'obs' with pattern {self.pattern!r}, expected 'unstructured' or N:M: the elimination "
