@@ -58,8 +58,9 @@ def gates_of(lives: np.ndarray, columns: int) -> np.ndarray:
     blocks = -(-max(int(lives.sum()), 1) // 16)  # as many as strips of one gate
     strip = np.maximum(np.cumsum(lives) - 1, 0) // 16 + np.arange(4)[:, None] * blocks
     block = torch.randperm(4 * blocks).numpy() // 4
-    kept: np.ndarray = (torch.rand(blocks, columns) < 0.5).numpy()
-    return kept[block[strip.ravel()]]
+    kept = (torch.rand(blocks, columns) < 0.5).numpy()
+    out: np.ndarray = kept[block[strip.ravel()]]
+    return out
 
 
 def fixed_of(hidden: int, share: float) -> FloatArray:
