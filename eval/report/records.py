@@ -19,6 +19,7 @@ COMMANDS = {
     "scaling": "python -m eval.scaling",
     "roofline": "python -m eval.roofline",
     "compression": "python -m eval.compression --zoo PATH",
+    "recommended": "python -m eval.recommended --zoo PATH",
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",

@@ -26,6 +26,9 @@ def build(results: Results) -> page.Section:
     body += (
         [_figure(done, records), page.details("As a table", _table(done))] if done else [page.missing("compression")]
     )
+    body.append("<h3>Prune and quantize for me</h3>")
+    recommended = results.of("recommended")
+    body += [_recommended(recommended)] if recommended else [page.missing("recommended")]
     body.append("<h3>Which score tells what to prune?</h3>")
     body += [_scores(scores)] if scores else [page.missing("taxonomy")]
     return page.Section("compression", TITLE, tuple(body))
@@ -76,6 +79,24 @@ def _table(done: Sequence[Record]) -> str:
     ]
     return page.table(header, rows, caption="Bytes as stored, as a share of float32; a step is one streaming step "
                       "of the slowest LSTM of the model.")  # fmt: skip
+
+
+def _recommended(records: Sequence[Record]) -> str:
+    header = ["model", "what was chosen", "bytes", "task figures, original", "compressed", "distance", "verdict"]
+    rows = [
+        [
+            r["group"],
+            r["setting"],
+            words.percent(r["bytes"]),
+            *(", ".join(f"{n} {words.number(v)}" for n, v in r[which].items()) for which in ("dense", "task")),
+            words.number(r["distance"]),
+            r["verdict"] + (f": {r['why']}" if r["why"] else ""),
+        ]
+        for r in records
+    ]
+    return page.table(header, rows, caption="What compress_within chooses by itself. PASS: at most 30 % of the bytes "
+                      "of float32, and every task figure within a hundredth of its value (the equal error rate within "
+                      ".002); without labelled data, a distance from the original of at most .01.")  # fmt: skip
 
 
 def _scores(scores: Sequence[Record]) -> str:
