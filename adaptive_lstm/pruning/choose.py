@@ -79,8 +79,10 @@ def _scores(prune: Prune) -> Iterator[Recipe]:
         yield start if prune.gamma is None else replace(start, gamma=prune.gamma)
     if prune.saliency in ("auto", "magnitude"):
         yield replace(start, saliency="magnitude", gamma=0.0)
-    if prune.saliency in ("activation", "taylor"):
-        yield replace(start, saliency=prune.saliency, gamma=0.0)
+    if prune.saliency in ("auto", "taylor"):
+        yield replace(start, saliency="taylor", gamma=0.0)
+    if prune.saliency == "activation":
+        yield replace(start, saliency="activation", gamma=0.0)
 
 
 def _neighbours(found: Recipe) -> Iterator[Recipe]:
@@ -100,8 +102,15 @@ def _closed(prune: Prune, found: Recipe) -> Iterator[Recipe]:
         return
     for ridge in (CLOSED_RIDGE, RIDGE) if prune.ridge is None else (prune.ridge,):
         yield replace(found, ridge=ridge, sweeps=SWEEPS)
-        if prune.saliency == "auto" and found.saliency == "magnitude":  # open-loop fits tell close scores apart badly
-            yield Recipe("second-order", 0.5 if prune.gamma is None else prune.gamma, "refit", ridge, SWEEPS)
+        if prune.saliency == "auto" and found.saliency != "second-order":  # open loops tell close scores apart badly
+            yield Recipe("second-order", _damping(prune, found), "refit", ridge, SWEEPS)
+
+
+def _damping(prune: Prune, found: Recipe) -> float:
+    """Of a second-order score after one that knows none."""
+    if found.saliency == "second-order":
+        return found.gamma
+    return 0.5 if prune.gamma is None else prune.gamma
 
 
 def _ridges(prune: Prune, found: Recipe) -> Iterator[Recipe]:
@@ -114,7 +123,7 @@ def _ridges(prune: Prune, found: Recipe) -> Iterator[Recipe]:
 def _finer(prune: Prune, found: Recipe) -> Iterator[Recipe]:
     single = prune.pattern == "unstructured" or prune.n_of_m is not None
     if found.compensate == "refit" and single and prune.saliency in ("auto", "obs"):
-        gamma = 0.5 if found.saliency == "magnitude" and prune.gamma is None else found.gamma
+        gamma = _damping(prune, found)
         yield replace(found, saliency="obs", gamma=gamma)
         if prune.saliency == "obs":  # what its stand-in bears with sweeps it need not
             yield replace(found, saliency="obs", gamma=gamma, sweeps=0)

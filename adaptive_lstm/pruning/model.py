@@ -69,7 +69,7 @@ def prune_model(
             sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)
         _check(sensitivities, lstms)
         gradients = None
-        if prune.saliency == "taylor":
+        if prune.saliency in ("auto", "taylor"):
             gradients = squared_gradients(model, lstms, originals(lstms), fit, output, progress)
         task = Task(model, lstms, prune, fit, sensitivities, gradients, output)
         recipe = choose(task, prune, held, progress)
