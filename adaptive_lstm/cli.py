@@ -181,8 +181,9 @@ def _compress(options: argparse.Namespace) -> None:
     if (options.model is None) != (options.data is None):
         raise InputError("MODEL and --data belong together: adaptive-lstm compress my.py:build --data my.npz")
     subject = _subject(options)
-    ratio = ":" in options.pattern  # says how much is removed by itself
-    wanted = Prune(options.pattern) if ratio else Prune(options.pattern, options.sparsity) if options.sparsity else None
+    share = (options.sparsity,) if options.sparsity else ()
+    # N:M says by itself how much is removed; a share beside it that does not agree is refused
+    wanted = Prune(options.pattern, *share) if share or ":" in options.pattern else None
     with pinned_threads(options.threads):
         found = compressed(*subject, prune=wanted, quantize=Quantize(options.quantize), progress=sys.stderr.isatty())
     found.write(options.out)
