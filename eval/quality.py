@@ -126,12 +126,12 @@ def judge_quality(contender: Contender, encoder: SpeakerEncoder, windows: Tensor
     dense = encoder(windows)
     last, streamed, activities = [], [], []
     for window in windows.split(1):
-        last.append(torch.as_tensor(contender.whole(window)())[:, -1].clone())
+        last.append(torch.as_tensor(contender.whole(window)()).float()[:, -1].clone())
         if isinstance(contender, Adaptive):
             activities.append(contender.last_run().activity)
     for window in windows[:TIMED].split(1):
         step = contender.stream(window)
-        streamed.append(torch.as_tensor([step() for _ in range(FRAMES)][-1]).reshape(1, -1).clone())
+        streamed.append(torch.as_tensor([step() for _ in range(FRAMES)][-1]).float().reshape(1, -1).clone())
     cosines = (encoder.embed(torch.cat(last)) * dense).sum(1)
     stream = (encoder.embed(torch.cat(streamed)) * dense[:TIMED]).sum(1)
     activity = sum(activities) / len(activities) if activities else None
