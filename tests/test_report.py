@@ -139,6 +139,13 @@ def compression() -> list[dict[str, Any]]:
     return [*done, {"group": "vad", "case": "2:4", "row": "2:4", "refused": "odd width"}]
 
 
+def recommended() -> list[dict[str, Any]]:
+    one = {"case": "recommended", "setting": "int8, 50% zeros", "bytes": 0.17, "dense": {"frame F1": 0.9},
+           "task": {"frame F1": 0.899}, "distance": 0.004, "verdict": "PASS", "why": ""}  # fmt: skip
+    missed = {"verdict": "MISS", "why": "RMSE beyond what is allowed", "dense": {"RMSE": 2.0}, "task": {"RMSE": 3.0}}
+    return [{"group": "vad", **one}, {"group": "engines", **one, **missed}]
+
+
 def taxonomy() -> list[dict[str, Any]]:
     return [{"group": "vad", "case": f"{saliency}", "distance": "frames", "saliency": saliency, "order": order,
              "refit": refit, "sparsity": [0.1, 0.3], "losses": [0.0, 0.1]}
@@ -171,8 +178,8 @@ def footprint() -> list[dict[str, Any]]:
              "weights": 1e6, "memory": memory} for n in NAMES]  # fmt: skip
 
 
-WRITERS = (frontier, worth, heatmap, latency, streaming, scaling, throughput, roofline, compression, taxonomy, ablation,
-           validity, footprint)  # fmt: skip
+WRITERS = (frontier, worth, heatmap, latency, streaming, scaling, throughput, roofline, compression, recommended,
+           taxonomy, ablation, validity, footprint)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
@@ -235,6 +242,7 @@ def test_all_sections_are_there_with_figures(page: Page) -> None:
         assert "<svg" in page.section(anchor), anchor
         assert "Command: <code>python -m eval." in page.section(anchor), anchor
         assert "Threads: 1." in page.section(anchor), anchor
+    assert "MISS: RMSE beyond what is allowed" in page.section("compression")
     assert "No records yet" not in page.text
     assert not page.open
 
