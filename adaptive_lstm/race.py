@@ -3,7 +3,7 @@
 Only the LSTM is timed; what a model does around it is the same for all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 
@@ -33,7 +33,7 @@ def steps(lstms: Mapping[str, nn.LSTM], inputs: Tensor, *, seconds: float) -> di
         calls: dict[str, Call] = {}
         for name, lstm in lstms.items():
             if isinstance(lstm, AdaptiveLSTM):
-                calls[name] = _stream_call(streams.enter_context(stream(lstm, batch_size=1)), inputs)
+                calls[name] = stream_call(streams.enter_context(stream(lstm, batch_size=1)), inputs)
             else:
                 calls[name] = _torch_stream_call(lstm, inputs)
         return timed(calls, seconds=seconds, per_call=inputs.shape[0] * inputs.shape[1])
@@ -49,7 +49,8 @@ def _sequence_call(lstm: nn.LSTM, inputs: Tensor) -> Call:
     return call
 
 
-def _stream_call(session: Stream, inputs: Tensor) -> Call:
+def stream_call(session: Stream, inputs: Iterable[Tensor]) -> Call:
+    """A call that steps through all sequences [T, I], each from a fresh start."""
     sequences = [[frame.contiguous() for frame in sequence.split(1)] for sequence in inputs]
 
     def call() -> None:

@@ -7,7 +7,6 @@ commit, so that a line can be read alone. Records replace those that an earlier 
 import argparse
 import json
 import subprocess
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -72,14 +71,6 @@ def inference(threads: int) -> Iterator[None]:
     """The conditions of every measurement: no gradients, a fixed seed, a fixed number of torch threads."""
     torch.manual_seed(0)
     with torch.no_grad(), pinned_threads(threads):
-        yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Drop the deprecation notices of exporters and quantizers; what they produce is checked by its output."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         yield
 
 

@@ -15,6 +15,7 @@ import adaptive_lstm as al
 from adaptive_lstm import peers
 from adaptive_lstm.bench import Timing
 from adaptive_lstm.peers.plugged import Plugged
+from adaptive_lstm.race import Call, stream_call
 from eval import common
 from eval.frontier_field import Entry, lstms_of
 from eval.zoo.base import ZooModel, spread
@@ -24,8 +25,6 @@ TIMED = 6  # inputs in one timed call
 STEPS = 320  # timesteps in one timed call, about
 SECONDS = 15.0  # for each use
 REVERSING = frozenset({"chemnet"})  # one direction, but the model turns the sequence around: nobody can stream it
-
-Call = Callable[[], object]
 
 
 def streams(model: ZooModel) -> bool:
@@ -75,16 +74,7 @@ def stepwise(lstm: nn.Module, sequences: Sequence[Tensor]) -> Call:
 
         return call
     assert isinstance(lstm, al.AdaptiveLSTM)
-    session = al.stream(lstm, batch_size=1)
-    split = [[frame.contiguous() for frame in x.unbind(1)] for x in sequences]
-
-    def stream() -> None:
-        for frames in split:
-            session.reset()
-            for frame in frames:
-                session.step(frame)
-
-    return stream
+    return stream_call(al.stream(lstm, batch_size=1), [x[0] for x in sequences])
 
 
 def _zeros(lstm: Plugged) -> tuple[Any, Any]:

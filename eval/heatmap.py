@@ -23,32 +23,12 @@ import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.demo import digits, resemblyzer
-from adaptive_lstm.demo.task import SequenceModel, Task
+from adaptive_lstm.demo.run import calibrated, int8
+from adaptive_lstm.demo.task import Task
 from adaptive_lstm.reference import trace
 from eval import common
 
 PICTURE_DIGITS = 3  # of the shown input, which is drawn in grey
-
-
-def calibrated(task: Task, *, progress: bool) -> tuple[al.AdaptiveLSTM, al.Calibration]:
-    """The int8 stack of the task with the policy that was certified (the dense one if none was)."""
-    fast = al.adapt(task.model)
-    al.compress(fast, quantize=al.Quantize("int8"))
-    assert isinstance(fast, SequenceModel)
-    result = al.calibrate(
-        fast,
-        task.splits,
-        loss=task.loss,
-        max_loss=task.max_loss,
-        confidence=task.confidence,
-        policies=task.families(fast),
-        objective="macs",  # counted, not timed: the same picture on every machine
-        progress=progress,
-    )
-    result.apply(fast)
-    assert isinstance(fast.lstm, al.AdaptiveLSTM)
-    fast.lstm.monitor = None  # one input is no sample
-    return fast.lstm, result
 
 
 def activity(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> dict[str, Any]:
@@ -91,7 +71,10 @@ def unpack(packed: dict[str, Any]) -> npt.NDArray[np.bool_]:
 
 def record(name: str, task: Task, *, progress: bool) -> dict[str, Any]:
     """One model: its certified policy, and what that policy skipped of the shown input."""
-    lstm, result = calibrated(task, progress=progress)
+    fast = int8(task.model)
+    result = calibrated(task, fast, progress=progress)
+    lstm = fast.lstm
+    assert isinstance(lstm, al.AdaptiveLSTM)
     found = activity(lstm, task.shown)
     sent = trace(task.model.lstm, lstm.policy, task.shown)
     for columns in sent:

@@ -44,9 +44,9 @@ def run(task: Task, *, seconds: float = 5.0) -> Outcome:
     seconds: how long each of the two races takes, about.
     """
     with pinned_threads(1):
-        certified = _int8(task.model)
-        calibration = _calibrated(task, certified)
-        lineup = {TORCH: task.model, EXACT: _adapted(task.model), INT8: _int8(task.model)}
+        certified = int8(task.model)
+        calibration = calibrated(task, certified, progress=sys.stderr.isatty())
+        lineup = {TORCH: task.model, EXACT: _adapted(task.model), INT8: int8(task.model)}
         if calibration.certified:
             lineup[CERTIFIED] = certified
         with torch.no_grad(), tqdm(total=len(lineup) + 2, disable=None, leave=False) as bar:
@@ -83,7 +83,7 @@ def run(task: Task, *, seconds: float = 5.0) -> Outcome:
     )
 
 
-def _calibrated(task: Task, model: SequenceModel) -> al.Calibration:
+def calibrated(task: Task, model: SequenceModel, *, progress: bool) -> al.Calibration:
     """Calibrate `model` and set the policy that was certified, or none."""
     calibration = al.calibrate(
         model,
@@ -93,10 +93,10 @@ def _calibrated(task: Task, model: SequenceModel) -> al.Calibration:
         confidence=task.confidence,
         policies=task.families(model),
         objective="macs",  # counted, not timed: the same policy whatever else this machine does meanwhile
-        progress=sys.stderr.isatty(),
+        progress=progress,
     )
     calibration.apply(model)
-    _adaptive(model).monitor = None  # the races repeat a few inputs, which looks like drift
+    _adaptive(model).monitor = None  # a few inputs, many times over, look like drift
     return calibration
 
 
@@ -122,7 +122,8 @@ def _adapted(model: SequenceModel) -> SequenceModel:
     return cast("SequenceModel", al.adapt(model))
 
 
-def _int8(model: SequenceModel) -> SequenceModel:
+def int8(model: SequenceModel) -> SequenceModel:
+    """An adapted copy in int8, nothing skipped."""
     fast = _adapted(model)
     al.compress(fast, quantize=al.Quantize("int8"))
     return fast
