@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ def compress(
     *,
     prune: Prune | None = None,
     quantize: Quantize | None = None,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
     output: Output = first_tensor,
     progress: bool = False,
 ) -> CompressReport:
@@ -54,6 +55,7 @@ def compress(
             own, from the largest features seen. Show what the model will meet.
         prune: what to remove; None: nothing.
         quantize: the precision of every matrix; None: float32.
+        sensitivities: for pruning, by module name, measured with the present parameters; None: measured on ``inputs``.
         output: picks the tensor that counts from what the model returns; default: the first one.
         progress: show a bar.
 
@@ -67,17 +69,21 @@ def compress(
         raise InputError("pruning needs inputs to find out what matters: compress(model, inputs, prune=...)")
     batches = inputs if prune is None or inputs is None else list(as_batches(inputs))  # pruning runs over them again
     pruned: dict[str, PrunedWeights] = {}
-    sensitivities: dict[str, Sensitivity] = {}
+    measured: Mapping[str, Sensitivity] = {}
     with restored(lstms):
         for lstm in lstms.values():
             lstm.pruned, lstm.quantize = None, Quantize()
         chosen = _with_scales(model, lstms, batches, quantize)
         if prune is not None and batches is not None:
-            sensitivities = measure_sensitivities(model, batches, output=output, progress=progress)
-            pruned = prune_model(model, batches, prune, sensitivities=sensitivities, output=output, progress=progress)
+            measured = (
+                sensitivities
+                if sensitivities is not None
+                else measure_sensitivities(model, batches, output=output, progress=progress)
+            )
+            pruned = prune_model(model, batches, prune, sensitivities=measured, output=output, progress=progress)
     for name, lstm in lstms.items():
         lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]
-    return CompressReport(tuple(_report(name, lstm, sensitivities.get(name)) for name, lstm in lstms.items()))
+    return CompressReport(tuple(_report(name, lstm, measured.get(name)) for name, lstm in lstms.items()))
 
 
 def report(model: nn.Module) -> CompressReport:

@@ -13,7 +13,7 @@ from torch import nn
 from .compress import compress, restore
 from .compress_report import CompressReport
 from .errors import InputError
-from .measure import Output
+from .measure import Output, measure_sensitivities
 from .policies import Dense
 from .pruning import Prune
 from .pruning.choose import RIDGE, relative_error
@@ -93,9 +93,18 @@ def _within(
 ) -> CompressReport:
     restore(model)
     dense = outputs(model, judges, output)
+    sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all that is tried
     for prune, precision in choices:
         for each in settings(prune):
-            report = compress(model, fit, prune=each, quantize=precision, output=output, progress=progress)
+            report = compress(
+                model,
+                fit,
+                prune=each,
+                quantize=precision,
+                sensitivities=sensitivities,
+                output=output,
+                progress=progress,
+            )
             found = relative_change(dense, outputs(model, judges, output))
             if found <= change:
                 return report
