@@ -73,7 +73,7 @@ def compress(
     with restored(lstms):
         for lstm in lstms.values():
             lstm.pruned, lstm.quantize = None, Quantize()
-        chosen = _with_scales(model, lstms, batches, quantize)
+        chosen = with_scales(model, lstms, batches, quantize)
         if prune is not None and batches is not None:
             measured = (
                 sensitivities
@@ -83,7 +83,7 @@ def compress(
             pruned = prune_model(model, batches, prune, sensitivities=measured, output=output, progress=progress)
     for name, lstm in lstms.items():
         lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]
-    return CompressReport(tuple(_report(name, lstm, measured.get(name)) for name, lstm in lstms.items()))
+    return described(lstms, measured)
 
 
 def report(model: nn.Module) -> CompressReport:
@@ -92,7 +92,7 @@ def report(model: nn.Module) -> CompressReport:
     Raises:
         InputError: no adapted LSTM.
     """
-    return CompressReport(tuple(_report(name, lstm, None) for name, lstm in lstms_of(model).items()))
+    return described(lstms_of(model), {})
 
 
 def restore(model: nn.Module) -> None:
@@ -117,6 +117,11 @@ def _checked(prune: Prune | None, quantize: Quantize | None) -> Quantize:
             f"quantize: got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
         )
     return Quantize() if quantize is None else quantize
+
+
+def described(lstms: Mapping[str, AdaptiveLSTM], sensitivities: Mapping[str, Sensitivity]) -> CompressReport:
+    """What LSTMs execute now; the expected change of the output for those whose sensitivity is given."""
+    return CompressReport(tuple(_report(name, lstm, sensitivities.get(name)) for name, lstm in lstms.items()))
 
 
 def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> LSTMReport:
@@ -157,8 +162,8 @@ def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
     return lambda: session.step(next(turn))
 
 
-def _with_scales(
-    model: nn.Module, lstms: dict[str, AdaptiveLSTM], inputs: Iterable[Any] | None, quantize: Quantize
+def with_scales(
+    model: nn.Module, lstms: Mapping[str, AdaptiveLSTM], inputs: Iterable[Any] | None, quantize: Quantize
 ) -> dict[str, Quantize]:
     """The settings of every LSTM, checked, with the scales of raw features where they are needed."""
     lacking = [name for name, lstm in lstms.items() if quantize.lacks_scale(shape_of(lstm))]

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from .compress import compress, restore
+from .compress import compress, described, restore, with_scales
 from .compress_report import CompressReport
 from .errors import InputError
 from .measure import Output, measure_sensitivities
 from .policies import Dense
-from .pruning import Prune
+from .pruned import PrunedWeights
+from .pruning import Prune, prune_model
 from .pruning.choose import RIDGE, relative_error
 from .pruning.model import parted
 from .quantize import Quantize
+from .runtime import AdaptiveLSTM
 from .tap import adapted_lstms, as_batches, call, first_tensor
+from .weights import shape_of
+
+Choice = tuple[Prune | None, list[Quantize]]  # how to prune, and in which precisions then, bytes rising
 
 SPARSITIES = (0.7, 0.5, 0.3)  # tried in int8; between them bytes differ by a fifth
 GAMMA = 0.5  # best or near best on every model it was tried on
 NEAR = 1.5  # times the budget: so far above it the search for better settings is worth its minutes
+WIDE = 0.1  # of the weights read raw features: below, int8 saves them few bytes, and features beyond its range are cut
 FINE = 8191  # levels of h in int8: no more bytes than the default, and half the change where h is small
 
 
@@ -41,10 +47,11 @@ def compress_within(
 
     Tried in this order, bytes rising from a tenth to half of float32: pruned by 70, 50 and 30 % and quantized,
     quantized alone, that with finer levels of h, pruned by half in bfloat16 (28 % of float32, for weights that int8 is
-    too coarse for), bfloat16. The first whose output changes little enough on batches that nothing was fitted on stays;
-    if none does, the model stays exact. Pruning is tried with settings that are near best on most models; where those
-    change the output a little too much, the search of ``Prune`` follows. This is a choice by a few batches, no
-    guarantee: ``calibrate`` gives one, also for a compressed model.
+    too coarse for), bfloat16. Where the matrix that reads raw features is a tenth of the weights or more, int8 is tried
+    for it too (``Quantize(raw="int8")``) before it is left in bfloat16. The first whose output changes little enough on
+    batches that nothing was fitted on stays; if none does, the model stays exact. Pruning is tried with settings that
+    are near best on most models; where those change the output a little too much, the search of ``Prune`` follows. This
+    is a choice by a few batches, no guarantee: ``calibrate`` gives one, also for a compressed model.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
@@ -72,7 +79,8 @@ def compress_within(
     try:
         for lstm in lstms.values():  # what is skipped is another question
             lstm.policy = Dense()
-        return _within(model, fit, judges, change, candidates(pattern, quantize), output, progress)
+        choices = candidates(pattern, quantize, wide=reads_much(lstms.values()))
+        return _within(model, fit, judges, change, choices, output, progress)
     except BaseException:
         for name, lstm in lstms.items():
             lstm.pruned, lstm.quantize = kept[name]
@@ -87,27 +95,28 @@ def _within(
     fit: list[Any],
     judges: list[Any],
     change: float,
-    choices: Iterable[tuple[Prune | None, Quantize]],
+    choices: Iterable[Choice],
     output: Output,
     progress: bool,
 ) -> CompressReport:
+    lstms = adapted_lstms(model)
     restore(model)
     dense = outputs(model, judges, output)
     sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all that is tried
-    for prune, precision in choices:
+    for prune, precisions in choices:
         for each in settings(prune):
-            report = compress(
-                model,
-                fit,
-                prune=each,
-                quantize=precision,
-                sensitivities=sensitivities,
-                output=output,
-                progress=progress,
-            )
-            found = relative_change(dense, outputs(model, judges, output))
-            if found <= change:
-                return report
+            restore(model)
+            pruned: Mapping[str, PrunedWeights] = {}
+            if each is not None:
+                pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
+            found = math.inf
+            for precision in precisions:
+                scaled = with_scales(model, lstms, fit, precision)
+                for name, lstm in lstms.items():
+                    lstm.pruned, lstm.quantize = pruned.get(name), scaled[name]
+                found = min(found, relative_change(dense, outputs(model, judges, output)))
+                if found <= change:
+                    return described(lstms, sensitivities)
             if found > NEAR * change:
                 break
     return compress(model)
@@ -115,20 +124,30 @@ def _within(
 
 def settings(prune: Prune | None) -> Iterator[Prune | None]:
     """A setting that takes seconds, then the search, which takes minutes."""
-    if prune is not None:
+    if prune is None:
+        yield None
+    else:
         yield replace(prune, saliency="second-order", gamma=GAMMA, compensate="refit", ridge=RIDGE)
-    yield prune
+        yield prune
 
 
-def candidates(pattern: str, quantize: Quantize) -> list[tuple[Prune | None, Quantize]]:
-    """What ``compress_within`` tries, in order."""
+def candidates(pattern: str, quantize: Quantize, *, wide: bool) -> list[Choice]:
+    """What ``compress_within`` tries, in order. wide: whether the raw input matrix is worth being made smaller."""
     half = Prune(pattern)
     pruned = [half] if half.n_of_m else [Prune(pattern, share) for share in SPARSITIES]  # N:M says how much
-    plain: list[tuple[Prune | None, Quantize]] = [(None, quantize)]
-    if quantize.precision == "int8":
-        fine = replace(quantize, levels=quantize.levels and FINE, input_levels=quantize.input_levels and FINE)
-        plain += [(None, fine), (half, Quantize("bf16")), (None, Quantize("bf16"))]
-    return [*((prune, quantize) for prune in pruned), *plain]
+    if quantize.precision != "int8":
+        return [*((prune, [quantize]) for prune in pruned), (None, [quantize])]
+    fine = replace(quantize, levels=quantize.levels and FINE, input_levels=quantize.input_levels and FINE)
+    int8, fine8 = ([replace(one, raw="int8"), one] if wide and one.raw == "bf16" else [one] for one in (quantize, fine))
+    every: list[Choice] = [(prune, int8) for prune in pruned]
+    return [*every, (None, int8 + fine8), (half, [Quantize("bf16")]), (None, [Quantize("bf16")])]
+
+
+def reads_much(lstms: Iterable[AdaptiveLSTM]) -> bool:
+    """Whether the first layers' input matrices hold so much of the weights (``WIDE``) that int8 is worth its risk."""
+    shapes = [shape_of(lstm) for lstm in lstms]
+    raw = sum(4 * s.hidden_size * s.input_size * s.directions for s in shapes)
+    return raw >= WIDE * sum(s.step_macs(pair) for s in shapes for pair in range(s.pairs))
 
 
 @torch.no_grad()

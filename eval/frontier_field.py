@@ -52,6 +52,13 @@ class Entry:
         """What stands in the place of the LSTMs with these names."""
         return [self.model.get_submodule(name) for name in names]
 
+    @property
+    def streams(self) -> bool:
+        """Whether its policies decide frame by frame: an exit that asks for final states does not."""
+        adapted = [m for m in self.model.modules() if isinstance(m, al.AdaptiveLSTM)]
+        depths = [m.executor().policy.depth for m in adapted]
+        return all(depth is None or depth.level == "step" for depth in depths)
+
 
 def lstms_of(model: nn.Module) -> dict[str, nn.LSTM]:
     """The LSTMs of a model by name."""

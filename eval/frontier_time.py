@@ -33,7 +33,7 @@ def streams(model: ZooModel) -> bool:
 
 
 def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str, dict[str, Timing]]:
-    """Use -> contender -> seconds per sequence, or per timestep; all contenders of a use interleaved."""
+    """Use -> contender -> seconds per sequence, or per timestep; all contenders of a use, that can, interleaved."""
     inputs = list(spread(list(model.inputs), min(TIMED, len(model.inputs))))
     reached = peers.reaching(model.model, inputs)
     uses: dict[str, tuple[dict[str, Call], int]] = {
@@ -43,7 +43,7 @@ def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str
     if streams(model):
         few = {name: _about(sequences, STEPS) for name, sequences in reached.items()}
         steps = max(sum(x.shape[1] for x in sequences) for sequences in few.values())
-        uses["step"] = ({e.name: _each(e, few, stepwise) for e in entries}, steps)
+        uses["step"] = ({e.name: _each(e, few, stepwise) for e in entries if e.streams}, steps)
     found = {}
     for use, (calls, parts) in uses.items():
         raced = common.race(calls, quick=quick, seconds=SECONDS)

@@ -33,7 +33,7 @@ def verdict(
 
     def counts(name: str) -> bool:
         quality = qualities.get(name)
-        if quality is None:
+        if quality is None or name not in timings:
             return False
         near = steps and quality.distance_steps is not None and quality.distance_steps <= reach
         return quality.kept or near
@@ -154,7 +154,9 @@ def detail(record: Record) -> str:
     rows = []
     for name, quality in record["quality"].items():
         figures = [f"{quality['figures'][figure]:.4g}" for figure in record["dense"]]
-        times = [format_seconds(record["seconds"][use][name]["median"]) for use in uses]
+        times = [
+            format_seconds(found[name]["median"]) if name in (found := record["seconds"][use]) else "" for use in uses
+        ]
         rows.append([name, "yes" if quality["kept"] else "no", *figures, f"{quality['distance']:.4f}", *times])
     part = f", every {record['every']}. labelled item" if record["every"] > 1 else ""
     lines = [common.table(f"{record['group']} ({record['distance']}{part})", header, rows)]

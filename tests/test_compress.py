@@ -177,18 +177,39 @@ def test_a_budget_is_kept_and_used() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-def test_a_budget_is_met_with_the_fewest_bytes_first(pattern: str) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_budget_is_met_with_the_fewest_bytes_first(pattern: str, wide: bool) -> None:
     _, fast = reader()
     sizes = []
-    for prune, quantize in candidates(pattern, al.Quantize("int8")):
+    for prune, precisions in candidates(pattern, al.Quantize("int8"), wide=wide):
         quick = next(settings(prune))
         assert quick is None or "auto" not in (quick.saliency, quick.compensate)
-        sizes.append(al.compress(fast, BATCHES, prune=quick, quantize=quantize).bytes_after)
-    assert len(sizes) == (7 if pattern == "unstructured" else 5)
-    *pruned, plain, fine, half, bf16 = sizes
+        sizes.append([al.compress(fast, BATCHES, prune=quick, quantize=one).bytes_after for one in precisions])
+    *pruned, plain, [half], [bf16] = sizes
+    if wide:
+        assert all(raw < rest for raw, rest in (*pruned, plain[:2], plain[2:]))
+    assert len(pruned) == (3 if pattern == "unstructured" else 1)
     assert pruned == sorted(pruned)
-    assert pruned[-1] < plain == fine
-    assert half < 1.15 * plain < bf16
+    assert pruned[-1] < plain
+    assert plain[: len(plain) // 2] == plain[len(plain) // 2 :]
+    assert half < 1.15 * plain[-1] < bf16
+
+
+def test_a_wide_input_in_int8_is_tried_before_it_is_left_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    model = nn.LSTM(60, 12, batch_first=True).eval()
+    batches = [signal(8, 20, 60, seed=i) for i in range(4)]
+    found = {}
+    for change in (0.02, 0.0004):
+        fast = al.adapt(model)
+        report = al.compress_within(fast, batches, change)
+        found[change] = report.matrices[0].precision
+        assert relative_change(outputs(model, batches[-1:]), outputs(fast, batches[-1:])) <= change
+    assert found[0.02] == "int8"
+    assert found[0.0004] == "fp32"
+    narrow = nn.LSTM(4, 12, num_layers=3, batch_first=True).eval()
+    report = al.compress_within(al.adapt(narrow), [x[:, :, :4] for x in batches], 0.05)
+    assert [m.precision for m in report.matrices] == ["bf16", *["int8"] * 5]
 
 
 def test_items_that_judge() -> None:

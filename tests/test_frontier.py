@@ -83,6 +83,25 @@ def fails(x: Any, h: Any, c: Any) -> Any:
     raise ArithmeticError("no such kernel")
 
 
+def test_a_policy_that_asks_for_final_states_is_not_timed_step_by_step(
+    model: ZooModel, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exits(model: ZooModel, options: argparse.Namespace) -> dict[str, Any]:
+        fast = al.adapt(model.model)
+        (lstm,) = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
+        translators = al.fit_translators(fast, model.inputs, buckets=1).depth
+        lstm.policy = al.ExitInDepth(translators, fast.get_submodule(digits.HEAD), 0.9)
+        return {"model": fast}
+
+    monkeypatch.setattr(frontier_field, "_certified", exits)
+    with common.inference(1):
+        record = frontier.examine(model, ("exact", "certified"), options)
+    assert "ours certified" in record["seconds"]["whole"]
+    assert "ours certified" not in record["seconds"]["step"]
+    assert record["verdicts"]["step"]["ours"] == "ours exact"
+    assert "ours certified" in detail(record)
+
+
 def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times, qualities, verdicts, a record on disk and its tables; who computes something else is not in them."""
     monkeypatch.setitem(PEERS, "nearly", Kind("fp32", nearly))
