@@ -22,8 +22,14 @@ from eval.worth import CONFIDENCE, calibrated, compressed
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
-OURS = ("exact", "int8", "int8 raw", "delta", "pruned", "certified")
+OURS = ("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "delta", "pruned", "certified")
 NAMES = (*PEERS, *OURS)
+INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels, which fit one
+    "int8": al.Quantize("int8"),
+    "int8 raw": al.Quantize("int8", raw="int8"),
+    "int8 bytes": al.Quantize("int8", levels=127, input_levels=127),
+    "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
+}
 TORCH = "torch"  # always takes part: everything is compared with it
 TAUS = (0.005, 0.01, 0.02, 0.05)
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
@@ -132,12 +138,10 @@ def _ours(model: ZooModel, name: str, options: Any) -> Iterator[Entry]:
     entry = partial(Entry, peer=False, precision="")
     if name == "exact":
         yield entry("ours exact", model=al.adapt(model.model))
-    elif name == "int8":
-        yield entry("ours int8", model=compressed(model.model))
-    elif name == "int8 raw":
+    elif name in INT8:
         fast = al.adapt(model.model)
-        al.compress(fast, _fit(model, FIT), quantize=al.Quantize("int8", raw="int8"))
-        yield entry("ours int8 raw", model=fast)
+        al.compress(fast, _fit(model, FIT), quantize=INT8[name])
+        yield entry(f"ours {name}", model=fast)
     elif name == "delta":
         yield from (entry(f"ours delta {tau:g}", model=fast) for tau, fast in _delta(model))
     elif name == "pruned":
