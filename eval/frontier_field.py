@@ -31,7 +31,7 @@ INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels,
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
 }
 TORCH = "torch"  # always takes part: everything is compared with it
-TAUS = (0.005, 0.01, 0.02, 0.05)
+TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02)}
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
 SENSITIVITY, PRUNING, BATCH = 16, 32, 8  # sequences
 CHANGE = 0.05  # of the output, that compress_within may cause
@@ -143,25 +143,26 @@ def _ours(model: ZooModel, name: str, options: Any) -> Iterator[Entry]:
         al.compress(fast, _fit(model, FIT), quantize=INT8[name])
         yield entry(f"ours {name}", model=fast)
     elif name == "delta":
-        yield from (entry(f"ours delta {tau:g}", model=fast) for tau, fast in _delta(model))
+        yield from (entry(f"ours {name}", model=fast) for name, fast in _delta(model))
     elif name == "pruned":
         yield entry("ours pruned", **_pruned(model))
     elif name == "certified":
         yield entry("ours certified", **_certified(model, options))
 
 
-def _delta(model: ZooModel) -> Iterator[tuple[float, nn.Module]]:
+def _delta(model: ZooModel) -> Iterator[tuple[str, nn.Module]]:
     """int8 with delta columns, thresholds scaled by what the output feels of every column."""
-    fast = compressed(model.model)
     with torch.enable_grad():
         batches = together(_fit(model, SENSITIVITY), BATCH)
         sensitivities = al.measure_sensitivities(al.adapt(model.model), batches, probes=PROBES)
-    for tau in TAUS:
-        skipping = deepcopy(fast)
-        for name, lstm in lstms_of(skipping).items():
-            assert isinstance(lstm, al.AdaptiveLSTM)
-            lstm.policy = al.Delta.scaled(sensitivities[name], tau=tau)
-        yield tau, skipping
+    for base, taus in TAUS.items():
+        for tau in taus:
+            skipping = al.adapt(model.model)
+            al.compress(skipping, quantize=INT8[base])
+            for name, lstm in lstms_of(skipping).items():
+                assert isinstance(lstm, al.AdaptiveLSTM)
+                lstm.policy = al.Delta.scaled(sensitivities[name], tau=tau)
+            yield f"delta {tau:g}{base.removeprefix('int8')}", skipping
 
 
 def _pruned(model: ZooModel) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeyp
     """Times, qualities, verdicts, a record on disk and its tables; who computes something else is not in them."""
     monkeypatch.setitem(PEERS, "nearly", Kind("fp32", nearly))
     monkeypatch.setitem(PEERS, "fails", broken(fails))
-    monkeypatch.setattr(frontier_field, "TAUS", (0.01,))
+    monkeypatch.setattr(frontier_field, "TAUS", {"int8": (0.01,)})
     chosen = ("nearly", "fails", "torch int8", "exact", "int8", "int8 raw", "delta", "certified")
     with common.inference(1):
         record = frontier.examine(model, chosen, options)
