@@ -37,13 +37,13 @@ def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str
     inputs = list(spread(list(model.inputs), min(TIMED, len(model.inputs))))
     reached = peers.reaching(model.model, inputs)
     uses: dict[str, tuple[dict[str, Call], int]] = {
-        "whole": ({e.name: _each(e, reached, whole) for e in entries}, len(inputs)),
+        "whole": ({e.name: each(e, reached, whole) for e in entries}, len(inputs)),
         "model": ({e.name: _over(e.model, inputs) for e in entries}, len(inputs)),
     }
     if streams(model):
-        few = {name: _about(sequences, STEPS) for name, sequences in reached.items()}
+        few = {name: first_steps(sequences, STEPS) for name, sequences in reached.items()}
         steps = max(sum(x.shape[1] for x in sequences) for sequences in few.values())
-        uses["step"] = ({e.name: _each(e, few, stepwise) for e in entries if e.streams}, steps)
+        uses["step"] = ({e.name: each(e, few, stepwise) for e in entries if e.streams}, steps)
     found = {}
     for use, (calls, parts) in uses.items():
         raced = common.race(calls, quick=quick, seconds=SECONDS)
@@ -84,7 +84,7 @@ def _zeros(lstm: Plugged) -> tuple[Any, Any]:
     return h, c
 
 
-def _each(entry: Entry, given: dict[str, list[Tensor]], how: Callable[[nn.Module, Sequence[Tensor]], Call]) -> Call:
+def each(entry: Entry, given: dict[str, list[Tensor]], how: Callable[[nn.Module, Sequence[Tensor]], Call]) -> Call:
     """All LSTMs of a contender, one after the other."""
     calls = [how(lstm, given[name]) for name, lstm in zip(given, entry.lstms(given), strict=True)]
 
@@ -99,7 +99,7 @@ def _over(model: nn.Module, inputs: Sequence[Tensor]) -> Call:
     return lambda: [model(x) for x in inputs]
 
 
-def _about(sequences: list[Tensor], steps: int) -> list[Tensor]:
+def first_steps(sequences: list[Tensor], steps: int) -> list[Tensor]:
     """The first sequences, until they have so many timesteps; at least one."""
     taken, total = list[Tensor](), 0
     for x in sequences:

@@ -1,38 +1,22 @@
 """What bounds a step and a sequence: the bytes and multiply-accumulates of a stack against what this machine can do.
 
-``python -m eval.roofline``: random weights, batch 1, one thread, nothing skipped. Two probes run in the same minutes:
-reading memory (a dot product of an array as large as the packed weights, so that it lies in the same cache), and
-multiplying (a float32 matrix product that fits the second-level cache). A streaming step reads all weights once: its
+``python -m eval.roofline``: random weights, batch 1, one thread, nothing skipped. Two probes run in the same minutes
+(``eval/probes.py``): reading memory, as many bytes as the packed weights have, so that they lie in the same cache, and
+multiplying, a float32 matrix product that fits the second-level cache. A streaming step reads all weights once: its
 share of the read bandwidth says what is left to win. A whole sequence can reuse the input matrices, but not the
 recurrent ones, which every timestep reads again.
 """
 
 import itertools
 import json
-from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 
 from adaptive_lstm.bench import Timing, format_seconds
 from adaptive_lstm.peers import adaptive
-from eval import common
+from eval import common, probes
 from eval.lineup import SHAPES, STEPS, Shape
-
-FLOPS_SIDE = 256  # the matrix of the multiplication probe: 256 KiB
-
-
-def read_probe(size: int) -> Callable[[], object]:
-    """A call that reads ``size`` bytes once, as fast as one core does."""
-    a = np.ones(max(size, 4096) // 4, np.float32)
-    return lambda: np.dot(a, a)
-
-
-def multiply_probe() -> Callable[[], object]:
-    """A call that does FLOPS_SIDE^3 multiply-accumulates in float32."""
-    a = torch.randn(FLOPS_SIDE, FLOPS_SIDE)
-    return lambda: a @ a
 
 
 def rows_of(shape: Shape, quick: bool) -> list[dict[str, object]]:
@@ -47,7 +31,7 @@ def rows_of(shape: Shape, quick: bool) -> list[dict[str, object]]:
             raise SystemExit("roofline needs the native extension: the reference executor has no packed weights")
         size = native.nbytes
         recurrent = size * hidden / (sum(inputs if k == 0 else hidden for k in range(layers)) / layers + hidden)
-        calls = {"step": who.stream(x), "whole": who.whole(x), "read": read_probe(size), "mul": multiply_probe()}
+        calls = {"step": who.stream(x), "whole": who.whole(x), "read": probes.read(size), "mul": probes.multiply()}
         timings = common.race(calls, quick=quick, prime=2, seconds=8)
         macs = 4 * hidden * sum((inputs if k == 0 else hidden) + hidden for k in range(layers))
         out.append(_record(shape, who.name, timings, size, recurrent, macs))
@@ -58,7 +42,7 @@ def _record(
     shape: Shape, who: str, timings: dict[str, Timing], size: int, recurrent: float, macs: int
 ) -> dict[str, object]:
     read = size / timings["read"].median
-    multiply = FLOPS_SIDE**3 / timings["mul"].median
+    multiply = probes.FLOPS_SIDE**3 / timings["mul"].median
     step, whole = timings["step"].median, timings["whole"].median / STEPS
     return {
         "group": "roofline",

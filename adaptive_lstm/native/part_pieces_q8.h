@@ -20,29 +20,33 @@ constexpr Offset kOffset;
 
 template <By kBy>
 inline void add_pieces(const Matrix& w, const Filter& f, int block, int kept, int32_t* y) {
+  using P = Product<kBy>;
   alignas(64) int16_t moved[kFilter];
   alignas(64) uint8_t packed[2 * kFilter];
-  const int groups = (kept + kGroup - 1) / kGroup;
-  for (int i = 0; i < kept; i += kLanes) {
-    for (int k = 0; k < kLanes; k++) moved[i + k] = int16_t(f.kept[i + k]);
-    Product<kBy>::pack(moved + i, kLanes, packed + (kBy == By::words ? 2 : 1) * i);
+  const int padded = (kept + kLanes - 1) / kLanes * kLanes, groups = (kept + kGroup - 1) / kGroup;
+  int32_t sum = 0;
+  for (int k = 0; k < padded; k++) {
+    moved[k] = int16_t(f.kept[k]);
+    sum += f.kept[k];
   }
+  P::pack(moved, padded, packed);
+  const Dot::Acc excess = Dot::set(-128 * sum);  // the weights are stored as w + 128
   const uint8_t* data = static_cast<const uint8_t*>(w.data);
   auto out = [&](int part, int i) { return y + w.place(block * kBlock + q8_row<Layout::columns>(part, i)); };
-  const Dot::Quad offset = Dot::load(kOffset.bytes);
   for (int part = 0; part < kParts; part++) {
-    Dot::Acc acc[4][1], excess[1] = {Dot::set(0)};  // what the weights' offset adds
-    for (int i = 0; i < 4; i++) acc[i][0] = Dot::load_acc(out(part, i));
+    Dot::Acc acc[4][P::accs];
+    for (int i = 0; i < 4; i++) {
+      acc[i][0] = Dot::add(Dot::load_acc(out(part, i)), excess);
+      for (int p = 1; p < P::accs; p++) acc[i][p] = Dot::set(0);
+    }
     for (int g = 0; g < groups; g++) {
       const uint8_t* c[kGroup];
       for (int k = 0; k < kGroup; k++) c[k] = data + ptrdiff_t(f.piece[kGroup * g + k]) * kBlock + part * Dot::bytes;
       Dot::Quad q[4];
       Dot::interleave(c[0], c[1], c[2], c[3], q);
-      const uint8_t* group = packed + g * Product<kBy>::step;
-      for (int i = 0; i < 4; i++) Product<kBy>::add(acc[i], q[i], group, 0);
-      Product<kBy>::add(excess, offset, group, 0);
+      for (int i = 0; i < 4; i++) P::add(acc[i], q[i], packed + g * P::step, padded);
     }
-    for (int i = 0; i < 4; i++) Dot::store_acc(out(part, i), Dot::sub(acc[i][0], excess[0]));
+    for (int i = 0; i < 4; i++) Dot::store_acc(out(part, i), P::total(acc[i]));
   }
 }
 
@@ -50,15 +54,10 @@ void columns_pieces_q8(const Matrix& w, const int32_t* cols, const int16_t* delt
   for (int first = 0; first < count; first += kFilter) {
     const int some = count - first < kFilter ? count - first : kFilter;
     const int16_t* moved = delta + first;
-    bool fits = Dot::has_dot8;
-    for (int i = 0; i < some; i++) fits &= moved[i] >= -128 && moved[i] <= 127;
-    auto value = [&](int i) { return int32_t(moved[i]); };
-    if (fits)
-      each_kept(w, cols + first, some, value,
-                [&](const Filter& f, int block, int kept) { add_pieces<kFew>(w, f, block, kept, y); });
-    else  // a value jumped by more than a byte, which is rare
-      each_kept(w, cols + first, some, value,
-                [&](const Filter& f, int block, int kept) { add_pieces<By::words>(w, f, block, kept, y); });
+    by_reach(moved, some, [&](auto way) {
+      each_kept(w, cols + first, some, [&](int i) { return int32_t(moved[i]); },
+                [&](const Filter& f, int block, int kept) { add_pieces<decltype(way)::by>(w, f, block, kept, y); });
+    });
   }
 }
 

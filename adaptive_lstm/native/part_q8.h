@@ -256,26 +256,36 @@ void columns_by(const Matrix& w, const int32_t* cols, const int16_t* delta, int 
   });
 }
 
-constexpr By kFew = Dot::has_dot8 ? By::bytes : By::words;
-constexpr int kPlanes = 127 * 128;  // the largest delta whose high byte is one with a sign
+// How deltas are multiplied: by what the largest of them needs.
+template <By kBy>
+struct Way {
+  static constexpr By by = kBy;
+};
+
+template <class Visit>
+inline void by_reach(const int16_t* delta, int count, Visit visit) {
+  constexpr int most = 127 * 128;  // the largest delta whose high byte is one with a sign
+  if constexpr (Dot::has_dot8) {
+    int32_t low = 0, high = 0;
+    for (int k = 0; k < count; k++) {
+      low = delta[k] < low ? delta[k] : low;
+      high = delta[k] > high ? delta[k] : high;
+    }
+    if (low >= -128 && high <= 127) return visit(Way<By::bytes>{});
+    if (low >= -most && high <= most) return visit(Way<By::planes>{});
+  }
+  visit(Way<By::words>{});
+}
 
 void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
                       void* scratch) {
   while (count % kGroup) cols[count] = 0, delta[count] = 0, count++;
   for (int k = 0; k < kGroup; k++) cols[count + k] = 0;  // what the last group prefetches
-  int32_t sum = 0, low = 0, high = 0;
-  for (int k = 0; k < count; k++) {
-    const int32_t d = delta[k];
-    sum += d;
-    low = d < low ? d : low;
-    high = d > high ? d : high;
-  }
-  if constexpr (Dot::has_dot8) {
-    if (low >= -128 && high <= 127) return columns_by<By::bytes>(w, cols, delta, count, sum, acc, reverse, scratch);
-    if (low >= -kPlanes && high <= kPlanes)
-      return columns_by<By::planes>(w, cols, delta, count, sum, acc, reverse, scratch);
-  }
-  columns_by<By::words>(w, cols, delta, count, sum, acc, reverse, scratch);
+  int32_t sum = 0;
+  for (int k = 0; k < count; k++) sum += delta[k];
+  by_reach(delta, count, [&](auto way) {
+    columns_by<decltype(way)::by>(w, cols, delta, count, sum, acc, reverse, scratch);
+  });
 }
 
 }  // namespace
