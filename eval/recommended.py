@@ -1,11 +1,11 @@
 """What does "prune and quantize for me" give? One table for all models: bytes, and what the task figures lose.
 
 ``python -m eval.recommended --zoo PATH`` compresses every model with ``al.compress_within`` at budgets from loose to
-strict, and stops at the first that keeps every task figure within a hundredth of its value (the equal error rate of the
-speaker encoder within 0.002; a rate that is made of few decisions, within one of them); models without labelled data
-must stay within 0.01 of the distance between outputs. PASS: that, at 30 % of the bytes of float32 at most. Otherwise
-the last line is the best that was found, with what stands against it. Data are thinned so that a model takes minutes:
-the record says how many sequences were fitted on, and which share of the labelled data was read.
+strict, and stops at the first whose task figures are no worse than ``eval/frontier_quality.py`` allows (a hundredth, or
+one decision; the equal error rate of the speaker encoder 0.002); models without labelled data must stay as near to the
+original as is asked there. PASS: that, at 30 % of the bytes of float32 at most. Otherwise the last line is the best
+that was found, with what stands against it. Data are thinned so that a model takes minutes: the record says how many
+sequences were fitted on, and which share of the labelled data was read.
 """
 
 import json
@@ -17,24 +17,24 @@ import torch
 import adaptive_lstm as al
 from adaptive_lstm.tap import together
 from eval import common, zoo
+from eval.frontier_quality import FIDELITY, allowed
 from eval.zoo.base import ZooModel, first
 
 BUDGETS = (0.3, 0.1, 0.03, 0.01, 0.003)
 FIT, BATCH, TEST = 64, 8, 100  # sequences at most, how many of them together, and those that distances are taken on
 EVERY = 4  # of the labelled items one is read
-RELATIVE, DISTANCE, BYTES = 0.01, 0.01, 0.30
+BYTES = 0.30
 ERROR_RATE, ERROR_RATE_BY = "EER", 0.002
 BETTER_IF_HIGHER = ("accuracy", "F1")
 
 
-def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, float]) -> dict[str, float]:
+def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, float], every: int) -> dict[str, float]:
     """By how much of what is allowed each figure got worse: above 1 is too much; below 0 it got better."""
     out = {}
     for name, value in dense.items():
         worse = value - found[name] if name.endswith(BETTER_IF_HIGHER) else found[name] - value
-        decisions = model.decisions.get(name)
-        allowed = ERROR_RATE_BY if name == ERROR_RATE else max(RELATIVE * abs(value), 1 / decisions if decisions else 0)
-        out[name] = worse / allowed
+        least = ERROR_RATE_BY if name == ERROR_RATE else allowed(name, value, every, model.decisions)
+        out[name] = worse / least
     return out
 
 
@@ -61,7 +61,7 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
         with torch.no_grad():
             between = [model.distance.between(first(fast(x)), y) for x, y in zip(test, outputs, strict=True)]
         task = dict(model.measure(fast, every=every))
-        worse = worsening(model, dense, task) or {model.distance.name: sum(between) / len(between) / DISTANCE}
+        worse = worsening(model, dense, task, every) or {model.distance.name: sum(between) / len(between) / FIDELITY}
         tried.append(
             {
                 "budget": budget,

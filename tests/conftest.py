@@ -1,11 +1,15 @@
 """What every test shares: seeds, hypothesis settings, and the folder of real models."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from .eval_records import Record, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,3 +36,16 @@ def zoo() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of real models at {folder}; ADAPTIVE_LSTM_ZOO=PATH names another one")
     return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs a script and returns what it printed as records, which all have a group and a case of their own."""
+
+    def records(main: Callable[[list[str]], None], *arguments: str) -> list[Record]:
+        main([*arguments, "--json", "--results", str(tmp_path)])
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len({(record["group"], record["case"]) for record in found}) == len(found) > 0
+        return found
+
+    return records

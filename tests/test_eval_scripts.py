@@ -17,20 +17,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import adaptive_lstm as al
-from adaptive_lstm.bench import Timing, measure
-from adaptive_lstm.losses import disagreement
-from eval import ablation, common, compression, footprint, scaling, streaming, taxonomy, throughput, variants, zoo
-from eval.zoo.base import ZooModel, decisions
-from eval.zoo.material import Material, skipping_and
+from adaptive_lstm.bench import Timing
+from eval import footprint, scaling, streaming, throughput
 
+from .eval_records import Record, Run, assert_quantiles, of
 from .helpers import torch_lstm
-from .small_task import Classifier, drawn
-
-Record = dict[str, Any]
-Run = Callable[..., list[Record]]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,32 +32,6 @@ def _little_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs a script and returns what it printed as records, which all have a group and a case of their own."""
-
-    def records(main: Callable[[list[str]], None], *arguments: str) -> list[Record]:
-        main([*arguments, "--json", "--results", str(tmp_path)])
-        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert len({(record["group"], record["case"]) for record in found}) == len(found) > 0
-        return found
-
-    return records
-
-
-def assert_quantiles(seconds: Record) -> None:
-    """A timing in a record: positive, in order, of several rounds."""
-    order = [seconds[name] for name in ("p05", "p25", "median", "p75", "p95", "p99")]
-    assert order == sorted(order)
-    assert order[0] > 0
-    assert seconds["rounds"] >= 2
-
-
-def of(found: list[Record], group: str) -> dict[str, Record]:
-    """The records of a group by what they are about."""
-    return {record["case"]: record for record in found if record["group"] == group}
 
 
 # ------------------------------------------------------------------------------------------------------- streaming
@@ -309,152 +276,3 @@ def test_a_process_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
     reasons = {one.name: one.reason for one in absent}
     assert reasons["ORT"] == "No module named 'onnxruntime'"
     assert "differs from torch fp32 by nan" in reasons["torch int8"]
-
-
-# ------------------------------------------------------------------------------------ models with something to lose
-
-
-@pytest.fixture
-def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> ZooModel:
-    """A zoo whose every model is one small classifier of generated sequences; races of five rounds."""
-    classifier = Classifier(layers=2)
-    with torch.no_grad():
-        for parameter in classifier.lstm.parameters():
-            parameter.mul_(2)
-    sequences = [x for x, _ in drawn(200)]
-
-    def leaving(model: nn.Module) -> al.Policy:
-        return al.ExitInTime(head=model.get_submodule("head"), every=1)
-
-    def material() -> Material:
-        return Material(
-            fit=sequences[:60],
-            search=sequences[60:80],
-            test=sequences[80:160],
-            fresh=sequences[160:],
-            promise="generated",
-            loss=disagreement,
-            max_loss=0.2,
-            families=skipping_and(leaving),
-        )
-
-    model = ZooModel(
-        name="tiny",
-        model=classifier.eval(),
-        inputs=tuple(sequences[:4]),
-        distance=decisions("classes"),
-        material=material,
-    )
-
-    def race(contenders: dict[str, Callable[[], object]], **_: object) -> dict[str, Timing]:
-        return measure(contenders, repeats=5, warmup=1, min_time=0)
-
-    monkeypatch.setattr(common, "race", race)
-    monkeypatch.setattr(zoo, "load", lambda name, folder: model)
-    return model
-
-
-def ablated(run: Run, *ideas: str) -> list[Record]:
-    """What the ablation says of the tiny model."""
-    return run(ablation.main, "--quick", "--zoo", "unused", "--models", "fsdd-digits", "--only", ",".join(ideas))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("tiny_zoo")
-def test_ablation_of_compression(run: Run) -> None:
-    found = ablated(run, "precision", "pruning", "ladder")
-    assert {record["model"] for record in found} == {"tiny"}
-    by = {(record["group"], record["variant"]): record for record in found}
-    exact = by["precision", "fp32"]
-    assert (exact["distance"], exact["loss"], exact["done"], exact["bytes"]) == (0, 0, 1, 1)
-    sizes = [by["precision", name]["bytes"] for name in ("int8", "bf16", "fp32")]
-    assert sizes == sorted(sizes)
-    for record in found:
-        if "refused" in record:
-            assert record["variant"].startswith("mixed")  # so few bytes may not be had for a small stack
-            continue
-        for kind in ("whole", "step"):
-            for timing in record["seconds"][kind].values():
-                assert_quantiles(timing)
-    pruned = [by["pruning", f"unstructured 30%, {how}"] for how in ("none", "mean", "refit")]
-    assert [record["settings"]["compensate"] for record in pruned] == ["none", "mean", "refit"]
-    assert by["ladder", "fp32"]["distance"] == 0
-    assert by["ladder", "int8 + delta"]["done"] < by["ladder", "int8"]["done"] == 1
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("tiny_zoo")
-def test_ablation_of_policies(run: Run) -> None:
-    found = ablated(run, "thresholds", "policies")
-    tracks: dict[tuple[str, str], list[Record]] = {}
-    for record in found:
-        if "track" in record["settings"]:
-            tracks.setdefault((record["group"], record["settings"]["track"]), []).append(record)
-    assert ("thresholds", "delta(one threshold)") in tracks
-    assert {track for group, track in tracks if group == "policies"} == {
-        "delta(gamma=0.5, power=1)",
-        "skip(hold_gates)",
-        "skip(copy_state)",
-        "hold",
-        "exit in time(as it is)",
-        "exit in time(translated)",
-    }
-    for (group, track), (careful, bold) in tracks.items():
-        if "delta" in track:
-            assert bold["done"] < careful["done"] <= 1, (group, track)
-        assert ("step" in bold["speed"]) == ("exit" not in track)
-    composed = [record for record in found if "parts" in record["settings"]]
-    alone = {record["variant"]: record for record in found if "parts" not in record["settings"]}
-    assert composed
-    for record in composed:
-        parts = [alone[name] for name in record["settings"]["parts"]]
-        assert len(parts) >= 2
-        assert all(part["loss"] <= variants.ALONE * part["max_loss"] for part in parts)
-
-
-def test_ablation_tells_what_a_model_does_not_allow(tiny_zoo: ZooModel) -> None:
-    def make() -> nn.Module:
-        raise al.errors.UnsupportedError("not here")
-
-    variant = variants.Variant("impossible", make, tiny_zoo.model)
-    found = ablation.judge(variant, variants.subject(tiny_zoo, quick=True), [], quick=True)
-    assert found["refused"] == "UnsupportedError: not here"
-    assert ablation.row({"variant": "impossible", **found})[:2] == ["impossible", "refused"]
-
-
-def old_style(main: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
-    """A script that reads the command line of the process."""
-
-    def with_arguments(arguments: list[str]) -> None:
-        monkeypatch.setattr("sys.argv", ["script", *arguments])
-        main()
-
-    return with_arguments
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("tiny_zoo")
-def test_taxonomy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    main = old_style(taxonomy.main, monkeypatch)
-    found = run(main, "--quick", "--zoo", "unused", "--models", "fsdd-digits")
-    assert {(record["saliency"], record["order"], record["refit"]) for record in found} == {
-        (saliency, order, refit)
-        for saliency, order in taxonomy.ORDERS.items()
-        for refit in ((True,) if saliency == "obs" else (False, True))
-    }
-    for record in found:
-        assert (record["group"], record["distance"]) == ("tiny", "classes that differ")
-        assert all(0 <= loss <= 1 for loss in record["losses"])
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("tiny_zoo")
-def test_compression(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    main = old_style(compression.main, monkeypatch)
-    rows = "fp32;int8;unstructured 30%;2:4;unit 25%, int8"
-    found = of(run(main, "--quick", "--zoo", "unused", "--models", "fsdd-digits", "--rows", rows), "fsdd-digits")
-    assert list(found) == rows.split(";")
-    assert (found["fp32"]["fidelity"], found["fp32"]["bytes"], found["fp32"]["zeros"]) == (1, 1, 0)
-    assert found["int8"]["bytes"] < 0.7
-    assert found["unstructured 30%"]["zeros"] == pytest.approx(0.3, abs=0.1)
-    assert found["unit 25%, int8"]["faster_than_unpruned"] > 0

@@ -131,6 +131,11 @@ def roofline() -> list[dict[str, Any]]:
              "whole_step_seconds": 1e-5, "whole_of_bandwidth": 1.5, "whole_of_multiply": 0.5}]  # fmt: skip
 
 
+def limits() -> list[dict[str, Any]]:
+    one = {"torch": timing(1e-3), "ours": timing(2e-4), "limit": 1e-4, "share": 0.5, "at the limit": 10.0}
+    return [{"group": "vad", "case": "whole", "call": timing(5e-5), **one}, {"group": "vad", "case": "step", **one}]
+
+
 def compression() -> list[dict[str, Any]]:
     rows = [("fp32", 1.0, 1.0), ("int8", 0.26, 0.999), ("unit 25%", 0.6, 0.8)]
     done = [{"group": "vad", "case": row, "row": row, "task": {"frame F1": 0.9}, "fidelity": fidelity, "bytes": size,
@@ -178,8 +183,8 @@ def footprint() -> list[dict[str, Any]]:
              "weights": 1e6, "memory": memory} for n in NAMES]  # fmt: skip
 
 
-WRITERS = (frontier, worth, heatmap, latency, streaming, scaling, throughput, roofline, compression, recommended,
-           taxonomy, ablation, validity, footprint)  # fmt: skip
+WRITERS = (frontier, worth, heatmap, latency, streaming, scaling, throughput, roofline, limits, compression,
+           recommended, taxonomy, ablation, validity, footprint)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",
     "roofline": "python -m eval.roofline",
+    "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",
     "recommended": "python -m eval.recommended --zoo PATH",
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
