@@ -1,5 +1,6 @@
 """What keeps every real model from being faster still."""
 
+from eval import plots
 from eval.frontier_verdict import TARGETS
 
 from .. import page, words
@@ -23,8 +24,26 @@ def build(results: Results) -> page.Section:
             "the conversion of activations, and the wait of each timestep for the one before."
         )
     ]
-    body.append(_table(records) if records else page.missing("limits"))
+    body += [_figure(records), _table(records)] if records else [page.missing("limits")]
     return page.Section("limits", TITLE, tuple(body))
+
+
+def _figure(records: tuple[Record, ...]) -> str:
+    drawn = []
+    for use in USES:
+        shares = [(r["group"], r["share"]) for r in records if r["case"] == use and words.usable(r["share"])]
+        if shares:
+            marks = [(name, plots.Mark(name, s * 100, 0, s * 100, f"{s:.0%}")) for name, s in shares]
+            alt = f"{USES[use]}: limit as a share of the time: " + "; ".join(f"{n} {m.words}" for n, m in marks)
+            title = f"{USES[use].capitalize()}, limit of the time"
+            drawn.append((alt, plots.dots(marks, title=title, unit="%", log=False, line=100)))
+    return page.figure(
+        drawn,
+        caption="At 100 % int8 could not be faster without skipping. Far to the left, a call and gates take most of "
+        "the time: those models are small.",
+        records=records,
+        layout="two",
+    )
 
 
 def _table(records: tuple[Record, ...]) -> str:
