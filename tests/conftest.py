@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -49,3 +50,40 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
         return found
 
     return records
+
+
+READER = """
+import torch
+
+class Reader(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = torch.nn.LSTM(3, 8, 2, batch_first=True)
+        self.fc = torch.nn.Linear(8, 2)
+        self.other = torch.nn.Linear(5, 2)
+
+    def forward(self, x):
+        y, _ = self.lstm(x)
+        return self.fc(y[:, -1])
+
+def build():
+    return Reader()
+
+def two():
+    return torch.nn.ModuleList([torch.nn.LSTM(3, 8), torch.nn.LSTM(8, 8)])
+
+def unready():
+    return torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.LSTM(3, 8))
+"""
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> tuple[str, Path]:
+    """A factory as the command line takes it, and a file of 60 sequences of several lengths with targets."""
+    (tmp_path / "reader.py").write_text(READER, encoding="utf-8")
+    generator = np.random.default_rng(0)
+    length = generator.integers(8, 14, 60)
+    x = generator.standard_normal((int(length.sum()), 3)).cumsum(0).astype(np.float32) / 4
+    np.savez(tmp_path / "data.npz", x=x, length=length, y=generator.integers(0, 2, 60))
+    return f"{tmp_path / 'reader.py'}:build", tmp_path / "data.npz"

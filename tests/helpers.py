@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
+from adaptive_lstm import cli
 from adaptive_lstm.cost import TorchOrNative
 from adaptive_lstm.policies import Columns
 from adaptive_lstm.types import StackShape
@@ -142,3 +145,19 @@ def lively(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
         for parameter in lstm.parameters():
             parameter.mul_(3)
     return lstm
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line that a bad call ends with."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse leaves this way
+        code = stop.code if isinstance(stop.code, int) else 1
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("adaptive-lstm")
+    assert "error: " in last
+    return last

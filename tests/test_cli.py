@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,6 +19,8 @@ from adaptive_lstm.peers import lineup
 from adaptive_lstm.peers.lineup import Kind
 from adaptive_lstm.peers.protocol import Engine, Order
 from adaptive_lstm.policies import ExitInTime
+
+from .helpers import refused
 
 # Said once per process by torch, whose path serves a projection now and then.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
@@ -54,22 +55,6 @@ def factory(tmp_path: Path) -> Path:
     path = tmp_path / "model.py"
     path.write_text(FACTORY, encoding="utf-8")
     return path
-
-
-def _refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line that a bad call ends with."""
-    try:
-        code = cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse leaves this way
-        code = stop.code if isinstance(stop.code, int) else 1
-    captured = capsys.readouterr()
-    assert code == 2
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    last = captured.err.strip().splitlines()[-1]
-    assert last.startswith("adaptive-lstm")
-    assert "error: " in last
-    return last
 
 
 @pytest.mark.parametrize("command", [(), ("demo",), ("inspect",), ("bench",), ("calibrate",)])
@@ -165,18 +150,18 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
         f"{tmp_path}/whole.pt": "is damaged or holds more than weights",
         f"{tmp_path}/truncated.safetensors": 'do not form an LSTM: Missing key(s) in state_dict: "weight_hh_l1"',
     }.items():
-        assert message in _refused(capsys, "inspect", named)
-        assert message in _refused(capsys, "bench", named)
+        assert message in refused(capsys, "inspect", named)
+        assert message in refused(capsys, "bench", named)
 
 
 def test_bad_options_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no folder" in _refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
-    assert "ending in .png" in _refused(capsys, "demo", "--out", tmp_path / "demo.txt")
-    assert "needs --zoo PATH" in _refused(capsys, "demo", "--model", "resemblyzer")
-    assert "is missing" in _refused(capsys, "demo", "--model", "resemblyzer", "--zoo", tmp_path)
-    assert "at least 1, got '0'" in _refused(capsys, "bench", "--layers", "0")
-    assert "at least 1, got '-3'" in _refused(capsys, "bench", "--threads", "-3")
-    assert "invalid choice" in _refused(capsys, "dance")
+    assert "no folder" in refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
+    assert "ending in .png" in refused(capsys, "demo", "--out", tmp_path / "demo.txt")
+    assert "needs --zoo PATH" in refused(capsys, "demo", "--model", "resemblyzer")
+    assert "is missing" in refused(capsys, "demo", "--model", "resemblyzer", "--zoo", tmp_path)
+    assert "at least 1, got '0'" in refused(capsys, "bench", "--layers", "0")
+    assert "at least 1, got '-3'" in refused(capsys, "bench", "--threads", "-3")
+    assert "invalid choice" in refused(capsys, "dance")
 
 
 SMALL = ("--input-size", "4", "--hidden-size", "8", "--layers", "2", "--steps", "5", "--seconds", "1")
@@ -257,7 +242,7 @@ def test_bench_takes_the_inputs_of_bare_weights_and_refuses_others(
         ((reader[0], "--step", "--whole"), "not allowed with"),
         ((reader[0].replace(":build", ":two"), *data), "fails on x [1, "),
     ):
-        assert message in _refused(capsys, "bench", *arguments), arguments
+        assert message in refused(capsys, "bench", *arguments), arguments
 
 
 @pytest.fixture(scope="module")
@@ -305,135 +290,3 @@ def test_demo_without_matplotlib_prints_the_table_and_what_to_install(
     assert "adaptive int8" in captured.out
     assert "pip install 'adaptive-lstm[demo]'" in captured.err
     assert not (tmp_path / "demo.png").exists()
-
-
-READER = """
-import torch
-
-class Reader(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.lstm = torch.nn.LSTM(3, 8, 2, batch_first=True)
-        self.fc = torch.nn.Linear(8, 2)
-        self.other = torch.nn.Linear(5, 2)
-
-    def forward(self, x):
-        y, _ = self.lstm(x)
-        return self.fc(y[:, -1])
-
-def build():
-    return Reader()
-
-def two():
-    return torch.nn.ModuleList([torch.nn.LSTM(3, 8), torch.nn.LSTM(8, 8)])
-
-def unready():
-    return torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.LSTM(3, 8))
-"""
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> tuple[str, Path]:
-    """A factory as the command line takes it, and a file of 60 sequences of several lengths with targets."""
-    (tmp_path / "reader.py").write_text(READER, encoding="utf-8")
-    generator = np.random.default_rng(0)
-    length = generator.integers(8, 14, 60)
-    x = generator.standard_normal((int(length.sum()), 3)).cumsum(0).astype(np.float32) / 4
-    np.savez(tmp_path / "data.npz", x=x, length=length, y=generator.integers(0, 2, 60))
-    return f"{tmp_path / 'reader.py'}:build", tmp_path / "data.npz"
-
-
-LEVEL = ("--max-loss", "0.3", "--confidence", "0.9", "--objective", "macs")
-
-
-def _calibrate(reader: tuple[str, Path], *more: str | Path) -> list[str]:
-    return ["calibrate", reader[0], "--data", str(reader[1]), *LEVEL, *map(str, more)]
-
-
-def test_calibrate_writes_the_certificate_and_every_candidate(
-    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    folder = tmp_path / "new" / "folder"
-    assert cli.main([*_calibrate(reader, "--loss", "disagreement", "--head", "fc", "--out", folder), "--json"]) == 0
-    captured = capsys.readouterr()
-    found = json.loads(captured.out)
-    assert found["certificate"] == json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
-    assert found["frontier"] == json.loads((folder / "frontier.json").read_text(encoding="utf-8"))["candidates"]
-    assert found["certificate"]["certified"]
-    assert {name: split["count"] for name, split in found["certificate"]["sequences"].items()} == {
-        "fit": 15, "search": 15, "test": 30,
-    }  # fmt: skip
-    assert found["certificate"]["precision"] == {"lstm": "int8"}
-    tried = {family for point in found["frontier"] for family in point["families"].split(" + ")}
-    assert {"Dense", "Delta"} < tried
-    assert [point["cost"] for point in found["frontier"]] == sorted(point["cost"] for point in found["frontier"])
-    for name in ("certificate.json", "frontier.json", "frontier.png"):
-        assert f"written: {folder / name}" in captured.err
-    assert (folder / "frontier.png").stat().st_size > 10_000
-
-
-def test_calibrate_for_several_losses_prints_what_can_be_read(
-    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    several = ("--loss", "accuracy_drop", "--loss", "clipped_error:2", "--max-loss", "0.2", "--quantize", "fp32")
-    assert cli.main(_calibrate(reader, *several, "--out", tmp_path)) == 0
-    text = capsys.readouterr().out
-    assert "worst loss / its limit on that split, limit 1;" in text
-    assert "accuracy_drop: " in text
-    assert "clipped_error(2): " in text
-    assert "Tested on 30 sequences" in text
-    assert "drawn independently" in text
-    assert all(len(line) <= 200 for line in text.splitlines())
-
-
-def test_nothing_certified_is_an_ordinary_answer(
-    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(_calibrate(reader, "--loss", "clipped_error:1e-9", "--out", tmp_path)) == 0
-    assert "not certified: no policy passed clipped_error(1e-09) <= 0.3" in capsys.readouterr().out
-    assert not json.loads((tmp_path / "certificate.json").read_text(encoding="utf-8"))["certified"]
-    assert [path.name for path in tmp_path.glob("frontier.*")]
-
-
-def test_calibrate_without_matplotlib_writes_the_rest(
-    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "adaptive_lstm.frontier_plot", raising=False)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(_calibrate(reader, "--loss", "clipped_error:1e-9", "--out", tmp_path)) == 0
-    assert "pip install 'adaptive-lstm[demo]'" in capsys.readouterr().err
-    assert (tmp_path / "frontier.json").is_file()
-    assert not (tmp_path / "frontier.png").exists()
-
-
-def test_bad_calibrations_get_one_clear_line(
-    reader: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, data = reader
-    file, folder = model.removesuffix(":build"), tmp_path / "absent"
-    unlabelled = tmp_path / "unlabelled.npz"
-    np.savez(unlabelled, x=np.zeros((4, 5, 3), dtype=np.float32))
-    full = ("--loss", "disagreement", *LEVEL, "--out", folder)
-    for arguments, message in (
-        ((model,), "needs --data, --loss, --max-loss, --confidence too"),
-        (("--data", data), "--data needs MODEL too"),
-        ((digits.MODEL_FILE, "--data", data, *full), "weights alone cannot be run"),
-        ((file, "--data", data, *full), "say which callable of"),
-        ((model, "--data", tmp_path / "absent.npz", *full), "no such file"),
-        ((f"{file}:two", "--data", data, *full), "fails on x [1, "),
-        ((f"{file}:unready", "--data", data, *full), "fails on x [1, "),
-        ((model, "--data", data, *full, "--head", "lost"), "no module named 'lost'; its linear modules: fc, other"),
-        ((model, "--data", data, *full, "--head", "other"), "head: it takes states of width 5, expected 8"),
-        ((model, "--data", data, *full, "--loss", "taste"), "expected disagreement, accuracy_drop, cosine_distance or"),
-        ((model, "--data", data, *full, "--loss", "clipped_error"), "clipped_error needs a scale above 0"),
-        ((model, "--data", data, *full, "--loss", "clipped_error:-1"), "clipped_error needs a scale above 0"),
-        ((model, "--data", data, *full, "--max-loss", "0.2"), "got 1 losses and 2 values of max_loss"),
-        ((model, "--data", unlabelled, *full[2:], "--loss", "accuracy_drop"), "the sequences have none; add y"),
-        ((model, "--data", data, *full[2:], "--loss", "disagreement", "--confidence", "0.4"), "confidence: got 0.4"),
-        ((model, "--data", data, *full, "--loss", "accuracy_drop", "--max-loss", "0.001"), "too few sequences"),
-    ):
-        assert message in _refused(capsys, "calibrate", *arguments), arguments
