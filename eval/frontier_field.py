@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from eval.worth import CONFIDENCE, calibrated, compressed
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
-OURS = ("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "delta", "pruned", "certified")
+OURS = ("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "mixed", "delta", "pruned", "certified")
 NAMES = (*PEERS, *OURS)
 INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels, which fit one
     "int8": al.Quantize("int8"),
@@ -31,6 +31,10 @@ INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels,
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
 }
 TORCH = "torch"  # always takes part: everything is compared with it
+MIXED = (
+    0.35  # bytes of float32, at most: a third of the weights or so in bfloat16, the others in int8, h in fine levels
+)
+FINE = al.Quantize("int8", levels=8191, input_levels=8191)
 TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02)}
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
 SENSITIVITY, PRUNING, BATCH = 16, 32, 8  # sequences
@@ -38,6 +42,9 @@ CHANGE = 0.05  # of the output, that compress_within may cause
 PATTERN = "block"  # zeros that lie anywhere save bytes and no time
 CALIBRATING = 16  # sequences for peers that calibrate
 CHECKED = 2  # sequences of every LSTM
+
+
+Measured = Callable[[], Mapping[str, al.Sensitivity]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +93,11 @@ def field(
         told(name)
         found = _peer(model.model, name, options.threads, fitting, reached)
         (entries if isinstance(found, Entry) else absent).append(found)  # type: ignore[arg-type]
+    measured = cache(partial(_sensitivities, model))
     for name in (n for n in chosen if n in OURS):
         told(name)
         try:
-            entries += _ours(model, name, options)
+            entries += _ours(model, name, options, measured)
         except AdaptiveLSTMError as error:  # not for this model, or nothing was certified
             absent.append(Absent(name, f"{type(error).__name__}: {error}".splitlines()[0]))
     return entries, absent
@@ -134,7 +142,7 @@ def _peer(
 # ----------------------------------------------------------------------------------------------------------- ours
 
 
-def _ours(model: ZooModel, name: str, options: Any) -> Iterator[Entry]:
+def _ours(model: ZooModel, name: str, options: Any, measured: Measured) -> Iterator[Entry]:
     entry = partial(Entry, peer=False, precision="")
     if name == "exact":
         yield entry("ours exact", model=al.adapt(model.model))
@@ -142,19 +150,33 @@ def _ours(model: ZooModel, name: str, options: Any) -> Iterator[Entry]:
         fast = al.adapt(model.model)
         al.compress(fast, _fit(model, FIT), quantize=INT8[name])
         yield entry(f"ours {name}", model=fast)
+    elif name == "mixed":
+        yield entry("ours mixed", model=_mixed(model, measured()))
     elif name == "delta":
-        yield from (entry(f"ours {name}", model=fast) for name, fast in _delta(model))
+        yield from (entry(f"ours {name}", model=fast) for name, fast in _delta(model, measured()))
     elif name == "pruned":
         yield entry("ours pruned", **_pruned(model))
     elif name == "certified":
         yield entry("ours certified", **_certified(model, options))
 
 
-def _delta(model: ZooModel) -> Iterator[tuple[str, nn.Module]]:
-    """int8 with delta columns, thresholds scaled by what the output feels of every column."""
+def _sensitivities(model: ZooModel) -> Mapping[str, al.Sensitivity]:
     with torch.enable_grad():
         batches = together(_fit(model, SENSITIVITY), BATCH)
-        sensitivities = al.measure_sensitivities(al.adapt(model.model), batches, probes=PROBES)
+        return al.measure_sensitivities(al.adapt(model.model), batches, probes=PROBES)
+
+
+def _mixed(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> nn.Module:
+    """The matrices that the output feels most in bfloat16."""
+    fast = al.adapt(model.model)
+    for name, lstm in lstms_of(fast).items():
+        assert isinstance(lstm, al.AdaptiveLSTM)
+        lstm.quantize = al.mixed_precision(sensitivities[name], size=MIXED, base=FINE)
+    return fast
+
+
+def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iterator[tuple[str, nn.Module]]:
+    """int8 with delta columns, thresholds scaled by what the output feels of every column."""
     for base, taus in TAUS.items():
         for tau in taus:
             skipping = al.adapt(model.model)

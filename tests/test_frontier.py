@@ -107,14 +107,20 @@ def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeyp
     monkeypatch.setitem(PEERS, "nearly", Kind("fp32", nearly))
     monkeypatch.setitem(PEERS, "fails", broken(fails))
     monkeypatch.setattr(frontier_field, "TAUS", {"int8": (0.01,)})
-    chosen = ("nearly", "fails", "torch int8", "exact", "int8", "int8 raw", "delta", "certified")
+    chosen = ("nearly", "fails", "torch int8", "exact", "int8", "int8 raw", "mixed", "delta", "certified")
     with common.inference(1):
         record = frontier.examine(model, chosen, options)
     assert record["absent"]["nearly"].startswith("excluded, its output is wrong: differs from torch by")
     assert "no such kernel" in record["absent"]["fails"]
-    assert {"torch", "torch int8", "ours exact", "ours int8", "ours int8 raw", "ours delta 0.01"} <= record[
-        "quality"
-    ].keys()
+    assert {
+        "torch",
+        "torch int8",
+        "ours exact",
+        "ours int8",
+        "ours int8 raw",
+        "ours mixed",
+        "ours delta 0.01",
+    } <= record["quality"].keys()
     assert record["quality"]["ours exact"]["kept"]
     assert record["quality"]["torch"]["distance"] == 0
     assert record["quality"]["torch int8"]["distance_steps"] is not None
