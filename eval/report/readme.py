@@ -6,20 +6,35 @@ from pathlib import Path
 from eval import plots
 
 from . import words
-from .races import STEP, WHOLE, Race, in_mode, races
+from .races import STEP, WHOLE, Race, geometric, in_mode, races
 from .records import Results
-from .sections import heat, summary
+from .sections import heat
+
+COLUMNS = ("best peer,", "here,", "/ peer,", "/ torch,")
 
 
 def markdown(results: Results) -> str:
-    """The headline table."""
-    header, rows = summary.headline(results)
-    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *([_bold(cell) for cell in row] for row in rows)]
+    """A row per model: whole sequences, then steps; the means over the zoo at the end."""
+    found = races(results)
+    by_mode = {mode: {race.model: race for race in in_mode(found, mode)} for mode in (WHOLE, STEP)}
+    models = sorted({race.model for race in found})
+    rows = [[name, *(cell for mode in by_mode for cell in _cells(by_mode[mode].get(name)))] for name in models]
+    rows.append([f"**geometric mean** of {len(models)}"])
+    for mode in by_mode:
+        some = list(by_mode[mode].values())
+        rows[-1] += ["", "", *(f"**{words.times(geometric(some, torch=torch)[0])}**" for torch in (False, True))]
+    header = ["model", *(f"{what} {mode}" for mode in ("sequence", "step") for what in COLUMNS)]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _bold(cell: str) -> str:
-    return f"**{cell.removeprefix('*')}**" if cell.startswith("*") else cell
+def _cells(race: Race | None) -> list[str]:
+    """Of one model in one mode, as in COLUMNS."""
+    if race is None:
+        return ["", "", "", ""]
+    who = [words.NA if r is None else f"{r.name.removeprefix('ours ')}, {words.seconds(r.seconds)}"
+           for r in (race.peer, race.mine)]  # fmt: skip
+    return [*who, words.times(race.gain), words.times(race.gain_on_torch)]
 
 
 def draw(results: Results, folder: Path) -> Iterator[Path]:
