@@ -46,14 +46,14 @@ def compress_within(
 ) -> CompressReport:
     """Compress an adapted model as far as a budget allows, in place, and say what was done.
 
-    Tried in this order, bytes rising from a tenth to half of float32: pruned by 70, 50 and 30 % and quantized,
-    quantized alone, that with finer levels of h, pruned by half in bfloat16 (28 % of float32, for weights that int8 is
-    too coarse for), bfloat16. Of the same bytes the faster comes first: int8 with 127 levels of h, which fit a byte,
-    then with 1016. Where the matrix that reads raw features is a tenth of the weights or more, int8 is tried for it too
-    (``Quantize(raw="int8")``) before it is left in bfloat16. The first whose output changes little enough on batches
-    that nothing was fitted on stays; if none does, the model stays exact. Pruning is tried with settings that are near
-    best on most models; where those change the output a little too much, the search of ``Prune`` follows. This is a
-    choice by a few batches, no guarantee: ``calibrate`` gives one, also for a compressed model.
+    Tried in this order, from a tenth to half of the bytes of float32: pruned by 70, 50 and 30 % and quantized,
+    quantized alone, pruned by half in bfloat16 (28 %, for weights that int8 is too coarse for), bfloat16. In each of
+    them, where the matrix that reads raw features is a tenth of the weights or more, int8 for it too
+    (``Quantize(raw="int8")``) comes before bfloat16 for it; and of the same bytes the faster before the more exact: 127
+    levels of h, which fit a byte, then 1016, and for int8 alone 8191. The first whose output changes little enough on
+    batches that nothing was fitted on stays; if none does, the model stays exact. Pruning is tried with settings that
+    are near best on most models; where those change the output a little too much, the search of ``Prune`` follows. This
+    is a choice by a few batches, no guarantee: ``calibrate`` gives one, also for a compressed model.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
@@ -61,7 +61,8 @@ def compress_within(
         change: largest root mean square change of the output, as a share of the root mean square deviation of the
             output from its mean per feature: 0.05 for example. Above 0.
         pattern: as for ``Prune``.
-        quantize: the lower precision; int8 by default.
+        quantize: the lower precision; int8 by default, whose levels, and whose raw matrix unless it is to stay in
+            float32, are then tried as said above.
         output: picks the tensor that counts from what the model returns; default: the first one.
         progress: show bars.
 
@@ -97,13 +98,15 @@ def _within(
     fit: list[Any],
     judges: list[Any],
     change: float,
-    choices: Iterable[Choice],
+    choices: Sequence[Choice],
     output: Output,
     progress: bool,
 ) -> CompressReport:
     lstms = adapted_lstms(model)
     restore(model)
     dense = outputs(model, judges, output)
+    asked = dict.fromkeys(precision for _, precisions in choices for precision in precisions)
+    scaled = {precision: with_scales(model, lstms, fit, precision) for precision in asked}
     sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all that is tried
     for prune, precisions in choices:
         for each in settings(prune):
@@ -113,9 +116,8 @@ def _within(
                 pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
             found = math.inf
             for precision in precisions:
-                scaled = with_scales(model, lstms, fit, precision)
                 for name, lstm in lstms.items():
-                    lstm.pruned, lstm.quantize = pruned.get(name), scaled[name]
+                    lstm.pruned, lstm.quantize = pruned.get(name), scaled[precision][name]
                 found = min(found, relative_change(dense, outputs(model, judges, output)))
                 if found <= change:
                     return described(lstms, sensitivities)
@@ -140,10 +142,14 @@ def candidates(pattern: str, quantize: Quantize, *, wide: bool) -> list[Choice]:
     if quantize.precision != "int8":
         return [*((prune, [quantize]) for prune in pruned), (None, [quantize])]
     every = [replace(quantize, raw="int8"), quantize] if wide and quantize.raw == "bf16" else [quantize]
-    fast = list(dict.fromkeys(level for one in every for level in (_levels(one, BYTE), one)))
-    fine = [_levels(one, FINE) for one in every]
-    int8: list[Choice] = [*((prune, fast) for prune in pruned), (None, fast + fine)]
+    fast = [level for one in every for level in (_levels(one, BYTE), one)]
+    plain = [level for one in every for level in (_levels(one, BYTE), one, _levels(one, FINE))]
+    int8: list[Choice] = [*((prune, _once(fast)) for prune in pruned), (None, _once(plain))]
     return [*int8, (half, [Quantize("bf16")]), (None, [Quantize("bf16")])]
+
+
+def _once(settings: Iterable[Quantize]) -> list[Quantize]:
+    return list(dict.fromkeys(settings))
 
 
 def _levels(quantize: Quantize, most: int) -> Quantize:

@@ -66,12 +66,17 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
         "every": yardstick.every,
         "distance": model.distance.name,
         "quality": {name: asdict(quality) for name, quality in qualities.items()},
-        "notes": {entry.name: entry.note for entry in entries if entry.note},
+        "notes": {entry.name: note for entry in entries if (note := _note(entry, timings))},
         "seconds": {use: {n: t.as_dict() for n, t in found.items()} for use, found in timings.items()},
         "verdicts": judged,
         "absent": {one.name: one.reason for one in absent},
         "took": perf_counter() - begun,
     }
+
+
+def _note(entry: Entry, timings: Mapping[str, Mapping[str, Timing]]) -> str:
+    untimed = [use for use, found in timings.items() if entry.name not in found]
+    return "; ".join([*filter(None, [entry.note]), *(f"no {use}: it asks for final states" for use in untimed)])
 
 
 def _case(threads: int) -> str:

@@ -31,9 +31,8 @@ INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels,
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
 }
 TORCH = "torch"  # always takes part: everything is compared with it
-MIXED = (
-    0.35  # bytes of float32, at most: a third of the weights or so in bfloat16, the others in int8, h in fine levels
-)
+# Of the bytes of float32: about a third of the weights in bfloat16, the others in int8, with fine levels of h.
+MIXED = 0.35
 FINE = al.Quantize("int8", levels=8191, input_levels=8191)
 TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02)}
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
@@ -153,7 +152,7 @@ def _ours(model: ZooModel, name: str, options: Any, measured: Measured) -> Itera
     elif name == "mixed":
         yield entry("ours mixed", model=_mixed(model, measured()))
     elif name == "delta":
-        yield from (entry(f"ours {name}", model=fast) for name, fast in _delta(model, measured()))
+        yield from (entry(f"ours {variant}", model=fast) for variant, fast in _delta(model, measured()))
     elif name == "pruned":
         yield entry("ours pruned", **_pruned(model))
     elif name == "certified":

@@ -26,10 +26,10 @@ def verdict(
 ) -> dict[str, Any]:
     """The best peer and the best of ours among those that keep the quality, and their ratio; None: nobody of ours does.
 
-    steps: of a stream; an int8 peer then also counts if step by step it is no farther from the original than the
-    farthest contender that keeps the quality.
+    Who has no time, because it cannot be used so, does not count. steps: of a stream; an int8 peer then also counts if
+    step by step it is no farther from the original than the farthest contender that keeps the quality.
     """
-    reach = max((q.distance for q in qualities.values() if q.kept), default=0.0)
+    reach = max((q.distance for name, q in qualities.items() if q.kept and name in timings), default=0.0)
 
     def counts(name: str) -> bool:
         quality = qualities.get(name)

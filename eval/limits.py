@@ -6,17 +6,17 @@ same rounds:
 rate  int8 multiply-accumulates a second, of torch's product of two large matrices
 read  bytes a second (``eval/probes.py``): of READ bytes, which lie in the second-level cache; for a step of as many
       bytes as all weights have, from wherever so many lie
-call  a sequence of one timestep: Python, the module, the states
 
-From these follows a time that no int8 runtime on this core falls below while it skips nothing:
+Of the probes the fastest rounds count, of the contenders the median. From them follows a time that int8 with nothing
+skipped does not fall below, as far as these probes are the fastest way to multiply and to read:
 
-whole  the input sides at the rate; and for every timestep the recurrent products at the rate or, where a matrix is too
-       large for the first-level cache, reading it, whichever takes longer
+whole  the input sides at the rate; and for every timestep the recurrent products at the rate or, what of the matrix
+       exceeds a first-level cache, at the speed of reading, whichever takes longer
 step   reading all weights
 
 What a runtime needs beside it are gates, the conversion of activations, the wait of each timestep for the one before,
-and the call. "at the limit" says how many times as fast as torch it would be if all that took no time: where this lies
-below a goal, the goal needs skipping, or fewer bits.
+and what a call costs (a sequence of one timestep is timed too). "at the limit" says how many times as fast as torch it
+would be if all that took no time: where this lies below a goal, the goal needs skipping, or fewer bits.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def examine(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]
     found = common.race(
         {**calls, "rate": probes.multiply_int8(), "read": probes.read(READ)}, quick=options.quick, seconds=SECONDS
     )
-    rate, read = probes.SIDE**3 / found["rate"].median, READ / found["read"].median
+    rate, read = probes.SIDE**3 / found["rate"].p05, READ / found["read"].p05
     limit = sum(whole_limit(lstm, timesteps(reached[name]), rate, read) for name, lstm in lstms.items())
     records = [_record(model, "whole", found, limit, len(inputs)) | {"rate": rate, "read": read}]
     if streams(model):
@@ -59,8 +59,9 @@ def examine(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]
         size = sum(weights(lstm) for lstm in lstms.values())
         calls = {TORCH: each(base, few, stepwise), OURS: each(ours, few, stepwise), "read": probes.read(size)}
         found = common.race(calls, quick=options.quick, seconds=SECONDS)
-        read = size / found["read"].median
-        records.append(_record(model, "step", found, found["read"].median * steps, steps) | {"read": read})
+        read = size / found["read"].p05
+        limit = sum(weights(lstm) * timesteps(few[name]) for name, lstm in lstms.items()) / read
+        records.append(_record(model, "step", found, limit, steps) | {"read": read})
     return records
 
 
@@ -79,8 +80,8 @@ def whole_limit(lstm: nn.LSTM, steps: int, rate: float, read: float) -> float:
     seconds = 0.0
     for name, w in lstm.named_parameters():
         if name.startswith("weight"):
-            recurrent = not name.startswith("weight_ih") and w.numel() > NEAREST
-            seconds += steps * max(w.numel() / rate, w.numel() / read if recurrent else 0.0)
+            far = 0 if name.startswith("weight_ih") else max(w.numel() - NEAREST, 0)
+            seconds += steps * max(w.numel() / rate, far / read)
     return seconds
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.tap import together
@@ -33,15 +34,21 @@ def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, f
     out = {}
     for name, value in dense.items():
         worse = value - found[name] if name.endswith(BETTER_IF_HIGHER) else found[name] - value
-        least = ERROR_RATE_BY if name == ERROR_RATE else allowed(name, value, every, model.decisions)
-        out[name] = worse / least
+        slack = ERROR_RATE_BY if name == ERROR_RATE else allowed(name, value, every, model.decisions)
+        out[name] = worse / slack
     return out
 
 
-def setting(report: al.CompressReport) -> str:
+def setting(report: al.CompressReport, fast: nn.Module) -> str:
     """What was chosen, in words."""
     precisions = "+".join(sorted({m.precision for m in report.matrices}))
-    return f"{precisions}, {report.sparsity:.0%} zeros"
+    levels = sorted({lstm.quantize.levels for lstm in adapted(fast)}) if "int8" in precisions else []
+    said = f" (h in {', '.join(map(str, levels))} levels)" if levels else ""
+    return f"{precisions}{said}, {report.sparsity:.0%} zeros"
+
+
+def adapted(fast: nn.Module) -> list[al.AdaptiveLSTM]:
+    return [m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM)]
 
 
 def judged(model: ZooModel, every: int) -> dict[str, Any]:
@@ -54,10 +61,13 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
         outputs = [first(model.model(x)) for x in test]
     dense = dict(model.measure(model.model, every=every))
     tried: list[dict[str, Any]] = []
+    before: Any = None
     for budget in BUDGETS:
         report = al.compress_within(fast, fit, budget)
-        if tried and setting(report) == tried[-1]["setting"]:
+        now = report.matrices, [lstm.quantize for lstm in adapted(fast)]
+        if now == before:
             continue  # a stricter budget that the same model meets
+        before = now
         with torch.no_grad():
             between = [model.distance.between(first(fast(x)), y) for x, y in zip(test, outputs, strict=True)]
         task = dict(model.measure(fast, every=every))
@@ -65,7 +75,7 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
         tried.append(
             {
                 "budget": budget,
-                "setting": setting(report),
+                "setting": setting(report, fast),
                 "bytes": report.bytes_after / report.bytes_before,
                 "zeros": report.sparsity,
                 "task": task,

@@ -20,8 +20,9 @@ def build(results: Results) -> page.Section:
             "from the cache; a streaming step not less than reading all weights. Probes in the same rounds measure "
             "both. The table holds the time of this project against that limit, and says how many times as fast as "
             f"torch the limit itself would be. The goals against torch are {goals}: where the last column lies below, "
-            "no int8 runtime reaches it here without skipping. What is not limit is the fixed cost of a call, gates, "
-            "the conversion of activations, and the wait of each timestep for the one before."
+            "int8 does not reach them here without skipping. The rest of the time goes into calls (one of a single "
+            "timestep is in the table), gates, the conversion of activations, and the wait of each timestep for the "
+            "one before."
         )
     ]
     body += [_figure(records), _table(records)] if records else [page.missing("limits")]
