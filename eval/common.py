@@ -105,13 +105,21 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Short git commit of the measured code, with '-dirty' if it was changed since, 'unknown' outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """Short git commit of the measured code, with '-dirty' if it was changed since, 'unknown' outside a checkout.
+
+    Records that were written meanwhile are no change of the code.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)eval/results")
+    return f"{name}-dirty" if name and changed else name or "unknown"
+
+
+def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def headline(options: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ import argparse
 import gc
 import json
 import math
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from adaptive_lstm.bench import Timing
-from eval import footprint, scaling, streaming, throughput
+from eval import common, footprint, scaling, streaming, throughput
 
 from .eval_records import Record, Run, assert_quantiles, of
 from .helpers import torch_lstm
@@ -32,6 +34,32 @@ def _little_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_records_say_which_code_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+        return subprocess.run(
+            ("git", *who, *arguments), cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    monkeypatch.setattr(common, "ROOT", tmp_path / "eval")
+    results = tmp_path / "eval" / "results"
+    results.mkdir(parents=True)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert common.commit() == "unknown"
+    (tmp_path / "code.py").write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    name = git("rev-parse", "--short", "HEAD").strip()
+    (results / "new.jsonl").write_text("{}\n")
+    assert common.commit() == name
+    (tmp_path / "code.py").write_text("2\n")
+    assert common.commit() == f"{name}-dirty"
 
 
 # ------------------------------------------------------------------------------------------------------- streaming
