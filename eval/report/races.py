@@ -70,7 +70,8 @@ def geometric(races: Sequence[Race], *, torch: bool = False) -> tuple[float | No
 
 def races(results: Results) -> list[Race]:
     """Those of eval.frontier; of eval.quality, which knows one model only, as long as there are none."""
-    found = [race for record in results.of("frontier") for race in _of_frontier(record)]
+    records = sorted(results.of("frontier"), key=lambda record: str(record["group"]))
+    found = [race for record in records for race in _of_frontier(record)]
     return found or [_of_quality(record) for record in results.of("quality")]
 
 
