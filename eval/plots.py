@@ -34,6 +34,7 @@ FAMILIES = {  # first words of a contender's name -> colour
     "litert": "#00707d",
 }
 TINTS = (OURS, "#b34e00", "#00714c", "#9a2f6d", "#00707d", "#5a5f66", "#7d6200")  # for lines that are no contenders
+NAMED = ("ours exact", "ours certified")  # in figures of quality against time, whoever beats them
 MARKERS = {"int8": "^", "bf16": "s"}  # fp32: a circle
 SENT = LinearSegmentedColormap.from_list("sent", ["#f4f5f7", "#9db9d6", "#0b3a66"])
 FONT = 8.5
@@ -106,7 +107,10 @@ def marker(who: str) -> str:
 
 
 def frontier(points: Sequence[Point], *, band: float, title: str, quality: str) -> str:
-    """Quality lost over time (both axes reach over decades); the band of equal quality is shaded."""
+    """Quality lost over time (both axes reach over decades); the band of equal quality is shaded.
+
+    This project's variants (names that begin with "ours") are named without that word, and only if none is as good.
+    """
     with _figure(4.2, 4.0) as figure:
         axes = figure.add_subplot()
         axes.set_xscale("log")
@@ -131,10 +135,11 @@ def frontier(points: Sequence[Point], *, band: float, title: str, quality: str) 
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="time (log)", ylabel=f"{quality} lost against torch fp32")
         _title(figure, title)
-        hidden = {p.name for variants in _families(points).values() for p in _between(variants)}
+        hidden = {p.name for p in points if p.name not in NAMED and _beaten(p, points, band / 10)}
         figure.draw_without_rendering()  # lays out the axes, so that places in pixels are known
         whiskers = axes.transData.transform([(x, p.lost) for p in points for x in (p.low, p.high)]).reshape(-1, 4)
-        names = [Name("" if p.name in hidden else p.name, colour(p.name), p.seconds, p.lost) for p in points]
+        shown = ["" if p.name in hidden else p.name.removeprefix("ours ") for p in points]
+        names = [Name(text, colour(p.name), p.seconds, p.lost) for text, p in zip(shown, points, strict=True)]
         beside(axes, names, FONT - 0.8, covered=[(x0, y0 - 1.5, x1, y1 + 1.5) for x0, y0, x1, y1 in whiskers])
         return _svg(figure)
 
@@ -148,11 +153,16 @@ def _families(points: Sequence[Point]) -> dict[str, list[Point]]:
     return {stem: variants for stem, variants in found.items() if len(variants) > 2}
 
 
-def _between(variants: Sequence[Point]) -> Sequence[Point]:
-    """Variants that need no name: all but the first, the fastest that keeps the quality, and the last."""
-    equal = [p for p in variants if p.equal]
-    best = min(equal, key=lambda p: p.seconds, default=None)
-    return [p for p in variants[1:-1] if p is not best]
+def _beaten(point: Point, points: Sequence[Point], slack: float) -> bool:
+    """Whether a variant of this project needs no name: another is as fast, and loses no more but for ``slack``."""
+    return colour(point.name) == OURS and any(
+        other is not point
+        and colour(other.name) == OURS
+        and other.equal >= point.equal
+        and (other.seconds, other.name) < (point.seconds, point.name)
+        and other.lost <= point.lost + slack
+        for other in points
+    )
 
 
 def dots(

@@ -44,14 +44,16 @@ class Adaptive:
 
 
 def adaptive(
-    lstm: nn.LSTM, precision: Precision = "fp32", name: str | None = None, raw: Tensor | None = None
+    lstm: nn.LSTM, precision: Precision | Quantize = "fp32", name: str | None = None, inputs: Tensor | None = None
 ) -> Adaptive:
-    """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8"), nothing skipped.
+    """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8", or settings), nothing skipped.
 
-    raw: inputs [B, T, I] to take the scales of an int8 first input matrix from; None: that matrix stays as it is.
+    name: "adaptive fp32" and the like by default. inputs: [B, T, I], to take the scales of raw features from, where
+    settings want them in int8.
     """
+    settings = precision if isinstance(precision, Quantize) else Quantize(precision)
     fast = AdaptiveLSTM.from_lstm(lstm).eval()
     fast.batch_first = True  # as contenders are called
-    if precision != "fp32":
-        compress(fast, raw, quantize=Quantize(precision, raw=None if raw is None else "int8"))
-    return Adaptive(name or f"adaptive {precision}", precision, fast)
+    if not settings.exact:
+        compress(fast, inputs, quantize=settings)
+    return Adaptive(name or f"adaptive {settings.precision}", settings.precision, fast)

@@ -41,7 +41,8 @@ def _figure(found: list[Race]) -> str:
     return page.figure(
         [(_alt(race), _draw(race)) for race in found],
         caption="Up and to the left is better. Circles are float32, squares bf16, triangles int8, diamonds skip at run "
-        "time; blue is this project. Lines beside a marker reach from the first to the third quartile of the time. "
+        "time; blue is this project, named where no other variant of it is both as fast and as good. Lines beside a "
+        "marker reach from the first to the third quartile of the time. "
         "Look for the leftmost filled marker.",
         records=[race.record for race in found],
         layout="two",
