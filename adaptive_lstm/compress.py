@@ -36,7 +36,6 @@ def compress(
     *,
     prune: Prune | None = None,
     quantize: Quantize | None = None,
-    sensitivities: Mapping[str, Sensitivity] | None = None,
     output: Output = first_tensor,
     progress: bool = False,
 ) -> CompressReport:
@@ -55,7 +54,6 @@ def compress(
             own, from the largest features seen. Show what the model will meet.
         prune: what to remove; None: nothing.
         quantize: the precision of every matrix; None: float32.
-        sensitivities: for pruning, by module name, measured with the present parameters; None: measured on ``inputs``.
         output: picks the tensor that counts from what the model returns; default: the first one.
         progress: show a bar.
 
@@ -75,11 +73,7 @@ def compress(
             lstm.pruned, lstm.quantize = None, Quantize()
         chosen = with_scales(model, lstms, batches, quantize)
         if prune is not None and batches is not None:
-            measured = (
-                sensitivities
-                if sensitivities is not None
-                else measure_sensitivities(model, batches, output=output, progress=progress)
-            )
+            measured = measure_sensitivities(model, batches, output=output, progress=progress)
             pruned = prune_model(model, batches, prune, sensitivities=measured, output=output, progress=progress)
     for name, lstm in lstms.items():
         lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]

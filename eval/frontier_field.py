@@ -177,9 +177,10 @@ def _mixed(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> nn.M
 def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iterator[tuple[str, nn.Module]]:
     """int8 with delta columns, thresholds scaled by what the output feels of every column."""
     for base, taus in TAUS.items():
+        fast = al.adapt(model.model)
+        al.compress(fast, quantize=INT8[base])
         for tau in taus:
-            skipping = al.adapt(model.model)
-            al.compress(skipping, quantize=INT8[base])
+            skipping = deepcopy(fast)
             for name, lstm in lstms_of(skipping).items():
                 assert isinstance(lstm, al.AdaptiveLSTM)
                 lstm.policy = al.Delta.scaled(sensitivities[name], tau=tau)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.tap import together
+from adaptive_lstm.tap import lstms_of, together
 from eval import common, zoo
 from eval.frontier_quality import FIDELITY, allowed
 from eval.zoo.base import ZooModel, first
@@ -42,13 +42,9 @@ def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, f
 def setting(report: al.CompressReport, fast: nn.Module) -> str:
     """What was chosen, in words."""
     precisions = "+".join(sorted({m.precision for m in report.matrices}))
-    levels = sorted({lstm.quantize.levels for lstm in adapted(fast)}) if "int8" in precisions else []
+    levels = sorted({lstm.quantize.levels for lstm in lstms_of(fast).values()}) if "int8" in precisions else []
     said = f" (h in {', '.join(map(str, levels))} levels)" if levels else ""
     return f"{precisions}{said}, {report.sparsity:.0%} zeros"
-
-
-def adapted(fast: nn.Module) -> list[al.AdaptiveLSTM]:
-    return [m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM)]
 
 
 def judged(model: ZooModel, every: int) -> dict[str, Any]:
@@ -64,7 +60,7 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
     before: Any = None
     for budget in BUDGETS:
         report = al.compress_within(fast, fit, budget)
-        now = report.matrices, [lstm.quantize for lstm in adapted(fast)]
+        now = report.matrices, [lstm.quantize for lstm in lstms_of(fast).values()]
         if now == before:
             continue  # a stricter budget that the same model meets
         before = now
