@@ -14,7 +14,7 @@ import torch
 import adaptive_lstm as al
 from adaptive_lstm import _native
 
-KNOWN = ("avx512vnni", "avx2", "generic")
+KNOWN = ("amx", "avx512vnni", "avx2", "generic")
 
 # Whole sequences, in which a last bit may move an activation to the next integer; and the first layer's step from a
 # state that is made of such integers. One thread and one row where torch might be chosen for its speed.
@@ -54,6 +54,10 @@ with warnings.catch_warnings(record=True) as caught:
             lstm.policy = al.Dense() if dx is None else al.Delta(h=dx[1], x=dx)
             out[name] = lstm(x)[0]
         out["raw step"] = torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
+        many, ends = torch.randn(1, 37, 40), torch.randint(-1016, 1017, (2, 2, 37, 70)) / 1016
+        for levels in (127, 1016):  # so many rows that instruction sets with tiles use them
+            lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[4.0] * 40, levels=levels, raw_levels=levels)
+            out[f"{levels} wide step"] = torch.cat(lstm(many, (ends[0], ends[1]))[1])[::2]
         lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta(0.05)
         with al.stream(lstm, batch_size=3) as stream:
             out["stream"] = torch.stack([stream.step(row) for row in x])

@@ -5,6 +5,11 @@
 
 #include <cstdint>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace {
 
 // Register sets that the operating system saves on a context switch (XCR0); 0 if it says nothing. The instruction bits
@@ -17,7 +22,17 @@ uint64_t saved_state() {
   return uint64_t(high) << 32 | low;
 }
 
-constexpr uint64_t kYmm = 0x6, kZmm = 0xE6;
+constexpr uint64_t kYmm = 0x6, kZmm = 0xE6, kTiles = 0x60000;
+
+// Tiles are 8 KB more to save for every thread, so Linux wants a process to ask before it uses them.
+bool ask_for_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of a state component, since Linux 5.16
+  return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -38,6 +53,13 @@ bool cpu_has_avx512vnni() {
   return (b & needed) == needed && (c & bit_AVX512VNNI);
 }
 
+bool cpu_grants_amx() {
+  unsigned a, b, c, d;
+  if (!cpu_has_avx512vnni() || (saved_state() & kTiles) != kTiles) return false;
+  constexpr unsigned needed = 1u << 24 | 1u << 25;  // AMX-TILE, AMX-INT8
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed && ask_for_tiles();
+}
+
 }  // namespace alstm
 
 #else
@@ -46,6 +68,7 @@ namespace alstm {
 
 bool cpu_has_avx2() { return false; }
 bool cpu_has_avx512vnni() { return false; }
+bool cpu_grants_amx() { return false; }
 
 }  // namespace alstm
 

@@ -5,5 +5,6 @@ namespace alstm {
 
 bool cpu_has_avx2();        // AVX2 and FMA, with the operating system saving the 256-bit registers
 bool cpu_has_avx512vnni();  // AVX-512 F, BW, DQ, VL, VNNI, with the operating system saving the 512-bit registers
+bool cpu_grants_amx();      // the same and AMX int8, which this process then has asked the operating system for
 
 }  // namespace alstm

@@ -5,9 +5,8 @@
 
 namespace alstm {
 
-// Input activity above which one matrix product over a chunk of timesteps beats visiting columns (measured): of a float
-// matrix four times the bytes are visited.
-constexpr double kDenseInput = 0.3, kDenseFloatInput = 0.12;
+// As Kernels::busy_q8, of float matrices: four times the bytes are visited.
+constexpr double kBusyFloat = 0.12;
 
 // Lists the columns of z to send for row b in `work`, and moves the estimate there; returns how many.
 int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,

@@ -11,6 +11,9 @@ extern const Kernels* const kernels_generic;
 #if defined(__x86_64__)
 extern const Kernels* const kernels_avx2;
 extern const Kernels* const kernels_avx512vnni;
+#if defined(ALSTM_AMX)
+extern const Kernels* const kernels_amx;
+#endif
 #endif
 
 namespace {
@@ -24,6 +27,9 @@ struct Choice {
 const std::vector<Choice>& choices() {  // best first
   static const std::vector<Choice> all = {
 #if defined(__x86_64__)
+#if defined(ALSTM_AMX)
+      {"amx", cpu_grants_amx, kernels_amx},
+#endif
       {"avx512vnni", cpu_has_avx512vnni, kernels_avx512vnni},
       {"avx2", cpu_has_avx2, kernels_avx2},
 #endif

@@ -6,26 +6,48 @@
 #define ALSTM_STR2(x) #x
 #define ALSTM_STR(x) ALSTM_STR2(x)
 
-#if defined(__AVX512VNNI__)
+#if defined(__AMX_INT8__)
+#include "tiles_amx.h"
+#include "vec_avx512vnni.h"
+#elif defined(__AVX512VNNI__)
 #include "vec_avx512vnni.h"
 #elif defined(__AVX2__)
 #include "vec_avx2.h"
 #else
 #include "vec_generic.h"
 #endif
+#if !defined(__AMX_INT8__)
+namespace {
+struct Tiles {
+  static constexpr bool here = false;
+};
+}  // namespace
+#endif
 
 #include "part_elementwise.h"
+#include "part_entries.h"
 #include "part_float.h"
-#include "part_q8.h"
 #include "part_pieces.h"
 #include "part_pieces_q8.h"
-#include "part_entries.h"
+#include "part_q8.h"
+#include "part_tiles.h"
 
 namespace {
 
-const Kernels kTable = {
-    ALSTM_STR(ALSTM_ISA), dense, dense_q8, columns, columns_q8, finish, finish_q8, cell, quantize, changed,
-    changed_q8,           finite, mean_square};
+const Kernels kTable = {ALSTM_STR(ALSTM_ISA),
+                        kBusyQ8,
+                        dense,
+                        dense_q8,
+                        columns,
+                        columns_q8,
+                        finish,
+                        finish_q8,
+                        cell,
+                        quantize,
+                        changed,
+                        changed_q8,
+                        finite,
+                        mean_square};
 
 }  // namespace
 

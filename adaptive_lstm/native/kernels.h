@@ -61,11 +61,17 @@ struct Matrix {
 // columns with byte and word unpacks works inside 16-byte lanes; this order makes the result come out as rows 0..63.
 constexpr int q8_row_position(int r) { return 16 * ((r % 16) / 4) + 4 * (r / 16) + r % 4; }
 
-// Scratch that the q8 kernels need for n activation rows of C columns, in bytes.
-constexpr size_t scratch_bytes(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
+// Scratch that the q8 kernels need for n activation rows of C columns, in bytes: for the rows, and at room_at for the
+// weights of a block in another order.
+constexpr size_t room_at(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
+constexpr size_t scratch_bytes(int n, int cols) { return room_at(n, cols) + size_t(kBlock) * cols; }
 
 struct Kernels {
   const char* isa;
+
+  // Share of the columns above which, for a chunk of timesteps, one `dense_q8` with all of them is faster than
+  // `columns_q8` with those of each timestep (measured).
+  double busy_q8;
 
   // y[j, :] = base + W z[j, :] for j < n; base is bias [R] or, if bias is null, what y already holds.
   // z: [n, C] with stride zs; y: [n, R] with stride ys. `reverse` visits the row tiles backwards: alternating it

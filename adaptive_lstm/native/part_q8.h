@@ -177,31 +177,6 @@ void q8_dense(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
   }
 }
 
-template <By kBy>
-void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse, void* scratch) {
-  int32_t* correction = static_cast<int32_t*>(scratch);
-  uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
-  const ptrdiff_t stride = 2 * w.cols;
-  for (int j = 0; j < n; j++) {
-    int32_t sum = 0;
-    for (int k = 0; k < w.cols; k++) sum += z[j * zs + k];
-    correction[j] = 128 * sum;
-    Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
-  }
-  const Packed<kBy> in{packed, stride, w.cols, correction};
-  (w.layout == Layout::quads ? q8_dense<Layout::quads, kBy> : q8_dense<Layout::columns, kBy>)(w, in, n, bias, y, ys,
-                                                                                              reverse);
-}
-
-void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-              bool reverse, void* scratch) {
-  if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
-  else
-    q8_by<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
-}
-
 // Adds listed columns times their deltas, groups [first, last) of the list, to B blocks of y.
 template <By kBy, int B>
 void q8_list(const Matrix& w, int row, const int32_t* cols, const uint8_t* deltas, int count, int first, int last,

@@ -107,7 +107,7 @@ void State::multiply_input(int layer, int d, int rows) {
 // In a busy chunk the product with the values last sent gives the same result with the weights read once.
 bool State::product_pays(int layer, int d, int rows) const {
   const Matrix& w = plan_->layers()[layer][d].w_ih->view();
-  const double busy = w.format == Format::q8 ? kDenseInput : kDenseFloatInput;
+  const double busy = w.format == Format::q8 ? active_kernels().busy_q8 : kBusyFloat;
   return rows > 1 && !w.piece && states_[layer][d].x_activity > busy;
 }
 
