@@ -18,13 +18,15 @@ void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bi
   dense_pieces<int8_t>(w, z, zs, n, bias, y, ys, reverse);
 }
 
-void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-              bool reverse, void* scratch) {
-  if (!w.piece) return dense_whole_q8(w, z, zs, n, bias, y, ys, reverse, scratch);
+void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias, float* y,
+              ptrdiff_t ys, bool reverse, void* scratch) {
+  if (!w.dynamic) largest = nullptr;
+  if (!w.piece) return dense_whole_q8(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
   if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_pieces<By::bytes> : q8_pieces<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
+    (w.levels <= 127 ? q8_pieces<By::bytes> : q8_pieces<By::planes>)(w, z, zs, largest, n, bias, y, ys, reverse,
+                                                                     scratch);
   else
-    q8_pieces<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
+    q8_pieces<By::words>(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
 }
 
 void columns(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {

@@ -101,15 +101,23 @@ inline Block<uint8_t> q8_block(const Matrix& w, int row) {
 }
 
 // Packed rows of activations: row j starts at z + j * stride, and its groups follow each other; correction: [n] 128 *
-// sum of the row, because q8 weights are stored as w + 128.
+// sum of the row, because q8 weights are stored as w + 128; largest: [n] or null, what the sums are multiplied by.
 template <By kBy>
 struct Packed {
   const uint8_t* z;
   ptrdiff_t stride, plane;
   const int32_t* correction;
-  Packed from(int j) const { return {z + j * stride, stride, plane, correction + j}; }
+  const float* largest;
+  Packed from(int j) const {
+    return {z + j * stride, stride, plane, correction + j, largest ? largest + j : nullptr};
+  }
   const uint8_t* group(int j, int g) const { return z + j * stride + g * Product<kBy>::step; }
 };
+
+// base + scale * sum, the product times `largest`, if given. The sum is scaled first: no factor overflows beside a zero.
+inline Vec q8_finished(Vec scale, Vec sum, const float* largest, Vec base) {
+  return largest ? Vec::fma(Vec::set(*largest), scale * sum, base) : Vec::fma(scale, sum, base);
+}
 
 // B blocks, the first one lying at `first` with `cols` columns, times N rows of activations.
 template <Layout kLayout, By kBy, int B, int N, class In>
@@ -136,7 +144,8 @@ inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, in
       for (int i = 0; i < 4; i++) {
         const int at = w.place(row + b * kBlock + q8_row<kLayout>(part, i));
         float* out = y + j * ys + at;
-        Vec::fma(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])), Vec::load(bias ? bias + at : out))
+        q8_finished(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])),
+                    in.largest ? in.largest + j : nullptr, Vec::load(bias ? bias + at : out))
             .store(out);
       }
 }
@@ -178,8 +187,8 @@ void q8_dense(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
 }
 
 template <By kBy>
-void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse, void* scratch) {
+void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias, float* y,
+           ptrdiff_t ys, bool reverse, void* scratch) {
   int32_t* correction = static_cast<int32_t*>(scratch);
   uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
   const ptrdiff_t stride = 2 * w.cols;
@@ -189,17 +198,17 @@ void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* 
     correction[j] = 128 * sum;
     Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
   }
-  const Packed<kBy> in{packed, stride, w.cols, correction};
+  const Packed<kBy> in{packed, stride, w.cols, correction, largest};
   (w.layout == Layout::quads ? q8_dense<Layout::quads, kBy> : q8_dense<Layout::columns, kBy>)(w, in, n, bias, y, ys,
                                                                                               reverse);
 }
 
-void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-              bool reverse, void* scratch) {
+void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
+                    float* y, ptrdiff_t ys, bool reverse, void* scratch) {
   if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
+    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
   else
-    q8_by<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
+    q8_by<By::words>(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
 }
 
 // Adds listed columns times their deltas, groups [first, last) of the list, to B blocks of y.
