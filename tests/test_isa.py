@@ -54,6 +54,8 @@ with warnings.catch_warnings(record=True) as caught:
             lstm.policy = al.Dense() if dx is None else al.Delta(h=dx[1], x=dx)
             out[name] = lstm(x)[0]
         out["raw step"] = torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
+        lstm.quantize = al.Quantize("int8", raw="int8", raw_range="dynamic")
+        out["dynamic"], out["dynamic step"] = lstm(x)[0], torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
         lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta(0.05)
         with al.stream(lstm, batch_size=3) as stream:
             out["stream"] = torch.stack([stream.step(row) for row in x])
