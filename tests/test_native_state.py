@@ -153,8 +153,13 @@ def test_two_threads_on_one_state_are_told() -> None:
     assert run(native, x[:5], state=state).y.isfinite().all()  # and afterwards it is free again
 
 
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form", "projection"), [("fp32", "q8", 0), ("q8", "bf16", 5)])
+@pytest.mark.parametrize(
+    ("x_form", "h_form", "projection", "activity"),
+    [
+        *((*forms, activity) for forms in (("fp32", "q8", 0), ("q8", "bf16", 5)) for activity in ACTIVITIES),
+        ("q8d", "q8", 0, "dense"),
+    ],
+)
 def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: int, activity: Activity) -> None:
     shape = StackShape(3, 7, 3, projection)
     native = stack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))

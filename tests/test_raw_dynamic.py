@@ -256,6 +256,6 @@ def test_tried_where_static_ranges_fail() -> None:
     batches = [torch.randn(8, 20, 60, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     batches[3] *= 8  # judges; a static range cuts it off
     fast = al.adapt(model)
-    al.compress_within(fast, batches, 0.03)
+    al.compress_within(fast, batches, 0.07)
     assert isinstance(fast, al.AdaptiveLSTM)
-    assert (fast.quantize.raw, fast.quantize.raw_range, fast.pruned) == ("int8", "dynamic", None)
+    assert (fast.quantize.raw, fast.quantize.raw_range, fast.quantize.levels) == ("int8", "dynamic", 127)
