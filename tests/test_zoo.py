@@ -58,6 +58,7 @@ RAW_INT8 = {
     "pyannote": 0.006,
     "turbofan": 0.005,
 }
+# With a range per timestep, measured on nothing.
 RAW_DYNAMIC = {
     "beatnet": 0.008,
     "charrnn-darwin": 0.013,
