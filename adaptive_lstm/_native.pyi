@@ -33,6 +33,7 @@ class Matrix:
         levels: int,
         columns: bool,
         column_scale: npt.NDArray[np.float32] | None,
+        dynamic: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
     ) -> Matrix: ...

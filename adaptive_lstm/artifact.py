@@ -34,6 +34,7 @@ from .weights import shape_of
 
 _KIND, _VERSION = "model", 1
 _LSTM = ("shape", "parameters", "quantize", "pruned", "policy", "monitor")
+_OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,9 +211,10 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: Arrays, lstm: nn.LSTM) -> _
 
 
 def _quantize(found: object, at: str, arrays: Arrays, shape: StackShape) -> Quantize:
-    f = fields.mapping(found, "quantize", Quantize.__dataclass_fields__)
+    given = _OLDER | fields.mapping(found, "quantize")
+    f = fields.mapping(given, "quantize", Quantize.__dataclass_fields__)
     matrices = fields.mapping(f["matrices"], "matrices")
-    for name in ("precision", "raw", *matrices):
+    for name in ("precision", "raw", "raw_range", *matrices):
         fields.text((f | matrices)[name], name)
     for name in ("levels", "input_levels", "raw_levels"):
         fields.whole(f[name], name)

@@ -92,7 +92,8 @@ def _packed(matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, ze
         return _native.Matrix.bf16(matrix.values, columns, gates, fixed, zeros)
     assert matrix.scale is not None
     if matrix.levels:
-        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, matrix.column_scale, fixed, zeros)
+        scales = matrix.column_scale, matrix.dynamic
+        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, *scales, fixed, zeros)
     return _native.Matrix.i8(matrix.values, matrix.scale, columns, gates, fixed, zeros)
 
 

@@ -50,8 +50,8 @@ def compress(
         inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
             alone is one batch. The model runs over them if there is something to learn from them: to prune (a few
             hundred sequences in batches of 16 to 64 are plenty, about a quarter of which judges the choices), and for
-            the first layer's input matrix in int8 where ``quantize`` has no ``raw_scale``: every LSTM then gets its
-            own, from the largest features seen. Show what the model will meet.
+            the first layer's input matrix in int8 where ``quantize`` has a static range and no ``raw_scale``: every
+            LSTM then gets its own, from the largest features seen. Show what the model will meet.
         prune: what to remove; None: nothing.
         quantize: the precision of every matrix; None: float32.
         output: picks the tensor that counts from what the model returns; default: the first one.

@@ -51,7 +51,7 @@ class Executor:
         self.tensors = tuple(tensors)
         matrices = None
         if not quantize.exact:
-            matrices = quantize_stack(self.tensors, shape, quantize)
+            matrices = quantize_stack(self.tensors, shape, quantize, self.policy.columns)
             self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
         stack = None
         if kernel is not None:

@@ -17,6 +17,9 @@ the translation that an exit in depth left with (the layers between keep their s
 
 ACTION = {"gates": COAST, "state": REST, "inputs": QUEUE}
 
+# Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. kernels.h says the same.
+FAINT = 2.0**-100
+
 
 @dataclass(frozen=True)
 class Step:
@@ -83,6 +86,18 @@ class _Operand:
         return estimate, fires
 
 
+def whole_rows(value: torch.Tensor, useful: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [n, C] as integers in -levels..levels, and what one step of each row stands for [n, 1].
+
+    The largest magnitude of a row becomes ``levels``; only the ``useful`` columns [C] count and are sent.
+    """
+    sent = torch.where(useful, value, 0.0)
+    largest = sent.abs().amax(dim=1, keepdim=True) if value.shape[1] else value.new_zeros(len(value), 1)
+    count = torch.full_like(largest, levels)
+    factor = torch.where(largest < FAINT, 0.0, count / largest.clamp(min=FAINT))
+    return (sent * factor).round().clamp(-levels, levels), largest / count
+
+
 def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
     i, f, g, o = gates.chunk(4, dim=1)
@@ -132,9 +147,8 @@ class Pair:
         self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
         self.h, self.c = h, c
         batch, (used_x, used_h) = len(h), weights.useful
-        self.of_x = _Operand(
-            Site(shape, pair, "x"), policy.columns, used_x, weights.x_levels, weights.x_scale, batch, h, sent[0]
-        )
+        static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
+        self.of_x = _Operand(Site(shape, pair, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
         self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
         self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
         self.holding = bool(policy.holding)
@@ -177,9 +191,11 @@ class Pair:
     def advance(self, x: torch.Tensor, rows: torch.Tensor, time: int) -> None:
         """Run the given rows [n] on x [n, width]."""
         h, w = self.h[rows], self.weights
-        x_hat, x_sent = self.of_x.estimate(x, rows)
+        operand, step = whole_rows(x, w.useful[0], w.x_levels) if w.x_dynamic else (x, None)
+        x_hat, x_sent = self.of_x.estimate(operand, rows)
         h_hat, h_sent = self.of_h.estimate(h, rows)
-        gates = x_hat @ w.w_ih.T + w.bias + h_hat @ w.w_hh.T
+        from_x = x_hat @ w.w_ih.T
+        gates = (from_x if step is None else from_x * step) + w.bias + h_hat @ w.w_hh.T
         if self.observer:
             self.observer(Step(self.index, time, x, h, x_sent, h_sent, gates, rows))
         self.ran += len(rows)

@@ -21,6 +21,7 @@ class PairTensors:
     ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
     ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: it is used as it is.
     ``x_scale`` [width], float32, or None: x_j is rounded to multiples of x_scale_j / levels and ends at x_scale_j.
+    ``x_dynamic``: every row of x is rounded to multiples of its own largest magnitude / levels instead.
     ``fixed`` [H] or None: units that were pruned have c = 0 and, ahead of a projection, stand at this value for ever;
     NaN: the unit lives.
     """
@@ -32,6 +33,7 @@ class PairTensors:
     x_levels: int = 0
     h_levels: int = 0
     x_scale: torch.Tensor | None = None
+    x_dynamic: bool = False
     fixed: torch.Tensor | None = None
 
     @functools.cached_property
@@ -47,12 +49,14 @@ class Matrix:
     ``values`` [rows, columns]: float32, uint16 (the bits of bfloat16) or int8; ``scale`` [rows] for int8, else None;
     ``levels``: activations are sent as integers round(z * levels), or 0: as floats. ``column_scale`` [columns] or None:
     they are sent as round(z / column_scale * levels), and ``values`` stand for weights that were multiplied by it.
+    ``dynamic``: they are sent as round(z / m * levels) with the largest magnitude m of the row that z belongs to.
     """
 
     values: np.ndarray
     scale: FloatArray | None = None
     levels: int = 0
     column_scale: FloatArray | None = None
+    dynamic: bool = False
 
     @property
     def precision(self) -> str:
@@ -108,6 +112,7 @@ class PairMatrices:
             x_levels=self.w_ih.levels,
             h_levels=self.w_hh.levels,
             x_scale=None if self.w_ih.column_scale is None else torch.from_numpy(self.w_ih.column_scale).to(device),
+            x_dynamic=self.w_ih.dynamic,
             fixed=None if self.fixed is None else tensor(self.fixed),
         )
 

@@ -49,11 +49,12 @@ def compress_within(
     Tried in this order, from a tenth to half of the bytes of float32: pruned by 70, 50 and 30 % and quantized,
     quantized alone, pruned by half in bfloat16 (28 %, for weights that int8 is too coarse for), bfloat16. In each of
     them, where the matrix that reads raw features is a tenth of the weights or more, int8 for it too
-    (``Quantize(raw="int8")``) comes before bfloat16 for it; and of the same bytes the faster before the more exact: 127
-    levels of h, which fit a byte, then 1016, and for int8 alone 8191. The first whose output changes little enough on
-    batches that nothing was fitted on stays; if none does, the model stays exact. Pruning is tried with settings that
-    are near best on most models; where those change the output a little too much, the search of ``Prune`` follows. This
-    is a choice by a few batches, no guarantee: ``calibrate`` gives one, also for a compressed model.
+    (``Quantize(raw="int8")``), with static and then with dynamic ranges of the features, comes before bfloat16 for it;
+    and of the same bytes the faster before the more exact: 127 levels of h, which fit a byte, then 1016, and for int8
+    alone 8191. The first whose output changes little enough on batches that nothing was fitted on stays; if none does,
+    the model stays exact. Pruning is tried with settings that are near best on most models; where those change the
+    output a little too much, the search of ``Prune`` follows. This is a choice by a few batches, no guarantee:
+    ``calibrate`` gives one, also for a compressed model.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
@@ -141,15 +142,23 @@ def candidates(pattern: str, quantize: Quantize, *, wide: bool) -> list[Choice]:
     pruned = [half] if half.n_of_m else [Prune(pattern, share) for share in SPARSITIES]  # N:M says how much
     if quantize.precision != "int8":
         return [*((prune, [quantize]) for prune in pruned), (None, [quantize])]
-    every = [replace(quantize, raw="int8"), quantize] if wide and quantize.raw == "bf16" else [quantize]
-    fast = [level for one in every for level in (_levels(one, BYTE), one)]
-    plain = [level for one in every for level in (_levels(one, BYTE), one, _levels(one, FINE))]
+    every = [quantize]
+    if wide and quantize.raw == "bf16":
+        dynamic = replace(quantize, raw="int8", raw_range="dynamic", raw_levels=None, raw_scale=None)
+        every = [replace(quantize, raw="int8"), dynamic, quantize]
+    fast = [level for one in every for level in _rising(one)]
+    plain = [level for one in every for level in _rising(one, fine=one.raw_range == "static")]
     int8: list[Choice] = [*((prune, _once(fast)) for prune in pruned), (None, _once(plain))]
     return [*int8, (half, [Quantize("bf16")]), (None, [Quantize("bf16")])]
 
 
 def _once(settings: Iterable[Quantize]) -> list[Quantize]:
     return list(dict.fromkeys(settings))
+
+
+def _rising(quantize: Quantize, *, fine: bool = False) -> list[Quantize]:
+    """The same bytes, the fastest first. fine: also finer levels of h, which gain little beside features in a byte."""
+    return [_levels(quantize, BYTE), quantize, *([_levels(quantize, FINE)] if fine else [])]
 
 
 def _levels(quantize: Quantize, most: int) -> Quantize:

@@ -1,8 +1,8 @@
 """Quality against time on every model of the zoo: what is the fastest way to run it without making it worse?
 
 ``python -m eval.frontier --zoo PATH``: every peer of ``adaptive_lstm.peers``, at the quality that it delivers; ours:
-exact, int8 (also of the raw features, and with activations of a byte), int8 with the most sensitive matrices in
-bfloat16, int8 with delta columns, pruned, and what ``al.calibrate`` certifies. Of each:
+exact, int8 (also of the raw features, in static and dynamic ranges, and with activations of a byte), int8 with the most
+sensitive matrices in bfloat16, int8 with delta columns, pruned, and what ``al.calibrate`` certifies. Of each:
 
 - the task figures of the model on its labelled data with the contender inside, and the distance from the original;
 - the time of a whole sequence, of the whole model, and of a step of a stream (``eval/frontier_time.py``), batch 1.

@@ -22,13 +22,17 @@ from eval.worth import CONFIDENCE, calibrated, compressed
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
-OURS = ("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "mixed", "delta", "pruned", "certified")
+OURS = (
+    *("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "int8 dynamic bytes"),
+    *("mixed", "delta", "pruned", "certified"),
+)
 NAMES = (*PEERS, *OURS)
-INT8 = {  # raw: the matrix that reads raw features too; bytes: h in 127 levels, which fit one
+INT8 = {  # raw: the matrix that reads raw features too; dynamic: with a range per timestep; bytes: levels that fit one
     "int8": al.Quantize("int8"),
     "int8 raw": al.Quantize("int8", raw="int8"),
     "int8 bytes": al.Quantize("int8", levels=127, input_levels=127),
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
+    "int8 dynamic bytes": al.Quantize("int8", raw="int8", raw_range="dynamic", levels=127, input_levels=127),
 }
 TORCH = "torch"  # always takes part: everything is compared with it
 # Of the bytes of float32: about a third of the weights in bfloat16, the others in int8, with fine levels of h.

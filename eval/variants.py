@@ -110,6 +110,7 @@ def precision(of: Subject) -> Iterator[Variant]:
         "int8, all levels 127": al.Quantize("int8", levels=127, input_levels=127),
         "int8, weights only": al.Quantize("int8", levels=0, input_levels=0),
         "int8, raw too": al.Quantize("int8", raw="int8"),
+        "int8, raw too, dynamic": al.Quantize("int8", raw="int8", raw_range="dynamic"),
     }
     for name, quantize in uniform.items():
         yield _compressed(of, name, {"mixed": False}, None, quantize)

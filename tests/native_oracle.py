@@ -17,8 +17,9 @@ from adaptive_lstm.quantize import Precision, quantize_matrix
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
 
-# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of their own
-Format = Literal["fp32", "bf16", "i8", "q8", "q8c"]
+# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of its own;
+# q8d: of every timestep and batch row, for raw features alone
+Format = Literal["fp32", "bf16", "i8", "q8", "q8c", "q8d"]
 Activity = Literal["dense", "few", "many"]  # nothing is skipped; most columns are; some are
 States = tuple[torch.Tensor, torch.Tensor]  # h [L * D, B, P], c [L * D, B, H]
 
@@ -32,6 +33,12 @@ FORMATS: tuple[tuple[Format, Format], ...] = (
     ("q8", "i8"),
     ("q8", "q8"),
     ("q8c", "q8"),
+)
+DYNAMIC: tuple[Format, Format] = ("q8d", "q8")
+# With what may be skipped: not columns of dynamic features.
+USES: tuple[tuple[Format, Format, Activity], ...] = (
+    *((x, h, activity) for x, h in FORMATS for activity in ACTIVITIES),
+    (*DYNAMIC, "dense"),
 )
 TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
 
@@ -61,7 +68,8 @@ def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0
     w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
     # Up to 2, so that a level stays as fine as the thresholds of policy_of() need it; 0.5 cuts much of a signal() off.
     scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "q8c" else None
-    return quantize_matrix(w, precisions.get(form, "int8"), levels if form in ("q8", "q8c") else 0, scale)
+    sent = levels if form in ("q8", "q8c", "q8d") else 0
+    return quantize_matrix(w, precisions.get(form, "int8"), sent, scale, dynamic=form == "q8d")
 
 
 def weights(
@@ -71,7 +79,13 @@ def weights(
     gates = 4 * shape.hidden_size
     return [
         PairMatrices(
-            w_ih=matrix(gates, shape.input_width(pair), x, levels[0], gain),
+            w_ih=matrix(
+                gates,
+                shape.input_width(pair),
+                "q8" if x == "q8d" and pair >= shape.directions else x,
+                levels[0],
+                gain,
+            ),
             w_hh=matrix(gates, shape.output_size, h, levels[1], gain),
             bias=torch.randn(gates).numpy(),
             w_hr=matrix(shape.proj_size, shape.hidden_size, "i8" if h == "q8" else h, 0) if shape.proj_size else None,

@@ -28,6 +28,7 @@ PRECISIONS = (
     al.Quantize("int8"),
     al.Quantize("bf16", matrices={"weight_hh_l1": "int8", "weight_ih_l2": "fp32"}),
     al.Quantize("int8", raw="int8", raw_scale=(1.0, 2.5, 0.1, 3e-9, 7.0), levels=127, input_levels=500),
+    al.Quantize("int8", raw="int8", raw_range="dynamic", raw_levels=100),
 )
 STACK = SHAPES["plain"]
 
@@ -49,7 +50,7 @@ def through_a_file(fast: nn.Module, model: nn.Module, path: Path) -> nn.Module:
 def test_every_policy_in_every_precision(tmp_path: Path, quantize: int, pruned: bool) -> None:
     for i, case in enumerate(FAMILIES):
         shape, policy, streams = case.values
-        if (i + quantize) % 4 and case.id is not None and not case.id.startswith("plain-hold"):
+        if (i + quantize) % len(PRECISIONS) and case.id is not None and not case.id.startswith("plain-hold"):
             continue  # every policy in one precision at least, the holding ones in all
         original = lstm_of(shape, batch_first=bool(i % 2))
         fast = al.AdaptiveLSTM.from_lstm(original)

@@ -189,9 +189,10 @@ def test_a_budget_is_met_with_the_fewest_bytes_first(pattern: str, wide: bool) -
     *pruned, plain, [half], [bf16] = sizes
     assert len(pruned) == (3 if pattern == "unstructured" else 1)
     for same, levels in [*((one, 2) for one in pruned), (plain, 3)]:
-        raw, rest = same[:-levels], same[-levels:]
-        assert len(raw) == (levels if wide else 0)
-        assert len(set(raw)) <= 1 == len(set(rest))
+        raw, dynamic, rest = same[: -levels - 2], same[-levels - 2 : -levels], same[-levels:]
+        assert (len(raw), len(dynamic)) == ((levels, 2) if wide else (0, 0))
+        assert len(set(raw)) == len(set(dynamic)) <= 1 == len(set(rest))
+        assert all(small < large for small, large in zip(dynamic, raw, strict=False))  # no scales of columns
         assert all(small < large for small, large in zip(raw, rest, strict=False))
     if not wide:
         groups = [*pruned, plain]

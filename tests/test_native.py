@@ -18,7 +18,9 @@ from adaptive_lstm.weights import Matrix, PairMatrices, PairTensors, tensors_of
 
 from .native_oracle import (
     ACTIVITIES,
+    DYNAMIC,
     FORMATS,
+    USES,
     Activity,
     Case,
     Format,
@@ -60,8 +62,7 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
     return x[:, :1].expand(x.shape) if layout == "repeated row" else x
 
 
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
+@pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
 def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: Activity) -> None:
     for case in CASES:
         shape = StackShape(case.width, case.hidden, 1, case.projection, case.directions == 2)
@@ -85,8 +86,7 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
                 assert share < 0.2 if activity == "few" else share > 0.5
 
 
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
+@pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
 def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format, activity: Activity) -> None:
     shape, lengths = StackShape(40, 33, 1, bidirectional=True), (70, 66, 66, 20, 3, 1, 1)
     matrices, policy, start = weights(shape, x_form, h_form), policy_of(shape, activity), states(shape, len(lengths))
@@ -143,6 +143,7 @@ def test_stack_is_its_layers_bit_for_bit(
         (Quantize("bf16"), 2e-6),
         (Quantize("int8"), 2e-3),  # float64 rounds some activations to the next integer
         (Quantize("int8", raw="int8", raw_scale=(1.5,) * 20 + (4.0,) * 20), 2e-3),
+        (Quantize("int8", raw="int8", raw_range="dynamic"), 2e-3),
         (Quantize("bf16", matrices={"weight_hh_l0": "fp32", "weight_ih_l1": "int8", "weight_hh_l1": "int8"}), 2e-3),
     ],
 )
@@ -188,7 +189,7 @@ def test_int8_is_exact_however_it_is_computed(x_form: Format, batch: int, levels
     assert levels <= 127 or want.y.diff(dim=0).abs().max() * levels > 128
 
 
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
+@pytest.mark.parametrize(("x_form", "h_form"), [*FORMATS, DYNAMIC])
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_steps_and_sequences_give_the_same_bits(batch: int, x_form: Format, h_form: Format) -> None:
     shape = StackShape(130, 65, 2)

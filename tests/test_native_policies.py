@@ -30,7 +30,11 @@ from .native_oracle import Format, run, stack, states, weights
 from .policy_cases import FAMILIES, SHAPES, STACK, depth_translators, head, random_policy, time_translators
 
 ATOL = 2e-5
-PRECISIONS: dict[str, tuple[Format, Format, float]] = {"fp32": ("fp32", "fp32", ATOL), "int8": ("q8", "q8", 4e-3)}
+PRECISIONS: dict[str, tuple[Format, Format, float]] = {
+    "fp32": ("fp32", "fp32", ATOL),
+    "int8": ("q8", "q8", 4e-3),
+    "dynamic": ("q8d", "q8", 4e-3),
+}
 
 
 # ------------------------------------------------------------------------------------------------------ the oracle

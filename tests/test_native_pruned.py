@@ -17,7 +17,9 @@ from adaptive_lstm.weights import Matrix, PairMatrices
 from .heap import growth
 from .native_oracle import (
     ACTIVITIES,
+    DYNAMIC,
     FORMATS,
+    USES,
     Activity,
     Case,
     Format,
@@ -113,8 +115,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
+@pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
 def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: Activity, pattern: Pattern) -> None:
     for case in CASES:
         shape = StackShape(case.width, case.hidden, 1, case.projection, case.directions == 2)
@@ -143,7 +144,7 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("forms", FORMATS)
+@pytest.mark.parametrize("forms", [*FORMATS, DYNAMIC])
 def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], pattern: Pattern) -> None:
     """A whole stack beside the same weights as if they were not pruned."""
     shape = StackShape(20, 70, 3)
@@ -157,7 +158,7 @@ def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], patt
         dense = stack(pruned_stack, shape, Dense())
     got, want = run(dense, x), run(whole, x)
     # Where floats and integers meet, an activation between two levels may fall to either side.
-    atol = 0 if forms == ("q8", "q8") else 2e-2 if {"q8", "q8c"} & set(forms) else 1e-4
+    atol = 0 if forms == ("q8", "q8") else 2e-2 if {"q8", "q8c", "q8d"} & set(forms) else 1e-4
     torch.testing.assert_close(got.y, want.y, rtol=0, atol=atol)
     if forms != ("q8", "q8"):
         return
@@ -165,8 +166,7 @@ def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], patt
     assert torch.equal(tiny.y, got.y)
 
 
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
+@pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
 def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format, activity: Activity) -> None:
     shape, lengths = StackShape(40, 33, 2, bidirectional=True), (30, 26, 26, 3, 1)
     matrices = pruned(weights(shape, x_form, h_form), shape, PATTERNS[-1])
@@ -191,14 +191,14 @@ def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format,
     ],
     ids=["units", "columns"],
 )
-@pytest.mark.parametrize("form", ["fp32", "q8"])
+@pytest.mark.parametrize("form", ["fp32", "q8", "q8d"])
 def test_everything_may_be_pruned(matrices: Any, form: Format) -> None:
     shape = StackShape(5, 9, 1)
-    (w,) = weights(shape, form, form)
+    (w,) = weights(shape, form, "q8" if form == "q8d" else form)
     w = matrices(w)
     if w.fixed is not None:
         w = replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9)))
-    for policy in (Dense(), Delta(0.01, x=(0.01,))):
+    for policy in (Dense(), Delta(0.01, x=None if form == "q8d" else (0.01,))):
         x = signal(20, 2, 5)
         got = run(stack([w], shape, policy), x)
         start = reference.start(shape, *states(shape, 2, 0.0))

@@ -16,15 +16,14 @@ from adaptive_lstm.policies import Dense
 from adaptive_lstm.types import StackShape, StreamState
 
 from .heap import growth
-from .native_oracle import ACTIVITIES, FORMATS, Activity, Format, policy_of, run, signal, stack, states, weights
+from .native_oracle import ACTIVITIES, USES, Activity, Format, policy_of, run, signal, stack, states, weights
 
 
 def tensors(state: StreamState) -> list[list[float]]:
     return [t.flatten().tolist() for t in (state.h, state.c, *state.sent_x, *state.sent_h) if t is not None]
 
 
-@pytest.mark.parametrize(("x_form", "h_form"), FORMATS)
-@pytest.mark.parametrize("activity", ACTIVITIES)
+@pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
 def test_a_pooled_run_leaves_nothing_behind(x_form: Format, h_form: Format, activity: Activity) -> None:
     shape = StackShape(6, 33, 2, bidirectional=True)
     matrices, policy = weights(shape, x_form, h_form), policy_of(shape, activity)
@@ -154,8 +153,13 @@ def test_two_threads_on_one_state_are_told() -> None:
     assert run(native, x[:5], state=state).y.isfinite().all()  # and afterwards it is free again
 
 
-@pytest.mark.parametrize("activity", ACTIVITIES)
-@pytest.mark.parametrize(("x_form", "h_form", "projection"), [("fp32", "q8", 0), ("q8", "bf16", 5)])
+@pytest.mark.parametrize(
+    ("x_form", "h_form", "projection", "activity"),
+    [
+        *((*forms, activity) for forms in (("fp32", "q8", 0), ("q8", "bf16", 5)) for activity in ACTIVITIES),
+        ("q8d", "q8", 0, "dense"),
+    ],
+)
 def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: int, activity: Activity) -> None:
     shape = StackShape(3, 7, 3, projection)
     native = stack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))
@@ -179,7 +183,11 @@ def ones(rows: int, columns: int) -> _native.Matrix:
 
 
 def q8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127, laid: bool = False) -> _native.Matrix:
-    return _native.Matrix.q8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, *PLAIN[1:])
+    return _native.Matrix.q8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, False, *PLAIN[1:])
+
+
+def ranged(scale: npt.NDArray[np.float32] | None, *, columns: bool, dynamic: bool = False) -> _native.Matrix:
+    return _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, columns, scale, dynamic, *PLAIN[1:])
 
 
 def direction(
@@ -232,7 +240,9 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: ones(7, 3), "multiple of 4 rows"),
         (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN), "scale needs one value"),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
-        (lambda: _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, True, SCALE, *PLAIN[1:]), "value per column"),
+        (lambda: ranged(SCALE, columns=True), "value per column"),
+        (lambda: ranged(None, columns=True, dynamic=True), "a range of their own leave no columns apart"),
+        (lambda: ranged(SCALE[:2], columns=False, dynamic=True), "have no scale per column"),
         (lambda: _native.Matrix.f32(floats(8, 3), False, True, floats(3), True), "fixed needs one value per unit"),
         (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
         (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),

@@ -18,7 +18,7 @@ template <class T>
 std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Array<float, 1>> scale, Format format,
                                    int levels, bool gates, bool columns,
                                    const Fixed& fixed, bool zeros,
-                                   std::optional<Array<float, 1>> column_scale = std::nullopt) {
+                                   std::optional<Array<float, 1>> column_scale = std::nullopt, bool dynamic = false) {
   if (gates && values.shape(0) % 4) throw std::invalid_argument("a gate matrix needs a multiple of 4 rows");
   if (scale && scale->shape(0) != values.shape(0)) throw std::invalid_argument("the scale needs one value per row");
   if ((format == Format::i8 || format == Format::q8) && !scale)
@@ -28,12 +28,14 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
     throw std::invalid_argument("levels times columns is too large for 32-bit sums");
   if (column_scale && column_scale->shape(0) != values.shape(1))
     throw std::invalid_argument("the column scale needs one value per column");
+  if (dynamic && (columns || column_scale))
+    throw std::invalid_argument("rows with a range of their own leave no columns apart and have no scale per column");
   if (fixed.size() && fixed.shape(0) != (gates ? values.shape(0) / 4 : values.shape(1)))
     throw std::invalid_argument("fixed needs one value per unit");
   return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr,
                                                column_scale ? column_scale->data() : nullptr, int(values.shape(0)),
                                                int(values.shape(1)), format, levels, gates, columns,
-                                               values_of(fixed), zeros && gates});
+                                               values_of(fixed), zeros && gates, dynamic});
 }
 
 Direction make_direction(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh,
@@ -82,12 +84,11 @@ NB_MODULE(_native, m) {
       .def_static(
           "q8",
           [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,
-             std::optional<Array<float, 1>> column_scale, const Fixed& fixed, bool zeros) {
-            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, column_scale);
+             std::optional<Array<float, 1>> column_scale, bool dynamic, const Fixed& fixed, bool zeros) {
+            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, column_scale, dynamic);
           },
           nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"),
-          nb::arg("column_scale").none(), nb::arg("fixed"),
-          nb::arg("zeros"))
+          nb::arg("column_scale").none(), nb::arg("dynamic"), nb::arg("fixed"), nb::arg("zeros"))
       .def_prop_ro("bytes", &PackedMatrix::bytes);
 
   nb::class_<Direction>(m, "Direction");

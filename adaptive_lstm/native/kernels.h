@@ -17,6 +17,9 @@ constexpr int kListSlack = 32;  // entries that a kernel may write behind the en
 constexpr int kNarrow = 256;    // rows of the widest tile whose sums stay in registers over a list of columns
 constexpr int kGroup = 4;       // columns that one integer dot product takes
 
+// Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. pair.py says the same.
+constexpr float kFaint = 0x1p-100f;
+
 enum class Format : uint8_t {
   f32,   // float weights, float activations
   bf16,  // bfloat16 weights, float activations
@@ -42,6 +45,9 @@ struct Matrix {
   // [C], readable up to a multiple of kBlock; null: levels and 1 / levels for every column.
   const float* factor = nullptr;
   const float* step = nullptr;
+  // q8 whose rows of activations bring a range of their own: z is sent as round(z * levels / m), with m the largest |z|
+  // of the row, and the sums are multiplied by m. Layout `quads` only: integers of two rows cannot be subtracted.
+  bool dynamic = false;
   // Pieces: four strips of 16 rows in one column. If `piece` is set, data holds those that are not all zeros, one
   // behind the other, and tile and pitch do not count; `strip` says which strips of the result a block consists of.
   // Layout `columns`: column by column; a bit of `where` says that a piece is kept, 32 to a word. `quads`: block by
@@ -79,9 +85,9 @@ struct Kernels {
   // same.
   void (*dense)(const Matrix&, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
                 bool reverse);
-  // The same for q8: z: [n, C] integers.
-  void (*dense_q8)(const Matrix&, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-                   bool reverse, void* scratch);
+  // The same for q8: z: [n, C] integers; largest: [n] what `quantize` returned for them, read if W is dynamic.
+  void (*dense_q8)(const Matrix&, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
+                   float* y, ptrdiff_t ys, bool reverse, void* scratch);
 
   // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kListSlack entries more. acc of
   // q8 is the exact integer sum, without the scale. `reverse`: as above, and the columns of wide tiles too; of
@@ -97,8 +103,9 @@ struct Kernels {
   // The LSTM cell on `blocks` blocks: pre [blocks, 4, 16]; c [blocks, 16] is updated; h [blocks, 16] is written.
   void (*cell)(const float* pre, float* c, float* h, int blocks);
 
-  // q[i]: the integer that z[i], of the first n columns of a q8 matrix, is sent as (NaN becomes 0).
-  void (*quantize)(const Matrix&, const float* z, int n, int16_t* q);
+  // q[i]: the integer that z[i], of the first n columns of a q8 matrix, is sent as (NaN becomes 0). Returns what the
+  // sums of this row have to be multiplied by: the largest |z[i]| if the matrix is dynamic, else 1.
+  float (*quantize)(const Matrix&, const float* z, int n, int16_t* q);
 
   // Lists the columns with |z - sent| > threshold (threshold null: z != sent), moves `sent` there, writes z - sent.
   int (*changed)(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta);

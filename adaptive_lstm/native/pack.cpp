@@ -185,6 +185,7 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
   view_.format = source.format;
   view_.layout = source.columns ? Layout::columns : Layout::quads;
   view_.levels = source.levels;
+  view_.dynamic = source.dynamic;
   view_.rows = int(rows.size());
   view_.cols = source.format == Format::q8 ? round_up(int(cols.size()), kGroup) : int(cols.size());
   const size_t size = source.format == Format::f32 ? 4 : source.format == Format::bf16 ? 2 : 1;

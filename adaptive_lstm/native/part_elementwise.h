@@ -57,17 +57,48 @@ void cell(const float* pre, float* c, float* h, int blocks) {
     }
 }
 
-void quantize(const Matrix& w, const float* z, int n, int16_t* q) {
-  const int levels = w.levels;  // copies: as far as the compiler knows, stores to q might change w
-  const float* const factor = w.factor;
+// factor(k): where the factors of columns k, k + 1, ... lie; null: levels for all.
+template <class Factor>
+inline void quantize_by(int levels, Factor factor, const float* z, int n, int16_t* q) {
   int k = 0;
-  for (; k + Vec::width <= n; k += Vec::width) quantize_lanes(z + k, levels, factor ? factor + k : nullptr, q + k);
+  for (; k + Vec::width <= n; k += Vec::width) quantize_lanes(z + k, levels, factor(k), q + k);
   if (k == n) return;
   float tail[Vec::width] = {};
   int16_t out[Vec::width];
   for (int i = k; i < n; i++) tail[i - k] = z[i];
-  quantize_lanes(tail, levels, factor ? factor + k : nullptr, out);
+  quantize_lanes(tail, levels, factor(k), out);
   for (int i = k; i < n; i++) q[i] = out[i - k];
+}
+
+// The largest |z|; several so that the comparisons overlap.
+inline float largest_of(const float* z, int n) {
+  float most[16] = {};
+  int k = 0;
+  for (; k + 16 <= n; k += 16)
+    for (int i = 0; i < 16; i++) {
+      const float size = __builtin_fabsf(z[k + i]);
+      most[i] = size > most[i] ? size : most[i];
+    }
+  for (; k < n; k++) {
+    const float size = __builtin_fabsf(z[k]);
+    most[0] = size > most[0] ? size : most[0];
+  }
+  for (float m : most) most[0] = m > most[0] ? m : most[0];
+  return most[0];
+}
+
+float quantize(const Matrix& w, const float* z, int n, int16_t* q) {
+  const int levels = w.levels;  // copies: as far as the compiler knows, stores to q might change w
+  if (w.dynamic) {
+    const float largest = largest_of(z, n);
+    float same[Vec::width];
+    for (float& f : same) f = largest < kFaint ? 0.0f : float(levels) / largest;
+    quantize_by(levels, [&](int) { return same; }, z, n, q);
+    return largest;
+  }
+  const float* const factor = w.factor;
+  quantize_by(levels, [&](int k) { return factor ? factor + k : nullptr; }, z, n, q);
+  return 1.0f;
 }
 
 int changed(const float* z, float* sent, const float* threshold, int n, int32_t* cols, float* delta) {

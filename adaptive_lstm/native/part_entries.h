@@ -28,8 +28,8 @@ void q8_packed(const Matrix& w, Packed<kBy> in, int n, const float* bias, float*
 }
 
 template <By kBy>
-void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse, void* scratch) {
+void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias, float* y,
+           ptrdiff_t ys, bool reverse, void* scratch) {
   int32_t* correction = static_cast<int32_t*>(scratch);
   uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
   const ptrdiff_t stride = 2 * w.cols;
@@ -39,27 +39,29 @@ void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* 
     correction[j] = 128 * sum;
     Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
   }
-  const Packed<kBy> in{packed, stride, w.cols, correction};
+  const Packed<kBy> in{packed, stride, w.cols, correction, largest};
   uint8_t* room = static_cast<uint8_t*>(scratch) + room_at(n, w.cols);
   (w.layout == Layout::quads ? q8_packed<Layout::quads, kBy> : q8_packed<Layout::columns, kBy>)(w, in, n, bias, y, ys,
                                                                                                 reverse, room);
 }
 
-void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-                    bool reverse, void* scratch) {
+void dense_whole_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
+                    float* y, ptrdiff_t ys, bool reverse, void* scratch) {
   if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
+    (w.levels <= 127 ? q8_by<By::bytes> : q8_by<By::planes>)(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
   else
-    q8_by<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
+    q8_by<By::words>(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
 }
 
-void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-              bool reverse, void* scratch) {
-  if (!w.piece) return dense_whole_q8(w, z, zs, n, bias, y, ys, reverse, scratch);
+void dense_q8(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias, float* y,
+              ptrdiff_t ys, bool reverse, void* scratch) {
+  if (!w.dynamic) largest = nullptr;
+  if (!w.piece) return dense_whole_q8(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
   if constexpr (Dot::has_dot8)
-    (w.levels <= 127 ? q8_pieces<By::bytes> : q8_pieces<By::planes>)(w, z, zs, n, bias, y, ys, reverse, scratch);
+    (w.levels <= 127 ? q8_pieces<By::bytes> : q8_pieces<By::planes>)(w, z, zs, largest, n, bias, y, ys, reverse,
+                                                                     scratch);
   else
-    q8_pieces<By::words>(w, z, zs, n, bias, y, ys, reverse, scratch);
+    q8_pieces<By::words>(w, z, zs, largest, n, bias, y, ys, reverse, scratch);
 }
 
 void columns(const Matrix& w, const int32_t* cols, const float* delta, int count, float* acc, bool reverse) {

@@ -67,7 +67,10 @@ struct Grouped {
   const uint8_t* z;
   ptrdiff_t stride, plane;  // bytes from one group to the next, and from the first plane to the second
   const int32_t* correction;
-  Grouped from(int j) const { return {z + j * Product<kBy>::step, stride, plane, correction + j}; }
+  const float* largest;
+  Grouped from(int j) const {
+    return {z + j * Product<kBy>::step, stride, plane, correction + j, largest ? largest + j : nullptr};
+  }
   const uint8_t* group(int j, int g) const { return z + j * Product<kBy>::step + g * stride; }
 };
 
@@ -99,8 +102,8 @@ inline void gather_group(const int16_t* a, const int16_t* b, const int16_t* c, c
 }
 
 template <By kBy>
-void q8_pieces_many(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-                    void* scratch) {
+void q8_pieces_many(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
+                    float* y, ptrdiff_t ys, void* scratch) {
   constexpr int N = kBy == By::bytes ? Dot::byte_rows : Dot::wide_rows;
   int32_t* sum = static_cast<int32_t*>(scratch);
   uint8_t* packed = reinterpret_cast<uint8_t*>(sum + n);
@@ -117,7 +120,7 @@ void q8_pieces_many(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, cons
       gather_group<kBy>(column(0), column(1), column(2), column(3), n, packed + k / kGroup * stride, plane, sum);
     }
     for (int j = 0; j < n; j++) sum[j] *= 128;
-    const Grouped<kBy> in{packed, stride, plane, sum};
+    const Grouped<kBy> in{packed, stride, plane, sum, largest};
     const Block<uint8_t> block{static_cast<const uint8_t*>(w.data) + ptrdiff_t(first) * kBlock, kBlock};
     for (int j = 0; j < n; j += N)
       for (int part = 0; part < kParts; part++)
@@ -141,7 +144,8 @@ inline void gather_one(const int16_t* z, const uint8_t* packed, int cols, const 
 
 // One row of activations: gathered on the way, while the weights are being read.
 template <By kBy>
-void q8_pieces_one(const Matrix& w, const int16_t* z, const float* bias, float* y, bool reverse, void* scratch) {
+void q8_pieces_one(const Matrix& w, const int16_t* z, const float* largest, const float* bias, float* y, bool reverse,
+                   void* scratch) {
   using P = Product<kBy>;
   uint8_t* packed = static_cast<uint8_t*>(scratch);
   P::pack(z, w.cols, packed);
@@ -164,17 +168,18 @@ void q8_pieces_one(const Matrix& w, const int16_t* z, const float* bias, float* 
       for (int v = 0; v < 4; v++) {
         const int at = w.place(row + q8_row<Layout::quads>(part, v));
         const Vec sum = Dot::to_float(Dot::sub(P::total(acc[v]), P::total(excess)));
-        Vec::fma(Vec::load(w.scale + at), sum, Vec::load((bias ? bias : y) + at)).store(y + at);
+        q8_finished(Vec::load(w.scale + at), sum, largest, Vec::load((bias ? bias : y) + at)).store(y + at);
       }
     }
   }
 }
 
 template <By kBy>
-void q8_pieces(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-               bool reverse, void* scratch) {
-  if (n >= kGatherRows) return q8_pieces_many<kBy>(w, z, zs, n, bias, y, ys, scratch);
-  for (int j = 0; j < n; j++) q8_pieces_one<kBy>(w, z + j * zs, bias, y + j * ys, reverse, scratch);
+void q8_pieces(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
+               float* y, ptrdiff_t ys, bool reverse, void* scratch) {
+  if (n >= kGatherRows) return q8_pieces_many<kBy>(w, z, zs, largest, n, bias, y, ys, scratch);
+  for (int j = 0; j < n; j++)
+    q8_pieces_one<kBy>(w, z + j * zs, largest ? largest + j : nullptr, bias, y + j * ys, reverse, scratch);
 }
 
 }  // namespace

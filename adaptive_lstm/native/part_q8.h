@@ -101,15 +101,23 @@ inline Block<uint8_t> q8_block(const Matrix& w, int row) {
 }
 
 // Packed rows of activations: row j starts at z + j * stride, and its groups follow each other; correction: [n] 128 *
-// sum of the row, because q8 weights are stored as w + 128.
+// sum of the row, because q8 weights are stored as w + 128; largest: [n] or null, what the sums are multiplied by.
 template <By kBy>
 struct Packed {
   const uint8_t* z;
   ptrdiff_t stride, plane;
   const int32_t* correction;
-  Packed from(int j) const { return {z + j * stride, stride, plane, correction + j}; }
+  const float* largest;
+  Packed from(int j) const {
+    return {z + j * stride, stride, plane, correction + j, largest ? largest + j : nullptr};
+  }
   const uint8_t* group(int j, int g) const { return z + j * stride + g * Product<kBy>::step; }
 };
+
+// base + scale * sum, the product times `largest`, if given. The sum is scaled first: no factor overflows beside a zero.
+inline Vec q8_finished(Vec scale, Vec sum, const float* largest, Vec base) {
+  return largest ? Vec::fma(Vec::set(*largest), scale * sum, base) : Vec::fma(scale, sum, base);
+}
 
 // B blocks, the first one lying at `first` with `cols` columns, times N rows of activations.
 template <Layout kLayout, By kBy, int B, int N, class In>
@@ -136,7 +144,8 @@ inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, in
       for (int i = 0; i < 4; i++) {
         const int at = w.place(row + b * kBlock + q8_row<kLayout>(part, i));
         float* out = y + j * ys + at;
-        Vec::fma(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])), Vec::load(bias ? bias + at : out))
+        q8_finished(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])),
+                    in.largest ? in.largest + j : nullptr, Vec::load(bias ? bias + at : out))
             .store(out);
       }
 }

@@ -62,7 +62,8 @@ void q8_tiles(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
           Dot::Acc acc[P::accs];
           for (int p = 0; p < P::accs; p++) acc[p] = Dot::load_acc(sums[p][i][j - first]);
           float* out = y + j * ys + at[i];
-          Vec::fma(scale[i], Dot::to_float(Dot::add(P::total(acc), excess)), bias ? start[i] : Vec::load(out))
+          q8_finished(scale[i], Dot::to_float(Dot::add(P::total(acc), excess)), in.largest ? in.largest + j : nullptr,
+                      bias ? start[i] : Vec::load(out))
               .store(out);
         }
       }

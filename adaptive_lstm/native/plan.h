@@ -53,6 +53,7 @@ struct Source {
   // out. Null: all live.
   const float* fixed;
   bool zeros;  // leave out what is all zeros: columns, and pieces where there are many
+  bool dynamic = false;  // q8 only: rows of activations bring their own range
 };
 
 // The units that live, ascending.

@@ -87,7 +87,7 @@ void State::put_operand(const PackedMatrix& m, const float* z, ptrdiff_t row) {
     return;
   }
   int16_t* q = work_.whole.data() + row * w.cols;
-  active_kernels().quantize(w, m.gather(z, work_.gathered.data()), m.useful(), q);
+  work_.largest[row] = active_kernels().quantize(w, m.gather(z, work_.gathered.data()), m.useful(), q);
   std::fill(q + m.useful(), q + w.cols, int16_t(0));
 }
 
@@ -98,8 +98,8 @@ void State::multiply_input(int layer, int d, int rows) {
   const Matrix& w = dir.w_ih->view();
   const ptrdiff_t stride = padded(w.rows);
   if (w.format == Format::q8)
-    k.dense_q8(w, work_.whole.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false,
-               work_.scratch.data());
+    k.dense_q8(w, work_.whole.data(), w.cols, work_.largest.data(), rows, dir.bias.data(), work_.gates.data(), stride,
+               false, work_.scratch.data());
   else
     k.dense(w, work_.estimate.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false);
 }
@@ -149,7 +149,8 @@ void State::recur(int layer, int d, float* gates, const int* rows, int n, bool r
     s.sent_h += int64_t(n) * dir.w_hh->useful();
     if (w.format == Format::q8) {
       for (int i = 0; i < n; i++) put_operand(*dir.w_hh, h(i), i);
-      k.dense_q8(w, work_.whole.data(), w.cols, n, nullptr, gates, stride, reverse, work_.scratch.data());
+      k.dense_q8(w, work_.whole.data(), w.cols, work_.largest.data(), n, nullptr, gates, stride, reverse,
+                 work_.scratch.data());
     } else if ((n == 1 || !rows) && dir.w_hh->kept().empty()) {
       k.dense(w, h(0), s.h_stride, n, nullptr, gates, stride, reverse);
     } else {  // rows that lie apart are copied together, so that the weights are read once

@@ -129,6 +129,7 @@ void State::grow_workspace() {
   };
   grow(work_.gates, chunk * padded(rows));
   grow(work_.estimate, chunk * cols);
+  grow(work_.largest, chunk);
   grow(work_.whole, chunk * cols + kListSlack);  // kernels may read on to a multiple of 32 columns
   grow(work_.units, batch * units);
   grow(work_.gathered, cols);

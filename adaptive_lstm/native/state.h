@@ -40,6 +40,7 @@ struct Workspace {
   Buffer<float> gates, estimate, units, delta, projected;
   Buffer<float> gathered;  // [C] the values of an operand that the columns of a pruned matrix read
   Buffer<int16_t> whole, delta_q;
+  Buffer<float> largest;  // [rows of `whole`] what their sums are multiplied by where the matrix is dynamic
   Buffer<int32_t> cols;
   Buffer<uint8_t> scratch;
   std::vector<int> sizes;        // [T] batch rows alive at each timestep
