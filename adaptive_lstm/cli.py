@@ -21,6 +21,7 @@ from .cli_calibrate import COSTS, Certification, Subject, certify, loss_named
 from .cli_compress import compressed
 from .cli_options import positive
 from .cli_report import report
+from .compress import ROUNDINGS
 from .demo import digits, resemblyzer
 from .demo.outcome import Outcome
 from .demo.run import run
@@ -94,6 +95,7 @@ def _add_compress_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--sparsity", type=float, default=0.0, metavar="S", help="share of it, 0 to 1 (default: 0, nothing)")
     add("--quantize", choices=("int8", "bf16", "fp32"), default="int8", help="precision of weights (default: int8)")
+    add("--rounding", choices=ROUNDINGS, default="nearest", help="of int8 weights (default: nearest)")
     add("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
     add(
         "--out", type=Path, default=Path("model.alstm"), metavar="FILE",
@@ -185,7 +187,13 @@ def _compress(options: argparse.Namespace) -> None:
     # N:M says by itself how much is removed; a share beside it that does not agree is refused
     wanted = Prune(options.pattern, *share) if share or ":" in options.pattern else None
     with pinned_threads(options.threads):
-        found = compressed(*subject, prune=wanted, quantize=Quantize(options.quantize), progress=sys.stderr.isatty())
+        found = compressed(
+            *subject,
+            prune=wanted,
+            quantize=Quantize(options.quantize),
+            rounding=options.rounding,
+            progress=sys.stderr.isatty(),
+        )
     found.write(options.out)
     print(json.dumps(found.as_dict()) if options.json else found, flush=True)
     print(f"written: {options.out}", file=sys.stderr)

@@ -8,6 +8,7 @@ from torch import nn
 
 import adaptive_lstm as al
 
+from .compress import Rounding
 from .errors import InputError
 from .modelfile import tried
 from .pruning.model import parted
@@ -54,6 +55,7 @@ def compressed(
     *,
     prune: al.Prune | None,
     quantize: al.Quantize,
+    rounding: Rounding,
     progress: bool,
 ) -> Compression:
     """Compress a copy of a model.
@@ -63,7 +65,7 @@ def compressed(
         model: in eval mode, with at least one LSTM.
         sequences: (inputs, target) pairs; targets are not used. The fit part of splits is fitted on and the rest
             measures; without splits every fourth measures.
-        prune, quantize: as for `adaptive_lstm.compress`.
+        prune, quantize, rounding: as for `adaptive_lstm.compress`.
         progress: show a bar.
 
     Raises:
@@ -79,7 +81,7 @@ def compressed(
         raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
     fast = al.adapt(model)
     first_tensor(tried(model, fit[0], title))
-    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, progress=progress)
+    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, rounding=rounding, progress=progress)
     old, new = outputs(model, other), outputs(fast, other)
     cosines = [float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(old, new, strict=True)]
     change = relative_change(old, new)

@@ -16,7 +16,7 @@ from .errors import InputError
 from .measure import Output, measure_sensitivities
 from .policies import Dense
 from .pruned import PrunedWeights
-from .pruning import Prune, prune_model
+from .pruning import Prune, prune_model, round_model
 from .pruning.choose import RIDGE, relative_error
 from .pruning.model import parted
 from .quantize import Quantize
@@ -51,7 +51,8 @@ def compress_within(
     them, where the matrix that reads raw features is a tenth of the weights or more, int8 for it too
     (``Quantize(raw="int8")``), with static and then with dynamic ranges of the features, comes before bfloat16 for it;
     and of the same bytes the faster before the more exact: 127 levels of h, which fit a byte, then 1016, and for int8
-    alone 8191. The first whose output changes little enough on batches that nothing was fitted on stays; if none does,
+    alone 8191. int8 weights are rounded so that columns make up for each other's errors (``compress(rounding=
+    "compensated")``). The first whose output changes little enough on batches that nothing was fitted on stays; if none does,
     the model stays exact. Pruning is tried with settings that are near best on most models; where those change the
     output a little too much, the search of ``Prune`` follows. This is a choice by a few batches, no guarantee:
     ``calibrate`` gives one, also for a compressed model.
@@ -116,9 +117,13 @@ def _within(
             if each is not None:
                 pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
             found = math.inf
+            rounded: dict[Quantize, Mapping[str, PrunedWeights]] = {}  # levels of activations leave weights as they are
             for precision in precisions:
+                grids = replace(precision, levels=0, input_levels=0)
+                if grids not in rounded:
+                    rounded[grids] = round_model(model, fit, scaled[precision], pruned)
                 for name, lstm in lstms.items():
-                    lstm.pruned, lstm.quantize = pruned.get(name), scaled[precision][name]
+                    lstm.pruned, lstm.quantize = rounded[grids].get(name), scaled[precision][name]
                 found = min(found, relative_change(dense, outputs(model, judges, output)))
                 if found <= change:
                     return described(lstms, sensitivities)

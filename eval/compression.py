@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import adaptive_lstm as al
+from adaptive_lstm.compress import Rounding
 from adaptive_lstm.quantize import Precision
 from adaptive_lstm.tap import together
 from eval import common, zoo
@@ -45,11 +46,13 @@ class Row:
     name: str
     prune: al.Prune | None
     precision: Precision
+    rounding: Rounding = "compensated"
 
 
 ROWS = (
     Row("fp32", None, "fp32"),
     Row("bf16", None, "bf16"),
+    Row("int8, nearest", None, "int8", "nearest"),
     Row("int8", None, "int8"),
     Row("unstructured 30%", al.Prune("unstructured", 0.3), "fp32"),
     Row("unstructured 50%", al.Prune("unstructured", 0.5), "fp32"),
@@ -73,7 +76,7 @@ def judge(
     """
     fast = al.adapt(model.model)
     fit = together((*material.fit, *material.search)[:FIT])
-    report = al.compress(fast, fit, prune=row.prune, quantize=al.Quantize(row.precision))
+    report = al.compress(fast, fit, prune=row.prune, quantize=al.Quantize(row.precision), rounding=row.rounding)
     with torch.no_grad():
         distances = [model.distance.between(first(fast(x)), y) for x, y in zip(material.test, dense, strict=False)]
     before, after = _slowest(report)

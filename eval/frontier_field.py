@@ -23,21 +23,22 @@ from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
 OURS = (
-    *("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "int8 dynamic bytes"),
+    *("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "int8 dynamic bytes", "int8 fine"),
     *("mixed", "delta", "pruned", "certified"),
 )
 NAMES = (*PEERS, *OURS)
+FINE = al.Quantize("int8", levels=8191, input_levels=8191)
 INT8 = {  # raw: the matrix that reads raw features too; dynamic: with a range per timestep; bytes: levels that fit one
     "int8": al.Quantize("int8"),
     "int8 raw": al.Quantize("int8", raw="int8"),
     "int8 bytes": al.Quantize("int8", levels=127, input_levels=127),
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
     "int8 dynamic bytes": al.Quantize("int8", raw="int8", raw_range="dynamic", levels=127, input_levels=127),
+    "int8 fine": FINE,  # where h is small
 }
 TORCH = "torch"  # always takes part: everything is compared with it
 # Of the bytes of float32: about a third of the weights in bfloat16, the others in int8, with fine levels of h.
 MIXED = 0.35
-FINE = al.Quantize("int8", levels=8191, input_levels=8191)
 TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02)}
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
 SENSITIVITY, PRUNING, BATCH = 16, 32, 8  # sequences
@@ -151,7 +152,7 @@ def _ours(model: ZooModel, name: str, options: Any, measured: Measured) -> Itera
         yield entry("ours exact", model=al.adapt(model.model))
     elif name in INT8:
         fast = al.adapt(model.model)
-        al.compress(fast, _fit(model, FIT), quantize=INT8[name])
+        al.compress(fast, together(_fit(model, FIT), BATCH), quantize=INT8[name], rounding="compensated")
         yield entry(f"ours {name}", model=fast)
     elif name == "mixed":
         yield entry("ours mixed", model=_mixed(model, measured()))
@@ -182,7 +183,7 @@ def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iter
     """int8 with delta columns, thresholds scaled by what the output feels of every column."""
     for base, taus in TAUS.items():
         fast = al.adapt(model.model)
-        al.compress(fast, quantize=INT8[base])
+        al.compress(fast, together(_fit(model, FIT), BATCH), quantize=INT8[base], rounding="compensated")
         for tau in taus:
             skipping = deepcopy(fast)
             for name, lstm in lstms_of(skipping).items():

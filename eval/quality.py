@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
+from adaptive_lstm.compress import Rounding
 from adaptive_lstm.peers import PEERS, Adaptive, Contender, build, check
 from eval import common
 from eval.targets import Target, brief, judge, record
@@ -32,6 +33,7 @@ BAR = 0.995  # mean cosine from which a speed counts
 WINDOW_TARGETS = {"torch": 6.0, "ORT": 3.0}  # against -> at least
 STREAM_TARGETS = {"torch": 100.0}
 PRUNE = al.Prune("unstructured", 0.2, saliency="second-order", gamma=0.75, compensate="refit", ridge=0.1)
+ROUNDING: Rounding = "compensated"
 PRUNED_TAUS = (0.01, 0.0125, 0.015)
 COMPOSED_BAR, COMPOSED_TARGET = 0.99, 2.0  # pruned + int8 + delta against int8 alone, per step
 
@@ -85,10 +87,11 @@ def ours(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
     Thresholds are scaled by the sensitivity that ``fit`` [N, 160, 40] shows, which pruning is fitted on too.
     """
     exact, int8 = al.adapt(encoder), al.adapt(encoder)
-    al.compress(int8, quantize=al.Quantize("int8"))
+    batches = list(fit.split(32))
+    al.compress(int8, batches, quantize=al.Quantize("int8"), rounding=ROUNDING)
     sensitivity = al.measure_sensitivity(exact, fit.split(32))
     bytewise = al.adapt(encoder)
-    al.compress(bytewise, quantize=al.Quantize("int8", input_levels=127))
+    al.compress(bytewise, batches, quantize=al.Quantize("int8", input_levels=127), rounding=ROUNDING)
     variants = [
         Adaptive("adaptive fp32", "fp32", _stack(exact)),
         Adaptive("adaptive int8", "int8", _stack(int8)),
@@ -105,7 +108,7 @@ def pruned(encoder: SpeakerEncoder, fit: Tensor) -> list[Adaptive]:
     """A fifth of the weights away for good, int8, and delta columns, with the pruned model's own sensitivity."""
     smaller = al.adapt(encoder)
     with torch.enable_grad():
-        al.compress(smaller, list(fit.split(32)), prune=PRUNE, quantize=al.Quantize("int8"))
+        al.compress(smaller, list(fit.split(32)), prune=PRUNE, quantize=al.Quantize("int8"), rounding=ROUNDING)
         sensitivity = al.measure_sensitivity(smaller, fit.split(32))
     variants = [Adaptive("pruned + int8", "int8", _stack(smaller))]
     for tau in PRUNED_TAUS:

@@ -3,7 +3,7 @@
 thresholds  delta columns: one threshold for all (what delta networks do) against thresholds by saliency, in several
             dampings gamma and powers, and against priced ones, each from careful to bold
 pruning     what the remaining weights do about those that went: nothing, the mean into the bias, refit
-precision   uniform against mixed precision at several sizes; h and raw features in fewer bits
+precision   uniform against mixed precision at several sizes; h and raw features in fewer bits; compensated rounding
 policies    every policy alone, from careful to bold, then pairs and all of them together: of each the boldest setting
             that alone keeps a share of the model's limit
 ladder      precision, pruning and delta, one after the other
@@ -20,6 +20,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.calibrate import PROBES, SENSITIVITY_SEQUENCES
 from adaptive_lstm.candidates import Candidate, Measured, Track, fits, tracks
+from adaptive_lstm.compress import Rounding
 from adaptive_lstm.pruning.settings import Compensate
 from adaptive_lstm.tap import adapted_lstms, together
 from eval.zoo.base import ZooModel
@@ -114,6 +115,8 @@ def precision(of: Subject) -> Iterator[Variant]:
     }
     for name, quantize in uniform.items():
         yield _compressed(of, name, {"mixed": False}, None, quantize)
+    for name in ("int8", "int8, all levels 127"):  # else: to nearest
+        yield _compressed(of, f"{name}, compensated", {"mixed": False}, None, uniform[name], rounding="compensated")
     for size in SIZES[2:3] if of.quick else SIZES:
         yield Variant(f"mixed {size:.0%}", lambda size=size: _mixed(of, size), of.int8, {"mixed": True, "size": size})  # type: ignore[misc]
 
@@ -195,12 +198,13 @@ def _compressed(
     prune: al.Prune | None,
     quantize: al.Quantize,
     tau: float | None = None,
+    rounding: Rounding = "nearest",
 ) -> Variant:
     """``tau``: with delta columns, scaled by what the compressed model's own output feels."""
 
     def make() -> nn.Module:
         fast = al.adapt(of.model.model)
-        al.compress(fast, of.fit, prune=prune, quantize=quantize)
+        al.compress(fast, of.fit, prune=prune, quantize=quantize, rounding=rounding)
         if tau is not None:
             few = of.material.fit[:SENSITIVITY_SEQUENCES]
             found = al.measure_sensitivities(fast, few, probes=PROBES)

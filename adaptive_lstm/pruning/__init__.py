@@ -1,8 +1,9 @@
-"""Static pruning: which weights go, and what those that stay do about it. No gradient step, the model is unchanged."""
+"""Static pruning, and rounding: which weights go, and what those that stay do about it. No gradient step, the model is unchanged."""
 
 from __future__ import annotations
 
 from .model import prune_model as prune_model
+from .rounding import round_model as round_model
 from .settings import Prune as Prune
 
-__all__ = ["Prune", "prune_model"]
+__all__ = ["Prune", "prune_model", "round_model"]

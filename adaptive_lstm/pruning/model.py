@@ -17,8 +17,9 @@ from ..tap import adapted_lstms, as_batches, first_tensor, restored
 from ..weights import shape_of
 from .choose import choose
 from .gradients import squared_gradients
+from .recording import originals
 from .settings import Prune
-from .task import Task, originals
+from .task import Task
 
 Item = TypeVar("Item")
 

@@ -10,23 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError, NonFiniteError
+from ..errors import InputError
 from ..measure import Output
-from ..pruned import moved
 from ..runtime import AdaptiveLSTM
 from ..sensitivity import Sensitivity
-from ..tap import call, standing_in
 from ..types import StackShape
-from ..weights import PairTensors, shape_of, tensors_of
 from .compensate import Mask
-from .layers import Call, Stack
 from .masks import PairData, Recipe, scores, weight_masks
 from .moments import Doubles
+from .recording import Recorder, Weights, originals
 from .settings import Prune
 from .stack import Recorded, dense_moments, prune_stack, recorded
 from .units import living, unit_masks
-
-Weights = dict[str, tuple[PairTensors, ...]]
 
 
 class Task:
@@ -56,10 +51,11 @@ class Task:
         gradients: Mapping[str, Sequence[Doubles]] | None,
         output: Output,
     ):
-        self.model, self.lstms, self.prune, self.fit, self.output = model, lstms, prune, fit, output
-        self.shapes: dict[str, StackShape] = {name: shape_of(lstm) for name, lstm in lstms.items()}
+        self.lstms, self.prune, self.fit, self.output = lstms, prune, fit, output
+        self.recorder = Recorder(model, lstms)
+        self.shapes: dict[str, StackShape] = self.recorder.shapes
         self.originals: Weights = originals(lstms)
-        self.dense = {name: self._recorded(name, calls) for name, calls in self._record(self.originals).items()}
+        self.dense = self._recorded(self.originals)
         self.pairs = {
             name: [
                 self._data(name, pair, sensitivities[name], None if gradients is None else gradients[name][pair])
@@ -87,38 +83,19 @@ class Task:
         for index, name in enumerate(names):
             dense, pairs = self.dense[name], self.pairs[name]
             if recipe.sweeps and index:  # what it is given depends on those before it
-                dense = self._recorded(name, self._record(out)[name])
+                dense = self._recorded(out)[name]
                 pairs = [replace(data, moments=dense_moments(dense, pair)) for pair, data in enumerate(pairs)]
             out[name] = prune_stack(recipe, dense, pairs, keep[name], alive.get(name), mapped.get(name, ()))
         return out
 
     def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:
         """The model's output that counts, batch by batch, with other weights in its LSTMs."""
-        with torch.no_grad(), standing_in(self.lstms, self._stacks(weights, record=False)):
-            return [self.output(call(self.model, item)).detach().double().cpu() for item in batches]
+        return self.recorder.outputs(weights, batches, self.output)
 
-    def _stacks(self, weights: Weights, *, record: bool) -> dict[str, Stack]:
-        def like(name: str) -> torch.Tensor:
-            return next(self.lstms[name].parameters())
-
-        return {
-            name: Stack([moved(w, like(name)) for w in weights[name]], self.shapes[name], record=record)
-            for name in self.lstms
-        }
-
-    def _record(self, weights: Weights) -> dict[str, list[Call]]:
-        stacks = self._stacks(weights, record=True)
-        with torch.no_grad(), standing_in(self.lstms, stacks):
-            for item in self.fit:
-                call(self.model, item)
-        return {name: stack.calls for name, stack in stacks.items()}
-
-    def _recorded(self, name: str, calls: list[Call]) -> Recorded:
-        if not calls:
-            raise InputError(f"inputs: the model did not call its LSTM {name!r}, expected inputs that reach every LSTM")
-        if not all(bool(torch.isfinite(c.rows).all()) for c in calls):
-            raise NonFiniteError(f"the LSTM {name!r} is given NaN or infinity; clean the inputs")
-        return recorded(self.shapes[name], self.originals[name], calls)
+    def _recorded(self, weights: Weights) -> dict[str, Recorded]:
+        """The dense LSTMs, on what reaches them with these weights in the others."""
+        found = self.recorder.calls(weights, self.fit)
+        return {name: recorded(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
 
     def _data(self, name: str, pair: int, sensitivity: Sensitivity, squares: Doubles | None) -> PairData:
         weights, shape = self.originals[name][pair], self.shapes[name]
@@ -150,10 +127,3 @@ class Task:
         worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
         count = min(round(self.prune.sparsity * shape.num_layers), shape.num_layers - 1)
         return [int(layer) for layer in np.argsort(worth, kind="stable")[:count]]
-
-
-def originals(lstms: Mapping[str, AdaptiveLSTM]) -> Weights:
-    """The parameters of every LSTM, float32 on the CPU."""
-    cpu = torch.zeros(())
-    with torch.no_grad():
-        return {name: tuple(moved(w, cpu) for w in tensors_of(lstm)) for name, lstm in lstms.items()}
