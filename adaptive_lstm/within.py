@@ -51,11 +51,11 @@ def compress_within(
     them, where the matrix that reads raw features is a tenth of the weights or more, int8 for it too
     (``Quantize(raw="int8")``), with static and then with dynamic ranges of the features, comes before bfloat16 for it;
     and of the same bytes the faster before the more exact: 127 levels of h, which fit a byte, then 1016, and for int8
-    alone 8191. int8 weights are rounded so that columns make up for each other's errors (``compress(rounding=
-    "compensated")``). The first whose output changes little enough on batches that nothing was fitted on stays; if none does,
-    the model stays exact. Pruning is tried with settings that are near best on most models; where those change the
-    output a little too much, the search of ``Prune`` follows. This is a choice by a few batches, no guarantee:
-    ``calibrate`` gives one, also for a compressed model.
+    alone 8191. int8 weights are rounded so that columns make up for each other's errors (``compress`` with
+    ``rounding="compensated"``). The first whose output changes little enough on batches that nothing was fitted on
+    stays; if none does, the model stays exact. Pruning is tried with settings that are near best on most models; where
+    those change the output a little too much, the search of ``Prune`` follows. This is a choice by a few batches, no
+    guarantee: ``calibrate`` gives one, also for a compressed model.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.

@@ -1,4 +1,4 @@
-"""Static pruning, and rounding: which weights go, and what those that stay do about it. No gradient step, the model is unchanged."""
+"""Static pruning and rounding: which weights go, and what the others do about it. No gradient step."""
 
 from __future__ import annotations
 
