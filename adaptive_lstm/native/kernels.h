@@ -31,6 +31,11 @@ enum class Format : uint8_t {
 // be visited. `quads`: four columns interleaved byte by byte, the fastest order when every column is visited.
 enum class Layout : uint8_t { columns, quads };
 
+// Where a row lies whose strip has moved; `strip` null: none has.
+static inline int placed(const int32_t* strip, int row) {
+  return strip ? strip[row / kStrip] * kStrip + row % kStrip : row;
+}
+
 // A packed weight matrix: [tile][column][rows of the tile]. q8 weights are stored as w + 128; in the `columns` layout
 // the 64 bytes of a block are permuted (see q8_row_position).
 struct Matrix {
@@ -59,7 +64,7 @@ struct Matrix {
   Format format = Format::f32;
   Layout layout = Layout::columns;
   // Where a row of the data lies in the result.
-  int place(int row) const { return strip ? strip[row / kStrip] * kStrip + row % kStrip : row; }
+  int place(int row) const { return placed(strip, row); }
   int words() const { return (rows / kBlock + 31) / 32; }
 };
 

@@ -32,7 +32,19 @@ inline Vec exp_of(Vec x) {
 }
 
 // e^-ax, clamped so that a product of two stays finite; beyond the clamp sigmoid and tanh are 0 or 1 in float anyway.
-inline Vec exp_minus(Vec x, float a) { return exp_of(Vec::clamp(x * Vec::set(-a), -43.0f, 43.0f)); }
+// V is always Vec: as a parameter it lets an instruction set leave out what it does not have.
+template <class V = Vec>
+inline V exp_minus(V x, float a) {
+  if constexpr (V::has_powers) {  // -ax = (n + r) ln 2 / 16: a table for n, a short polynomial for |r| <= 1/2
+    const V at = V::clamp(x, -43.0f / a, 43.0f / a), steps = V::set(-a * 23.0831206542f);
+    const V magic = V::set(12582912.0f), biased = V::fma(at, steps, magic), r = V::fma(at, steps, magic - biased);
+    V p = V::fma(V::set(1.35508924e-5f), r, V::set(9.38384798e-4f));
+    p = V::fma(p, r, V::set(4.33216988e-2f));
+    return V::fma(p, r, V::set(1.0f)) * V::power(biased);
+  } else {
+    return exp_of(V::clamp(x * V::set(-a), -43.0f, 43.0f));
+  }
+}
 
 // Two passes, first c and then h: the chain from a pre-activation to h is long, and short loop bodies let the processor
 // overlap more of them.

@@ -108,13 +108,12 @@ struct Packed {
   ptrdiff_t stride, plane;
   const int32_t* correction;
   const float* largest;
-  Packed from(int j) const {
-    return {z + j * stride, stride, plane, correction + j, largest ? largest + j : nullptr};
-  }
+  Packed from(int j) const { return {z + j * stride, stride, plane, correction + j, largest ? largest + j : nullptr}; }
   const uint8_t* group(int j, int g) const { return z + j * stride + g * Product<kBy>::step; }
 };
 
-// base + scale * sum, the product times `largest`, if given. The sum is scaled first: no factor overflows beside a zero.
+// base + scale * sum, the product times `largest`, if given. The sum is scaled first: no factor overflows beside a
+// zero.
 inline Vec q8_finished(Vec scale, Vec sum, const float* largest, Vec base) {
   return largest ? Vec::fma(Vec::set(*largest), scale * sum, base) : Vec::fma(scale, sum, base);
 }
@@ -139,20 +138,31 @@ inline void q8_rows(const Matrix& w, Block<uint8_t> first, int cols, int row, in
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < N; j++) P::add(acc[b][j][i], q[i], in.group(j, g), in.plane);
     }
-  for (int b = 0; b < B; b++)
-    for (int j = 0; j < N; j++)
-      for (int i = 0; i < 4; i++) {
-        const int at = w.place(row + b * kBlock + q8_row<kLayout>(part, i));
-        float* out = y + j * ys + at;
-        q8_finished(Vec::load(w.scale + at), Dot::to_float(P::total(acc[b][j][i])),
-                    in.largest ? in.largest + j : nullptr, Vec::load(bias ? bias + at : out))
-            .store(out);
-      }
+  // Copies, and the common case by itself: as far as the compiler knows, stores to y might change w, and what is asked
+  // for every vector takes as long as all products of a small matrix.
+  const float* const scale = w.scale;
+  auto write = [&](const int32_t* strip, const float* largest) {
+    for (int j = 0; j < N; j++) {
+      float* out = y + j * ys;
+      const float* base = bias ? bias : out;
+      for (int b = 0; b < B; b++)
+        for (int i = 0; i < 4; i++) {
+          const int at = placed(strip, row + b * kBlock + q8_row<kLayout>(part, i));
+          q8_finished(Vec::load(scale + at), Dot::to_float(P::total(acc[b][j][i])), largest ? largest + j : nullptr,
+                      Vec::load(base + at))
+              .store(out + at);
+        }
+    }
+  };
+  if (!w.strip && !in.largest)
+    write(nullptr, nullptr);
+  else
+    write(w.strip, in.largest);
 }
 
 template <Layout kLayout, By kBy, int N, class In>
-inline void q8_rest(const Matrix& w, Block<uint8_t> block, int cols, int row, int part, In in, int n,
-                    const float* bias, float* y, ptrdiff_t ys) {
+inline void q8_rest(const Matrix& w, Block<uint8_t> block, int cols, int row, int part, In in, int n, const float* bias,
+                    float* y, ptrdiff_t ys) {
   if (n == N) return q8_rows<kLayout, kBy, 1, N>(w, block, cols, row, part, in, bias, y, ys);
   if constexpr (N > 1) q8_rest<kLayout, kBy, N - 1>(w, block, cols, row, part, in, n, bias, y, ys);
 }
@@ -224,8 +234,7 @@ template <By kBy, int B>
 inline void q8_list_rest(const Matrix& w, int row, int blocks, const int32_t* cols, const uint8_t* deltas, int count,
                          int first, int last, int32_t correction, int32_t* y) {
   if (blocks == B) return q8_list<kBy, B>(w, row, cols, deltas, count, first, last, correction, y);
-  if constexpr (B > 1)
-    q8_list_rest<kBy, B - 1>(w, row, blocks, cols, deltas, count, first, last, correction, y);
+  if constexpr (B > 1) q8_list_rest<kBy, B - 1>(w, row, blocks, cols, deltas, count, first, last, correction, y);
 }
 
 template <By kBy>
@@ -267,9 +276,8 @@ void columns_whole_q8(const Matrix& w, int32_t* cols, int16_t* delta, int count,
   for (int k = 0; k < kGroup; k++) cols[count + k] = 0;  // what the last group prefetches
   int32_t sum = 0;
   for (int k = 0; k < count; k++) sum += delta[k];
-  by_reach(delta, count, [&](auto way) {
-    columns_by<decltype(way)::by>(w, cols, delta, count, sum, acc, reverse, scratch);
-  });
+  by_reach(delta, count,
+           [&](auto way) { columns_by<decltype(way)::by>(w, cols, delta, count, sum, acc, reverse, scratch); });
 }
 
 }  // namespace

@@ -41,6 +41,16 @@ struct Vec {
     return {_mm512_max_ps(_mm512_set1_ps(low), _mm512_min_ps(_mm512_set1_ps(high), x.v))};
   }
   static Vec times_pow2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // p * 2^n, whole n in [-126, 127]
+  static constexpr bool has_powers = true;
+  // 2^(n / 16) of 1.5 * 2^23 + n, whose low bits are the whole number n: those above the last four of n become the
+  // exponent, by a shift that also moves the last four into the fraction, where the table has taken them off already.
+  static Vec power(Vec biased) {
+    const __m512i table = _mm512_setr_epi32(0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532,
+                                            0x3f75fed7, 0x3f75583f, 0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
+                                            0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d);
+    const __m512i n = _mm512_castps_si512(biased.v);
+    return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_permutexvar_epi32(n, table), _mm512_slli_epi32(n, 19)))};
+  }
 };
 
 struct Dot {

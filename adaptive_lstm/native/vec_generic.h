@@ -59,6 +59,7 @@ struct Vec {
   static Vec clamp(Vec x, float low, float high) {  // a NaN fails both comparisons and stays
     return make([&](int i) { return x.v[i] < low ? low : x.v[i] > high ? high : x.v[i]; });
   }
+  static constexpr bool has_powers = false;
   static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]; a NaN stays one
     return p * make([&](int i) {
              const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
