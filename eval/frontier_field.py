@@ -39,7 +39,7 @@ INT8 = {  # raw: the matrix that reads raw features too; dynamic: with a range p
 TORCH = "torch"  # always takes part: everything is compared with it
 # Of the bytes of float32: about a third of the weights in bfloat16, the others in int8, with fine levels of h.
 MIXED = 0.35
-TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02)}
+TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02), "int8 raw bytes": (0.01, 0.02)}
 FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
 SENSITIVITY, PRUNING, BATCH = 16, 32, 8  # sequences
 CHANGE = 0.05  # of the output, that compress_within may cause
