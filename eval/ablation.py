@@ -3,7 +3,8 @@
 ``python -m eval.ablation --zoo PATH`` builds every variant of ``eval/variants.py`` (thresholds, pruning, precision,
 policies, ladder: see there), judges it on test sequences that nothing was fitted on, and times it.
 
-- distance: between its outputs and the original's, by the model's own measure; loss: that which a calibration bounds
+- change: root mean square change of its outputs, as a share of their deviation; distance: by the model's own measure;
+  loss: that which a calibration bounds
 - done: multiply-accumulates as a share of the original's, with what a policy itself computes, less those of whole units
   and columns that are gone; zeros: share of weights; bytes as stored
 - whole: how many times as fast as torch, and as the same precision with nothing pruned or skipped, the whole model is,
@@ -28,6 +29,7 @@ from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.losses import Loss
 from adaptive_lstm.policies import parts
 from adaptive_lstm.tap import adapted_lstms
+from adaptive_lstm.within import outputs, relative_change
 from eval import common, zoo
 from eval.deployed import serve
 from eval.targets import brief
@@ -54,6 +56,7 @@ def judge(variant: Variant, of: Subject, dense: Sequence[Any], *, quick: bool) -
     report = al.report(fast)
     return {
         "settings": variant.settings,
+        "change": relative_change(*(outputs(m, of.material.test[: len(dense)]) for m in (of.model.model, fast))),
         "distance": sum(distances) / len(distances),
         "distance_name": of.model.distance.name,
         "loss": served.loss,
@@ -180,6 +183,7 @@ def row(record: Record) -> list[str]:
 
     return [
         record["variant"],
+        f"{record['change']:.4f}",
         f"{record['distance']:.4f}",
         f"{record['loss']:.4f}",
         f"{record['done']:.0%}",
@@ -191,7 +195,18 @@ def row(record: Record) -> list[str]:
     ]
 
 
-HEADER = ["variant", "distance", "loss", "done", "zeros", "bytes", "whole / torch", "whole / base", "step / base"]
+HEADER = [
+    "variant",
+    "change",
+    "distance",
+    "loss",
+    "done",
+    "zeros",
+    "bytes",
+    "whole / torch",
+    "whole / base",
+    "step / base",
+]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
