@@ -38,6 +38,14 @@ bool cpu_has_avx512vnni() {
   return (b & needed) == needed && (c & bit_AVX512VNNI);
 }
 
+bool cpu_has_vbmi2() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    return cpu_has_avx512vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VBMI2);
+  }();
+  return has;
+}
+
 }  // namespace alstm
 
 #else
@@ -46,6 +54,7 @@ namespace alstm {
 
 bool cpu_has_avx2() { return false; }
 bool cpu_has_avx512vnni() { return false; }
+bool cpu_has_vbmi2() { return false; }
 
 }  // namespace alstm
 

@@ -19,13 +19,14 @@
 #include "part_q8.h"
 #include "part_pieces.h"
 #include "part_pieces_q8.h"
+#include "part_compressed.h"
 #include "part_entries.h"
 
 namespace {
 
 const Kernels kTable = {
     ALSTM_STR(ALSTM_ISA), dense, dense_q8, columns, columns_q8, finish, finish_q8, cell, quantize, changed,
-    changed_q8,           finite, mean_square};
+    changed_q8,           finite, expands, mean_square};
 
 }  // namespace
 

@@ -178,8 +178,7 @@ void q8_dense(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
 }
 
 template <By kBy>
-void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
-           bool reverse, void* scratch) {
+Packed<kBy> pack_rows(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, void* scratch) {
   int32_t* correction = static_cast<int32_t*>(scratch);
   uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
   const ptrdiff_t stride = 2 * w.cols;
@@ -189,7 +188,13 @@ void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* 
     correction[j] = 128 * sum;
     Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
   }
-  const Packed<kBy> in{packed, stride, w.cols, correction};
+  return {packed, stride, w.cols, correction};
+}
+
+template <By kBy>
+void q8_by(const Matrix& w, const int16_t* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+           bool reverse, void* scratch) {
+  const Packed<kBy> in = pack_rows<kBy>(w, z, zs, n, scratch);
   (w.layout == Layout::quads ? q8_dense<Layout::quads, kBy> : q8_dense<Layout::columns, kBy>)(w, in, n, bias, y, ys,
                                                                                               reverse);
 }
