@@ -11,11 +11,21 @@ def usable_isas() -> list[str]: ...
 class Matrix:
     @staticmethod
     def f32(
-        values: npt.NDArray[np.float32], columns: bool, gates: bool, fixed: npt.NDArray[np.float32], zeros: bool
+        values: npt.NDArray[np.float32],
+        columns: bool,
+        gates: bool,
+        fixed: npt.NDArray[np.float32],
+        zeros: bool,
+        compressed: str = "auto",
     ) -> Matrix: ...
     @staticmethod
     def bf16(
-        values: npt.NDArray[np.uint16], columns: bool, gates: bool, fixed: npt.NDArray[np.float32], zeros: bool
+        values: npt.NDArray[np.uint16],
+        columns: bool,
+        gates: bool,
+        fixed: npt.NDArray[np.float32],
+        zeros: bool,
+        compressed: str = "auto",
     ) -> Matrix: ...
     @staticmethod
     def i8(
@@ -25,6 +35,7 @@ class Matrix:
         gates: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
+        compressed: str = "auto",
     ) -> Matrix: ...
     @staticmethod
     def q8(
@@ -36,9 +47,14 @@ class Matrix:
         dynamic: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
+        compressed: str = "auto",
     ) -> Matrix: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def form(self) -> str: ...
+    @property
+    def columns(self) -> int: ...
 
 class Direction: ...
 

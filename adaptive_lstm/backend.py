@@ -83,18 +83,35 @@ def backend_info() -> BackendInfo:
     return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
 
 
-def _packed(matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool) -> _native.Matrix:
+Compressed = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How the native core holds a matrix.
+
+    ``form``: "dense"; "blocks": those of zeros are left out; or "compressed": zeros that lie anywhere are. ``columns``:
+    how many it reads, the others are all zeros or belong to pruned units.
+    """
+
+    form: str
+    columns: int
+
+
+def _packed(
+    matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool, compressed: Compressed
+) -> _native.Matrix:
     from . import _native
 
+    values, scale, how = matrix.values, matrix.scale, (fixed, zeros, compressed)
     if matrix.precision == "fp32":
-        return _native.Matrix.f32(matrix.values, columns, gates, fixed, zeros)
+        return _native.Matrix.f32(values, columns, gates, *how)
     if matrix.precision == "bf16":
-        return _native.Matrix.bf16(matrix.values, columns, gates, fixed, zeros)
-    assert matrix.scale is not None
+        return _native.Matrix.bf16(values, columns, gates, *how)
+    assert scale is not None
     if matrix.levels:
-        scales = matrix.column_scale, matrix.dynamic
-        return _native.Matrix.q8(matrix.values, matrix.scale, matrix.levels, columns, *scales, fixed, zeros)
-    return _native.Matrix.i8(matrix.values, matrix.scale, columns, gates, fixed, zeros)
+        return _native.Matrix.q8(values, scale, matrix.levels, columns, matrix.column_scale, matrix.dynamic, *how)
+    return _native.Matrix.i8(values, scale, columns, gates, *how)
 
 
 class NativeStack:
@@ -106,27 +123,38 @@ class NativeStack:
         policy: what may be left out.
         zeros: leave out columns, and where there are many blocks, of weights that are all zero; NaN in what they would
             have multiplied does not come through then.
+        compressed: keep only weights that are not zero, wherever they lie, and put the zeros back on the way, so that
+            NaN comes through; by default where that is faster.
     """
 
-    def __init__(self, weights: Sequence[PairMatrices], shape: StackShape, policy: Parts, *, zeros: bool = True):
+    def __init__(
+        self,
+        weights: Sequence[PairMatrices],
+        shape: StackShape,
+        policy: Parts,
+        *,
+        zeros: bool = True,
+        compressed: Compressed = "auto",
+    ):
         from . import _native
 
         self.shape, self.policy = shape, policy
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
         self.living = living(shape, weights)
-        directions = []
+        directions, held = [], list[tuple[Packed, ...]]()
         for pair, w in enumerate(weights):
             x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
             fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
-            directions.append(
-                _native.direction(
-                    _packed(w.w_ih, fixed, columns=self.thresholded[x], gates=True, zeros=zeros),
-                    _packed(w.w_hh, fixed, columns=self.thresholded[h], gates=True, zeros=zeros),
-                    w.bias,
-                    _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False) if w.w_hr else None,
-                    fixed,
-                )
+            w_ih, w_hh = (
+                _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, compressed=compressed)
+                for m, site in ((w.w_ih, x), (w.w_hh, h))
             )
+            w_hr = None
+            if w.w_hr:
+                w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, compressed="never")
+            directions.append(_native.direction(w_ih, w_hh, w.bias, w_hr, fixed))
+            held.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
+        self.packed = tuple(held)
         self._widths = [shape.input_width(pair) for pair in range(shape.pairs)]
         per_layer = shape.directions
         self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.pairs, per_layer)])

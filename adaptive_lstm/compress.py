@@ -136,7 +136,9 @@ def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> L
     native = lstm.executor().native
     return LSTMReport(
         name=name,
-        matrices=matrix_reports(name, shape, tensors_of(lstm), matrices, sensitivity),
+        matrices=matrix_reports(
+            name, shape, tensors_of(lstm), matrices, sensitivity, native.packed if native else None
+        ),
         bytes_packed=None if native is None else native.nbytes,
         seconds=None if native is None else _seconds(lstm),
     )

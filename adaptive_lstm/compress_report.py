@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from .backend import Packed
 from .sensitivity import Sensitivity
 from .types import FloatArray, StackShape
 from .weights import Matrix, PairMatrices, PairTensors
+
+WORTH_TELLING = 0.05  # share of zeros that save no time, of which the report in words speaks
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,10 @@ class MatrixReport:
     Frobenius norm of the change divided by that of the matrix; ``output_error``: expected root mean square change of
     the model's output by a change of this matrix alone at one timestep, in units of the output,
     sqrt(sum_r F_r d_r^T E[z z^T] d_r) with the F_r of ``Sensitivity`` and the changes d_r of row r; None where no
-    sensitivity was measured.
+    sensitivity was measured; ``form``: how the native core executes it, "dense", "blocks" (of zeros are left out) or
+    "compressed" (zeros that lie anywhere are not read; chosen where that saves time), None where it does not run it;
+    ``columns_left_out``: so many are all zeros, or belong to pruned units, and are not read; ``idle_zeros``: share of
+    zeros that save bytes on paper only, because the kernels read them like any other weight.
     """
 
     name: str
@@ -35,6 +41,15 @@ class MatrixReport:
     bytes_after: int
     error: float
     output_error: float | None
+    form: str | None
+    columns_left_out: int
+    idle_zeros: float
+
+    @property
+    def execution(self) -> str:
+        """The form in words."""
+        left_out = f", {self.columns_left_out} columns left out" if self.columns_left_out else ""
+        return f"{self.form}{left_out}" if self.form else "not native"
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class CompressReport:
             output = "" if m.output_error is None else f"  of the output {m.output_error:.1e}"
             yield (
                 f"{m.name:{width}}  {m.precision}  {m.sparsity:4.0%} zeros  {m.bytes_before:>10,} -> "
-                f"{m.bytes_after:>10,} bytes  error {m.error:.1e}{output}"
+                f"{m.bytes_after:>10,} bytes  error {m.error:.1e}{output}  {m.execution}"
             )
         share = self.bytes_after / self.bytes_before
         yield (
@@ -106,6 +121,11 @@ class CompressReport:
                     f"{lstm.name or 'the LSTM'}: a step takes {before * 1e6:.1f} -> {after * 1e6:.1f} us "
                     f"({before / after:.1f}x), {lstm.bytes_packed:,} bytes packed"
                 )
+        if idle := [m.name for m in self.matrices if m.idle_zeros >= WORTH_TELLING]:
+            yield (
+                f"zeros that lie anywhere save no time in {', '.join(idle)}: at this size, precision and share of "
+                "zeros, or on this machine, the compressed form is not faster, and the kernels read whole blocks"
+            )
 
 
 def matrix_reports(
@@ -114,14 +134,16 @@ def matrix_reports(
     original: Sequence[PairTensors],
     matrices: Sequence[PairMatrices],
     sensitivity: Sensitivity | None,
+    packed: Sequence[Sequence[Packed]] | None,
 ) -> tuple[MatrixReport, ...]:
-    """One entry per matrix of a stack, in torch's order."""
+    """One entry per matrix of a stack, in torch's order; ``packed``: how the native core holds them, if it does."""
     found = []
     for pair, (before, after) in enumerate(zip(original, matrices, strict=True)):
         kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
         if before.w_hr is not None and after.w_hr is not None:
             kinds.append(("weight_hr", before.w_hr, after.w_hr))
-        for kind, w, matrix in kinds:
+        for index, (kind, w, matrix) in enumerate(kinds):
+            held = packed[pair][index] if packed else None
             old = w.detach().cpu().double().numpy()
             change = matrix.dequantized() - old
             zeros = int((matrix.dequantized() == 0).sum())
@@ -139,6 +161,9 @@ def matrix_reports(
                     bytes_after=stored_bytes(matrix),
                     error=float(np.linalg.norm(change)) / (float(np.linalg.norm(old)) or 1.0),
                     output_error=output_error,
+                    form=held.form if held else None,
+                    columns_left_out=old.shape[1] - held.columns if held else 0,
+                    idle_zeros=_idle_zeros(matrix.values) if held and held.form == "dense" else 0.0,
                 )
             )
     return tuple(found)
@@ -149,6 +174,13 @@ def stored_bytes(matrix: Matrix) -> int:
     values = matrix.values
     kept = int(np.count_nonzero(values)) * values.itemsize + (values.size + 7) // 8
     return matrix.nbytes - values.nbytes + min(values.nbytes, kept)
+
+
+def _idle_zeros(values: np.ndarray) -> float:
+    """Share of zeros that lie in rows and columns which hold something else too."""
+    used = values != 0
+    rows, columns = int(used.any(1).sum()), int(used.any(0).sum())
+    return (rows * columns - int(used.sum())) / values.size
 
 
 def _output_error(sensitivity: Sensitivity, pair: int, kind: str, change: FloatArray) -> float:

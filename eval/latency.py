@@ -5,6 +5,7 @@ whole   100 steps in one call
 stream  one step per call, state carried
 delta   int8 with skipped columns: time against the share of columns that are left (H >= 512)
 tiny    Python overhead: one step of one layer, H = 16
+zeros   zeros that lie anywhere, and 2:4, against none (H >= 512)
 batch   1, 8, 64, 256 sequences: the promise never to be slower than torch
 Figures are medians of interleaved runs, ratios are paired within rounds; verdicts refer to the targets below.
 """
@@ -24,9 +25,10 @@ from eval import common
 from eval.delta_time import delta_time
 from eval.lineup import SHAPES, STEPS, Shape, lineup, shape, stack
 from eval.targets import Result, Target, race_result
+from eval.zeros_time import zeros_time
 
 BATCHES = (1, 8, 64, 256)
-DELTA_WIDTH = 512  # columns are worth counting from this H on
+DELTA_WIDTH = 512  # columns, and zeros, are worth counting from this H on
 TINY: Shape = (16, 16, 1)
 TINY_SECONDS = 8e-6
 MAX_FLOP = 5e11  # batches that take longer, some 10 s per call, are left out
@@ -74,6 +76,12 @@ def delta(options: argparse.Namespace) -> Iterator[Result]:
             yield from delta_time(dense, torch.randn(1, STEPS, of[0]), quick=options.quick)
 
 
+def zeros(options: argparse.Namespace) -> Iterator[Result]:
+    for of in options.shapes:
+        if of[1] >= DELTA_WIDTH:
+            yield from zeros_time(stack(of), torch.randn(1, STEPS, of[0]), quick=options.quick)
+
+
 def tiny(options: argparse.Namespace) -> Iterator[Result]:
     everyone, absent = _everyone(stack(TINY), options)
     x = torch.randn(1, STEPS, TINY[0])
@@ -111,6 +119,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Result]]] = {
     "whole": whole,
     "stream": stream,
     "delta": delta,
+    "zeros": zeros,
     "tiny": tiny,
     "batch": batch,
 }

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from adaptive_lstm import _native, reference
-from adaptive_lstm.backend import NativeStack
+from adaptive_lstm.backend import Compressed, NativeStack
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.quantize import Precision, quantize_matrix
 from adaptive_lstm.types import StackShape
@@ -57,9 +57,16 @@ class Case:
     layout: str = "time first"
 
 
-def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, *, zeros: bool = True) -> NativeStack:
+def stack(
+    matrices: Sequence[PairMatrices],
+    shape: StackShape,
+    policy: Policy,
+    *,
+    zeros: bool = True,
+    compressed: Compressed = "auto",
+) -> NativeStack:
     """The native stack of a policy."""
-    return NativeStack(matrices, shape, parts(policy), zeros=zeros)
+    return NativeStack(matrices, shape, parts(policy), zeros=zeros, compressed=compressed)
 
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:

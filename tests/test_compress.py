@@ -98,7 +98,28 @@ def test_the_report_counts_what_is_there() -> None:
     assert lstm.seconds is not None
     assert min(lstm.seconds) > 0
     assert "us" in str(report)
+    assert [m.form for m in report.matrices] == ["dense"] * 4  # small: they stay in the caches
+    assert [m.idle_zeros for m in pruned] == pytest.approx([m.sparsity for m in pruned], abs=0.05)
+    names = ", ".join(m.name for m in pruned)
+    assert f"zeros that lie anywhere save no time in {names}: " in str(report)
     assert al.report(fast).matrices == tuple(type(m)(**{**vars(m), "output_error": None}) for m in report.matrices)
+
+
+def test_the_report_tells_how_matrices_are_executed() -> None:
+    """Columns left out, and zeros that lie anywhere where that is worth a form of its own."""
+    lstm = al.AdaptiveLSTM(512, 512).eval()
+    with torch.no_grad():
+        lstm.get_parameter("weight_ih_l0").mul_(torch.rand(2048, 512) < 0.5)
+        lstm.get_parameter("weight_hh_l0")[:, 7:9] = 0
+    lstm.policy = al.Delta(0.1)
+    x, h = al.report(lstm).matrices
+    expands = al.backend_info().isa.startswith("avx512")
+    assert x.form == ("compressed" if expands else "dense")
+    assert x.idle_zeros == (0 if expands else pytest.approx(0.5, abs=0.01))
+    assert ("save no time in weight_ih_l0" in str(al.report(lstm))) is not expands
+    assert h.form == "dense"
+    assert (h.columns_left_out, h.idle_zeros) == (2, 0)
+    assert "dense, 2 columns left out" in str(al.report(lstm))
 
 
 def test_changed_weights_are_noticed() -> None:

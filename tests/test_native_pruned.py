@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptive_lstm import reference
+from adaptive_lstm import _native, reference
+from adaptive_lstm.backend import NativeStack, Packed
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import FloatArray, StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
@@ -28,17 +29,24 @@ from .native_oracle import (
     policy_of,
     run,
     signal,
-    stack,
     states,
     weights,
+)
+from .native_oracle import (
+    stack as plain_stack,
 )
 from .policy_cases import FAMILIES
 from .test_native_policies import ATOL, assert_same_counts, native_run, on_reference, zeros
 from .test_native_policies import follow as follow_steps
 from .test_native_policies import signal as jumps
 
-Pattern = str  # of "units", "columns", "blocks"
-PATTERNS: tuple[Pattern, ...] = ("units", "columns", "blocks", "units columns blocks")
+Pattern = str  # of "units", "columns", "blocks", "anywhere": the last is held in the compressed form
+MIXED: tuple[Pattern, ...] = ("units columns blocks", "units columns anywhere")
+PATTERNS: tuple[Pattern, ...] = ("units", "columns", "blocks", "anywhere", *MIXED)
+
+
+def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, pattern: Pattern) -> NativeStack:
+    return plain_stack(matrices, shape, policy, compressed="always" if "anywhere" in pattern else "never")
 
 
 def masked(matrix: Matrix, keep: np.ndarray) -> Matrix:
@@ -88,6 +96,8 @@ def pruned(
         if "blocks" in pattern:
             keep_x = keep_x & gates_of(lives, keep_x.shape[1])
             keep_h = keep_h & gates_of(lives, keep_h.shape[1])
+        if "anywhere" in pattern:
+            keep_x, keep_h = (keep & (torch.rand(keep.shape) < 0.5).numpy() for keep in (keep_x, keep_h))
         out.append(
             PairMatrices(
                 masked(w.w_ih, keep_x),
@@ -122,7 +132,7 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
         matrices = pruned(weights(shape, x_form, h_form), shape, pattern)
         policy, start = policy_of(shape, activity), states(shape, case.batch)
         x = signal(case.time, case.batch, case.width, activity)
-        native = stack(matrices, shape, policy)
+        native = stack(matrices, shape, policy, pattern)
         got = run(native, x, start=start)
         for d, w in enumerate(matrices):
             own = got.y[..., d * shape.output_size : (d + 1) * shape.output_size]
@@ -151,26 +161,31 @@ def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], patt
     pruned_stack = pruned(weights(shape, *forms), shape, pattern)
     stands = [replace(w, fixed=None) for w in pruned_stack]
     x = signal(40, 2, 20)
-    dense, whole = stack(pruned_stack, shape, Dense()), stack(stands, shape, Dense(), zeros=False)
+    dense, whole = stack(pruned_stack, shape, Dense(), pattern), plain_stack(stands, shape, Dense(), zeros=False)
     assert dense.nbytes < 0.9 * whole.nbytes
     if "units" in pattern:  # pruned units of zeros stay at zero
         pruned_stack = [replace(w, fixed=None if w.fixed is None else 0 * w.fixed) for w in pruned_stack]
-        dense = stack(pruned_stack, shape, Dense())
+        dense = stack(pruned_stack, shape, Dense(), pattern)
     got, want = run(dense, x), run(whole, x)
     # Where floats and integers meet, an activation between two levels may fall to either side.
-    atol = 0 if forms == ("q8", "q8") else 2e-2 if {"q8", "q8c", "q8d"} & set(forms) else 1e-4
+    # Compressed weights meet in the order of whole ones.
+    exact = forms == ("q8", "q8") or pattern == "anywhere"
+    atol = 0 if exact else 2e-2 if {"q8", "q8c", "q8d"} & set(forms) else 1e-4
     torch.testing.assert_close(got.y, want.y, rtol=0, atol=atol)
     if forms != ("q8", "q8"):
         return
-    tiny = run(stack(pruned_stack, shape, Delta(h=1e-9, x=(1e-9,) * 3)), x)
+    tiny = run(stack(pruned_stack, shape, Delta(h=1e-9, x=(1e-9,) * 3), pattern), x)
     assert torch.equal(tiny.y, got.y)
 
 
+@pytest.mark.parametrize("pattern", MIXED)
 @pytest.mark.parametrize(("x_form", "h_form", "activity"), USES)
-def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format, activity: Activity) -> None:
+def test_packed_rows_are_those_of_each_row_alone(
+    x_form: Format, h_form: Format, activity: Activity, pattern: Pattern
+) -> None:
     shape, lengths = StackShape(40, 33, 2, bidirectional=True), (30, 26, 26, 3, 1)
-    matrices = pruned(weights(shape, x_form, h_form), shape, PATTERNS[-1])
-    native, start = stack(matrices, shape, policy_of(shape, activity)), states(shape, len(lengths))
+    matrices = pruned(weights(shape, x_form, h_form), shape, pattern)
+    native, start = stack(matrices, shape, policy_of(shape, activity), pattern), states(shape, len(lengths))
     x = signal(lengths[0], len(lengths), 40, activity)
     sizes = [sum(n > t for n in lengths) for t in range(lengths[0])]
     got = run(native, torch.cat([x[t, :n] for t, n in enumerate(sizes)]), sizes=sizes, start=start)
@@ -192,7 +207,8 @@ def test_packed_rows_are_those_of_each_row_alone(x_form: Format, h_form: Format,
     ids=["units", "columns"],
 )
 @pytest.mark.parametrize("form", ["fp32", "q8", "q8d"])
-def test_everything_may_be_pruned(matrices: Any, form: Format) -> None:
+@pytest.mark.parametrize("pattern", MIXED)
+def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern) -> None:
     shape = StackShape(5, 9, 1)
     (w,) = weights(shape, form, "q8" if form == "q8d" else form)
     w = matrices(w)
@@ -200,7 +216,7 @@ def test_everything_may_be_pruned(matrices: Any, form: Format) -> None:
         w = replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9)))
     for policy in (Dense(), Delta(0.01, x=None if form == "q8d" else (0.01,))):
         x = signal(20, 2, 5)
-        got = run(stack([w], shape, policy), x)
+        got = run(stack([w], shape, policy, pattern), x)
         start = reference.start(shape, *states(shape, 2, 0.0))
         tensors = w.tensors(torch.float32, torch.device("cpu"))
         want, _, counts = reference.run([tensors], shape, parts(policy), x.reshape(-1, 5), [2] * 20, start)
@@ -208,10 +224,11 @@ def test_everything_may_be_pruned(matrices: Any, form: Format) -> None:
         assert got.counts[0][:2] == (counts.columns[0].x_sent, counts.columns[0].h_sent) == (0, 0)
 
 
+@pytest.mark.parametrize("pattern", MIXED)
 @pytest.mark.parametrize(("shape", "policy", "streams"), FAMILIES[::3])
-def test_policies_follow_the_reference(shape: StackShape, policy: Policy, streams: bool) -> None:
-    matrices = pruned(weights(shape, "fp32", "fp32", gain=1.0), shape, PATTERNS[-1], 0.3)
-    native, x, sizes = stack(matrices, shape, policy), jumps(20, 3, shape.input_size), [3] * 20
+def test_policies_follow_the_reference(shape: StackShape, policy: Policy, streams: bool, pattern: Pattern) -> None:
+    matrices = pruned(weights(shape, "fp32", "fp32", gain=1.0), shape, pattern, 0.3)
+    native, x, sizes = stack(matrices, shape, policy, pattern), jumps(20, 3, shape.input_size), [3] * 20
     if streams:
         follow_steps(native, matrices, policy, x, random.Random(0), ATOL)
     rows = x.reshape(-1, shape.input_size)
@@ -223,8 +240,56 @@ def test_policies_follow_the_reference(shape: StackShape, policy: Policy, stream
     assert_same_counts(counts, want_counts)
 
 
+@pytest.mark.parametrize("pattern", MIXED)
 @pytest.mark.parametrize("activity", ACTIVITIES)
-def test_a_step_allocates_nothing(activity: Activity) -> None:
+def test_a_step_allocates_nothing(activity: Activity, pattern: Pattern) -> None:
     shape = StackShape(3, 33, 3)
-    native = stack(pruned(weights(shape, "fp32", "q8"), shape, PATTERNS[-1]), shape, policy_of(shape, activity))
+    matrices = pruned(weights(shape, "fp32", "q8"), shape, pattern)
+    native = stack(matrices, shape, policy_of(shape, activity), pattern)
     assert growth(native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, 33), rounds=100) < 4096
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("levels", [127, 1016])
+@pytest.mark.parametrize("policy", [Dense(), Delta(1e-9, x=(1e-9,))], ids=["all columns", "listed columns"])
+def test_compressed_integers_are_summed_exactly(policy: Policy, levels: int, sparsity: float) -> None:
+    """Against a plain integer product, which a second stack takes as its bias."""
+    for width, hidden, batch in ((1, 7, 1), (7, 33, 2), (33, 130, 9), (130, 1, 3), (300, 300, 1)):
+        shape = StackShape(width, hidden, 1)
+        (w,) = weights(shape, "q8", "q8", (levels, levels))
+        keep = (torch.rand(w.w_ih.values.shape) >= sparsity).numpy()
+        keep[:, 0] = False
+        w = replace(w, w_ih=masked(w.w_ih, keep), bias=0 * w.bias)
+        x = signal(1, batch, width)
+        native = plain_stack([w], shape, policy, compressed="always")
+        assert native.packed[0][0] == Packed("compressed", int(w.w_ih.values.any(0).sum()))
+        got = run(native, x).y
+        assert w.w_ih.scale is not None
+        z = np.rint(np.clip(x[0].numpy() * np.float32(levels), -levels, levels)).astype(np.int64)
+        sums = (z @ w.w_ih.values.T.astype(np.int64)).astype(np.float32)
+        for row, pre in enumerate(sums * (w.w_ih.scale * (np.float32(1) / np.float32(levels)))):
+            alone = run(plain_stack([replace(w, w_ih=masked(w.w_ih, 0 * keep), bias=pre)], shape, Dense()), x[:, :1])
+            assert torch.equal(got[0, row], alone.y[0, 0])
+
+
+def test_the_form_is_chosen_where_it_pays() -> None:
+    """Weights that come from far away, enough zeros, and an instruction set that puts them back fast."""
+    shape = StackShape(512, 512, 1)
+    (whole,) = weights(shape, "fp32", "i8")
+    half, few = (pruned_anywhere(whole, share) for share in (0.5, 0.1))
+    expands = _native.isa().startswith(("avx512", "amx"))
+    held = plain_stack([half], shape, Dense()).packed[0]
+    assert [m.form for m in held] == ["compressed" if expands else "dense", "dense"]
+    assert [m.form for m in plain_stack([few], shape, Dense()).packed[0]] == ["dense", "dense"]
+    small = StackShape(64, 64, 1)
+    tiny = pruned_anywhere(weights(small, "fp32", "q8")[0], 0.5)
+    assert [m.form for m in plain_stack([tiny], small, Dense()).packed[0]] == ["dense", "dense"]
+    with pytest.raises(ValueError, match=r"compressed: got 'maybe', expected 'auto', 'always' or 'never'"):
+        plain_stack([tiny], small, Dense(), compressed="maybe")  # type: ignore[arg-type]
+
+
+def pruned_anywhere(w: PairMatrices, share: float) -> PairMatrices:
+    def thinned(matrix: Matrix) -> Matrix:
+        return masked(matrix, (torch.rand(matrix.values.shape) >= share).numpy())
+
+    return replace(w, w_ih=thinned(w.w_ih), w_hh=thinned(w.w_hh))

@@ -13,11 +13,17 @@ namespace {
 using Fixed = Array<float, 1>;
 const float* values_of(const Fixed& fixed) { return fixed.size() ? fixed.data() : nullptr; }
 
+Compress compress_of(const std::string& name) {
+  if (name == "auto") return Compress::where_it_pays;
+  if (name == "always") return Compress::always;
+  if (name == "never") return Compress::never;
+  throw std::invalid_argument("compressed: got '" + name + "', expected 'auto', 'always' or 'never'");
+}
 
 template <class T>
 std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Array<float, 1>> scale, Format format,
                                    int levels, bool gates, bool columns,
-                                   const Fixed& fixed, bool zeros,
+                                   const Fixed& fixed, bool zeros, const std::string& compressed,
                                    std::optional<Array<float, 1>> column_scale = std::nullopt, bool dynamic = false) {
   if (gates && values.shape(0) % 4) throw std::invalid_argument("a gate matrix needs a multiple of 4 rows");
   if (scale && scale->shape(0) != values.shape(0)) throw std::invalid_argument("the scale needs one value per row");
@@ -35,7 +41,7 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
   return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr,
                                                column_scale ? column_scale->data() : nullptr, int(values.shape(0)),
                                                int(values.shape(1)), format, levels, gates, columns,
-                                               values_of(fixed), zeros && gates, dynamic});
+                                               values_of(fixed), zeros && gates, compress_of(compressed), dynamic});
 }
 
 Direction make_direction(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh,
@@ -65,31 +71,40 @@ NB_MODULE(_native, m) {
   nb::class_<PackedMatrix>(m, "Matrix")
       .def_static(
           "f32",
-          [](Array<float, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros) {
-            return pack(v, std::nullopt, Format::f32, 0, gates, columns, fixed, zeros);
+          [](Array<float, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros,
+             const std::string& compressed) {
+            return pack(v, std::nullopt, Format::f32, 0, gates, columns, fixed, zeros, compressed);
           },
-          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
+          nb::arg("compressed") = "auto")
       .def_static(
           "bf16",
-          [](Array<uint16_t, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros) {
-            return pack(v, std::nullopt, Format::bf16, 0, gates, columns, fixed, zeros);
+          [](Array<uint16_t, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros,
+             const std::string& compressed) {
+            return pack(v, std::nullopt, Format::bf16, 0, gates, columns, fixed, zeros, compressed);
           },
-          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
+          nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
+          nb::arg("compressed") = "auto")
       .def_static(
           "i8",
-          [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates, const Fixed& fixed, bool zeros) {
-            return pack(v, scale, Format::i8, 0, gates, columns, fixed, zeros);
+          [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates, const Fixed& fixed, bool zeros,
+             const std::string& compressed) {
+            return pack(v, scale, Format::i8, 0, gates, columns, fixed, zeros, compressed);
           },
-          nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"))
+          nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
+          nb::arg("compressed") = "auto")
       .def_static(
           "q8",
           [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,
-             std::optional<Array<float, 1>> column_scale, bool dynamic, const Fixed& fixed, bool zeros) {
-            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, column_scale, dynamic);
+             std::optional<Array<float, 1>> column_scale, bool dynamic, const Fixed& fixed, bool zeros,
+             const std::string& compressed) {
+            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, compressed, column_scale, dynamic);
           },
-          nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"),
-          nb::arg("column_scale").none(), nb::arg("dynamic"), nb::arg("fixed"), nb::arg("zeros"))
-      .def_prop_ro("bytes", &PackedMatrix::bytes);
+          nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"), nb::arg("column_scale").none(),
+          nb::arg("dynamic"), nb::arg("fixed"), nb::arg("zeros"), nb::arg("compressed") = "auto")
+      .def_prop_ro("bytes", &PackedMatrix::bytes)
+      .def_prop_ro("form", [](const PackedMatrix& m) { return m.view().form(); })
+      .def_prop_ro("columns", &PackedMatrix::useful);
 
   nb::class_<Direction>(m, "Direction");
   m.def("direction", &make_direction, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr").none(),

@@ -27,7 +27,7 @@ Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
   Affine map;
   map.weight = std::make_shared<PackedMatrix>(
       Source{weight.data(), nullptr, nullptr, int(weight.shape(0)), int(weight.shape(1)), Format::f32, 0, false, true,
-             nullptr, false});
+             nullptr, false, Compress::never});
   map.bias.assign(map.weight->view().rows, 0.0f);
   std::copy_n(bias.data(), bias.shape(0), map.bias.data());
   return map;

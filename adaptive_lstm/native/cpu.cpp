@@ -60,6 +60,14 @@ bool cpu_grants_amx() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed && ask_for_tiles();
 }
 
+bool cpu_has_vbmi2() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    return cpu_has_avx512vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VBMI2);
+  }();
+  return has;
+}
+
 }  // namespace alstm
 
 #else
@@ -69,6 +77,7 @@ namespace alstm {
 bool cpu_has_avx2() { return false; }
 bool cpu_has_avx512vnni() { return false; }
 bool cpu_grants_amx() { return false; }
+bool cpu_has_vbmi2() { return false; }
 
 }  // namespace alstm
 

@@ -24,6 +24,7 @@ struct Tiles {
 }  // namespace
 #endif
 
+#include "part_compressed.h"
 #include "part_elementwise.h"
 #include "part_entries.h"
 #include "part_float.h"
@@ -34,20 +35,9 @@ struct Tiles {
 
 namespace {
 
-const Kernels kTable = {ALSTM_STR(ALSTM_ISA),
-                        kBusyQ8,
-                        dense,
-                        dense_q8,
-                        columns,
-                        columns_q8,
-                        finish,
-                        finish_q8,
-                        cell,
-                        quantize,
-                        changed,
-                        changed_q8,
-                        finite,
-                        mean_square};
+const Kernels kTable = {
+    ALSTM_STR(ALSTM_ISA), kBusyQ8, dense,   dense_q8,   columns, columns_q8, finish, finish_q8, cell, quantize, changed,
+    changed_q8,           finite,  expands, mean_square};
 
 }  // namespace
 

@@ -61,10 +61,17 @@ struct Matrix {
   const uint16_t* piece_col = nullptr;  // quads: [pieces] the column of a piece
   const uint32_t* where = nullptr;      // columns: [C, words()] bit of a block
   const int32_t* strip = nullptr;       // [R / kStrip], a permutation
+  // Compressed: zeros that lie anywhere. If `mask` is set, of every 64 elements (an entry) data holds those whose bit
+  // is set, one behind the other, readable up to 64 past the end; tile and pitch do not count. Layout `columns`: a run
+  // is a column, and its entries are the blocks; `quads`: a run is a block, and its entries are the columns, in q8 four
+  // entries a group of them, interleaved.
+  const uint64_t* mask = nullptr;  // [runs, entries]
+  const int64_t* start = nullptr;  // [runs] where the elements of a run start
   Format format = Format::f32;
   Layout layout = Layout::columns;
   // Where a row of the data lies in the result.
   int place(int row) const { return placed(strip, row); }
+  const char* form() const { return mask ? "compressed" : piece ? "blocks" : "dense"; }
   int words() const { return (rows / kBlock + 31) / 32; }
 };
 
@@ -72,10 +79,16 @@ struct Matrix {
 // columns with byte and word unpacks works inside 16-byte lanes; this order makes the result come out as rows 0..63.
 constexpr int q8_row_position(int r) { return 16 * ((r % 16) / 4) + 4 * (r / 16) + r % 4; }
 
-// Scratch that the q8 kernels need for n activation rows of C columns, in bytes: for the rows, and at room_at for the
-// weights of a block in another order.
+// How an element that is zero is stored; uint8_t is q8.
+template <class T>
+constexpr T stored_zero() {
+  return sizeof(T) == 1 && T(-1) > T(0) ? T(128) : T(0);
+}
+
+// Scratch that the q8 kernels need for n activation rows of C columns, in bytes: for the rows, and at room_at for a
+// block of weights, expanded or in another order, and an address for each of its columns.
 constexpr size_t room_at(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
-constexpr size_t scratch_bytes(int n, int cols) { return room_at(n, cols) + size_t(kBlock) * cols; }
+constexpr size_t scratch_bytes(int n, int cols) { return room_at(n, cols) + (kBlock + sizeof(void*)) * size_t(cols); }
 
 struct Kernels {
   const char* isa;
@@ -120,6 +133,9 @@ struct Kernels {
                     int16_t* delta);
 
   bool (*finite)(const float* z, size_t n);
+
+  // Whether zeros are put back between the elements of a compressed matrix faster than whole ones come from memory.
+  bool (*expands)(Format);
 
   // Mean of the squares of x - y, or of x if y is null, summed in double.
   double (*mean_square)(const float* x, const float* y, int n);

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "compressed.h"
 #include "plan.h"
 #include "strips.h"
 
@@ -68,6 +69,21 @@ Strips strips_of(const Source& source, const std::vector<int>& rows) {
   if (source.format == Format::f32) return strips_of<float>(source, rows);
   if (source.format == Format::bf16) return strips_of<uint16_t>(source, rows);
   return strips_of<int8_t>(source, rows);
+}
+
+template <class T>
+double share_of_zeros(const Source& source, const std::vector<int>& rows, const std::vector<int32_t>& cols) {
+  size_t zeros = 0;
+  for (int r : rows)
+    for (int32_t c : cols)
+      zeros += r < 0 || is_zero(static_cast<const T*>(source.values)[size_t(r) * source.cols + c]);
+  return double(zeros) / double(rows.size() * cols.size());
+}
+
+double share_of_zeros(const Source& source, const std::vector<int>& rows, const std::vector<int32_t>& cols) {
+  if (source.format == Format::f32) return share_of_zeros<float>(source, rows, cols);
+  if (source.format == Format::bf16) return share_of_zeros<uint16_t>(source, rows, cols);
+  return share_of_zeros<int8_t>(source, rows, cols);
 }
 
 // Only some of the columns.
@@ -194,7 +210,7 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
   view_.pitch = cut.pitch;
   size_t values = size_t(round_up(view_.rows, cut.tile)) / cut.tile * cut.pitch * view_.cols;
   std::vector<int32_t> numbers;
-  if (useful_ && used.count && useful_ <= kMostCols) {
+  if (useful_ && used.count && useful_ <= kMostCols && source.compress != Compress::always) {
     used = select(used, cols);
     const double most = few_pieces(source.format) * double(used.used.size()) / kStrips;
     strip_ = group_strips(used);
@@ -208,11 +224,24 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
       strip_.clear();
     }
   }
+  bool compressed = source.compress == Compress::always;
+  if (source.compress == Compress::where_it_pays && useful_ && numbers.empty())
+    compressed = compressing_pays(source.format, view_.layout, values, share_of_zeros(source, rows, cols));
+  if (compressed) {
+    view_.tile = view_.pitch = view_.layout == Layout::columns ? view_.rows : kBlock;
+    values = size_t(view_.rows) * view_.cols;
+  }
   data_.resize(values * size);
   if (source.format == Format::f32) fill<float>(source, rows, cols, numbers);
   if (source.format == Format::bf16) fill<uint16_t>(source, rows, cols, numbers);
   if (source.format == Format::i8) fill<int8_t>(source, rows, cols, numbers);
   if (source.format == Format::q8) fill<int8_t>(source, rows, cols, numbers);
+  if (compressed) {
+    const int entries = view_.layout == Layout::columns ? view_.rows / kBlock : view_.cols;
+    compress(data_, source.format, size_t(entries), mask_, start_);
+    view_.mask = mask_.data();
+    view_.start = start_.data();
+  }
   if (source.scale) {
     scale_.resize(view_.rows);
     const float step = source.format == Format::q8 ? 1.0f / float(source.levels) : 1.0f;
@@ -236,7 +265,7 @@ PackedMatrix::PackedMatrix(const Source& source) : source_rows_(source.rows), so
 size_t PackedMatrix::bytes() const {
   return data_.size() + (scale_.size() + factor_.size() + step_.size()) * sizeof(float) +
          (kept_.size() + piece_.size() + where_.size() + strip_.size()) * sizeof(int32_t) +
-         piece_col_.size() * sizeof(uint16_t);
+         piece_col_.size() * sizeof(uint16_t) + mask_.size() * sizeof(uint64_t) + start_.size() * sizeof(int64_t);
 }
 
 Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed) {

@@ -196,6 +196,21 @@ void q8_dense(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
   }
 }
 
+// Packs rows of activations, and what their sums with the weights' offset exceed the true ones by, in `scratch`.
+template <By kBy>
+Packed<kBy> pack_rows(const Matrix& w, const int16_t* z, ptrdiff_t zs, const float* largest, int n, void* scratch) {
+  int32_t* correction = static_cast<int32_t*>(scratch);
+  uint8_t* packed = reinterpret_cast<uint8_t*>(correction + n);
+  const ptrdiff_t stride = 2 * w.cols;
+  for (int j = 0; j < n; j++) {
+    int32_t sum = 0;
+    for (int k = 0; k < w.cols; k++) sum += z[j * zs + k];
+    correction[j] = 128 * sum;
+    Product<kBy>::pack(z + j * zs, w.cols, packed + j * stride);
+  }
+  return {packed, stride, w.cols, correction, largest};
+}
+
 // Adds listed columns times their deltas, groups [first, last) of the list, to B blocks of y.
 template <By kBy, int B>
 void q8_list(const Matrix& w, int row, const int32_t* cols, const uint8_t* deltas, int count, int first, int last,

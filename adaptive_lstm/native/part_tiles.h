@@ -71,4 +71,13 @@ void q8_tiles(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* 
   }
 }
 
+// Rows of activations as packed, times w. `room`: for a block of single columns in another order.
+template <Layout kLayout, By kBy>
+void q8_packed(const Matrix& w, Packed<kBy> in, int n, const float* bias, float* y, ptrdiff_t ys, bool reverse,
+               uint8_t* room) {
+  if constexpr (Tiles::here && kBy != By::words)
+    if (n >= kTileRows<kLayout>) return q8_tiles<kLayout, kBy, Tiles>(w, in, n, bias, y, ys, reverse, room);
+  q8_dense<kLayout, kBy>(w, in, n, bias, y, ys, reverse);
+}
+
 }  // namespace

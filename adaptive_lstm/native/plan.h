@@ -39,6 +39,8 @@ using Buffer = std::vector<T, LineAllocator<T>>;
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
+enum class Compress : uint8_t { where_it_pays, always, never };
+
 // A weight matrix as it comes from Python: row-major [rows, cols], float, bfloat16 bits or int8 with a scale per row.
 struct Source {
   const void* values;
@@ -53,6 +55,7 @@ struct Source {
   // out. Null: all live.
   const float* fixed;
   bool zeros;  // leave out what is all zeros: columns, and pieces where there are many
+  Compress compress;  // keep only what is not zero, wherever it lies
   bool dynamic = false;  // q8 only: rows of activations bring their own range
 };
 
@@ -89,6 +92,8 @@ class PackedMatrix {
   std::vector<int32_t> piece_, strip_;
   std::vector<uint16_t> piece_col_;
   std::vector<uint32_t> where_;
+  std::vector<uint64_t> mask_;
+  std::vector<int64_t> start_;
 
   int number_pieces(const Strips& used, std::vector<int32_t>& numbers);
   template <class T>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "emit_each.h"
+#include "emit_runs.h"
 #include "kernels.h"
 
 namespace {
@@ -45,6 +46,7 @@ struct Vec {
 
 struct Dot {
   static constexpr bool has_dot8 = false;  // u8 x s8 multiply-add saturates at 16 bits; words do not
+  static constexpr bool has_expand = false;
   static constexpr int bytes = 32, lanes = 8;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
@@ -100,6 +102,13 @@ inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16
   const __m256 unit = steps ? _mm256_loadu_ps(steps) : _mm256_set1_ps(step);
   const __m256 d = magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), unit)));
   return ~same & uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_loadu_ps(threshold), _CMP_GT_OQ)));
+}
+
+inline bool expands(alstm::Format) { return false; }
+
+template <class T>
+inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int) {
+  return expand_each(from, mask, count, to);
 }
 
 }  // namespace

@@ -8,6 +8,9 @@
 
 #include <cstdint>
 
+#define ALSTM_EXPANDS __attribute__((target("avx512vbmi2")))
+#include "cpu.h"
+#include "emit_runs.h"
 #include "kernels.h"
 
 namespace {
@@ -55,6 +58,7 @@ struct Vec {
 
 struct Dot {
   static constexpr bool has_dot8 = true;
+  static constexpr bool has_expand = true;
   static constexpr int bytes = 64, lanes = 16;
   static constexpr int tile_blocks = 4;  // blocks whose accumulators stay in registers over a list of columns
   static constexpr int single_blocks = 2, byte_rows = 6, wide_rows = 3;
@@ -68,9 +72,13 @@ struct Dot {
   static Acc times128(Acc a) { return _mm512_slli_epi32(a, 7); }
   static Vec to_float(Acc a) { return {_mm512_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  ALSTM_EXPANDS static Quad expand(const uint8_t* from, uint64_t mask) {
+    return _mm512_mask_expand_epi8(_mm512_set1_epi8(char(128)), mask, _mm512_loadu_si512(from));
+  }
   static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
-    const __m512i w0 = _mm512_loadu_si512(c0), w1 = _mm512_loadu_si512(c1), w2 = _mm512_loadu_si512(c2),
-                  w3 = _mm512_loadu_si512(c3);
+    interleave(load(c0), load(c1), load(c2), load(c3), q);
+  }
+  static void interleave(Quad w0, Quad w1, Quad w2, Quad w3, Quad q[4]) {
     const __m512i lo01 = _mm512_unpacklo_epi8(w0, w1), hi01 = _mm512_unpackhi_epi8(w0, w1);
     const __m512i lo23 = _mm512_unpacklo_epi8(w2, w3), hi23 = _mm512_unpackhi_epi8(w2, w3);
     q[0] = _mm512_unpacklo_epi16(lo01, lo23);
@@ -148,6 +156,58 @@ inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32
   _mm512_storeu_si512(kept, _mm512_maskz_compress_epi32(m, _mm512_loadu_si512(value)));
   _mm512_storeu_si512(next, _mm512_mask_add_epi32(at, m, at, _mm512_set1_epi32(1)));
   return __builtin_popcount(m);
+}
+
+// Bytes and words expand in VBMI2, which not every processor with VNNI has.
+inline bool expands(alstm::Format format) { return format == alstm::Format::f32 || alstm::cpu_has_vbmi2(); }
+
+// As in emit_runs.h. Where a part of 64 elements starts is counted from the whole mask, so that parts do not wait for
+// each other.
+inline const float* expand_run(const float* from, const uint64_t* mask, int count, float* to, int ahead) {
+  for (int i = 0; i < count; i++, to += 64) {
+    const uint64_t m = mask[i];
+    read_ahead(from, mask + i, ahead);
+    for (int v = 0; v < 4; v++) {
+      const float* part = from + __builtin_popcountll(m & ((uint64_t(1) << 16 * v) - 1));
+      _mm512_store_ps(to + 16 * v, _mm512_maskz_expand_ps(__mmask16(m >> 16 * v), _mm512_loadu_ps(part)));
+    }
+    from += __builtin_popcountll(m);
+  }
+  return from;
+}
+
+ALSTM_EXPANDS inline const uint16_t* expand_words(const uint16_t* from, const uint64_t* mask, int count, uint16_t* to,
+                                                  int ahead) {
+  for (int i = 0; i < count; i++, to += 64) {
+    read_ahead(from, mask + i, ahead);
+    const __mmask32 low = __mmask32(mask[i]), high = __mmask32(mask[i] >> 32);
+    _mm512_store_si512(to, _mm512_maskz_expand_epi16(low, _mm512_loadu_si512(from)));
+    from += __builtin_popcount(low);
+    _mm512_store_si512(to + 32, _mm512_maskz_expand_epi16(high, _mm512_loadu_si512(from)));
+    from += __builtin_popcount(high);
+  }
+  return from;
+}
+
+template <class T>
+ALSTM_EXPANDS inline const T* expand_bytes(const T* from, const uint64_t* mask, int count, T* to, int ahead) {
+  constexpr T stored = alstm::stored_zero<T>();
+  const __m512i zero = _mm512_set1_epi8(char(stored));
+  for (int i = 0; i < count; i++, to += 64) {
+    read_ahead(from, mask + i, ahead);
+    _mm512_store_si512(to, _mm512_mask_expand_epi8(zero, mask[i], _mm512_loadu_si512(from)));
+    from += __builtin_popcountll(mask[i]);
+  }
+  return from;
+}
+
+template <class T>
+inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int ahead) {
+  if (!alstm::cpu_has_vbmi2()) return expand_each(from, mask, count, to);
+  if constexpr (sizeof(T) == 2)
+    return expand_words(from, mask, count, to, ahead);
+  else
+    return expand_bytes(from, mask, count, to, ahead);
 }
 
 }  // namespace

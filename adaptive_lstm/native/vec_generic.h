@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "emit_each.h"
+#include "emit_runs.h"
 #include "kernels.h"
 
 namespace {
@@ -72,6 +73,7 @@ struct Vec {
 
 struct Dot {
   static constexpr bool has_dot8 = false;
+  static constexpr bool has_expand = false;
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
@@ -149,6 +151,13 @@ inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16
     mask |= uint32_t(fires) << i;
   }
   return mask;
+}
+
+inline bool expands(alstm::Format) { return false; }
+
+template <class T>
+inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int) {
+  return expand_each(from, mask, count, to);
 }
 
 }  // namespace
