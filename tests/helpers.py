@@ -82,6 +82,11 @@ def signal(*shape: int, seed: int = 0, step: float = 0.1) -> torch.Tensor:
     return torch.randn(*shape, generator=generator).mul(step).cumsum(0)
 
 
+def expands() -> bool:
+    """Whether the instruction set that serves puts zeros back fast, so that large matrices are compressed."""
+    return al.backend_info().isa in ("amx", "avx512vnni")
+
+
 def always_native() -> mock._patch[Any]:
     """Inside, torch's own path never serves for being faster."""
     return mock.patch.object(TorchOrNative, "torch_is_faster", return_value=False)

@@ -15,7 +15,7 @@ from adaptive_lstm.cli import main
 from adaptive_lstm.pruning.model import parted
 from adaptive_lstm.within import candidates, outputs, relative_change, settings
 
-from .helpers import adapted, assert_equal, infer, signal
+from .helpers import adapted, always_native, assert_equal, expands, infer, signal
 
 X = signal(40, 16, 6).transpose(0, 1).contiguous()
 BATCHES = list(X.split(4))
@@ -56,7 +56,8 @@ PRUNES = [by_sensitivity(*each) for each in (("unstructured", 0.3), ("2:4", 0.5)
 def test_restore_is_exact_and_the_contract_stays(prune: al.Prune, options: dict[str, Any]) -> None:
     model, fast = reader(**options)
     before = copy.deepcopy(fast.state_dict())
-    exact = infer(fast, X)
+    with always_native():  # the two paths round differently, and which is faster may change meanwhile
+        exact = infer(fast, X)
     report = al.compress(fast, BATCHES, prune=prune, quantize=al.Quantize("int8"))
     pruned = infer(fast, X)
     assert not torch.equal(pruned, exact)
@@ -67,7 +68,8 @@ def test_restore_is_exact_and_the_contract_stays(prune: al.Prune, options: dict[
     assert infer(fast.lstm, X)[0].shape == infer(model.lstm, X)[0].shape
     assert 0.15 < report.sparsity < 0.6
     al.restore(fast)
-    assert_equal(infer(fast, X), exact)
+    with always_native():
+        assert_equal(infer(fast, X), exact)
 
 
 def test_compressing_again_starts_from_the_original() -> None:
@@ -113,10 +115,9 @@ def test_the_report_tells_how_matrices_are_executed() -> None:
         lstm.get_parameter("weight_hh_l0")[:, 7:9] = 0
     lstm.policy = al.Delta(0.1)
     x, h = al.report(lstm).matrices
-    expands = al.backend_info().isa.startswith("avx512")
-    assert x.form == ("compressed" if expands else "dense")
-    assert x.idle_zeros == (0 if expands else pytest.approx(0.5, abs=0.01))
-    assert ("save no time in weight_ih_l0" in str(al.report(lstm))) is not expands
+    assert x.form == ("compressed" if expands() else "dense")
+    assert x.idle_zeros == (0 if expands() else pytest.approx(0.5, abs=0.01))
+    assert ("save no time in weight_ih_l0" in str(al.report(lstm))) is not expands()
     assert h.form == "dense"
     assert (h.columns_left_out, h.idle_zeros) == (2, 0)
     assert "dense, 2 columns left out" in str(al.report(lstm))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from adaptive_lstm import _native, reference
+from adaptive_lstm import reference
 from adaptive_lstm.backend import NativeStack, Packed
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import FloatArray, StackShape
 from adaptive_lstm.weights import Matrix, PairMatrices
 
 from .heap import growth
+from .helpers import expands
 from .native_oracle import (
     ACTIVITIES,
     DYNAMIC,
@@ -277,9 +278,8 @@ def test_the_form_is_chosen_where_it_pays() -> None:
     shape = StackShape(512, 512, 1)
     (whole,) = weights(shape, "fp32", "i8")
     half, few = (pruned_anywhere(whole, share) for share in (0.5, 0.1))
-    expands = _native.isa().startswith(("avx512", "amx"))
     held = plain_stack([half], shape, Dense()).packed[0]
-    assert [m.form for m in held] == ["compressed" if expands else "dense", "dense"]
+    assert [m.form for m in held] == ["compressed" if expands() else "dense", "dense"]
     assert [m.form for m in plain_stack([few], shape, Dense()).packed[0]] == ["dense", "dense"]
     small = StackShape(64, 64, 1)
     tiny = pruned_anywhere(weights(small, "fp32", "q8")[0], 0.5)
