@@ -111,8 +111,8 @@ def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
 
 
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
-    """Precision of every LSTM, and whether it is pruned."""
-    return {name: lstm.quantize.precision + (", pruned" if lstm.pruned else "") for name, lstm in lstms.items()}
+    """Precision of every LSTM, and whether it executes weights that were fitted: pruned, or rounded so."""
+    return {name: lstm.quantize.precision + (", fitted weights" if lstm.pruned else "") for name, lstm in lstms.items()}
 
 
 def quantization_of(lstms: Mapping[str, AdaptiveLSTM]) -> str:

@@ -28,8 +28,8 @@ class MatrixReport:
     sqrt(sum_r F_r d_r^T E[z z^T] d_r) with the F_r of ``Sensitivity`` and the changes d_r of row r; None where no
     sensitivity was measured; ``form``: how the native core executes it, "dense", "blocks" (of zeros are left out) or
     "compressed" (zeros that lie anywhere are not read; chosen where that saves time), None where it does not run it;
-    ``columns_left_out``: so many are all zeros, or belong to pruned units, and are not read; ``idle_zeros``: share of
-    zeros that save bytes on paper only, because the kernels read them like any other weight.
+    ``columns_left_out``: so many are all zeros, or belong to pruned units, and are not read; ``idle_zeros``: of dense
+    matrices, share of zeros that save bytes on paper only, because the kernels read them like any other weight.
     """
 
     name: str
@@ -85,7 +85,10 @@ class CompressReport:
 
     @property
     def bytes_after(self) -> int:
-        """Bytes of all matrices as they are stored now."""
+        """Bytes of all matrices in their precision, where zeros take a bit each if that is smaller.
+
+        ``save`` keeps pruned and compensated weights in float32 all the same.
+        """
         return sum(m.bytes_after for m in self.matrices)
 
     @property
@@ -124,7 +127,8 @@ class CompressReport:
         if idle := [m.name for m in self.matrices if m.idle_zeros >= WORTH_TELLING]:
             yield (
                 f"zeros that lie anywhere save no time in {', '.join(idle)}: at this size, precision and share of "
-                "zeros, or on this machine, the compressed form is not faster, and the kernels read whole blocks"
+                "zeros, or on this machine, the compressed form is not faster, and the kernels read whole blocks "
+                "(projections always)"
             )
 
 

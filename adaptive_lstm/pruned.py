@@ -16,6 +16,8 @@ from .weights import PairTensors, named_weights
 class PrunedWeights:
     """Weights in the shape of the original ones, float32 on the CPU; zeros are what was pruned.
 
+    Weights that only compensated rounding has moved are kept the same way.
+
     ``pairs``: one entry per layer and direction; ``origin``: ``digest`` of the parameters that they were made from.
     """
 
@@ -38,8 +40,9 @@ class PrunedWeights:
         """
         if digest(lstm) != self.origin:
             raise InputError(
-                "the weights have changed since they were pruned, and pruned weights do not follow. Compress the model "
-                "again (adaptive_lstm.compress), or go back to its parameters (adaptive_lstm.restore)."
+                "the weights have changed since they were pruned or rounded, and what was made of them does not "
+                "follow. Compress the model again (adaptive_lstm.compress), or go back to its parameters "
+                "(adaptive_lstm.restore)."
             )
         like = next(lstm.parameters())
         return tuple(moved(pair, like) for pair in self.pairs)

@@ -152,7 +152,7 @@ def candidates(pattern: str, quantize: Quantize, *, wide: bool) -> list[Choice]:
         dynamic = replace(quantize, raw="int8", raw_range="dynamic", raw_levels=None, raw_scale=None)
         every = [replace(quantize, raw="int8"), dynamic, quantize]
     fast = [level for one in every for level in _rising(one)]
-    plain = [level for one in every for level in _rising(one, fine=one.raw_range == "static")]
+    plain = [level for one in every for level in _rising(one, fine=one.raw != "int8" or one.raw_range == "static")]
     int8: list[Choice] = [*((prune, _once(fast)) for prune in pruned), (None, _once(plain))]
     return [*int8, (half, [Quantize("bf16")]), (None, [Quantize("bf16")])]
 

@@ -34,7 +34,7 @@ WINDOW_TARGETS = {"torch": 6.0, "ORT": 3.0}  # against -> at least
 STREAM_TARGETS = {"torch": 100.0}
 PRUNE = al.Prune("unstructured", 0.2, saliency="second-order", gamma=0.75, compensate="refit", ridge=0.1)
 ROUNDING: Rounding = "compensated"
-PRUNED_TAUS = (0.01, 0.0125, 0.015)
+PRUNED_TAUS = (0.01, 0.0125, 0.015, 0.0175)
 COMPOSED_BAR, COMPOSED_TARGET = 0.99, 2.0  # pruned + int8 + delta against int8 alone, per step
 
 

@@ -58,6 +58,10 @@ with warnings.catch_warnings(record=True) as caught:
         for levels in (127, 1016):  # so many rows that instruction sets with tiles use them
             lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[4.0] * 40, levels=levels, raw_levels=levels)
             out[f"{levels} wide step"] = torch.cat(lstm(many, (ends[0], ends[1]))[1])[::2]
+        square = al.AdaptiveLSTM(64, 128).eval()  # whose columns fill the tiles
+        square.quantize = al.Quantize("int8", raw="int8", raw_scale=[4.0] * 64)
+        same = ends[0][:1, :21, :1].repeat(1, 1, 128)
+        out["square wide step"] = torch.cat(square(torch.randn(1, 21, 64), (same, same))[1])
         lstm.quantize = al.Quantize("int8", raw="int8", raw_range="dynamic")
         out["dynamic"], out["dynamic step"] = lstm(x)[0], torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
         lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta(0.05)

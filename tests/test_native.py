@@ -47,6 +47,7 @@ CASES = (
     Case(7, 130, 70, 1, layout="every second row"),
     Case(300, 3, 7, 1, directions=2),
     Case(33, 40, 2, 40, layout="repeated row"),
+    Case(128, 64, 37, 3),  # columns that fill the tiles of those instruction sets that have them
     Case(410, 330, 2, 9),  # so large that single columns are packed as wide tiles in every format
 )
 

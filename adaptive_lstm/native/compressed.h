@@ -8,6 +8,12 @@
 
 namespace alstm {
 
+// Of an element as it is stored: float, bfloat16 bits, int8, and q8.
+inline bool is_zero(float v) { return v == 0; }
+inline bool is_zero(uint16_t bits) { return !(bits & 0x7FFF); }
+inline bool is_zero(int8_t v) { return v == 0; }
+inline bool is_zero(uint8_t v) { return v == stored_zero<uint8_t>(); }
+
 // The mask and the starts of runs of `entries` * 64 elements, which lie one behind the other in `data` (see
 // Matrix::mask); leaves those in `data` that are kept.
 void compress(Buffer<uint8_t>& data, Format format, size_t entries, std::vector<uint64_t>& mask,

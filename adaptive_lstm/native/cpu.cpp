@@ -24,15 +24,19 @@ uint64_t saved_state() {
 
 constexpr uint64_t kYmm = 0x6, kZmm = 0xE6, kTiles = 0x60000;
 
-// Tiles are 8 KB more to save for every thread, so Linux wants a process to ask before it uses them.
-bool ask_for_tiles() {
+// Linux wants a process to ask before it uses tiles, which are 8 KB more to save for every thread (since 5.16).
+constexpr unsigned kTileData = 18;  // the number of this component of the state
 #if defined(__linux__) && defined(SYS_arch_prctl)
-  constexpr int ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of a state component, since Linux 5.16
-  return syscall(SYS_arch_prctl, ask, tile_data) == 0;
-#else
-  return false;
-#endif
+constexpr int kSupported = 0x1021, kAsk = 0x1023;  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM
+bool tiles_to_be_had() {
+  uint64_t components = 0;
+  return syscall(SYS_arch_prctl, kSupported, &components) == 0 && (components >> kTileData & 1);
 }
+bool ask_for_tiles() { return syscall(SYS_arch_prctl, kAsk, kTileData) == 0; }
+#else
+bool tiles_to_be_had() { return false; }
+bool ask_for_tiles() { return false; }
+#endif
 
 }  // namespace
 
@@ -53,12 +57,14 @@ bool cpu_has_avx512vnni() {
   return (b & needed) == needed && (c & bit_AVX512VNNI);
 }
 
-bool cpu_grants_amx() {
+bool cpu_has_amx() {
   unsigned a, b, c, d;
   if (!cpu_has_avx512vnni() || (saved_state() & kTiles) != kTiles) return false;
   constexpr unsigned needed = 1u << 24 | 1u << 25;  // AMX-TILE, AMX-INT8
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed && ask_for_tiles();
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed && tiles_to_be_had();
 }
+
+bool ask_for_amx() { return ask_for_tiles(); }
 
 bool cpu_has_vbmi2() {
   static const bool has = [] {
@@ -76,7 +82,8 @@ namespace alstm {
 
 bool cpu_has_avx2() { return false; }
 bool cpu_has_avx512vnni() { return false; }
-bool cpu_grants_amx() { return false; }
+bool cpu_has_amx() { return false; }
+bool ask_for_amx() { return false; }
 bool cpu_has_vbmi2() { return false; }
 
 }  // namespace alstm

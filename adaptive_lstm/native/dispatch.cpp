@@ -21,19 +21,22 @@ namespace {
 struct Choice {
   const char* name;
   bool (*runs_here)();
+  bool (*begin)();  // what has to be asked for before it is used
   const Kernels* table;
 };
+
+bool nothing() { return true; }
 
 const std::vector<Choice>& choices() {  // best first
   static const std::vector<Choice> all = {
 #if defined(__x86_64__)
 #if defined(ALSTM_AMX)
-      {"amx", cpu_grants_amx, kernels_amx},
+      {"amx", cpu_has_amx, ask_for_amx, kernels_amx},
 #endif
-      {"avx512vnni", cpu_has_avx512vnni, kernels_avx512vnni},
-      {"avx2", cpu_has_avx2, kernels_avx2},
+      {"avx512vnni", cpu_has_avx512vnni, nothing, kernels_avx512vnni},
+      {"avx2", cpu_has_avx2, nothing, kernels_avx2},
 #endif
-      {"generic", [] { return true; }, kernels_generic},
+      {"generic", nothing, nothing, kernels_generic},
   };
   return all;
 }
@@ -43,11 +46,11 @@ const Kernels& choose() {
   std::string known;
   for (const Choice& choice : choices()) {
     if (!forced || !*forced) {
-      if (choice.runs_here()) return *choice.table;
+      if (choice.runs_here() && choice.begin()) return *choice.table;
       continue;
     }
     if (choice.name == std::string(forced)) {
-      if (choice.runs_here()) return *choice.table;
+      if (choice.runs_here() && choice.begin()) return *choice.table;
       throw std::runtime_error("ADAPTIVE_LSTM_ISA=" + std::string(forced) +
                                ": this processor or operating system does not support it; unset it");
     }

@@ -81,14 +81,14 @@ constexpr int q8_row_position(int r) { return 16 * ((r % 16) / 4) + 4 * (r / 16)
 
 // How an element that is zero is stored; uint8_t is q8.
 template <class T>
-constexpr T stored_zero() {
+static constexpr T stored_zero() {
   return sizeof(T) == 1 && T(-1) > T(0) ? T(128) : T(0);
 }
 
 // Scratch that the q8 kernels need for n activation rows of C columns, in bytes: for the rows, and at room_at for a
 // block of weights, expanded or in another order, and an address for each of its columns.
-constexpr size_t room_at(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
-constexpr size_t scratch_bytes(int n, int cols) { return room_at(n, cols) + (kBlock + sizeof(void*)) * size_t(cols); }
+static constexpr size_t room_at(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / kGroup + 4); }
+static constexpr size_t scratch_bytes(int n, int cols) { return room_at(n, cols) + (kBlock + sizeof(void*)) * size_t(cols); }
 
 struct Kernels {
   const char* isa;

@@ -49,10 +49,6 @@ std::vector<int> packed_order(int rows, const std::vector<int32_t>& lives) {
   return from;
 }
 
-bool is_zero(float v) { return v == 0; }
-bool is_zero(uint16_t bits) { return !(bits & 0x7FFF); }
-bool is_zero(int8_t v) { return v == 0; }
-
 template <class T>
 Strips strips_of(const Source& source, const std::vector<int>& rows) {
   Strips out{int(rows.size()) / kStrip, source.cols, {}};

@@ -1,7 +1,8 @@
 // Matrix products with compressed weights (see Matrix::mask): a tile at a time is expanded into memory that stays in
 // the caches, and the kernels for whole matrices run on it. Part of kernels.cpp: compiled once per instruction set.
 //
-// What is saved is the way from memory. So floats meet in the same order as in the whole matrix: the bits are the same.
+// What is saved is the way from memory. In `dense` floats meet in the same order as in the whole matrix, and the bits
+// are the same; listed columns may be summed in another one.
 #pragma once
 #include "kernels.h"
 #include "part_float.h"
