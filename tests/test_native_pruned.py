@@ -122,7 +122,7 @@ CASES = (
     Case(130, 130, 1, 12, projection=33),
     Case(300, 40, 2, 8, projection=7),
     Case(300, 330, 1, 8),
-    Case(128, 64, 20, 3),
+    Case(128, 64, 20, 8),
 )
 
 
