@@ -55,16 +55,19 @@ def round_model(
     """
     lstms = adapted_lstms(model)
     recorder = Recorder(model, lstms)
-    weights: Weights = originals(lstms) | {name: found.pairs for name, found in pruned.items()}
-    calls = recorder.calls(weights, batches)
-    out = dict(pruned)
-    for name, lstm in lstms.items():
-        shape = recorder.shapes[name]
+    weights: Weights = originals(lstms) | {name: one.pairs for name, one in pruned.items()}
+    grids: dict[str, list[Doubles]] = {}
+    for name, shape in recorder.shapes.items():
         nearest = quantize_stack(weights[name], shape, settings[name])
-        grids = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
-        if any(one.any() for one in grids):
-            run = recorded(shape, weights[name], calls[name])
-            out[name] = PrunedWeights(round_stack(run, grids), digest(lstm))
+        found = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
+        if any(one.any() for one in found):
+            grids[name] = found
+    out = dict(pruned)
+    if grids:
+        calls = recorder.calls(weights, batches)
+        for name, steps in grids.items():
+            run = recorded(recorder.shapes[name], weights[name], calls[name])
+            out[name] = PrunedWeights(round_stack(run, steps), digest(lstms[name]))
     return out
 
 
