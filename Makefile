@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-NATIVE := $(wildcard adaptive_lstm/native/*.cpp adaptive_lstm/native/*.h adaptive_lstm/native/CMakeLists.txt)
+NATIVE := $(wildcard adaptive_lstm/native/*/* adaptive_lstm/native/CMakeLists.txt)
 
 # By environment, because -c would not reach the isolated build; the second name is the one that newer pip reads there.
 export PIP_CONSTRAINT := constraints.txt
@@ -23,6 +23,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: install
 	$(BIN)/python -m eval.latency

@@ -25,8 +25,8 @@ from time import perf_counter_ns
 import numpy as np
 import torch
 
-from .backend import backend_info
 from .errors import InputError
+from .types import BackendInfo
 
 MAX_SPREAD = 0.5  # interquartile range over median above which a ratio says more about the machine than about the code
 MIN_ROUNDS = 4  # fewer paired rounds have no quartiles worth the name
@@ -175,14 +175,16 @@ def pinned_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def machine() -> dict[str, object]:
-    """What the times were taken on: processor, cores, instruction set in use, versions, threads, load, time (UTC)."""
-    info = backend_info()
+def machine(executes: BackendInfo) -> dict[str, object]:
+    """What times were taken on: processor, cores, what ``executes``, versions, threads, load, time (UTC).
+
+    executes: as ``adaptive_lstm.backend_info`` gives it.
+    """
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "backend": info.backend,
-        "isa": info.isa,
+        "backend": executes.backend,
+        "isa": executes.isa,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
@@ -247,3 +249,10 @@ def _cpu_model() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
+
+
+def spread(ratio: Ratio) -> str:
+    """Median and quartiles, "6.2 (6.0 to 6.4)", or why the median must not be quoted."""
+    if ratio.p25 == ratio.p75:  # a contender against itself
+        return f"{ratio.median:.3g}"
+    return f"{ratio.median:.3g} ({ratio.p25:.3g} to {ratio.p75:.3g})" if ratio.meaningful else str(ratio)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
-from .tap import first_tensor
+from .model_io import first_tensor
 
 
 @dataclass(frozen=True)

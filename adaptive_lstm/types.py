@@ -11,13 +11,24 @@ import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What executes: ``backend``, its instruction set ``isa``, those usable here, torch's ``threads``, the compiler."""
+
+    backend: Literal["native", "reference"]
+    isa: str
+    usable_isas: tuple[str, ...]
+    threads: int
+    compiler: str
 
 
 @dataclass(frozen=True)
@@ -236,3 +247,30 @@ class StreamState:
     sent_h: tuple[torch.Tensor | None, ...]
     held: tuple[HeldState, ...] = ()
     left: LeftState | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """The operand that a question is about: ``x`` or ``h`` of a layer-and-direction pair of a stack."""
+
+    shape: StackShape
+    pair: int
+    operand: Literal["x", "h"]
+
+    @property
+    def width(self) -> int:
+        """Columns of the operand's matrix."""
+        return self.shape.input_width(self.pair) if self.operand == "x" else self.shape.output_size
+
+    @property
+    def raw(self) -> bool:
+        """Whether these are the model's own input features, whose scale is unknown."""
+        return self.operand == "x" and self.pair < self.shape.directions
+
+    def __str__(self) -> str:
+        return f"{self.operand} of {self.shape.name(self.pair)}"
+
+
+def sites(shape: StackShape) -> list[Site]:
+    """All operands of a stack, x before h, pair by pair."""
+    return [Site(shape, pair, operand) for pair in range(shape.pairs) for operand in ("x", "h")]

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 import adaptive_lstm as al
-from adaptive_lstm.compress import Rounding
-from adaptive_lstm.quantize import Precision
-from adaptive_lstm.tap import together
-from eval import common, zoo
+from adaptive_lstm.compression.compress import Rounding
+from adaptive_lstm.model_io import together
+from adaptive_lstm.weights.precision import Precision
+from eval import zoo
+from eval.shared import common
 from eval.zoo.base import ZooModel, first
 from eval.zoo.material import Material
 

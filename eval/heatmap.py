@@ -22,11 +22,11 @@ import numpy.typing as npt
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.demo import digits, resemblyzer
-from adaptive_lstm.demo.run import calibrated, int8
-from adaptive_lstm.demo.task import Task
-from adaptive_lstm.reference import trace
-from eval import common
+from adaptive_lstm.cli.demo import digits, resemblyzer
+from adaptive_lstm.cli.demo.run import calibrated, int8
+from adaptive_lstm.cli.demo.task import Task
+from adaptive_lstm.execution.reference import trace
+from eval.shared import common
 
 PICTURE_DIGITS = 3  # of the shown input, which is drawn in grey
 

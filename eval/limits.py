@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from adaptive_lstm import peers
 from adaptive_lstm.bench import Timing, format_seconds
-from eval import common, probes, zoo
-from eval.frontier_field import TORCH, field, lstms_of
-from eval.frontier_time import STEPS, TIMED, each, first_steps, stepwise, streams, whole
+from eval import zoo
+from eval.frontier.field import TORCH, field, lstms_of
+from eval.frontier.time import STEPS, TIMED, each, first_steps, stepwise, streams, whole
+from eval.shared import common, probes
 from eval.zoo.base import ZooModel, spread
 
 READ = 1 << 18  # bytes: eight times a first-level cache, a quarter of a second-level one

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
-from adaptive_lstm.compress import Rounding
+from adaptive_lstm.compression.compress import Rounding
 from adaptive_lstm.peers import PEERS, Adaptive, Contender, build, check
-from eval import common
-from eval.targets import Target, brief, judge, record
+from eval.shared import common
+from eval.shared.targets import Target, brief, judge, record
 
 MODEL = "resemblyzer_3x256"
 FRAMES = 160

@@ -15,8 +15,8 @@ from torch import nn
 
 from adaptive_lstm.bench import Timing, format_seconds
 from adaptive_lstm.peers import adaptive
-from eval import common, probes
-from eval.lineup import SHAPES, STEPS, Shape
+from eval.shared import common, probes
+from eval.shared.contenders import SHAPES, STEPS, Shape
 
 
 def rows_of(shape: Shape, quick: bool) -> list[dict[str, object]]:

@@ -19,9 +19,9 @@ import torch
 
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, ratio
 from adaptive_lstm.peers import PEERS, Absent, Contender
-from eval import common
-from eval.lineup import STEPS, Shape, described, lineup, stack
-from eval.targets import brief
+from eval.shared import common
+from eval.shared.contenders import STEPS, Shape, described, lineup, stack
+from eval.shared.targets import brief
 
 Record = dict[str, Any]
 

@@ -26,9 +26,9 @@ import torch
 
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, ratio
 from adaptive_lstm.peers import PEERS, Absent, Contender
-from eval import common
-from eval.lineup import SHAPES, STEPS, Shape, described, lineup, shape, skipping, stack, told
-from eval.targets import BASELINES, brief
+from eval.shared import common
+from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, shape, skipping, stack, told
+from eval.shared.targets import BASELINES, brief
 
 Record = dict[str, Any]
 Tick = Callable[[], object]

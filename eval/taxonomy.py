@@ -18,12 +18,14 @@ from typing import Any
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.measure import measure_sensitivities
-from adaptive_lstm.pruning import prune_model
-from adaptive_lstm.pruning.settings import Compensate, Saliency
-from adaptive_lstm.tap import lstms_of, together
-from adaptive_lstm.within import relative_change
-from eval import common, zoo
+from adaptive_lstm.analysis.measure_sensitivity import measure_sensitivities
+from adaptive_lstm.compression.pruning import prune_model
+from adaptive_lstm.compression.pruning.settings import Compensate, Saliency
+from adaptive_lstm.compression.within_budget import relative_change
+from adaptive_lstm.model_io import together
+from adaptive_lstm.runtime.adapt import lstms_of
+from eval import zoo
+from eval.shared import common
 from eval.zoo.base import ZooModel, first
 
 MODELS = ("resemblyzer", "turbofan", "fsdd-digits")

@@ -22,9 +22,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 
 from adaptive_lstm.bench import format_seconds, ratio
 from adaptive_lstm.peers import PEERS, Absent, Adaptive
-from eval import common
-from eval.lineup import SHAPES, Shape, lineup, shape, stack, told
-from eval.targets import brief
+from eval.shared import common
+from eval.shared.contenders import SHAPES, Shape, lineup, shape, stack, told
+from eval.shared.targets import brief
 
 Record = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """Train the model of the embedded demo once: `python -m eval.train_demo`, some five minutes on one core.
 
 Writes `digits.safetensors` (the model) and `digits_images.safetensors` (the pictures it never saw) into
-`adaptive_lstm/demo/`. Everything is seeded and runs on one thread, so a second run on the same machine and versions
+`adaptive_lstm/cli/demo/`. Everything is seeded and runs on one thread, so a second run on the same machine and versions
 writes the same bytes. Of the 1797 pictures 1047 train; nothing was chosen by looking at the 450 test pictures: the
 settings below were found on the other 300, which the demo later fits on without their labels.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from tqdm import tqdm
 
-from adaptive_lstm.demo.digits import HIDDEN, IMAGES_FILE, LAYERS, MODEL_FILE, DigitReader, read_columns
+from adaptive_lstm.cli.demo.digits import HIDDEN, IMAGES_FILE, LAYERS, MODEL_FILE, DigitReader, read_columns
 
 SEED = 0
 TEST, FIT = 450, 300  # pictures; the others train

@@ -6,6 +6,8 @@ Imported as ``adaptive_lstm.policies``; the folder lies at the top of the reposi
 if __name__ != "adaptive_lstm.policies":
     raise ImportError("import 'adaptive_lstm.policies', not 'policies': the second name would load a second copy")
 
+from ..types import Site as Site
+from ..types import sites as sites
 from .combined import Combined as Combined
 from .combined import Parts as Parts
 from .combined import parts as parts
@@ -21,8 +23,6 @@ from .protocol import Holding as Holding
 from .protocol import LeavingInDepth as LeavingInDepth
 from .protocol import LeavingInTime as LeavingInTime
 from .protocol import Policy as Policy
-from .protocol import Site as Site
-from .protocol import sites as sites
 from .skip_timesteps import SkipTimesteps as SkipTimesteps
 from .translators import DepthTranslators as DepthTranslators
 from .translators import Map as Map

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from ..errors import PolicyError
-from ..types import FloatArray, StackShape
-from .protocol import ColumnCurves, ColumnScale, Site, sites
+from ..types import FloatArray, Site, StackShape, sites
+from .protocol import ColumnCurves, ColumnScale
 
 Entry = float | tuple[float, ...] | None
 """Thresholds of one operand of one layer: a number for all its columns, one per column, or None: never skip."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..types import StackShape
-from .protocol import Site
+from ..types import Site, StackShape
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
+from .change import check_limit, unmoved
 from .counts import LONGEST, MOST_KEPT, check_count
-from .holding import check_limit, unmoved
 from .protocol import Keeps
 
 

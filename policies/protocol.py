@@ -7,42 +7,13 @@ Python runs on the reference executor; those of this package also run natively.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..curves import Curves
-from ..types import StackShape
-
-
-@dataclass(frozen=True)
-class Site:
-    """The operand that a question is about: ``x`` or ``h`` of a layer-and-direction pair of a stack."""
-
-    shape: StackShape
-    pair: int
-    operand: Literal["x", "h"]
-
-    @property
-    def width(self) -> int:
-        """Columns of the operand's matrix."""
-        return self.shape.input_width(self.pair) if self.operand == "x" else self.shape.output_size
-
-    @property
-    def raw(self) -> bool:
-        """Whether these are the model's own input features, whose scale is unknown."""
-        return self.operand == "x" and self.pair < self.shape.directions
-
-    def __str__(self) -> str:
-        return f"{self.operand} of {self.shape.name(self.pair)}"
-
-
-def sites(shape: StackShape) -> list[Site]:
-    """All operands of a stack, x before h, pair by pair."""
-    return [Site(shape, pair, operand) for pair in range(shape.pairs) for operand in ("x", "h")]
+from ..types import FloatArray, Site, StackShape
 
 
 @runtime_checkable
@@ -165,6 +136,13 @@ class ColumnScale(Protocol):
 
     def columns(self, site: Site, gamma: float) -> npt.NDArray[np.float64]:
         """Saliency s_j of every column [C], with s_j^2 = sum_r F_r^gamma W_rj^2."""
+
+
+class Curves(Protocol):
+    """What the columns of a matrix cost and lose at a grid of thresholds (``adaptive_lstm.Sensitivity`` has them)."""
+
+    def cheapest(self, price: npt.NDArray[np.float64]) -> FloatArray:
+        """Thresholds [C] with the least ``activity + price * residual``; price [C]."""
 
 
 class ColumnCurves(ColumnScale, Protocol):

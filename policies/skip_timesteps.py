@@ -9,8 +9,8 @@ import torch
 
 from ..errors import PolicyError
 from ..types import StackShape
+from .change import check_limit, unmoved
 from .counts import LONGEST, check_count
-from .holding import check_limit, unmoved
 from .protocol import Keeps
 
 

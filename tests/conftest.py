@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from .eval_records import Record, Run
+from .support.eval_records import Record, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,11 +4,11 @@ Their packages are optional: whatever is missing makes a peer absent, with the r
 """
 
 from .adaptive import Adaptive, adaptive
-from .checked import Checked, check
-from .lineup import PEERS, build
-from .plugged import plug, replaced
-from .protocol import Absent, Contender
-from .reaching import reaching
+from .catalog import PEERS, build
+from .contender import Absent, Contender
+from .drop_in import plug, replaced
+from .lstm_inputs import reaching
+from .verify import Checked, check
 
 __all__ = [
     "PEERS",

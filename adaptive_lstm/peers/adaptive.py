@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..compress import compress
-from ..quantize import Precision, Quantize
-from ..runtime import AdaptiveLSTM
-from ..stream import stream
+from ..compression.compress import compress
+from ..runtime.lstm import AdaptiveLSTM
+from ..runtime.stream import stream
 from ..types import RunStats
+from ..weights.precision import Precision, Quantize
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import UnsupportedError
-from .ort import to_numpy
-from .protocol import Engine, Order
-from .quiet import silent
+from .contender import Engine, Order
+from .onnxruntime_ import to_numpy
+from .silence import silent
 
 TRACED = ((1, 8), (1, 5))  # batch and length that the converter sees: a length that varies becomes a free one
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ..errors import UnsupportedError
-from .onnx import export
-from .ort import to_numpy
-from .protocol import Carried, Engine, Order
-from .quiet import silent
+from .contender import Carried, Engine, Order
+from .onnx_export import export
+from .onnxruntime_ import to_numpy
+from .silence import silent
 
 SHAPES = 8  # input shapes compiled for themselves, which is faster; all others share one graph of free shapes
 CALIBRATED = 128  # pieces of sequences that int8 takes its ranges from

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import UnsupportedError
-from .protocol import Carried, Engine, Forward, Order
-from .quiet import quiet
+from .contender import Carried, Engine, Forward, Order
+from .silence import quiet
 
 SHAPES = 64  # batch sizes that one compiled step may be specialised to
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval.common import RESULTS, ROOT
+from eval.shared.common import RESULTS, ROOT
 
 from . import page, readme, records
 from .sections import (
@@ -29,8 +29,8 @@ from .sections import (
     summary,
     throughput,
     validity,
-    worth,
 )
+from .sections import savings as worth
 
 PAGE = ROOT.parent / "build" / "report.html"
 FIGURES = ROOT / "figures"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.frontier_quality import WITHIN
+from eval.frontier.quality import WITHIN
 
 from . import words
 from .records import Record, Results

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval import plots
+from eval.report import plots
 
 from . import words
 from .races import STEP, WHOLE, Race, geometric, in_mode, races

@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 COMMANDS = {
     "frontier": "python -m eval.frontier --zoo PATH",
     "quality": "python -m eval.quality --zoo PATH",
-    "worth": "python -m eval.worth --zoo PATH --objective macs",
+    "worth": "python -m eval.savings --zoo PATH --objective macs",
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
     "throughput": "python -m eval.throughput",
@@ -20,7 +20,7 @@ COMMANDS = {
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",
-    "recommended": "python -m eval.recommended --zoo PATH",
+    "recommended": "python -m eval.within_budget --zoo PATH",
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from adaptive_lstm.demo.resemblyzer import SpeakerEncoder, equal_error_rate
+from adaptive_lstm.cli.demo.resemblyzer import SpeakerEncoder, equal_error_rate
 from adaptive_lstm.losses import cosine_distance
 
 from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, golden_of, lstm_output, spread

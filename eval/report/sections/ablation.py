@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

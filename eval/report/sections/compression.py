@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

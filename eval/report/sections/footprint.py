@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

@@ -1,6 +1,6 @@
 """Quality against time, per model, with everyone on it."""
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..races import BAND, STEP, WHOLE, Race, in_mode, races

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eval import plots
 from eval.heatmap import unpack
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

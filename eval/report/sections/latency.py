@@ -1,6 +1,6 @@
 """Plain speed with random weights and nothing skipped: the same arithmetic, done by everyone."""
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

@@ -1,7 +1,7 @@
 """What keeps every real model from being faster still."""
 
-from eval import plots
-from eval.frontier_verdict import TARGETS
+from eval.frontier.verdict import TARGETS
+from eval.report import plots
 
 from .. import page, words
 from ..races import USES

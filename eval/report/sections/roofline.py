@@ -1,6 +1,6 @@
 """How near a step comes to what this machine can read and multiply."""
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

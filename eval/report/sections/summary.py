@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval.frontier_verdict import means
+from eval.frontier.verdict import means
 
 from .. import page, words
 from ..races import MODEL, STEP, USES, WHOLE, Race, geometric, in_mode, races

@@ -1,6 +1,6 @@
 """Do certificates keep their word when a calibration is repeated hundreds of times?"""
 
-from eval import plots
+from eval.report import plots
 
 from .. import page, words
 from ..records import Record, Results

@@ -1,0 +1,1 @@
+"""What a pass over calibration inputs tells, without changing anything."""

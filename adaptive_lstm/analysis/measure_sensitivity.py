@@ -1,0 +1,204 @@
+"""The calibration pass: runs a model over inputs and measures its LSTMs, as ``Sensitivity`` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..errors import InputError, NonFiniteError
+from ..execution import reference
+from ..execution.reference_cell import Step
+from ..model_io import as_batches, call, first_tensor
+from ..policies import Dense, parts
+from ..runtime.adapt import adapted_lstms
+from ..runtime.lstm import AdaptiveLSTM
+from ..types import FloatArray
+from ..weights.layout import shape_of
+from .delta_curves import Curves, Doubles, play, threshold_grid
+from .recorder import standing_in
+from .sensitivity import Sensitivity
+
+Output = Callable[[Any], torch.Tensor]
+
+
+_ROWS = 4096  # operands that are multiplied in float64 at once
+
+
+class _Sums:
+    """What has been added up for one LSTM so far; lists have one entry per layer and direction."""
+
+    def __init__(self, lstm: AdaptiveLSTM):
+        def array(tensor: torch.Tensor) -> FloatArray:
+            return tensor.detach().cpu().float().numpy().copy()
+
+        self.shape = shape_of(lstm)
+        self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in lstm.executed())
+        self.thresholds = [threshold_grid(np.hstack(pair)) for pair in self.weights]
+        self.steps = 0
+        self.rows: list[Doubles] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
+        self.first = [np.zeros(t.shape[1]) for t in self.thresholds]
+        self.second = [np.zeros((t.shape[1],) * 2) for t in self.thresholds]
+        self.sent = [np.zeros(t.shape) for t in self.thresholds]
+        self.squares = [np.zeros(t.shape) for t in self.thresholds]
+
+    def add_operands(self, pair: int, steps: Sequence[torch.Tensor]) -> None:
+        """Add the operands z = [x ; h] of a run: [n, C] per timestep, in the order in which they were computed."""
+        for part in torch.cat(list(steps)).split(_ROWS):
+            z = part.double()
+            self.first[pair] += z.sum(0).cpu().numpy()
+            self.second[pair] += (z.T @ z).cpu().numpy()
+        sent, squares = play(steps, self.thresholds[pair])
+        self.sent[pair] += sent
+        self.squares[pair] += squares
+
+    def add_gradients(self, pair: int, gradients: torch.Tensor) -> None:
+        """Add gradients of one projection of the output with respect to gates [n, 4H]."""
+        self.rows[pair] += gradients.double().pow(2).sum(0).cpu().numpy()
+
+    def sensitivity(self, probes: int) -> Sensitivity:
+        """The averages."""
+        n = max(self.steps, 1)
+        return Sensitivity(
+            shape=self.shape,
+            steps=self.steps,
+            rows=tuple(s / (n * probes) for s in self.rows),
+            weights=self.weights,
+            moments=tuple(s / n for s in self.second),
+            means=tuple(s / n for s in self.first),
+            curves=tuple(
+                Curves(t, sent / n, squares / n)
+                for t, sent, squares in zip(self.thresholds, self.sent, self.squares, strict=True)
+            ),
+        )
+
+
+class _Probe:
+    """Stands in for the executor of an LSTM that is measured: the dense reference run, keeping every gate tensor."""
+
+    def __init__(self, lstm: AdaptiveLSTM, sums: _Sums):
+        self.shape = sums.shape
+        self.tensors = lstm.executed()
+        self.sums = sums
+        self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.pairs)]
+        self._operands: list[list[torch.Tensor]] = []
+
+    def run(
+        self,
+        x: torch.Tensor,
+        sizes: torch.Tensor | None,
+        batch_first: bool,
+        initial: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        """As ``Executor.run``."""
+        shape = self.shape
+        rows, alive = reference.packed_rows(x, sizes, batch_first)
+        if not rows.requires_grad:  # so that the gates belong to a graph even if all parameters are frozen
+            rows = rows.detach().requires_grad_()
+        if initial is None:
+            zeros = rows.new_zeros(shape.pairs, alive[0], shape.hidden_size)
+            initial = zeros[..., : shape.output_size], zeros
+        begin = reference.start(shape, *initial)
+        self._operands = [[] for _ in range(shape.pairs)]
+        y, end, _ = reference.run(self.tensors, shape, parts(Dense()), rows, alive, begin, self._observe)
+        self.sums.steps += len(rows)
+        for pair, steps in enumerate(self._operands):
+            self.sums.add_operands(pair, steps)
+        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
+
+    finite_only = False
+    policy = parts(Dense())
+
+    def why_not_native(self) -> str:
+        """Shown in ``last_run``."""
+        return "reference: sensitivity is being measured"
+
+    def _observe(self, step: Step) -> None:
+        self.gates[step.pair].append(step.gates)
+        self._operands[step.pair].append(torch.cat([step.x, step.h], dim=1).detach())
+
+
+def measure_sensitivities(
+    model: nn.Module,
+    inputs: Iterable[Any],
+    *,
+    probes: int = 8,
+    output: Output = first_tensor,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Sensitivity]:
+    """Output sensitivity of every adapted LSTM of a model, by module name.
+
+    Args:
+        model: an adapted model (``adapt``) in eval mode; any layers around the LSTMs.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
+            alone is one batch. Memory grows with one batch at a time: a few hundred sequences in batches of 16 to 64
+            are plenty.
+        probes: random projections of the output per batch.
+        output: picks the tensor that counts from what the model returns; default: the first one.
+        seed: of the projections.
+        progress: show a bar.
+
+    Raises:
+        InputError: no adapted LSTM, no inputs, training mode, or an output that depends on no LSTM.
+        NonFiniteError: the model's output holds NaN or infinity.
+    """
+    lstms = adapted_lstms(model)
+    if probes < 1:
+        raise InputError(f"probes: got {probes}, expected at least 1")
+    sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
+    seen = 0
+    for item in tqdm(as_batches(inputs), desc="sensitivity", unit="batch", disable=not progress):
+        seen += 1
+        generator = torch.Generator().manual_seed(seed + seen)
+        running = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
+        with torch.enable_grad(), standing_in(lstms, running):
+            out = output(call(model, item))
+            if not bool(torch.isfinite(out).all()):
+                raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
+            gates = [g for probe in running.values() for pair in probe.gates for g in pair]
+            if not (gates and out.requires_grad):
+                raise InputError(
+                    "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
+                )
+            for probe_index in range(probes):
+                v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+                keep = probe_index + 1 < probes
+                gradients = iter(torch.autograd.grad((out * v).sum(), gates, retain_graph=keep, allow_unused=True))
+                for name, probe in running.items():
+                    for pair, kept in enumerate(probe.gates):
+                        for _ in kept:
+                            g = next(gradients)
+                            if g is not None:
+                                sums[name].add_gradients(pair, g)
+    if not seen:
+        raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
+    return {name: total.sensitivity(probes) for name, total in sums.items()}
+
+
+def measure_sensitivity(
+    model: nn.Module,
+    inputs: Iterable[Any],
+    *,
+    probes: int = 8,
+    output: Output = first_tensor,
+    seed: int = 0,
+    progress: bool = False,
+) -> Sensitivity:
+    """Output sensitivity of the one adapted LSTM of a model; arguments as ``measure_sensitivities``.
+
+    Raises:
+        InputError: the model holds several adapted LSTMs, or what ``measure_sensitivities`` raises.
+    """
+    names = [name for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)]
+    if len(names) > 1:
+        raise InputError(
+            f"the model holds {len(names)} LSTMs ({', '.join(names)}); use measure_sensitivities(...), which returns "
+            "one entry for each"
+        )
+    measured = measure_sensitivities(model, inputs, probes=probes, output=output, seed=seed, progress=progress)
+    return next(iter(measured.values()))

@@ -1,0 +1,144 @@
+"""What a calibration pass found out about an LSTM: what the output feels, and how its operands behave.
+
+F_r = E[(d (v . output) / d gate_r)^2] with v standard normal: by the random projections v this is the diagonal of
+J^T J, with J the Jacobian of the output with respect to the gate pre-activations, averaged over time and inputs (the
+diagonal Gauss-Newton approximation for a squared error of the output; Martens, "New Insights and Perspectives on the
+Natural Gradient Method", JMLR 2020, section 6). From F follows the saliency of a column,
+s_j^2 = sum_r F_r^gamma W_rj^2: the damping gamma < 1 matters, because a small F often means a saturated gate, and a
+large change leaves the saturation that made it small.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import tensorfile
+from ..errors import ModelFileError
+from ..policies import Delta
+from ..types import FloatArray, Site, StackShape, sites
+from .delta_curves import Curves
+
+_KIND, _VERSION = "sensitivity", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Output sensitivity of one stack, and the statistics of its operands z = [x ; h] in the dense run.
+
+    All tuples have one entry per layer-and-direction pair; C = width + P columns, x before h.
+
+    ``rows[pair]`` [4H]: F_r in torch's gate order, in squared units of output per unit of pre-activation;
+    ``weights[pair]``: (W_ih [4H, width], W_hh [4H, P]) that it was measured with;
+    ``moments[pair]`` [C, C]: E[z z^T]; ``means[pair]`` [C]: E[z];
+    ``curves[pair]``: activity and residual of the C columns as functions of their delta thresholds;
+    ``steps``: timesteps, summed over sequences, that the averages are taken over.
+    """
+
+    shape: StackShape
+    steps: int
+    rows: tuple[npt.NDArray[np.float64], ...]
+    weights: tuple[tuple[FloatArray, FloatArray], ...]
+    moments: tuple[npt.NDArray[np.float64], ...]
+    means: tuple[npt.NDArray[np.float64], ...]
+    curves: tuple[Curves, ...]
+
+    def columns(self, site: Site, gamma: float) -> npt.NDArray[np.float64]:
+        """Saliency s_j of every column [C] of an operand's matrix, with s_j^2 = sum_r F_r^gamma W_rj^2."""
+        w = self.weights[site.pair][0 if site.operand == "x" else 1].astype(np.float64)
+        rows = self.rows[site.pair] ** gamma if gamma else np.ones(len(w))
+        return np.asarray(np.sqrt(rows @ w**2))
+
+    def column_curves(self, site: Site) -> Curves:
+        """Activity and residual of every column of an operand at the measured thresholds."""
+        width = self.shape.input_width(site.pair)
+        return self.curves[site.pair].part(slice(None, width) if site.operand == "x" else slice(width, None))
+
+    def activity(self, policy: Delta) -> float:
+        """The share of columns that a policy is expected to compute, as in ``RunStats.activity``.
+
+        An estimate from the dense run; between the measured thresholds it is interpolated.
+
+        Raises:
+            PolicyError: the policy does not fit the stack.
+        """
+        sent, possible = 0.0, 0
+        for site in sites(self.shape):
+            threshold = policy.threshold(site)
+            possible += site.width
+            if threshold is None or not policy.thresholded(site):
+                sent += site.width
+            else:
+                sent += float(self.column_curves(site).activity_at(threshold).sum())
+        return sent / possible
+
+    # ---------------------------------------------------------------------------------------------------- files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file; a failure leaves what was there before.
+
+        Raises:
+            ModelFileError: the file cannot be written.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        for pair, curves in enumerate(self.curves):
+            values: dict[str, np.ndarray] = {
+                "rows": self.rows[pair],
+                "w_ih": self.weights[pair][0],
+                "w_hh": self.weights[pair][1],
+                "moments": self.moments[pair],
+                "means": self.means[pair],
+                "thresholds": curves.thresholds,
+                "activity": curves.activity,
+                "residual": curves.residual,
+            }
+            arrays |= {f"{name}.{pair}": array for name, array in values.items()}
+        tensorfile.write(path, _KIND, _VERSION, {"shape": asdict(self.shape), "steps": self.steps}, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
+        """Read what ``save`` has written.
+
+        Raises:
+            ModelFileError: missing, damaged, no such file, or written by a newer version.
+        """
+        header, arrays = tensorfile.read(path, _KIND, _VERSION)
+        try:
+            shape, steps = StackShape(**header["shape"]), int(header["steps"])
+            _check(shape, arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        pairs = range(shape.pairs)
+
+        def each(name: str) -> tuple[np.ndarray, ...]:
+            return tuple(arrays[f"{name}.{pair}"] for pair in pairs)
+
+        return cls(
+            shape=shape,
+            steps=steps,
+            rows=each("rows"),
+            weights=tuple(zip(each("w_ih"), each("w_hh"), strict=True)),
+            moments=each("moments"),
+            means=each("means"),
+            curves=tuple(map(Curves, each("thresholds"), each("activity"), each("residual"))),
+        )
+
+
+def _check(shape: StackShape, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ``ValueError`` or ``KeyError`` if the arrays of a file are not those of the shape in its header."""
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
+    for pair in range(shape.pairs):
+        gates, width, output = 4 * shape.hidden_size, shape.input_width(pair), shape.output_size
+        c, k = width + output, len(arrays[f"thresholds.{pair}"])
+        sizes = {"rows": (gates,), "moments": (c, c), "means": (c,), "activity": (k, c), "residual": (k, c)}
+        expected |= {f"{name}.{pair}": (size, "float64") for name, size in sizes.items()}
+        floats = {"w_ih": (gates, width), "w_hh": (gates, output), "thresholds": (k, c)}
+        expected |= {f"{name}.{pair}": (size, "float32") for name, size in floats.items()}
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    if found != expected:
+        name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise ValueError(f"{name}: got {found.get(name)}, expected {expected.get(name)}")

@@ -1,0 +1,79 @@
+"""Pruned weights as the arrays of a file, and back, bit for bit.
+
+A matrix with enough zeros is stored as a bit per weight, whether it is kept, and the kept ones. Zeros may have a sign,
+which then takes another bit each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..errors import ModelFileError
+from ..types import StackShape
+from ..weights.layout import PairTensors
+from ..weights.replaced import PrunedWeights
+from .fields import Arrays
+
+_KINDS = ("w_ih", "w_hh", "bias", "w_hr", "fixed")
+
+
+def write_pruned(pruned: PrunedWeights, at: str, arrays: dict[str, np.ndarray]) -> None:
+    """Add pruned weights to ``arrays``, with names that begin with ``at``."""
+    for pair, weights in enumerate(pruned.pairs):
+        for kind in _KINDS:
+            value: torch.Tensor | None = getattr(weights, kind)
+            if value is None:
+                continue
+            name = f"{at}.{pair}.{kind}"
+            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+            kept = array != 0
+            parts = {f"{name}.kept": np.packbits(kept), f"{name}.values": array[kept]}
+            negative = np.signbit(array[~kept])  # a mask times a negative weight leaves -0.0
+            if negative.any():
+                parts[f"{name}.negative"] = np.packbits(negative)
+            small = sum(part.nbytes for part in parts.values()) < array.nbytes
+            arrays |= parts if small else {name: array}
+
+
+def read_pruned(shape: StackShape, at: str, arrays: Arrays) -> tuple[PairTensors, ...]:
+    """The weights of every pair of a stack of this shape, float32.
+
+    Raises:
+        ModelFileError: weights are missing, of another shape, or not finite.
+    """
+    gates, width = 4 * shape.hidden_size, shape.output_size
+    out = []
+    for pair in range(shape.pairs):
+
+        def tensor(kind: str, *size: int, pair: int = pair) -> torch.Tensor:
+            array = _array(f"{at}.{pair}.{kind}", arrays, size)
+            if np.isinf(array).any() or (kind != "fixed" and np.isnan(array).any()):
+                raise ModelFileError(f"{at}.{pair}.{kind}: it holds NaN or infinity, expected finite weights")
+            return torch.from_numpy(array)
+
+        fixed = f"{at}.{pair}.fixed"
+        out.append(
+            PairTensors(
+                w_ih=tensor("w_ih", gates, shape.input_width(pair)),
+                w_hh=tensor("w_hh", gates, width),
+                bias=tensor("bias", gates),
+                w_hr=tensor("w_hr", shape.proj_size, shape.hidden_size) if shape.proj_size else None,
+                fixed=tensor("fixed", shape.hidden_size) if fixed in arrays or f"{fixed}.kept" in arrays else None,
+            )
+        )
+    return tuple(out)
+
+
+def _array(name: str, arrays: Arrays, size: tuple[int, ...]) -> np.ndarray:
+    if f"{name}.kept" not in arrays:
+        return arrays.take(name, "float32", *size)
+    count = int(np.prod(size))
+    bits = np.unpackbits(arrays.take(f"{name}.kept", "uint8", -(-count // 8)), count=count).astype(bool)
+    array = np.zeros(count, np.float32)
+    array[bits] = arrays.take(f"{name}.values", "float32", int(bits.sum()))
+    if f"{name}.negative" in arrays:
+        zeros = count - int(bits.sum())
+        negative = np.unpackbits(arrays.take(f"{name}.negative", "uint8", -(-zeros // 8)), count=zeros)
+        array[~bits] = np.where(negative, np.float32(-0.0), np.float32(0.0))
+    return array.reshape(size)

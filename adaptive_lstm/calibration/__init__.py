@@ -1,0 +1,1 @@
+"""Choose a policy, and prove what it costs."""

@@ -1,0 +1,275 @@
+"""Running candidates over sequences: what they lose, what they do, and how long that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import CalibrationError, InputError, NonFiniteError
+from ..losses import Loss
+from ..model_io import call, copied, first_tensor
+from ..policies import Dense, parts
+from ..runtime.adapt import adapted_lstms, restored
+from ..runtime.lstm import AdaptiveLSTM
+from ..types import RunStats
+from ..weights.precision import Quantize
+from .candidates import Settings
+from .latency_model import FEATURES, Doubles, Way, work_of
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sequence: ``inputs`` as the model takes them, ``target`` or None, the original model's output ``dense``."""
+
+    inputs: Any
+    target: Any
+    dense: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one candidate did on n sequences.
+
+    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
+    ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in time left, 0 if it did not; ``rates``: of
+    every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
+    """
+
+    losses: Doubles
+    seconds: Doubles
+    work: Doubles
+    macs: Doubles
+    macs_possible: Doubles
+    halts: npt.NDArray[np.int64]
+    rates: Mapping[str, Doubles]
+
+    @property
+    def work_left(self) -> float:
+        """Multiply-accumulates done, as a share of those possible."""
+        return float(self.macs.sum() / self.macs_possible.sum())
+
+
+@contextmanager
+def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
+    """The LSTMs in float32 with nothing pruned or skipped inside the block; as they were afterwards."""
+    with unskipped(lstms):
+        for lstm in lstms.values():
+            lstm.pruned = None
+        yield
+
+
+@contextmanager
+def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
+    """The LSTMs in float32 with nothing skipped, but pruned if they are; as they were afterwards."""
+    with restored(lstms):
+        for lstm in lstms.values():
+            lstm.policy, lstm.quantize = Dense(), Quantize()
+        yield
+
+
+@contextmanager
+def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[None]:
+    """The LSTMs with some policies inside the block; as they were afterwards."""
+    with restored(lstms):
+        for name, lstm in lstms.items():
+            lstm.policy = settings[name]
+        yield
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of an LSTM: with ``rows`` batch rows; ``halt`` as in ``Outcome``, if it was one row."""
+
+    name: str
+    stats: RunStats
+    work: Doubles
+    rows: int
+    halt: int
+
+
+class _Meter:
+    """Times the calls of the LSTMs and collects their statistics, one sequence at a time."""
+
+    def __init__(self, lstms: Mapping[str, AdaptiveLSTM]):
+        self.lstms = lstms
+        self.seconds = 0.0
+        self.calls: list[_Call] = []
+
+    def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
+        shape, way, exits = lstm.stack_shape, Way.of(lstm), parts(lstm.policy).time
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            out = type(lstm).forward(lstm, *args, **kwargs)  # type: ignore[no-untyped-call]
+            self.seconds += time.perf_counter() - start
+            stats = lstm.last_run
+            assert stats is not None
+            # One row is asked at regular distances until it leaves.
+            halt = stats.asked * exits.every if exits is not None and stats.exits else 0
+            work = work_of(shape, way, stats)
+            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), halt))
+            return out
+
+        return forward
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Every call inside the block is counted; policies must not change in it."""
+        try:
+            for name, lstm in self.lstms.items():
+                lstm.forward = self._timed(name, lstm)  # type: ignore[method-assign]
+            yield
+        finally:
+            for lstm in self.lstms.values():
+                lstm.__dict__.pop("forward", None)
+
+    def clear(self) -> None:
+        """Start the next sequence."""
+        self.seconds, self.calls = 0.0, []
+
+
+def _rows(lstm: AdaptiveLSTM, input: Any, hx: Any = None) -> int:  # noqa: A002 (torch's signature)
+    """Batch rows of a call."""
+    if isinstance(input, PackedSequence):
+        return int(input.batch_sizes[0])
+    return 1 if input.dim() == 2 else int(input.shape[0 if lstm.batch_first else 1])
+
+
+class _Yardstick:
+    """How fast the machine is now: a copy of the model that skips nothing, timed beside every candidate.
+
+    The speed of a shared machine drifts over the minutes of a search, and costs of candidates that were run minutes
+    apart are compared.
+    """
+
+    SAMPLES, ROUNDS = 2, 3
+
+    def __init__(self, model: nn.Module):
+        self._model = copied(model)
+        for lstm in adapted_lstms(self._model).values():
+            lstm.policy = Dense()
+        self._first: float | None = None
+
+    def pace(self, items: Sequence[Item]) -> float:
+        """Seconds for the same few sequences as a multiple of those of the first time."""
+        seconds = []
+        for _ in range(self.ROUNDS):
+            start = time.perf_counter()
+            for item in items[: self.SAMPLES]:
+                call(self._model, item.inputs)
+            seconds.append(time.perf_counter() - start)
+        now = float(np.median(seconds))
+        if self._first is None:
+            self._first = float(np.min(seconds))  # the first round also packed the weights
+        return now / self._first
+
+
+class Evaluator:
+    """Runs a model with different policies over sequences.
+
+    Args:
+        model: an adapted model in eval mode, compressed as it will be deployed.
+        lstms: its adapted LSTMs.
+        losses: what to compare by.
+        output: picks the tensor that must be finite from what the model returns.
+        tick: called after every sequence, for a progress bar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lstms: Mapping[str, AdaptiveLSTM],
+        losses: Sequence[Loss],
+        output: Callable[[Any], torch.Tensor] = first_tensor,
+        tick: Callable[[], object] = lambda: None,
+    ):
+        self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
+        self._yardstick: _Yardstick | None = None  # a copy of the model: made where time counts
+
+    @torch.no_grad()
+    def items(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[Item]:
+        """The (inputs, target) pairs with the outputs of the original model.
+
+        ``one_row``: refuse sequences that are not one batch row of one call.
+
+        Raises:
+            NonFiniteError: an output holds NaN or infinity.
+            InputError: the model calls no LSTM, or calls it otherwise than ``one_row`` wants.
+            CalibrationError: a loss outside [0, 1] or NaN.
+        """
+        meter = _Meter(self.lstms)
+        items = []
+        with original(self.lstms), meter.watching():
+            for inputs, target in sequences:
+                meter.clear()
+                item = Item(inputs, target, call(self.model, inputs))
+                if not bool(torch.isfinite(self._output(item.dense)).all()):
+                    raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
+                if not meter.calls:
+                    raise InputError("the model's output was computed without calling any of its LSTMs")
+                if one_row and [c.rows for c in meter.calls] != [1]:
+                    raise InputError(
+                        f"conditional=True: got {len(meter.calls)} LSTM calls with {[c.rows for c in meter.calls]} "
+                        "batch rows for one sequence, expected one call with one row, which leaves at one time"
+                    )
+                for loss in self.losses:
+                    self._loss(loss, item.dense, item)  # a wrong loss or target shows here, not after minutes
+                items.append(item)
+                self._tick()
+        return items
+
+    @torch.no_grad()
+    def run(self, settings: Settings, items: Sequence[Item]) -> Outcome:
+        """Run all sequences one by one, as a service would at batch 1.
+
+        Raises:
+            CalibrationError: a loss outside [0, 1] or NaN.
+        """
+        meter = _Meter(self.lstms)
+        rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
+        rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
+        with skipping(self.lstms, settings), meter.watching():
+            call(self.model, items[0].inputs)  # packs the weights for the new policy
+            for item in items:
+                meter.clear()
+                out = call(self.model, item.inputs)
+                calls = meter.calls
+                rows["losses"].append([self._loss(loss, out, item) for loss in self.losses])
+                rows["seconds"].append(meter.seconds)
+                rows["work"].append(sum((c.work for c in calls), np.zeros(len(FEATURES))))
+                rows["macs"].append(sum(c.stats.macs for c in calls))
+                rows["macs_possible"].append(sum(c.stats.macs_possible for c in calls))
+                rows["halts"].append(max((c.halt for c in calls), default=0))
+                for c in calls:
+                    rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
+                self._tick()
+        arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
+        outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
+        return replace(outcome, halts=outcome.halts.astype(np.int64))
+
+    @torch.no_grad()
+    def timed(self, settings: Settings, items: Sequence[Item]) -> Outcome:
+        """As ``run``, with seconds at the pace that the machine had at first: for comparing with other candidates."""
+        self._yardstick = self._yardstick or _Yardstick(self.model)
+        before = self._yardstick.pace(items)
+        outcome = self.run(settings, items)
+        pace = (before + self._yardstick.pace(items)) / 2
+        return replace(outcome, seconds=outcome.seconds / pace)
+
+    def _loss(self, loss: Loss, out: Any, item: Item) -> float:
+        value = float(loss.of(out, item.dense, item.target))
+        if not 0 <= value <= 1:  # also catches NaN
+            raise CalibrationError(
+                f"{loss.name}: got a loss of {value}, expected values in [0, 1]; scale and clip it, for example with "
+                "adaptive_lstm.losses.clipped_error(scale)"
+            )
+        return value

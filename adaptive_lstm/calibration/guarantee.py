@@ -1,0 +1,118 @@
+"""What a calibration is to certify: losses, their limits, how sure, and the tests of it (``risk.py``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..losses import Loss, as_loss
+from ..policies import bucket
+from . import risk
+from .candidates import Candidate
+from .evaluation import Item, Outcome
+from .splits import refuse_too_few
+
+ROOM = 1.2  # how many times the least number of early leavers the test split is expected to have
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The mean of every loss is at most its limit, with this confidence.
+
+    ``conditional``: also of those who leave first. ``binary``: which losses can only be 0 or 1; ``test``: size of the
+    test split.
+    """
+
+    losses: tuple[Loss, ...]
+    limits: tuple[float, ...]
+    confidence: float
+    conditional: bool
+    binary: tuple[bool, ...] = ()
+    test: int = 0
+
+    @staticmethod
+    def of(loss: Any, max_loss: Any, confidence: Any, conditional: bool) -> Promise:
+        """From the arguments of ``calibrate``.
+
+        Raises:
+            InputError: no loss, not one limit for each, or numbers out of range.
+        """
+        losses = tuple(as_loss(one) for one in (loss if isinstance(loss, list | tuple) else [loss]))
+        given = list(max_loss) if isinstance(max_loss, list | tuple | np.ndarray) else [max_loss]
+        if len(losses) != len(given) or not losses:
+            raise InputError(f"got {len(losses)} losses and {len(given)} values of max_loss, expected one for each")
+        limits = tuple(_between(m, 0, "max_loss") for m in given)
+        return Promise(losses, limits, _between(confidence, 0.5, "confidence"), conditional)
+
+    def on(self, items: Sequence[Item], test: int, share: float) -> Promise:
+        """With the kinds of the losses, as the dense outputs of ``items`` tell, and the size of the test split.
+
+        Raises:
+            CalibrationError: the test split, ``share`` of all sequences, is too small.
+        """
+        binary = tuple(all(bool(loss.binary(item.dense)) for item in items) for loss in self.losses)
+        refuse_too_few(test, self.limits, self.confidence, binary, share)
+        return replace(self, binary=binary, test=test)
+
+    @property
+    def reach(self) -> float:
+        """Largest mean loss, in tenths of its limit, that a test split of this size can certify when it shows there."""
+
+        def enough(share: float) -> bool:
+            pairs = zip(self.limits, self.binary, strict=True)
+            return self.test >= max(risk.needed(m, self.confidence, share * m, binary=b) for m, b in pairs)
+
+        return max((tenths / 10 for tenths in range(1, 10) if enough(tenths / 10)), default=0.0)
+
+    def p_value(self, candidate: Candidate, outcome: Outcome) -> float:
+        """Of "some mean loss is above its limit", from the test split."""
+        found = []
+        for losses, limit, binary in zip(outcome.losses.T, self.limits, self.binary, strict=True):
+            found.append(risk.p_value(losses, limit, binary=binary))
+            if (halts := self._halts(candidate, outcome)) is not None:
+                buckets, first, last = halts
+                found += list(risk.conditional_p_values(losses, buckets, limit, first=first, last=last, binary=binary))
+        return risk.joint_p_value(found)
+
+    def worst_leavers(self, candidate: Candidate, outcome: Outcome) -> float:
+        """With ``conditional``: the worst mean loss of those who leave first, as a multiple of its limit, else 0.
+
+        Infinity if the test split will hardly have enough of them to tell.
+        """
+        halts = self._halts(candidate, outcome)
+        if halts is None:
+            return 0.0
+        buckets, first, last = halts
+        ratios = []
+        for limit, binary, losses in zip(self.limits, self.binary, outcome.losses.T, strict=True):
+            least = ROOM * risk.needed(limit, self.confidence, binary=binary) * len(losses) / self.test
+            for t in range(first, last):
+                early = losses[buckets <= t]
+                ratios.append(float(early.mean()) / limit if len(early) >= max(least, 1) else math.inf)
+        return max(ratios, default=0.0)
+
+    def _halts(self, candidate: Candidate, outcome: Outcome) -> tuple[npt.NDArray[np.int64], int, int] | None:
+        """Bucket in which every sequence left, the first open bucket and the last."""
+        exits = next((t for t, _ in candidate.choices if t.family == "time"), None) if self.conditional else None
+        if exits is None:
+            return None
+        last = len(exits.starts) - 1
+        # After h timesteps, so during timestep h - 1; those that did not leave count to the last bucket.
+        buckets = [bucket(exits.starts, h - 1) if h else last for h in outcome.halts.tolist()]
+        return np.array(buckets, dtype=np.int64), exits.opens, last
+
+
+def _between(value: Any, low: float, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low < number < 1:
+        raise InputError(f"{name}: got {value!r}, expected a number above {low} and below 1")
+    return number

@@ -1,0 +1,83 @@
+"""What ``calibrate`` found: the chosen policies, everything that was tried, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..errors import InputError
+from ..policies import Policy
+from ..runtime.adapt import adapted_lstms
+from ..runtime.monitor import Monitor, Range
+from .candidates import Settings
+from .certificate import Certificate, precision_of, quantization_of, weights_fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A candidate of the frontier.
+
+    ``settings``: its policies by module name; ``cost``: by the objective, as a share of the dense model's; ``macs``:
+    share of multiply-accumulates left; ``search_risks`` per loss on the search split; ``test_risks`` and ``p_value`` if
+    it was tested; ``certified``: whether it passed.
+    """
+
+    name: str
+    settings: Settings
+    cost: float
+    macs: float
+    search_risks: tuple[float, ...]
+    test_risks: tuple[float, ...] | None = None
+    p_value: float | None = None
+    certified: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What ``calibrate`` found.
+
+    ``certified``: whether any candidate passed; ``settings``: the chosen policies by module name, ``Dense()`` if none
+    passed; ``frontier``: every candidate that was run on the whole search split, from the lowest cost up;
+    ``certificate``: the record; ``ranges``: what the monitor of every LSTM compares with.
+    """
+
+    certified: bool
+    settings: Settings
+    frontier: tuple[Point, ...]
+    certificate: Certificate
+    ranges: Mapping[str, Mapping[str, Range]]
+
+    @property
+    def policy(self) -> Policy:
+        """The chosen policy of a model with one LSTM; ``Dense()`` if none passed.
+
+        Raises:
+            InputError: the model holds several LSTMs; ``settings`` has one policy for each.
+        """
+        if len(self.settings) > 1:
+            raise InputError(f"the model holds {len(self.settings)} LSTMs: use .settings, which has a policy for each")
+        return next(iter(self.settings.values()))
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Set the chosen policies in place, with a monitor each if they are certified, and return the model.
+
+        Raises:
+            InputError: the model does not hold the LSTMs that were calibrated, or with other weights or in another
+                precision; nothing is changed then.
+        """
+        lstms = adapted_lstms(model)
+        if set(lstms) != set(self.settings):
+            raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")
+        if quantization_of(lstms) != self.certificate.quantization:
+            raise InputError(
+                f"precision: got {precision_of(lstms)}, calibrated was {self.certificate.precision}, or other settings "
+                "of Quantize; compress first, then calibrate"
+            )
+        if weights_fingerprint(lstms) != self.certificate.weights:
+            raise InputError("the LSTMs have other weights than those that were calibrated; calibrate this model")
+        for name, lstm in lstms.items():
+            lstm.policy = self.settings[name]
+            lstm.monitor = Monitor(self.ranges[name]) if self.certified else None
+        return model

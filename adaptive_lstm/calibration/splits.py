@@ -1,0 +1,156 @@
+"""The sequences of a calibration: taken in, told apart, and split into three disjoint parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import CalibrationError
+from . import risk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Splits(Generic[T]):
+    """Three disjoint parts: ``fit`` for sensitivity and translators, ``search`` to choose, ``test`` for the proof."""
+
+    fit: Sequence[T]
+    search: Sequence[T]
+    test: Sequence[T]
+
+
+def pairs(sequences: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """(inputs, target) of every sequence; the target is None where none is given.
+
+    Raises:
+        CalibrationError: nothing there, an iterator that is used up, or an item that is no input.
+    """
+    out = []
+    for item in sequences:
+        pair = item if isinstance(item, tuple | list) and not isinstance(item, PackedSequence) else (item, None)
+        if len(pair) != 2:
+            raise CalibrationError(
+                f"sequences: got a {type(item).__name__} of {len(pair)}, expected an input or an (inputs, target) "
+                "pair; several arguments of the model go into one tuple: ((x, lengths), None)"
+            )
+        out.append((pair[0], pair[1]))
+    if not out:
+        raise CalibrationError("sequences: got none (an iterator that was used up?); pass a list")
+    return out
+
+
+def _bytes(value: Any) -> Iterator[bytes]:
+    if isinstance(value, PackedSequence):
+        value = (value.data, value.batch_sizes)
+    if isinstance(value, torch.Tensor):
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, tuple | list):
+        yield f"({len(value)}".encode()
+        for part in value:
+            yield from _bytes(part)
+    elif isinstance(value, Mapping):
+        yield from _bytes(sorted(value.items()))
+    else:
+        yield repr(value).encode()
+
+
+def fingerprint(inputs: Any) -> str:
+    """SHA-256 of an input: equal for equal numbers."""
+    digest = hashlib.sha256()
+    for part in _bytes(inputs):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def fingerprint_of_all(sequences: Iterable[str]) -> str:
+    """One fingerprint for a set of sequences, whatever their order."""
+    return hashlib.sha256("".join(sorted(sequences)).encode()).hexdigest()
+
+
+def refuse_shared(fingerprints: Mapping[str, str]) -> None:
+    """Raise ``CalibrationError`` if two of the named sequences are equal: one could then prove itself."""
+    first: dict[str, str] = {}
+    for name, print_ in fingerprints.items():
+        if print_ in first:
+            raise CalibrationError(
+                f"{first[print_]} and {name} are equal, expected all sequences to differ: one that stands in two "
+                "splits would be tested on what it was chosen by; remove duplicates"
+            )
+        first[print_] = name
+
+
+def split(count: int, shares: tuple[float, float, float], seed: int) -> Splits[int]:
+    """Random disjoint splits of ``count`` sequences, none of them empty, as indices.
+
+    Raises:
+        CalibrationError: shares that are not three positive numbers, or fewer than three sequences.
+    """
+    if [0 < s < float("inf") for s in shares] != [True] * 3:
+        raise CalibrationError(f"shares: got {shares}, expected three positive numbers (fit, search, test)")
+    if count < 3:
+        raise CalibrationError(f"sequences: got {count}, expected a few hundred")
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    total = sum(shares)
+    a = min(max(1, round(count * shares[0] / total)), count - 2)
+    b = min(max(a + 1, round(count * (shares[0] + shares[1]) / total)), count - 1)
+    return Splits(order[:a], order[a:b], order[b:])
+
+
+def drawn(
+    sequences: Iterable[Any] | Splits[Any], shares: tuple[float, float, float], seed: int
+) -> tuple[Splits[tuple[Any, Any]], Splits[str]]:
+    """The splits as (inputs, target) pairs in random order, and the fingerprint of every input.
+
+    Splits that are given are shuffled too: sorted by class or speaker, a part of one would not stand for all of it,
+    and a test that bets on one loss after the other ("wsr" in ``risk.py``) would not hold.
+
+    Raises:
+        CalibrationError: too few, equal ones, or what ``pairs`` and ``split`` raise.
+    """
+    if isinstance(sequences, Splits):
+        random = np.random.default_rng(seed)
+        parts = {name: pairs(getattr(sequences, name)) for name in ("fit", "search", "test")}
+        everything = [pair for part in parts.values() for pair in part]
+        names = [f"{name}[{i}]" for name, part in parts.items() for i in range(len(part))]
+        ends = np.cumsum([len(part) for part in parts.values()])
+        index = Splits(
+            *(
+                random.permutation(np.arange(end - len(part), end)).tolist()
+                for end, part in zip(ends, parts.values(), strict=True)
+            )
+        )
+    else:
+        everything = pairs(sequences)
+        names = [f"sequences[{i}]" for i in range(len(everything))]
+        index = split(len(everything), shares, seed)
+    prints = [fingerprint(inputs) for inputs, _ in everything]
+    refuse_shared(dict(zip(names, prints, strict=True)))
+    return _picked(everything, index), _picked(prints, index)
+
+
+def _picked(values: Sequence[T], index: Splits[int]) -> Splits[T]:
+    return Splits(*([values[i] for i in part] for part in (index.fit, index.search, index.test)))
+
+
+def refuse_too_few(test: int, limits: Sequence[float], confidence: float, binary: Sequence[bool], share: float) -> None:
+    """Raise ``CalibrationError`` if not even a loss of zero could be certified on a test split of this size."""
+    least = max(risk.needed(m, confidence, binary=b) for m, b in zip(limits, binary, strict=True))
+    if test >= least:
+        return
+    likely = max(risk.needed(m, confidence, m / 2, binary=b) for m, b in zip(limits, binary, strict=True))
+    raise CalibrationError(
+        f"too few sequences: the test split has {test}, and a mean loss of at most {min(limits)} at confidence "
+        f"{confidence} needs at least {least} without any loss, about {likely} at half the limit. Give at least "
+        f"{int(np.ceil(least / share))} sequences in all (better {int(np.ceil(likely / share))}), or allow a larger "
+        "max_loss"
+    )

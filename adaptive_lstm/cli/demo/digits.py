@@ -1,0 +1,119 @@
+"""The embedded demo: a stacked LSTM that reads a handwritten digit through a slit moving across the picture.
+
+The 8 x 8 picture is smoothly enlarged to 16 x 64 and read column by column, left to right; the class is taken after the
+last column. Neighbouring columns look alike, so most of the operand hardly moves from one step to the next: the kind
+of input that skipping is for.
+
+Data: the handwritten digits of scikit-learn, which are the test part of "Optical Recognition of Handwritten Digits" by
+E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49), licensed CC BY 4.0. Of its 1797
+pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit and to choose on, and
+450 with labels to report on and to certify with.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ...losses import disagreement
+from ...policies import Delta, ExitInTime, Policy
+from .task import SequenceModel, Task
+
+ROWS, STEPS = 16, 64  # input features, and columns of the enlarged picture
+HIDDEN, LAYERS, CLASSES = 160, 2, 10
+FIT = 150  # of the pictures without labels; the others are there to choose on
+MAX_LOSS, CONFIDENCE = 0.02, 0.95
+HEAD = "fc"
+INK = 16  # the darkest pixel value of the data set
+
+MODEL_FILE = Path(__file__).with_name("digits.safetensors")
+IMAGES_FILE = Path(__file__).with_name("digits_images.safetensors")
+
+
+class DigitReader(SequenceModel):
+    """[N, 64, 16] columns of enlarged pictures -> [N, 10] logits, from the state after the last column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(ROWS, HIDDEN, LAYERS, batch_first=True)
+        self.fc = nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        outputs, _ = self.lstm(columns)
+        logits: Tensor = self.fc(outputs[:, -1])
+        return logits
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures as the data set has them, uint8 from 0 (paper) to 16 (ink).
+
+    fit: [300, 8, 8] pictures without labels that neither trained the model nor are reported on.
+    test: [450, 8, 8] pictures to report on.
+    labels: [450] classes of `test`, uint8.
+    """
+
+    fit: Tensor
+    test: Tensor
+    labels: Tensor
+
+
+def read_columns(images: Tensor) -> Tensor:
+    """[N, 8, 8] pictures, 0 to 16 -> [N, 64, 16] sequences of columns of the enlarged pictures, 0 to 1."""
+    enlarged = interpolate(images[:, None].float() / INK, size=(ROWS, STEPS), mode="bilinear", align_corners=True)
+    return enlarged[:, 0].transpose(1, 2).contiguous()
+
+
+def load_images() -> Images:
+    """The pictures that ship with the package."""
+    return Images(**load_file(IMAGES_FILE))
+
+
+def load_model() -> DigitReader:
+    """The trained model that ships with the package, in eval mode and fp32; the file holds fp16 to be small."""
+    model = DigitReader()
+    model.load_state_dict(load_file(MODEL_FILE))
+    return model.eval()
+
+
+def load_task() -> Task:
+    """The embedded model and pictures as a `Task`: accuracy on digits that it never saw."""
+    images = load_images()
+    unlabelled, test_inputs = read_columns(images.fit), read_columns(images.test)
+
+    def accuracy(logits: Tensor) -> float:
+        return _share(logits.argmax(1) == images.labels)
+
+    def same_decisions(logits: Tensor, dense: Tensor) -> float:
+        return _share(logits.argmax(1) == dense.argmax(1))
+
+    return Task(
+        title=f"handwritten digits, {LAYERS} x {HIDDEN} LSTM, {STEPS} steps of {ROWS} pixels",
+        unit="pictures",
+        model=load_model(),
+        fit_inputs=unlabelled[:FIT],
+        search_inputs=unlabelled[FIT:],
+        test_inputs=test_inputs,
+        score_name="accuracy",
+        score=accuracy,
+        agreement_name="same class",
+        agreement=same_decisions,
+        loss=disagreement,
+        max_loss=MAX_LOSS,
+        confidence=CONFIDENCE,
+        families=families,
+        caution="",
+        shown=test_inputs[0],
+        picture=test_inputs[0].T,
+    )
+
+
+def families(model: SequenceModel) -> list[Policy]:
+    """Columns that hardly moved, and the columns of the picture that come after the decision."""
+    return [Delta(), ExitInTime(head=model.get_submodule(HEAD))]
+
+
+def _share(flags: Tensor) -> float:
+    return float(flags.double().mean())

@@ -1,0 +1,134 @@
+"""Rounding of int8 weights in which the columns that follow make up for the error of each: GPTQ on an LSTM.
+
+Rounded to nearest, every weight errs by itself. But the values z = [x ; h] that a layer multiplies go together, so the
+error of one column can be undone by small changes of others. Column by column, a weight is put on its grid and what
+that costs, in the quadratic loss of the layer's pre-activations, is minimised over the columns still to come (Frantar
+et al., GPTQ, arXiv 2210.17323, which is Optimal Brain Surgeon with a grid in place of zero). Zeros of pruned weights
+stay zero (as in SparseGPT, arXiv 2301.00774); weights that are not int8 come last, and take up what is left.
+
+All layers at once, on what the weights before rounding give: fitting a layer on what rounded layers below give made a
+speaker encoder worse than plain rounding (relative change of its embedding 0.046; nearest 0.044; this 0.027).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..analysis.moments import Doubles
+from ..runtime.adapt import adapted_lstms
+from ..weights.fingerprint import digest
+from ..weights.layout import PairTensors
+from ..weights.matrices import Matrix
+from ..weights.precision import Quantize
+from ..weights.quantization import GRID_COLUMNS, quantize_stack
+from ..weights.replaced import PrunedWeights
+from .pruning.recording import Recorder, Weights, originals
+from .pruning.refit import Mask, Quadratic, quadratic, shifted_bias
+from .pruning.stack import Recorded, dense_moments, recorded
+
+RIDGE = 0.1  # pull toward the weights as they were, which GPTQ calls damping; of 0.001 to 0.1 best on real models
+BLOCK = 64  # columns whose errors reach the columns behind them together
+
+
+def round_model(
+    model: nn.Module,
+    batches: Sequence[Any],
+    settings: Mapping[str, Quantize],
+    pruned: Mapping[str, PrunedWeights],
+) -> dict[str, PrunedWeights]:
+    """Weights on the int8 grids of ``settings`` for the LSTMs of a model, by name; the model is not changed.
+
+    Where ``settings`` has no int8, ``pruned`` is what comes back.
+
+    Args:
+        model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
+        batches: inputs to fit on, each as the model takes it.
+        settings: the precision of every matrix, by LSTM; complete, with scales where they are needed.
+        pruned: the weights to round where they are not the parameters.
+
+    Raises:
+        InputError: an LSTM that the inputs do not reach.
+        NonFiniteError: an LSTM is given NaN or infinity.
+    """
+    lstms = adapted_lstms(model)
+    recorder = Recorder(model, lstms)
+    weights: Weights = originals(lstms) | {name: one.pairs for name, one in pruned.items()}
+    grids: dict[str, list[Doubles]] = {}
+    for name, shape in recorder.shapes.items():
+        nearest = quantize_stack(weights[name], shape, settings[name])
+        found = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
+        if any(one.any() for one in found):
+            grids[name] = found
+    out = dict(pruned)
+    if grids:
+        calls = recorder.calls(weights, batches)
+        for name, steps in grids.items():
+            run = recorded(recorder.shapes[name], weights[name], calls[name])
+            out[name] = PrunedWeights(round_stack(run, steps), digest(lstms[name]))
+    return out
+
+
+def grid(matrix: Matrix) -> Doubles:
+    """The distance of neighbours on the grid of every weight [rows, columns]; 0: it has none that would be noticed.
+
+    What is rounded here is rounded again, to the same numbers, where it is packed; narrow matrices would not be.
+    """
+    if matrix.precision != "int8" or matrix.scale is None or matrix.values.shape[1] < GRID_COLUMNS:
+        return np.zeros(matrix.values.shape)
+    step = np.repeat(matrix.scale[:, None].astype(np.float64), matrix.values.shape[1], axis=1)
+    return step if matrix.column_scale is None else step / matrix.column_scale
+
+
+def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[PairTensors, ...]:
+    """The weights of a stack, rounded.
+
+    Args:
+        run: the weights to round, and what they are given.
+        grids: [4H, C] per pair, the distance of neighbours on the grid of every weight of [W_ih | W_hh]; 0: none.
+    """
+    out = []
+    for pair, old in enumerate(run.weights):
+        seen, width = dense_moments(run, pair), old.w_ih.shape[1]
+        w = torch.cat([old.w_ih, old.w_hh], dim=1).double().numpy()
+        pruned = (w == 0).any()
+        new = rounded(quadratic(w, seen, RIDGE), grids[pair], w != 0 if pruned else np.ones(w.shape, dtype=bool))
+        bias = shifted_bias(old.bias.double().numpy(), w, new, seen)
+        out.append(replace(old, w_ih=_float(new[:, :width]), w_hh=_float(new[:, width:]), bias=_float(bias)))
+    return tuple(out)
+
+
+def rounded(problem: Quadratic, grid: Doubles, keep: Mask) -> Doubles:
+    """Weights [R, C] that lie on ``grid`` [R, C] (0: anywhere), at most 127 steps from zero, zero outside ``keep``."""
+    order = np.argsort(~(grid > 0).any(axis=0), kind="stable")
+    inverse = problem.inverse[np.ix_(order, order)]
+    factor = np.linalg.cholesky(inverse).T  # H^-1 = U^T U: row j says how the columns behind j make up for an error
+    w, grid, keep = problem.best[:, order], (grid * problem.scale)[:, order], keep[:, order]  # copies
+    columns = w.shape[1]
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        errors = np.empty((len(w), last - first))
+        for j in range(first, last):
+            value = _nearest(w[:, j], grid[:, j], keep[:, j])
+            error = errors[:, j - first] = (w[:, j] - value) / factor[j, j]
+            w[:, j] = value
+            w[:, j + 1 : last] -= np.outer(error, factor[j, j + 1 : last])
+        w[:, last:] -= errors @ factor[first:last, last:]
+    out = np.empty_like(w)
+    out[:, order] = w
+    return np.asarray(out / problem.scale)
+
+
+def _nearest(w: Doubles, grid: Doubles, keep: Mask) -> Doubles:
+    step = np.where(grid > 0, grid, 1.0)
+    on_grid = np.clip(np.rint(w / step), -127, 127) * step
+    return np.where(keep, np.where(grid > 0, on_grid, w), 0.0)
+
+
+def _float(values: Doubles) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).float()

@@ -1,0 +1,194 @@
+"""Static post-training compression, applied once, in place, on an adapted model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..analysis.measure_sensitivity import Output, measure_sensitivities
+from ..analysis.ranges import input_ranges
+from ..analysis.sensitivity import Sensitivity
+from ..bench import measure
+from ..errors import InputError
+from ..model_io import as_batches, first_tensor
+from ..policies import Dense
+from ..runtime.adapt import lstms_of, restored
+from ..runtime.lstm import AdaptiveLSTM
+from ..runtime.stream import stream
+from ..weights.layout import PairTensors, shape_of, tensors_of
+from ..weights.precision import Quantize
+from ..weights.quantization import column_scale, quantize_stack
+from ..weights.replaced import PrunedWeights
+from .pruning import Prune, prune_model, round_model
+from .report import CompressReport, LSTMReport, matrix_reports
+
+Rounding = Literal["nearest", "compensated"]
+ROUNDINGS: tuple[Rounding, ...] = ("nearest", "compensated")
+
+TIMED, TIMED_SECONDS = 7, 0.002  # samples of at least so many seconds, of each side
+STEPS = 32
+
+
+def compress(
+    model: nn.Module,
+    inputs: Iterable[Any] | None = None,
+    *,
+    prune: Prune | None = None,
+    quantize: Quantize | None = None,
+    rounding: Rounding = "nearest",
+    output: Output = first_tensor,
+    progress: bool = False,
+) -> CompressReport:
+    """Prune and quantize the LSTMs of an adapted model, from now on and in place, without a gradient step.
+
+    The parameters stay as they are and pruned weights are kept beside them: ``compress`` again with other settings
+    starts from the original, and ``restore`` goes back to it. ``state_dict``, the shapes of outputs and states and
+    whatever reads them stay too: a pruned unit's output stands at a constant.
+
+    Args:
+        model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
+            alone is one batch. The model runs over them if there is something to learn from them: to prune (a few
+            hundred sequences in batches of 16 to 64 are plenty, about a quarter of which judges the choices), and for
+            the first layer's input matrix in int8 where ``quantize`` has a static range and no ``raw_scale``: every
+            LSTM then gets its own, from the largest features seen. Show what the model will meet.
+        prune: what to remove; None: nothing.
+        quantize: the precision of every matrix; None: float32.
+        rounding: of int8 weights: "nearest", or "compensated", which needs inputs: weights of other columns make up for
+            the error of each (GPTQ, arXiv 2210.17323). Nothing at run time tells the two apart, and the output changes
+            less, on most models. It takes seconds here, and ``save`` then keeps weights in float32, as pruned ones,
+            which they stay whatever ``quantize`` is set to later. Projections (``weight_hr``) are rounded to nearest.
+        output: picks the tensor that counts from what the model returns; default: the first one.
+        progress: show a bar.
+
+    Raises:
+        InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.
+        NonFiniteError: inputs or outputs hold NaN or infinity.
+    """
+    lstms = lstms_of(model)
+    quantize = _checked(prune, quantize, rounding)
+    learns = [what for what, on in (("pruning", prune), ("compensated rounding", rounding != "nearest")) if on]
+    if learns and inputs is None:
+        raise InputError(f"{learns[0]} needs inputs to find out what matters: compress(model, inputs, ...)")
+    batches = list(as_batches(inputs)) if learns and inputs is not None else inputs  # they are run over again
+    pruned: dict[str, PrunedWeights] = {}
+    measured: Mapping[str, Sensitivity] = {}
+    with restored(lstms):
+        for lstm in lstms.values():
+            lstm.pruned, lstm.quantize = None, Quantize()
+        chosen = with_scales(model, lstms, batches, quantize)
+        if prune is not None and batches is not None:
+            measured = measure_sensitivities(model, batches, output=output, progress=progress)
+            pruned = prune_model(model, batches, prune, sensitivities=measured, output=output, progress=progress)
+        if rounding == "compensated" and batches is not None:
+            pruned = round_model(model, list(batches), chosen, pruned)
+    for name, lstm in lstms.items():
+        lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]
+    return described(lstms, measured)
+
+
+def report(model: nn.Module) -> CompressReport:
+    """What an adapted model executes now, beside its parameters, as ``compress`` reports it.
+
+    Raises:
+        InputError: no adapted LSTM.
+    """
+    return described(lstms_of(model), {})
+
+
+def restore(model: nn.Module) -> None:
+    """Undo ``compress``: the LSTMs of an adapted model execute their parameters in float32 again.
+
+    Policies stay; one that was certified for the compressed model is not certified for this one.
+
+    Raises:
+        InputError: no adapted LSTM.
+    """
+    for lstm in lstms_of(model).values():
+        lstm.pruned, lstm.quantize = None, Quantize()
+
+
+def _checked(prune: Prune | None, quantize: Quantize | None, rounding: str) -> Quantize:
+    if rounding not in ROUNDINGS:
+        raise InputError(f"rounding: got {rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+    if prune is not None and not isinstance(prune, Prune):
+        raise InputError(
+            f"prune: got {type(prune).__name__}, expected adaptive_lstm.Prune, for example Prune('unstructured', 0.5)"
+        )
+    if quantize is not None and not isinstance(quantize, Quantize):
+        raise InputError(
+            f"quantize: got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
+        )
+    return Quantize() if quantize is None else quantize
+
+
+def described(lstms: Mapping[str, AdaptiveLSTM], sensitivities: Mapping[str, Sensitivity]) -> CompressReport:
+    """What LSTMs execute now; the expected change of the output for those whose sensitivity is given."""
+    return CompressReport(tuple(_report(name, lstm, sensitivities.get(name)) for name, lstm in lstms.items()))
+
+
+def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> LSTMReport:
+    shape = shape_of(lstm)
+    matrices = quantize_stack(lstm.executed(), shape, lstm.quantize)
+    native = lstm.executor().native
+    return LSTMReport(
+        name=name,
+        matrices=matrix_reports(
+            name, shape, tensors_of(lstm), matrices, sensitivity, native.packed if native else None
+        ),
+        bytes_packed=None if native is None else native.nbytes,
+        seconds=None if native is None else _seconds(lstm),
+    )
+
+
+def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
+    """Median seconds of a timestep at batch 1 with nothing skipped: by the parameters alone, and as it is now."""
+    now = AdaptiveLSTM.from_lstm(lstm).eval()
+    before = AdaptiveLSTM.from_lstm(lstm).eval()
+    restore(before)
+    before.policy = now.policy = Dense()
+    timings = measure({"before": _step(before), "now": _step(now)}, repeats=TIMED, warmup=2, min_time=TIMED_SECONDS)
+    per_call = STEPS if lstm.bidirectional else 1
+    return timings["before"].median / per_call, timings["now"].median / per_call
+
+
+def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
+    """A call that advances a stream by a step of noise; bidirectional stacks run STEPS steps at once instead."""
+    frames = torch.randn(STEPS, 1, lstm.input_size, generator=torch.Generator().manual_seed(0))
+    if lstm.bidirectional:
+        x = frames.transpose(0, 1).contiguous() if lstm.batch_first else frames
+
+        def call() -> None:
+            with torch.no_grad():
+                lstm(x)
+
+        return call
+    session, turn = stream(lstm, batch_size=1), itertools.cycle(frames.unbind(0))
+    return lambda: session.step(next(turn))
+
+
+def with_scales(
+    model: nn.Module, lstms: Mapping[str, AdaptiveLSTM], inputs: Iterable[Any] | None, quantize: Quantize
+) -> dict[str, Quantize]:
+    """The settings of every LSTM, checked, with the scales of raw features where they are needed."""
+    lacking = [name for name, lstm in lstms.items() if quantize.lacks_scale(shape_of(lstm))]
+    chosen = dict.fromkeys(lstms, quantize)
+    if inputs is not None and lacking:
+        for lstm in lstms.values():
+            quantize.check_names(shape_of(lstm))  # before a long run
+        for name, largest in input_ranges(model, inputs, lacking).items():
+            first = tensors_of(lstms[name])[: shape_of(lstms[name]).directions]
+            chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, _stacked(first)).tolist()))
+    for name, lstm in lstms.items():
+        chosen[name].check(shape_of(lstm))
+    return chosen
+
+
+def _stacked(pairs: Iterable[PairTensors]) -> np.ndarray:
+    return torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in pairs]).numpy()

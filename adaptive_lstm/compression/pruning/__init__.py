@@ -1,0 +1,9 @@
+"""Static pruning and rounding: which weights go, and what the others do about it. No gradient step."""
+
+from __future__ import annotations
+
+from ..compensated_rounding import round_model as round_model
+from .prune_model import prune_model as prune_model
+from .settings import Prune as Prune
+
+__all__ = ["Prune", "prune_model", "round_model"]

@@ -1,0 +1,129 @@
+"""A model, its calibration inputs and what was recorded of them: builds candidates and says how far they are off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...analysis.measure_sensitivity import Output
+from ...analysis.moments import Doubles
+from ...analysis.sensitivity import Sensitivity
+from ...errors import InputError
+from ...runtime.lstm import AdaptiveLSTM
+from ...types import StackShape
+from .masks import PairData, Recipe, scores, weight_masks
+from .recording import Recorder, Weights, originals
+from .refit import Mask
+from .settings import Prune
+from .stack import Recorded, dense_moments, prune_stack, recorded
+from .units import living, unit_masks
+
+
+class Task:
+    """Everything that does not depend on the recipe.
+
+    Args:
+        model: an adapted model in eval mode.
+        lstms: its LSTMs.
+        prune: what is asked.
+        fit: batches that weights are fitted on.
+        sensitivities: of the LSTMs, measured with their original weights.
+        gradients: mean squared gradients by LSTM and pair, for the Taylor score, or None.
+        output: picks the tensor that counts.
+
+    Raises:
+        InputError: an LSTM that the inputs do not reach.
+        NonFiniteError: an LSTM is given NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lstms: Mapping[str, AdaptiveLSTM],
+        prune: Prune,
+        fit: Sequence[Any],
+        sensitivities: Mapping[str, Sensitivity],
+        gradients: Mapping[str, Sequence[Doubles]] | None,
+        output: Output,
+    ):
+        self.lstms, self.prune, self.fit, self.output = lstms, prune, fit, output
+        self.recorder = Recorder(model, lstms)
+        self.shapes: dict[str, StackShape] = self.recorder.shapes
+        self.originals: Weights = originals(lstms)
+        self.dense = self._recorded(self.originals)
+        self.pairs = {
+            name: [
+                self._data(name, pair, sensitivities[name], None if gradients is None else gradients[name][pair])
+                for pair in range(shape.pairs)
+            ]
+            for name, shape in self.shapes.items()
+        }
+
+    def weights(self, recipe: Recipe) -> Weights:
+        """The pruned weights of every LSTM."""
+        names, flat = list(self.lstms), [data for pairs in self.pairs.values() for data in pairs]
+        alive: dict[str, list[Mask]] = {}
+        mapped: dict[str, list[int]] = {}
+        if self.prune.pattern == "unit":
+            lives = living(self.prune, recipe, list(self.shapes.values()), list(self.pairs.values()))
+            alive = dict(zip(names, lives, strict=True))
+            keep = {name: unit_masks(self.shapes[name], alive[name], self.pairs[name]) for name in names}
+        elif self.prune.pattern == "layer":
+            mapped = {name: self._mapped(name, recipe) for name in names}
+            keep = {name: [np.ones(d.w.shape, dtype=bool) for d in self.pairs[name]] for name in names}
+        else:
+            masks = iter(weight_masks(self.prune, recipe, flat))
+            keep = {name: [next(masks) for _ in self.pairs[name]] for name in names}
+        out = dict(self.originals)
+        for index, name in enumerate(names):
+            dense, pairs = self.dense[name], self.pairs[name]
+            if recipe.sweeps and index:  # what it is given depends on those before it
+                dense = self._recorded(out)[name]
+                pairs = [replace(data, moments=dense_moments(dense, pair)) for pair, data in enumerate(pairs)]
+            out[name] = prune_stack(recipe, dense, pairs, keep[name], alive.get(name), mapped.get(name, ()))
+        return out
+
+    def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:
+        """The model's output that counts, batch by batch, with other weights in its LSTMs."""
+        return self.recorder.outputs(weights, batches, self.output)
+
+    def _recorded(self, weights: Weights) -> dict[str, Recorded]:
+        """The dense LSTMs, on what reaches them with these weights in the others."""
+        found = self.recorder.calls(weights, self.fit)
+        return {name: recorded(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
+
+    def _data(self, name: str, pair: int, sensitivity: Sensitivity, squares: Doubles | None) -> PairData:
+        weights, shape = self.originals[name][pair], self.shapes[name]
+        width = shape.input_width(pair)
+        prunable = np.ones(width + shape.output_size, dtype=bool)
+        if pair < shape.directions and not self.prune.raw:
+            prunable[:width] = False
+        return PairData(
+            w=torch.cat([weights.w_ih, weights.w_hh], dim=1).double().numpy(),
+            bias=weights.bias.double().numpy(),
+            width=width,
+            prunable=prunable,
+            moments=dense_moments(self.dense[name], pair),
+            rows=sensitivity.rows[pair],
+            squares=squares,
+        )
+
+    def _mapped(self, name: str, recipe: Recipe) -> list[int]:
+        """The layers with the lowest scores; one always stays."""
+        shape = self.shapes[name]
+        if shape.proj_size:
+            raise InputError(
+                f"pattern: got 'layer' for the LSTM {name!r} with proj_size, which hides the outputs of its units; "
+                "expected an LSTM without projection"
+            )
+        if shape.num_layers == 1:
+            raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
+        found = [float(scores(recipe, data).sum()) for data in self.pairs[name]]
+        worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
+        count = min(round(self.prune.sparsity * shape.num_layers), shape.num_layers - 1)
+        return [int(layer) for layer in np.argsort(worth, kind="stable")[:count]]

@@ -1,0 +1,53 @@
+"""A whole layer as a feed-forward map of what the layer below gives it.
+
+With i = o = 1 and f = 0 an LSTM layer is h = tanh(tanh(A x + b)): no recurrence, and only the rows of the cell gate are
+left, an eighth of the weights of a square layer. A and b are the ridge regression of arctanh(arctanh(h)) on x. Values
+of h beyond tanh(1) = 0.76 cannot be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ...analysis.moments import moments
+from ...weights.layout import PairTensors
+from .refit import quadratic
+
+REACH = 0.75  # of |h|, a little less than tanh(1)
+SATURATED = 30.0  # a sigmoid that is 1 in float32; 0 for its negative
+
+
+def feed_forward(
+    original: PairTensors, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float
+) -> PairTensors:
+    """The layer's weights as a map.
+
+    Args:
+        original: the weights of one direction, without projection.
+        pairs: its output in the dense run [n, H] and what the layer is given now [n, width], batch by batch.
+        ridge: pull of A toward zero, as a multiple of E[x_j^2].
+    """
+    hidden, width = original.w_hh.shape[1], original.w_ih.shape[1]
+    joint = moments(
+        (both, both) for both in (torch.cat([x, h.clamp(-REACH, REACH).atanh().atanh()], dim=1) for h, x in pairs)
+    )
+    x, y = slice(0, width), slice(width, None)
+    of_x = replace(
+        joint,
+        mean=joint.mean[x],
+        covariance=joint.covariance[x, x],
+        dense_mean=joint.mean[x],
+        cross=joint.covariance[x, x],
+    )
+    problem = quadratic(np.zeros((hidden, width)), of_x, ridge)
+    a = (joint.covariance[y, x] / problem.scale) @ problem.inverse / problem.scale
+    w = torch.zeros_like(original.w_ih)
+    w[2 * hidden : 3 * hidden] = torch.from_numpy(a)
+    bias = torch.zeros_like(original.bias)
+    bias[:hidden], bias[hidden : 2 * hidden], bias[3 * hidden :] = SATURATED, -SATURATED, SATURATED
+    bias[2 * hidden : 3 * hidden] = torch.from_numpy(joint.mean[y] - a @ joint.mean[x])
+    return replace(original, w_ih=w, w_hh=torch.zeros_like(original.w_hh), bias=bias)

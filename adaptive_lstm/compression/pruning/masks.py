@@ -1,0 +1,107 @@
+"""Which weights stay in all matrices of all LSTMs: scores, a pattern, and one price or one sparsity for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...analysis.moments import Doubles, Moments
+from . import scores as saliency
+from .obs import losses
+from .patterns import Groups, cheapest, groups, n_of_m
+from .refit import Mask, quadratic
+from .settings import Prune
+
+ROUNDS = 4  # of an OBS elimination
+BLIND = ("magnitude", "activation")  # scores that know nothing of the output
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings with nothing left to choose; as in ``Prune``."""
+
+    saliency: str
+    gamma: float
+    compensate: str
+    ridge: float
+    sweeps: int
+
+
+@dataclass(frozen=True, eq=False)
+class PairData:
+    """What is known of one layer and direction: w = [W_ih | W_hh] [4H, C] as float64, and the dense run's statistics.
+
+    ``width``: columns of W_ih; ``prunable`` [C]: columns that may lose weights; ``rows`` [4H]: output sensitivity F_r;
+    ``squares`` [4H, C]: mean squared gradients for the Taylor score, or None.
+    """
+
+    w: Doubles
+    bias: Doubles
+    width: int
+    prunable: Mask
+    moments: Moments
+    rows: Doubles
+    squares: Doubles | None
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return len(self.w) // 4
+
+    @property
+    def matrices(self) -> tuple[slice, slice]:
+        """Columns of W_ih and of W_hh."""
+        return slice(0, self.width), slice(self.width, self.w.shape[1])
+
+
+def scores(recipe: Recipe, data: PairData) -> Doubles:
+    """The score of every weight [4H, C] by itself; those blind to the output are relative to the layer's mean."""
+    if recipe.saliency == "taylor":
+        assert data.squares is not None, "taylor scores need gradients"
+        return saliency.taylor(data.w, data.squares)
+    if recipe.saliency in BLIND:
+        power = data.moments.power
+        found = saliency.magnitude(data.w) if recipe.saliency == "magnitude" else saliency.activation(data.w, power)
+        return found / (found.mean() or 1.0)
+    return saliency.second_order(data.w, data.moments.power, data.rows, recipe.gamma)
+
+
+def weight_masks(prune: Prune, recipe: Recipe, pairs: Sequence[PairData]) -> list[Mask]:
+    """Keep-masks [4H, C] of an unstructured, N:M, block or column pattern, one per pair, over all LSTMs at once."""
+    if recipe.saliency != "obs":
+        return _kept(prune, [scores(recipe, data) for data in pairs], pairs, 1.0)
+    problems = [quadratic(data.w, data.moments, recipe.ridge) for data in pairs]
+    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
+    n_m = prune.n_of_m
+    rounds = ROUNDS if n_m is None else n_m[1] - n_m[0]
+    for done in range(1, rounds + 1):
+        found = [
+            np.where(mask, saliency.damped(data.rows, recipe.gamma)[:, None], 1.0) * losses(problem, mask)
+            for problem, mask, data in zip(problems, keep, pairs, strict=True)
+        ]
+        keep = _kept(prune, found, pairs, done / rounds)
+    return keep
+
+
+def _kept(prune: Prune, found: Sequence[Doubles], pairs: Sequence[PairData], part: float) -> list[Mask]:
+    """Masks from scores, with a part (0 to 1) of the weights removed that will go in the end."""
+    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
+    grouped: list[tuple[int, slice, Groups, Doubles, Doubles]] = []
+    for index, (score, data) in enumerate(zip(found, pairs, strict=True)):
+        for columns in data.matrices:
+            may = data.prunable[columns]
+            if prune.n_of_m is not None:
+                n, m = prune.n_of_m
+                keep[index][:, columns] = n_of_m(score[:, columns], m - round(part * (m - n)), m) | ~may
+                continue
+            group = groups(prune, data.hidden, len(may))
+            sizes = group.sums(np.broadcast_to(may.astype(np.float64), score[:, columns].shape))
+            grouped.append((index, columns, group, group.sums(score[:, columns]), sizes))
+    together = [grouped] if prune.allocation == "global" else [[one] for one in grouped]
+    for some in together:
+        stay = cheapest([one[3] for one in some], [one[4] for one in some], part * prune.sparsity) if some else []
+        for (index, columns, group, _, _), one in zip(some, stay, strict=True):
+            keep[index][:, columns] = group.spread(one)
+    return keep

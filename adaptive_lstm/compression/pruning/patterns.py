@@ -1,0 +1,90 @@
+"""Keep-masks from scores, for every pattern within a matrix: groups of weights that go together, and N:M."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...analysis.moments import Doubles
+from .refit import Mask
+from .settings import KERNEL_BLOCK, STRIP, Prune
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Weights of a matrix [R, C] that go together: all of a row group [R] and a column group [C] (labels from 0)."""
+
+    rows: Labels
+    columns: Labels
+
+    def sums(self, values: Doubles) -> Doubles:
+        """Sums of values [R, C] over every group [row groups, column groups]."""
+        out = np.zeros((self.rows.max(initial=-1) + 1, self.columns.max(initial=-1) + 1))
+        np.add.at(out, (self.rows[:, None], self.columns[None]), values)
+        return out
+
+    def spread(self, keep: Mask) -> Mask:
+        """From one entry per group to one per weight [R, C]."""
+        return np.asarray(keep[self.rows[:, None], self.columns[None]])
+
+
+def groups(prune: Prune, hidden: int, columns: int) -> Groups:
+    """The groups of one gate matrix [4H, columns] under an unstructured, block or column pattern."""
+    rows, each = np.arange(4 * hidden), np.arange(columns)
+    if prune.pattern == "unstructured":
+        return Groups(rows, each)
+    if prune.pattern == "column":
+        return Groups(np.zeros_like(rows), each)
+    height, width = prune.block
+    if prune.block == KERNEL_BLOCK:  # strips of one gate, four to a block, and of two gates only where one ends
+        strips = -(-hidden // STRIP)
+        return Groups((rows // hidden * strips + rows % hidden // STRIP) // (height // STRIP), each // width)
+    tall = -(-hidden // height)  # blocks of one gate; the last one may be lower
+    return Groups(rows // hidden * tall + rows % hidden // height, each // width)
+
+
+def cheapest(scores: Sequence[Doubles], sizes: Sequence[Doubles], share: float) -> list[Mask]:
+    """Which groups stay when the cheapest per weight go: as near to the share of all weights as whole groups allow.
+
+    Args:
+        scores: of every group, one array per matrix.
+        sizes: how many weights each holds; 0: may not go.
+        share: of all weights that may go, 0 to 1.
+    """
+    flat = np.concatenate([s.ravel() for s in scores])
+    size = np.concatenate([s.ravel() for s in sizes])
+    order = np.argsort(np.where(size > 0, flat / np.maximum(size, 1), np.inf), kind="stable")
+    target = share * size.sum()
+    gone = np.cumsum(size[order])
+    most = int((size > 0).sum())
+    count = min(int(np.searchsorted(gone, target, side="right")), most)  # as many as do not exceed it
+    if count < most and gone[count] - target < target - (gone[count - 1] if count else 0.0):
+        count += 1
+    keep = np.ones(len(flat), dtype=bool)
+    keep[order[:count]] = False
+    ends = np.cumsum([s.size for s in scores])[:-1]
+    return [part.reshape(s.shape) for part, s in zip(np.split(keep, ends), scores, strict=True)]
+
+
+def n_of_m(scores: Doubles, n: int, m: int) -> Mask:
+    """The N weights with the highest scores [R, C] stay in every M neighbours of a row.
+
+    A last group of fewer columns k keeps its N * k / M, rounded up.
+    """
+    rows, columns = scores.shape
+    keep = np.zeros(scores.shape, dtype=bool)
+    whole = columns // m * m
+    for part, size in ((slice(0, whole), m), (slice(whole, columns), columns - whole)):
+        if size and part.stop > part.start:
+            grouped = scores[:, part].reshape(rows, -1, size)
+            stay = -(-n * size // m)
+            best = np.argsort(-grouped, axis=2, kind="stable")[..., :stay]
+            flags = np.zeros(grouped.shape, dtype=bool)
+            np.put_along_axis(flags, best, True, axis=2)
+            keep[:, part] = flags.reshape(rows, -1)
+    return keep

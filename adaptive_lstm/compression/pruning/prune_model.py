@@ -1,0 +1,113 @@
+"""``prune_model``: from a model, inputs and settings to pruned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ...analysis.measure_sensitivity import Output, measure_sensitivities
+from ...analysis.sensitivity import Sensitivity
+from ...errors import InputError
+from ...model_io import as_batches, first_tensor
+from ...runtime.adapt import adapted_lstms, restored
+from ...runtime.lstm import AdaptiveLSTM
+from ...weights.fingerprint import digest
+from ...weights.layout import shape_of
+from ...weights.replaced import PrunedWeights
+from .candidate import Task
+from .recording import originals
+from .scores import squared_gradients
+from .search import choose
+from .settings import Prune
+
+Item = TypeVar("Item")
+
+HELD_OUT = 4  # every fourth item judges
+
+
+def prune_model(
+    model: nn.Module,
+    inputs: Iterable[Any],
+    prune: Prune,
+    *,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
+    output: Output = first_tensor,
+    progress: bool = False,
+) -> dict[str, PrunedWeights]:
+    """Pruned weights for every LSTM of a model, by module name, always from its parameters; the model is not changed.
+
+    Every fourth batch (at least one) judges the candidates and the others fit them; what is chosen is then fitted on
+    all of them. A single batch is split along its first dimension (along its batch if the model itself is an LSTM) if
+    it is one tensor; otherwise it serves for both, and the choice may flatter itself. All states of the dense run are
+    kept in memory: 4 * (I + L * D * P) bytes per timestep.
+
+    Args:
+        model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
+            alone is one batch. A few hundred sequences in batches of 16 to 64 are plenty.
+        prune: what to remove.
+        sensitivities: by module name, measured with the present parameters; None: measured on the fitting part.
+        output: picks the tensor that counts from what the model returns; default: the first one.
+        progress: show bars.
+
+    Raises:
+        InputError: no adapted LSTM, no inputs, training mode, sensitivities that do not belong to the model, or a
+            pattern that an LSTM cannot have.
+        NonFiniteError: an LSTM is given NaN or infinity by the inputs.
+    """
+    lstms = adapted_lstms(model)
+    if not isinstance(prune, Prune):
+        raise InputError(f"prune: got {type(prune).__name__}, expected adaptive_lstm.Prune, for example Prune()")
+    batches = list(as_batches(inputs))
+    if not batches:
+        raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
+    fit, held = split(batches, 1 if isinstance(model, AdaptiveLSTM) and not model.batch_first else 0)
+    with restored(lstms):
+        for lstm in lstms.values():
+            lstm.pruned = None
+        if sensitivities is None:
+            sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)
+        _check(sensitivities, lstms)
+        gradients = None
+        if prune.saliency in ("auto", "taylor"):
+            gradients = squared_gradients(model, lstms, originals(lstms), fit, output, progress)
+        task = Task(model, lstms, prune, fit, sensitivities, gradients, output)
+        recipe = choose(task, prune, held, progress)
+        if fit[0] is not held[0]:  # else all of it was seen: a single batch that cannot be split
+            task = Task(model, lstms, prune, batches, sensitivities, gradients, output)
+        weights = task.weights(recipe)
+        return {name: PrunedWeights(weights[name], digest(lstm)) for name, lstm in lstms.items()}
+
+
+def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Items to fit on, and those to judge by: the last, and every fourth before it, so that any order is covered."""
+    held = range(len(items) - 1, -1, -HELD_OUT)
+    return [item for i, item in enumerate(items) if i not in held], [items[i] for i in held]
+
+
+def split(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
+    """Batches to fit on and batches to judge by; a single tensor is split along ``dim``."""
+    if len(batches) == 1:
+        only = batches[0]
+        if not (isinstance(only, torch.Tensor) and only.dim() == 3 and only.shape[dim] > 1):
+            return [only], [only]
+        count = max(1, only.shape[dim] // HELD_OUT)
+        first, last = only.split([only.shape[dim] - count, count], dim)
+        return [first], [last]
+    return parted(batches)
+
+
+def _check(sensitivities: Mapping[str, Sensitivity], lstms: Mapping[str, AdaptiveLSTM]) -> None:
+    for name, weights in originals(lstms).items():
+        found = sensitivities.get(name)
+        if found is None:
+            raise InputError(f"sensitivities: got those of {sorted(sensitivities)}, expected {name!r} too")
+        same = found.shape == shape_of(lstms[name]) and all(
+            torch.equal(torch.from_numpy(w[0]), o.w_ih) and torch.equal(torch.from_numpy(w[1]), o.w_hh)
+            for w, o in zip(found.weights, weights, strict=True)
+        )
+        if not same:
+            raise InputError(f"sensitivities: those of {name!r} were measured with other weights; measure them again")

@@ -1,0 +1,95 @@
+"""Scores of single weights: what the output is expected to lose, in squares, if a weight is set to zero.
+
+Zero order: w^2. First order: (w g)^2 with g^2 the mean squared gradient of random projections of the output
+(``gradients.py``; Molchanov et al., CVPR 2019, with projections in place of a loss), and Wanda's (|w| rms(z_j))^2
+(arXiv 2306.11695). Second order: F_r^gamma w^2 E[z_j^2] with the output sensitivity F_r of the row (``sensitivity.py``
+says why it is damped). Scores of a structure are sums over its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ...analysis.measure_sensitivity import Output
+from ...analysis.moments import Doubles
+from ...analysis.recorder import standing_in
+from ...errors import InputError
+from ...model_io import call
+from ...runtime.lstm import AdaptiveLSTM
+from ...weights.layout import PairTensors, shape_of
+from ...weights.replaced import moved
+from .layers import Stack
+
+
+def damped(rows: Doubles, gamma: float) -> Doubles:
+    """F_r^gamma [R]; gamma = 0 ignores the output."""
+    return np.asarray(rows**gamma) if gamma else np.ones(len(rows))
+
+
+def magnitude(w: Doubles) -> Doubles:
+    """Scores of w [R, C], zero order."""
+    return np.asarray(w**2)
+
+
+def activation(w: Doubles, power: Doubles) -> Doubles:
+    """Scores of w [R, C] with E[z_j^2] [C], blind to the output."""
+    return np.asarray(w**2 * power)
+
+
+def taylor(w: Doubles, squares: Doubles) -> Doubles:
+    """Scores of w [R, C] with mean squared gradients [R, C]."""
+    return np.asarray(w**2 * squares)
+
+
+def second_order(w: Doubles, power: Doubles, rows: Doubles, gamma: float) -> Doubles:
+    """Scores of w [R, C] with E[z_j^2] [C] and F_r [R]."""
+    return np.asarray(damped(rows, gamma)[:, None] * w**2 * power)
+
+
+PROBES = 4  # projections a batch
+
+
+def squared_gradients(
+    model: nn.Module,
+    lstms: Mapping[str, AdaptiveLSTM],
+    weights: Mapping[str, tuple[PairTensors, ...]],
+    batches: Sequence[Any],
+    output: Output,
+    progress: bool,
+) -> dict[str, list[Doubles]]:
+    """Summed over batches, [4H, C] of [W_ih | W_hh] for every pair of every LSTM.
+
+    Raises:
+        InputError: the output depends on no LSTM.
+    """
+    stacks = {
+        name: Stack([moved(w, next(lstm.parameters())) for w in weights[name]], shape_of(lstm))
+        for name, lstm in lstms.items()
+    }
+    matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]
+    sums = [torch.zeros(m.shape, dtype=torch.float64) for m in matrices]
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad(), standing_in(lstms, stacks):
+        for item in tqdm(batches, desc="gradients", unit="batch", disable=not progress):
+            out = output(call(model, item))
+            if not out.requires_grad:
+                raise InputError(
+                    "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
+                )
+            for _ in range(PROBES):
+                v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+                found = torch.autograd.grad((out * v).sum(), matrices, retain_graph=True, allow_unused=True)
+                for total, gradient in zip(sums, found, strict=True):
+                    if gradient is not None:
+                        total += gradient.double().pow(2).cpu()
+    left = iter(sums)
+    return {
+        name: [torch.cat([next(left), next(left)], dim=1).numpy() for _ in range(stack.shape.pairs)]
+        for name, stack in stacks.items()
+    }

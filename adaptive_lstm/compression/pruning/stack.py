@@ -1,0 +1,147 @@
+"""Pruning one stack from the bottom up, on recorded calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ...analysis.moments import Doubles, Moments, moments
+from ...execution.torch_layer import Layer, of_layer
+from ...types import StackShape
+from ...weights.layout import PairTensors
+from .feed_forward import feed_forward
+from .layers import Call, before
+from .masks import PairData, Recipe
+from .refit import Mask, quadratic, refit, shifted_bias
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """The dense run of one LSTM: ``levels[0]`` its inputs, then the output of every layer; per call [n, width]."""
+
+    shape: StackShape
+    weights: tuple[PairTensors, ...]
+    calls: list[Call]
+    levels: list[list[torch.Tensor]]
+
+
+def recorded(shape: StackShape, weights: tuple[PairTensors, ...], calls: list[Call]) -> Recorded:
+    """Run the dense stack over the calls; 4 * (I + L * D * P) bytes per timestep."""
+    levels = [[call.rows for call in calls]]
+    for layer in range(shape.num_layers):
+        levels.append(_through(shape, weights, layer, levels[-1], calls))
+    return Recorded(shape, weights, calls, levels)
+
+
+def _through(
+    shape: StackShape, weights: Sequence[PairTensors], layer: int, below: list[torch.Tensor], calls: list[Call]
+) -> list[torch.Tensor]:
+    D = shape.directions
+    runner = Layer(weights[layer * D : (layer + 1) * D], shape)
+    with torch.no_grad():
+        return [
+            runner.run(rows, call.alive, of_layer(call.initial, layer, D))[0]
+            for rows, call in zip(below, calls, strict=True)
+        ]
+
+
+def operands(
+    shape: StackShape, pair: int, calls: list[Call], below: list[torch.Tensor], level: list[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """z = [x ; h] [n, C] of a pair, call by call, from the outputs of the layer below and of its own layer."""
+    P, direction = shape.output_size, pair % shape.directions
+    for call, x, out in zip(calls, below, level, strict=True):
+        h = out[:, direction * P : (direction + 1) * P]
+        start = None if call.initial is None else call.initial[0][pair]
+        yield torch.cat([x, before(h, call.alive, direction == 1, start)], dim=1)
+
+
+def dense_moments(dense: Recorded, pair: int) -> Moments:
+    """Moments of a pair's operand in the dense run."""
+    layer = pair // dense.shape.directions
+    found = operands(dense.shape, pair, dense.calls, dense.levels[layer], dense.levels[layer + 1])
+    return moments((z, z) for z in found)
+
+
+def prune_stack(
+    recipe: Recipe,
+    dense: Recorded,
+    pairs: Sequence[PairData],
+    keep: Sequence[Mask],
+    alive: Sequence[Mask] | None = None,
+    mapped: Sequence[int] = (),
+) -> tuple[PairTensors, ...]:
+    """Weights of a stack with masks applied and compensated.
+
+    Args:
+        recipe: how; ``sweeps`` 0: all layers at once on the dense moments; 1: every layer on what the pruned ones below
+            give it; more: that again, with its own pruned h.
+        dense: the dense run.
+        pairs: weights and dense statistics.
+        keep: masks [4H, C], one per pair.
+        alive: units that stay [H], one per pair, or None: all.
+        mapped: layers that become feed-forward maps.
+    """
+    shape, D = dense.shape, dense.shape.directions
+    out = list(dense.weights)
+    below = dense.levels[0]
+    for layer in range(shape.num_layers):
+        level = dense.levels[layer + 1]
+        for sweep in range(max(recipe.sweeps, 1)):
+            for pair in range(layer * D, (layer + 1) * D):
+                if layer in mapped:
+                    out[pair] = _as_map(recipe, dense, pair, below)
+                    continue
+                seen = pairs[pair].moments
+                if recipe.sweeps and (layer or sweep):
+                    d = operands(shape, pair, dense.calls, dense.levels[layer], dense.levels[layer + 1])
+                    z = operands(shape, pair, dense.calls, below, level)
+                    seen = moments(zip(d, z, strict=True))
+                out[pair] = _compensated(recipe, pairs[pair], seen, keep[pair], dense.weights[pair])
+                if alive is not None:
+                    out[pair] = _without(recipe, out[pair], alive[pair], _outputs(dense, pair))
+            if recipe.sweeps and (layer + 1 < shape.num_layers or sweep + 1 < recipe.sweeps):
+                level = _through(shape, out, layer, below, dense.calls)
+        below = level
+    return tuple(out)
+
+
+def _compensated(recipe: Recipe, data: PairData, seen: Moments, keep: Mask, original: PairTensors) -> PairTensors:
+    w, bias = np.where(keep, data.w, 0.0), data.bias
+    if recipe.compensate == "refit":
+        w = refit(quadratic(data.w, seen, recipe.ridge), keep)
+    if recipe.compensate != "none":
+        bias = shifted_bias(bias, data.w, w, seen)
+
+    def tensor(values: Doubles) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+    return replace(original, w_ih=tensor(w[:, : data.width]), w_hh=tensor(w[:, data.width :]), bias=tensor(bias))
+
+
+def _outputs(dense: Recorded, pair: int) -> list[torch.Tensor]:
+    """Output of a pair in the dense run, per call [n, P]."""
+    layer, direction = divmod(pair, dense.shape.directions)
+    P = dense.shape.output_size
+    return [out[:, direction * P : (direction + 1) * P] for out in dense.levels[layer + 1]]
+
+
+def _as_map(recipe: Recipe, dense: Recorded, pair: int, below: list[torch.Tensor]) -> PairTensors:
+    return feed_forward(dense.weights[pair], zip(_outputs(dense, pair), below, strict=True), recipe.ridge)
+
+
+def _without(recipe: Recipe, w: PairTensors, lives: Mask, outputs: list[torch.Tensor]) -> PairTensors:
+    """A pair whose pruned units stand still: at their mean, or at zero ahead of a projection or uncompensated."""
+    dead = torch.from_numpy(~lives)
+    standing = torch.zeros(len(lives))
+    if recipe.compensate != "none" and w.w_hr is None:
+        standing = (torch.stack([h.double().sum(0) for h in outputs]).sum(0) / sum(map(len, outputs))).float()
+    return replace(
+        w,
+        bias=w.bias.masked_fill(dead.repeat(4), 0.0),
+        w_hr=None if w.w_hr is None else w.w_hr.masked_fill(dead, 0.0),
+        fixed=torch.where(dead, standing, torch.nan),
+    )

@@ -1,0 +1,68 @@
+"""Hidden units: what belongs to one, what it is worth, and which go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...analysis.moments import Doubles
+from ...types import StackShape
+from .masks import PairData, Recipe, scores
+from .patterns import cheapest
+from .refit import Mask
+from .settings import Prune
+
+
+def readers(shape: StackShape, pair: int) -> list[tuple[int, int]]:
+    """Where the units of a pair are read: (pair, first column of its [W_ih | W_hh]); none ahead of a projection."""
+    if shape.proj_size:
+        return []
+    layer, direction = divmod(pair, shape.directions)
+    above = range((layer + 1) * shape.directions, min((layer + 2) * shape.directions, shape.pairs))
+    return [(pair, shape.input_width(pair)), *((p, direction * shape.hidden_size) for p in above)]
+
+
+def worth(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
+    """Scores [H] of the units of every pair: sums over their gate rows and over the columns that read them.
+
+    found: scores of single weights [4H, C], one per pair.
+    """
+    out = []
+    for pair in range(shape.pairs):
+        total = found[pair].sum(axis=1).reshape(4, -1).sum(axis=0)
+        for reader, start in readers(shape, pair):
+            total = total + found[reader][:, start : start + shape.hidden_size].sum(axis=0)
+        out.append(total)
+    return out
+
+
+def living(
+    prune: Prune, recipe: Recipe, shapes: Sequence[StackShape], stacks: Sequence[Sequence[PairData]]
+) -> list[list[Mask]]:
+    """Which units [H] stay, per LSTM and pair; every pair keeps at least one."""
+    values = [
+        worth(shape, [scores(recipe, data) for data in stack]) for shape, stack in zip(shapes, stacks, strict=True)
+    ]
+    flat = [value for stack in values for value in stack]
+    sizes = [np.where(np.arange(len(v)) == v.argmax(), 0.0, 1.0) for v in flat]
+    if prune.allocation == "global":
+        share = prune.sparsity * sum(len(v) for v in flat) / max(sum(float(s.sum()) for s in sizes), 1.0)
+        keep = cheapest(flat, sizes, min(share, 1.0))
+    else:
+        keep = [
+            cheapest([v], [s], min(prune.sparsity * len(v) / max(float(s.sum()), 1.0), 1.0))[0]
+            for v, s in zip(flat, sizes, strict=True)
+        ]
+    left = iter(keep)
+    return [[next(left) for _ in stack] for stack in values]
+
+
+def unit_masks(shape: StackShape, alive: Sequence[Mask], pairs: Sequence[PairData]) -> list[Mask]:
+    """Keep-masks [4H, C] without the rows of pruned units and without the columns that read them."""
+    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
+    for pair, lives in enumerate(alive):
+        keep[pair][~np.tile(lives, 4)] = False
+        for reader, start in readers(shape, pair):
+            keep[reader][:, start : start + shape.hidden_size][:, ~lives] = False
+    return keep

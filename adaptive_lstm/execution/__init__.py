@@ -1,0 +1,1 @@
+"""How a stack is run: by the native core, the readable reference, or torch."""

@@ -1,0 +1,243 @@
+"""Packed weights and one policy in the native core, behind Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from ..policies import Parts
+from ..types import ColumnCounts, Counts, FloatArray, HeldState, LeftState, Site, StackShape, StreamState, sites
+from ..weights.matrices import Matrix, PairMatrices, living
+from .native_policy import packed_policy
+
+if TYPE_CHECKING:
+    from .. import _native
+
+
+Compressed = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How the native core holds a matrix.
+
+    ``form``: "dense"; "blocks": those of zeros are left out; or "compressed": zeros that lie anywhere are. ``columns``:
+    how many it reads, the others are all zeros or belong to pruned units.
+    """
+
+    form: str
+    columns: int
+
+
+def _packed(
+    matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool, compressed: Compressed
+) -> _native.Matrix:
+    from .. import _native
+
+    values, scale, how = matrix.values, matrix.scale, (fixed, zeros, compressed)
+    if matrix.precision == "fp32":
+        return _native.Matrix.f32(values, columns, gates, *how)
+    if matrix.precision == "bf16":
+        return _native.Matrix.bf16(values, columns, gates, *how)
+    assert scale is not None
+    if matrix.levels:
+        return _native.Matrix.q8(values, scale, matrix.levels, columns, matrix.column_scale, matrix.dynamic, *how)
+    return _native.Matrix.i8(values, scale, columns, gates, *how)
+
+
+class NativeStack:
+    """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it.
+
+    Args:
+        weights: one entry per layer and direction; pruned units are left out.
+        shape: sizes of the stack.
+        policy: what may be left out.
+        zeros: leave out columns, and where there are many blocks, of weights that are all zero; NaN in what they would
+            have multiplied does not come through then.
+        compressed: keep only weights that are not zero, wherever they lie, and put the zeros back on the way, so that
+            NaN comes through; by default where that is faster.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[PairMatrices],
+        shape: StackShape,
+        policy: Parts,
+        *,
+        zeros: bool = True,
+        compressed: Compressed = "auto",
+    ):
+        from .. import _native
+
+        self.shape, self.policy = shape, policy
+        self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
+        self.living = living(shape, weights)
+        directions, held = [], list[tuple[Packed, ...]]()
+        for pair, w in enumerate(weights):
+            x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
+            fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
+            w_ih, w_hh = (
+                _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, compressed=compressed)
+                for m, site in ((w.w_ih, x), (w.w_hh, h))
+            )
+            w_hr = None
+            if w.w_hr:
+                w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, compressed="never")
+            directions.append(_native.direction(w_ih, w_hh, w.bias, w_hr, fixed))
+            held.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
+        self.packed = tuple(held)
+        self._widths = [shape.input_width(pair) for pair in range(shape.pairs)]
+        per_layer = shape.directions
+        self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.pairs, per_layer)])
+        self._policy = packed_policy(policy, shape)
+        self._idle: list[_native.State] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return self._plan.bytes
+
+    def new_state(self, batch: int) -> _native.State:
+        """A zero state for ``batch`` rows with nothing sent."""
+        from .. import _native
+
+        return _native.State(self._plan, self._policy, batch)
+
+    def acquire(self, batch: int) -> _native.State:
+        """An idle state, reset, for one run; give it back with ``release``."""
+        try:
+            state = self._idle.pop()  # atomic, so threads may race for it
+        except IndexError:
+            return self.new_state(batch)
+        state.reset(batch)
+        return state
+
+    def release(self, state: _native.State) -> None:
+        """Keep a state's buffers for the next run."""
+        self._idle.append(state)
+
+    def counts(self, state: _native.State, timesteps: int) -> Counts:
+        """What was counted since the state's counters were cleared, in so many batch rows times timesteps."""
+        return self.counted(state, timesteps)()
+
+    def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
+        """The same as of now, put together when it is asked for."""
+        counters, exits = state.counters(), state.exit_counters()
+
+        def counts() -> Counts:
+            h_possible = timesteps * self.shape.output_size
+            columns = tuple(
+                [
+                    ColumnCounts(x, timesteps * width, h, h_possible, ran, moved)
+                    for width, (x, h, ran, moved) in zip(self._widths, counters, strict=True)
+                ]
+            )
+            asked, left, asked_depth, left_depth = exits
+            depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
+            return Counts(columns, asked, left, *depth, self.living)
+
+        return counts
+
+    def run_from(
+        self, start: StreamState, x: torch.Tensor, sizes: Sequence[int]
+    ) -> tuple[torch.Tensor, StreamState, Counts]:
+        """Packed rows x [sum(sizes), I] from a given state: as ``reference.run``."""
+        x = x.detach().contiguous()
+        alive = torch.tensor(sizes, dtype=torch.int64)
+        y = x.new_empty(len(x), self.shape.directions * self.shape.output_size)
+        state = self.acquire(sizes[0])
+        try:
+            self.write(state, start)
+            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(sizes), alive.data_ptr())
+            state.run(x.data_ptr(), *rows, False, False)
+            return y, self.read(state, started=True), self.counts(state, len(x))
+        finally:
+            self.release(state)
+
+    def read(self, state: _native.State, *, started: bool) -> StreamState:
+        """A copy of everything that a state remembers; ``started``: whether anything was run yet."""
+        shape, batch = self.shape, state.batch
+        h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32, device="cpu")
+        c = h.new_empty(shape.pairs, batch, shape.hidden_size)
+        state.store(h.numpy(), c.numpy())
+
+        def sent(site: Site) -> torch.Tensor | None:
+            if not (started and self.thresholded[site]):
+                return None
+            out = h.new_empty(batch, site.width)
+            state.store_sent(*divmod(site.pair, shape.directions), site.operand == "h", out.numpy())
+            return out
+
+        held = []
+        for pair in range(shape.pairs if started and self.policy.holding else 0):
+            held.append(self._new_held(pair, h))
+            self._exchange(state, pair, held[-1], put=False)
+        return StreamState(
+            h,
+            c,
+            tuple(sent(Site(shape, pair, "x")) for pair in range(shape.pairs)),
+            tuple(sent(Site(shape, pair, "h")) for pair in range(shape.pairs)),
+            tuple(held),
+            self._read_left(state, h) if started and self.policy.time else None,
+        )
+
+    def write(self, state: _native.State, value: StreamState) -> None:
+        """Put a state where ``value`` says; counters start again."""
+        shape = self.shape
+        state.reset(value.h.shape[1])
+        state.load(_array(value.h), _array(value.c))
+        for site in self.thresholded:
+            sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.pair]
+            if sent is not None:
+                state.load_sent(*divmod(site.pair, shape.directions), site.operand == "h", _array(sent))
+        for pair, held in enumerate(value.held):
+            self._exchange(state, pair, held, put=True)
+        if value.left is not None:
+            left = value.left
+            parts = (left.done.to(torch.uint8), left.final, left.streak, left.past)
+            state.left(True, left.time, *(part.detach().contiguous().flatten().numpy() for part in parts))
+
+    def done(self, state: _native.State) -> torch.Tensor:
+        """Which rows have left in time: bool [B]."""
+        if self.policy.time is None:
+            return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
+        return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).done
+
+    def _new_held(self, pair: int, like: torch.Tensor) -> HeldState:
+        shape, batch, width = self.shape, like.shape[1], self.shape.input_width(pair)
+        decider = self.policy.decider(shape, pair // shape.directions)
+        queues = decider is not None and decider.keeps == "inputs"
+        return HeldState(
+            None if decider is None else like.new_empty(batch, width),
+            None if decider is None else like.new_empty(batch, shape.output_size),
+            like.new_empty(batch, dtype=torch.int64),
+            like.new_empty(batch, 4 * shape.hidden_size),
+            like.new_empty(batch, decider.cap, width) if decider is not None and queues else None,
+            like.new_empty(batch, dtype=torch.int64) if queues else None,
+        )
+
+    def _exchange(self, state: _native.State, pair: int, held: HeldState, *, put: bool) -> None:
+        def flat(part: torch.Tensor | None) -> np.ndarray | None:
+            return None if part is None else part.detach().contiguous().flatten().numpy()
+
+        run, gates = flat(held.run), flat(held.gates)
+        assert run is not None
+        assert gates is not None
+        others = (flat(held.x_used), flat(held.h_used), flat(held.queue), flat(held.queued))
+        state.held(*divmod(pair, self.shape.directions), put, run, gates, *others)
+
+    def _read_left(self, state: _native.State, like: torch.Tensor) -> LeftState:
+        batch, width = state.batch, self.shape.output_size
+        window = self.policy.time.window if self.policy.time else 0
+        done, final = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
+        streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
+        time = state.left(False, 0, done.numpy(), final.numpy().reshape(-1), streak.numpy(), past.numpy().reshape(-1))
+        return LeftState(time, done.bool(), final, streak, past)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float32).contiguous().numpy()

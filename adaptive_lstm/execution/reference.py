@@ -1,0 +1,294 @@
+"""The readable executor: plain torch, any dtype and device, differentiable, every policy. The oracle of all tests.
+
+Equations: torch's ``nn.LSTM`` (and ``proj_size``: Sak et al., arXiv 1402.1128), with every operand replaced by the
+estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep
+0, then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
+
+Layer by layer. What a layer does with a row at a timestep is one of the actions below; a layer that does not decide
+for itself does what the layer below did. Exits in time wrap this executor (``leaving.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..policies import LeavingInDepth, Parts, Policy, parts
+from ..types import Counts, HeldState, Site, StackShape, StreamState
+from ..weights.layout import PairTensors, shape_of, tensors_of
+from ..weights.matrices import living
+from .reference_cell import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step, standing
+
+
+@dataclass
+class _Tick:
+    """What a layer hands to the one above at a timestep; n rows.
+
+    ``actions`` [n] per direction; ``late``: outputs of inputs worked off late, by row, oldest first, which come before
+    that of this timestep; ``foreseen`` [n, D * P]: the top layer's output for rows that left in depth.
+    """
+
+    actions: list[torch.Tensor]
+    late: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    foreseen: torch.Tensor | None = None
+
+
+def _work_off(
+    pair: Pair, x: torch.Tensor, actions: torch.Tensor, late: dict[int, list[torch.Tensor]], time: int
+) -> dict[int, list[torch.Tensor]]:
+    """Queue the inputs of rows that are held, and run what has waited of those that run; returns their outputs."""
+    done: dict[int, list[torch.Tensor]] = {}
+    for row, action in enumerate(actions.tolist()):
+        if action == QUEUE and pair.decider is not None:
+            pair.queue[row].append(x[row])
+        elif action == RUN:
+            waiting, pair.queue[row] = pair.queue[row] + late.get(row, []), []
+            for item in waiting:
+                pair.advance(item[None], torch.tensor([row], device=x.device), time)
+                done.setdefault(row, []).append(pair.h[row])
+    return done
+
+
+def _run_direction(
+    pair: Pair, xs: list[torch.Tensor], ticks: list[_Tick], direction: int, top: bool, first: int
+) -> list[torch.Tensor]:
+    """One direction of a layer over all timesteps: its outputs. ``ticks`` become what the layer above is handed."""
+    outputs = list(xs)
+    width = pair.shape.output_size
+    exact = pair.queues
+    for t in reversed(range(len(xs))) if direction else range(len(xs)):
+        x, tick = xs[t], ticks[t]
+        actions = tick.actions[direction]
+        if pair.holding:
+            actions = tick.actions[direction] = pair.actions(x, actions)
+            if exact:
+                tick.late = _work_off(pair, x, actions, tick.late, first + t)
+            pair.note(x, actions)
+        rows = (actions == RUN).nonzero()[:, 0]
+        if len(rows):
+            pair.advance(x[rows], rows, first + t)
+        if pair.holding and len(rows := (actions == COAST).nonzero()[:, 0]):
+            pair.coast(rows)
+        if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
+            part = tick.foreseen[rows, direction * width : (direction + 1) * width]
+            pair.take(rows, part)
+        pair.settle(len(x))
+        outputs[t] = pair.h[: len(x)]
+    return outputs
+
+
+@dataclass
+class _Batch:
+    """The rows of a run that have not left, and what all rows have come to.
+
+    ``members`` [m]: which batch rows are left, ascending; ``sizes``: how many of them are alive at each timestep;
+    ``levels[k][t]`` [n, D * P]: their outputs of layer k, kept for exits in depth; ``y[t]``: outputs of all rows.
+    """
+
+    members: torch.Tensor
+    sizes: list[int]
+    levels: list[list[torch.Tensor]]
+    y: list[torch.Tensor]
+
+
+def _foresee(depth: LeavingInDepth, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Translations [n, D * P] from the states of layers 0..layer [n, layer + 1, D * P], and whether to leave."""
+    translation = depth.translate(layer, h, final)
+    below = depth.translate(layer - 1, h[:, :-1], final) if layer else None
+    return translation, depth.sure(layer, translation, below)
+
+
+def _leave_steps(depth: LeavingInDepth, layer: int, batch: _Batch, ticks: list[_Tick]) -> tuple[int, int]:
+    """Ask at every timestep whether its rows leave after this layer; returns questions and rows that left."""
+    asked = left = 0
+    for t, tick in enumerate(ticks):
+        running = torch.stack([a == RUN for a in tick.actions]).all(0)
+        rows = running.nonzero()[:, 0]
+        if not len(rows):
+            continue
+        h = torch.stack([level[t][rows] for level in batch.levels], dim=1)
+        translation, sure = _foresee(depth, layer, h, final=False)
+        asked, left = asked + len(rows), left + int(sure.sum())
+        if tick.foreseen is None:
+            tick.foreseen = torch.zeros_like(batch.levels[0][t])
+        tick.foreseen = tick.foreseen.index_copy(0, rows[sure], translation[sure])
+        for actions in tick.actions:
+            actions[rows[sure]] = LEFT
+    return asked, left
+
+
+def _leave_sequences(
+    depth: LeavingInDepth,
+    layer: int,
+    shape: StackShape,
+    batch: _Batch,
+    ticks: list[_Tick],
+    h_end: list[torch.Tensor],
+) -> tuple[int, int]:
+    """Ask every sequence whether it leaves after this layer; returns questions and translated timesteps."""
+    h = torch.stack(h_end[: (layer + 1) * shape.directions], dim=1)[batch.members].unflatten(1, (layer + 1, -1))
+    translation, sure = _foresee(depth, layer, h.flatten(2), final=True)
+    asked, translated = len(batch.members), 0
+    parts_of = translation.split(shape.output_size, dim=1)
+    for d, part in enumerate(parts_of):
+        top = (shape.num_layers - 1) * shape.directions + d
+        h_end[top] = h_end[top].index_copy(0, batch.members[sure], part[sure])
+    for t, n in enumerate(batch.sizes):
+        leaving = sure[:n].nonzero()[:, 0]
+        if not len(leaving):
+            continue
+        translated += len(leaving)
+        states = torch.stack([level[t][leaving] for level in batch.levels], dim=1)
+        out = list(depth.translate(layer, states, False).split(shape.output_size, dim=1))
+        # The final states are outputs too: of the last timestep forward, of the first backward.
+        after = batch.sizes[t + 1] if t + 1 < len(batch.sizes) else 0
+        out[0] = torch.where((leaving >= after)[:, None], parts_of[0][leaving], out[0])
+        if len(out) == 2 and t == 0:
+            out[1] = parts_of[1][leaving]
+        batch.y[t] = batch.y[t].index_copy(0, batch.members[leaving], torch.cat(out, dim=1))
+    stay = (~sure).nonzero()[:, 0]
+    sizes = [int((stay < n).sum()) for n in batch.sizes]
+    batch.levels = [[o[stay[:n]] for o, n in zip(level, sizes, strict=True)] for level in batch.levels]
+    for tick, n in zip(ticks, sizes, strict=True):
+        tick.actions = [a[stay[:n]] for a in tick.actions]
+    batch.members, batch.sizes = batch.members[stay], sizes
+    return asked, translated
+
+
+def run(
+    weights: Sequence[PairTensors],
+    shape: StackShape,
+    policy: Parts,
+    x: torch.Tensor,
+    sizes: Sequence[int],
+    state: StreamState,
+    observer: Observer | None = None,
+    first: int = 0,
+) -> tuple[torch.Tensor, StreamState, Counts]:
+    """Run a stack over packed rows.
+
+    Args:
+        weights: one entry per layer and direction.
+        shape: sizes of the stack.
+        policy: what may be left out; its exit in time is not asked here (``leaving.py``).
+        x: [sum(sizes), I].
+        sizes: rows alive at each timestep.
+        state: where to start; ``h``, ``c`` [L * D, B, ...] with B = sizes[0]; ``sent_*`` None: nothing sent yet.
+        observer: called with every step.
+        first: the number of the first timestep, for the observer.
+
+    Returns:
+        Output [sum(sizes), D * P], the final state, and what was counted.
+    """
+    D, total = shape.directions, len(x)
+    members = torch.arange(sizes[0], device=x.device)
+    width = D * shape.output_size
+    batch = _Batch(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
+    xs = list(x.split(batch.sizes))
+    ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
+    start = [standing(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
+    h_end, c_end = [h for h, _ in start], [c for _, c in start]
+    sent_x, sent_h = list(state.sent_x), list(state.sent_h)
+    held: list[HeldState] = []
+    counts = []
+    depth = policy.depth
+    asked, left = [0] * shape.num_layers, [0] * shape.num_layers
+    for layer in range(shape.num_layers):
+        top = layer == shape.num_layers - 1
+        outputs = []
+        for d in range(D):
+            index = layer * D + d
+            rows = batch.members
+            pair = Pair(
+                shape,
+                index,
+                weights[index],
+                policy,
+                h_end[index][rows],
+                c_end[index][rows],
+                (state.sent_x[index], state.sent_h[index]),
+                state.held[index] if state.held else None,
+                observer,
+            )
+            outputs.append(_run_direction(pair, xs, ticks, d, top, first))
+            h_end[index] = h_end[index].index_copy(0, rows, pair.h)
+            c_end[index] = c_end[index].index_copy(0, rows, pair.c)
+            sent_x[index] = pair.of_x.sent if pair.of_x.thresholded else None
+            sent_h[index] = pair.of_h.sent if pair.of_h.thresholded else None
+            if pair.holding:
+                held.append(pair.held_state())
+            counts.append(pair.counts(total))
+        xs = [torch.cat(parts_of, dim=1) for parts_of in zip(*outputs, strict=True)]
+        if depth is None or top:
+            continue
+        batch.levels.append(xs)
+        if depth.asks(shape, layer) and len(batch.members):
+            if depth.level == "step":
+                asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
+            else:
+                asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, ticks, h_end)
+                xs = batch.levels[-1]
+    y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
+    end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.left)
+    return (
+        torch.cat(y),
+        end,
+        Counts(
+            tuple(counts),
+            0,
+            sizes[0] - len(batch.members),
+            tuple(asked) if depth else (),
+            tuple(left) if depth else (),
+            living(shape, weights),
+        ),
+    )
+
+
+def packed_rows(x: torch.Tensor, sizes: torch.Tensor | None, batch_first: bool) -> tuple[torch.Tensor, list[int]]:
+    """A batch [T, B, I] or [B, T, I], or rows packed already (``sizes`` [T]), as packed rows and their sizes."""
+    if sizes is not None:
+        return x, [int(n) for n in sizes]
+    x = x.transpose(0, 1) if batch_first else x
+    return x.reshape(-1, x.shape[-1]), [x.shape[1]] * x.shape[0]
+
+
+def unpacked_rows(y: torch.Tensor, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    """Packed output rows in the layout of the input x that they came from."""
+    if x.dim() == 2:
+        return y
+    if batch_first:
+        return y.reshape(x.shape[1], x.shape[0], -1).transpose(0, 1)
+    return y.reshape(*x.shape[:2], -1)
+
+
+def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:
+    """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
+    nothing = (None,) * shape.pairs
+    return StreamState(h, c, nothing, nothing)
+
+
+def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np.bool_]]:
+    """Which columns one sequence sends: per layer and direction a bool array [T, width + P], x before h.
+
+    Args:
+        lstm: the stack, in its own float precision.
+        policy: what may be left out; a layer that does not run sends nothing. Exits in time are not asked.
+        x: [T, I].
+    """
+    shape = shape_of(lstm)
+    width = [Site(shape, pair, "x").width + shape.output_size for pair in range(shape.pairs)]
+    sent: list[dict[int, npt.NDArray[np.bool_]]] = [{} for _ in range(shape.pairs)]
+
+    def observe(step: Step) -> None:
+        sent[step.pair][step.time] = torch.cat([step.x_sent[0], step.h_sent[0]]).cpu().numpy()
+
+    with torch.no_grad():
+        h, c = x.new_zeros(shape.pairs, 1, shape.output_size), x.new_zeros(shape.pairs, 1, shape.hidden_size)
+        run(tensors_of(lstm), shape, parts(policy), x, [1] * len(x), start(shape, h, c), observe)
+    nothing = [np.zeros(n, dtype=np.bool_) for n in width]
+    return [np.stack([steps.get(t, none) for t in range(len(x))]) for steps, none in zip(sent, nothing, strict=True)]

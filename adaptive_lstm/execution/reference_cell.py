@@ -1,0 +1,239 @@
+"""One layer in one direction on the reference executor: its state, and what it can do in a timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..policies import Columns, Holding, Parts
+from ..types import ColumnCounts, HeldState, Site, StackShape
+from ..weights.layout import PairTensors
+
+RUN, COAST, REST, QUEUE, LEFT = range(5)
+"""What a row does at a timestep: run; keep its gates and advance; keep its state; keep it and queue the input; take
+the translation that an exit in depth left with (the layers between keep their state)."""
+
+ACTION = {"gates": COAST, "state": REST, "inputs": QUEUE}
+
+# Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. kernels.h says the same.
+FAINT = 2.0**-100
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an observer sees of one timestep of one layer and direction; n rows that run.
+
+    ``x`` [n, width], ``h`` [n, P]: operands before any estimate; ``x_sent``, ``h_sent``: columns computed, bool;
+    ``gates`` [n, 4H]: pre-activations in torch order; ``rows`` [n]: which batch rows.
+    """
+
+    pair: int
+    time: int
+    x: torch.Tensor
+    h: torch.Tensor
+    x_sent: torch.Tensor
+    h_sent: torch.Tensor
+    gates: torch.Tensor
+    rows: torch.Tensor
+
+
+Observer = Callable[[Step], None]
+
+
+class _Operand:
+    """The estimate that one operand of one layer keeps of its values, for all batch rows."""
+
+    def __init__(
+        self,
+        site: Site,
+        policy: Columns,
+        useful: torch.Tensor,
+        levels: int,
+        scale: torch.Tensor | None,
+        batch: int,
+        like: torch.Tensor,
+        sent: torch.Tensor | None,
+    ):
+        self.site, self.policy, self.levels = site, policy, levels
+        # Float32 quotients as the native kernels have them; of two tensors, because torch multiplies by the reciprocal
+        # of a plain number instead.
+        full = like.new_ones(1, dtype=torch.float32) if scale is None else scale
+        count = torch.full_like(full, max(levels, 1))
+        self.factor, self.step = count / full, full / count
+        self.thresholded = policy.thresholded(site)
+        # A column whose weights are all zero is never sent, and counts as none.
+        self.useful, self.columns = useful, int(useful.sum())
+        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(useful, sent, 0.0)
+        self.fresh = torch.full((batch, 1), sent is None, device=like.device)
+        self.count = 0
+
+    def estimate(self, value: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values to multiply with [n, C] and which columns they were sent for (bool), for the given rows [n]."""
+        rounded = value
+        if self.levels:
+            whole = (value * self.factor).round().clamp(-self.levels, self.levels)
+            rounded = (whole * self.step).to(value.dtype)
+        if not self.thresholded:
+            self.count += len(rows) * self.columns
+            return rounded, self.useful.expand_as(value)
+        old = self.sent[rows]
+        fires = self.useful & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
+        estimate = torch.where(fires, rounded, old)
+        self.sent = self.sent.index_copy(0, rows, estimate)
+        self.count += int(fires.sum())
+        return estimate, fires
+
+
+def whole_rows(value: torch.Tensor, useful: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [n, C] as integers in -levels..levels, and what one step of each row stands for [n, 1].
+
+    The largest magnitude of a row becomes ``levels``; only the ``useful`` columns [C] count and are sent.
+    """
+    sent = torch.where(useful, value, 0.0)
+    largest = sent.abs().amax(dim=1, keepdim=True) if value.shape[1] else value.new_zeros(len(value), 1)
+    count = torch.full_like(largest, levels)
+    factor = torch.where(largest < FAINT, 0.0, count / largest.clamp(min=FAINT))
+    return (sent * factor).round().clamp(-levels, levels), largest / count
+
+
+def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def pinned(fixed: torch.Tensor | None, units: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of the units, ahead of a projection, and c, both [n, H], with pruned units where they stand."""
+    if fixed is None:
+        return units, c
+    lives = fixed.isnan()
+    return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
+
+
+def standing(weights: PairTensors, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A state [B, P], [B, H] with pruned units where they stand, whatever was given."""
+    units, c = pinned(weights.fixed, h if weights.w_hr is None else c, c)
+    return (units if weights.w_hr is None else h), c
+
+
+class Pair:
+    """State of one layer and direction for all batch rows, and the work it has done.
+
+    Args:
+        shape, pair: which one.
+        weights: its matrices.
+        policy: what may be left out.
+        h, c: states [B, P], [B, H], ``standing``.
+        sent: values last sent of x and h, or None.
+        held: what it remembers for a policy that holds it, or None: nothing yet.
+        observer: called with every step that runs.
+    """
+
+    def __init__(
+        self,
+        shape: StackShape,
+        pair: int,
+        weights: PairTensors,
+        policy: Parts,
+        h: torch.Tensor,
+        c: torch.Tensor,
+        sent: tuple[torch.Tensor | None, torch.Tensor | None],
+        held: HeldState | None,
+        observer: Observer | None,
+    ):
+        self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
+        self.h, self.c = h, c
+        batch, (used_x, used_h) = len(h), weights.useful
+        static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
+        self.of_x = _Operand(Site(shape, pair, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
+        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
+        self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
+        self.holding = bool(policy.holding)
+        self.queues = any(p.keeps == "inputs" for p in policy.holding)
+        held = held or HeldState()
+        self.x_used = h.new_zeros(batch, self.of_x.site.width) if held.x_used is None else held.x_used
+        self.h_used = torch.zeros_like(h) if held.h_used is None else held.h_used
+        self.run = torch.full((batch,), -1, device=h.device) if held.run is None else held.run.clone()
+        self.gates = h.new_zeros(batch, 4 * shape.hidden_size) if held.gates is None else held.gates
+        self.queue: list[list[torch.Tensor]] = [[] for _ in range(batch)]
+        if held.queue is not None and held.queued is not None:
+            self.queue = [list(q[:n]) for q, n in zip(held.queue, held.queued.tolist(), strict=True)]
+        self.ran = self.moved = 0
+
+    def actions(self, x: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+        """What the first n rows do at a timestep: from the input x [n, width] and what the layer below does [n]."""
+        n = len(x)
+        if self.decider is not None:
+            still = self.decider.still(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
+            held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
+            below = torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
+        # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
+        return torch.where((below == COAST) & (self.run[:n] < 0), REST, below)
+
+    def settle(self, n: int) -> None:
+        """End a timestep of the first n rows: only the first of a sequence sends every column, run or not."""
+        self.of_x.fresh[:n] = self.of_h.fresh[:n] = False
+
+    def note(self, x: torch.Tensor, actions: torch.Tensor) -> None:
+        """Remember what the next decision needs, before the rows run."""
+        if not self.holding:
+            return
+        n, ran = len(x), actions == RUN
+        self.run[:n] = torch.where(ran, 0, torch.where(self.run[:n] < 0, -1, self.run[:n] + 1))
+        if self.decider is not None:
+            rows = ran.nonzero()[:, 0]
+            self.x_used = self.x_used.index_copy(0, rows, x[rows])
+            self.h_used = self.h_used.index_copy(0, rows, self.h[rows])
+
+    def advance(self, x: torch.Tensor, rows: torch.Tensor, time: int) -> None:
+        """Run the given rows [n] on x [n, width]."""
+        h, w = self.h[rows], self.weights
+        operand, step = whole_rows(x, w.useful[0], w.x_levels) if w.x_dynamic else (x, None)
+        x_hat, x_sent = self.of_x.estimate(operand, rows)
+        h_hat, h_sent = self.of_h.estimate(h, rows)
+        from_x = x_hat @ w.w_ih.T
+        gates = (from_x if step is None else from_x * step) + w.bias + h_hat @ w.w_hh.T
+        if self.observer:
+            self.observer(Step(self.index, time, x, h, x_sent, h_sent, gates, rows))
+        self.ran += len(rows)
+        if self.holding:
+            self.gates = self.gates.index_copy(0, rows, gates)
+        self._move(gates, rows)
+
+    def coast(self, rows: torch.Tensor) -> None:
+        """Advance c and h of the given rows with the gates they kept."""
+        self._move(self.gates[rows], rows)
+
+    def take(self, rows: torch.Tensor, h: torch.Tensor) -> None:
+        """Put h [n, P] of the given rows where an exit in depth says; pruned units stay."""
+        h = standing(self.weights, h, self.c[rows])[0]
+        self.h = self.h.index_copy(0, rows, h)
+
+    def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
+        out, c = pinned(self.weights.fixed, *cell(gates, self.c[rows]))
+        if self.weights.w_hr is not None:
+            out = out @ self.weights.w_hr.T
+        self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)
+        self.moved += len(rows)
+
+    def held_state(self) -> HeldState:
+        """What to remember until the next call."""
+        decides = self.decider is not None
+        queue = queued = None
+        if self.decider is not None and self.decider.keeps == "inputs":
+            queue = self.h.new_zeros(len(self.h), self.decider.cap, self.of_x.site.width)
+            for row, items in enumerate(self.queue):
+                for i, item in enumerate(items):
+                    queue[row, i] = item
+            queued = torch.tensor([len(items) for items in self.queue], device=self.h.device)
+        return HeldState(
+            self.x_used if decides else None, self.h_used if decides else None, self.run, self.gates, queue, queued
+        )
+
+    def counts(self, possible: int) -> ColumnCounts:
+        """Work done, of ``possible`` batch rows times timesteps."""
+        x, h = self.of_x, self.of_h
+        return ColumnCounts(x.count, possible * x.site.width, h.count, possible * h.site.width, self.ran, self.moved)

@@ -1,0 +1,60 @@
+"""One layer of a stack on torch's kernels, with weights of one's choice: for passes over data without a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..types import StackShape
+from ..weights.layout import PairTensors
+
+State = tuple[torch.Tensor, torch.Tensor]
+
+
+class Layer:
+    """One layer of a stack, all its directions, on torch's kernels."""
+
+    def __init__(self, weights: Sequence[PairTensors], shape: StackShape):
+        first = weights[0].w_ih
+        self.directions = len(weights)
+        with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
+            self.lstm = nn.LSTM(
+                first.shape[1], shape.hidden_size, bidirectional=self.directions == 2, proj_size=shape.proj_size
+            ).to(first)
+        for w, end in zip(weights, ("", "_reverse"), strict=False):
+            values = {"weight_ih": w.w_ih, "weight_hh": w.w_hh, "bias_ih": w.bias, "weight_hr": w.w_hr}
+            for name, value in (values | {"bias_hh": torch.zeros_like(w.bias)}).items():
+                if value is not None:
+                    getattr(self.lstm, f"{name}_l0{end}").data.copy_(value)
+        self.lstm.eval()
+        self.standing = torch.cat([_standing(w) for w in weights])
+
+    def matrices(self) -> list[torch.Tensor]:
+        """W_ih and W_hh of every direction, as leaves of a graph."""
+        ends = ("", "_reverse")[: self.directions]
+        return [getattr(self.lstm, f"{name}_l0{end}") for end in ends for name in ("weight_ih", "weight_hh")]
+
+    def run(self, rows: torch.Tensor, alive: list[int], initial: State | None) -> tuple[torch.Tensor, State]:
+        """Packed rows [n, width] through the layer: its output [n, D * P] and its end states [D, B, P], [D, B, H]."""
+        if alive[0] == alive[-1]:  # torch steps through packed sequences one by one
+            out, (h, c) = self.lstm(rows.view(len(alive), alive[0], -1), initial)
+            out = out.flatten(0, 1)
+        else:
+            packed, (h, c) = self.lstm(PackedSequence(rows, torch.tensor(alive)), initial)
+            out = packed.data
+        return out + self.standing, (h + self.standing.view(self.directions, 1, -1), c)
+
+
+def _standing(w: PairTensors) -> torch.Tensor:
+    """What pruned units stand at, to be added to states [P] in which torch leaves them at zero."""
+    zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
+    return zeros if w.fixed is None or w.w_hr is not None else zeros + w.fixed.nan_to_num(0.0)
+
+
+def of_layer(initial: State | None, layer: int, directions: int) -> State | None:
+    """The part of h_0 and c_0 that belongs to a layer."""
+    part = slice(layer * directions, (layer + 1) * directions)
+    return None if initial is None else (initial[0][part], initial[1][part])

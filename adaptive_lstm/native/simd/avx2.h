@@ -1,0 +1,114 @@
+// AVX2 with FMA: 8 float lanes; integer dot products through 16-bit multiply-add.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "simd/scalar_compact.h"
+#include "simd/scalar_expand.h"
+#include "kernels/kernels.h"
+
+namespace {
+
+struct Vec {
+  static constexpr int width = 8;
+  static constexpr int dense_vecs = 2, dense_rows = 6;  // 12 of 16 registers
+  static constexpr int single_vecs = 8;
+  __m256 v;
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
+    return {_mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16))};
+  }
+  static Vec load(const int8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+  }
+  static Vec load(const int32_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  static Vec set(float x) { return {_mm256_set1_ps(x)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+  static Vec reciprocal(Vec x) { return {_mm256_div_ps(_mm256_set1_ps(1.0f), x.v)}; }
+  // The second operand comes back if either is NaN, so a NaN in x survives the clamp.
+  static Vec clamp(Vec x, float low, float high) {
+    return {_mm256_max_ps(_mm256_set1_ps(low), _mm256_min_ps(_mm256_set1_ps(high), x.v))};
+  }
+  static constexpr bool has_powers = false;
+  static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]
+    return p * Vec{_mm256_castsi256_ps(
+                   _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
+  }
+};
+
+struct Dot {
+  static constexpr bool has_dot8 = false;  // u8 x s8 multiply-add saturates at 16 bits; words do not
+  static constexpr bool has_expand = false;
+  static constexpr int bytes = 32, lanes = 8;
+  static constexpr int tile_blocks = 1;
+  static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
+  using Quad = __m256i;
+  using Acc = __m256i;
+  static Acc load_acc(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static void store_acc(int32_t* p, Acc a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+  static Acc set(int32_t x) { return _mm256_set1_epi32(x); }
+  static Acc add(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
+  static Acc sub(Acc a, Acc b) { return _mm256_sub_epi32(a, b); }
+  static Vec to_float(Acc a) { return {_mm256_cvtepi32_ps(a)}; }
+  static Quad load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
+    const __m256i w0 = load(c0), w1 = load(c1), w2 = load(c2), w3 = load(c3);
+    const __m256i lo01 = _mm256_unpacklo_epi8(w0, w1), hi01 = _mm256_unpackhi_epi8(w0, w1);
+    const __m256i lo23 = _mm256_unpacklo_epi8(w2, w3), hi23 = _mm256_unpackhi_epi8(w2, w3);
+    q[0] = _mm256_unpacklo_epi16(lo01, lo23);
+    q[1] = _mm256_unpackhi_epi16(lo01, lo23);
+    q[2] = _mm256_unpacklo_epi16(hi01, hi23);
+    q[3] = _mm256_unpackhi_epi16(hi01, hi23);
+  }
+  static Quad even(Quad q) { return _mm256_and_si256(q, _mm256_set1_epi32(0x00FF00FF)); }
+  static Quad odd(Quad q) { return _mm256_srli_epi16(q, 8); }
+  static Acc dot16(Acc a, Quad half, int32_t two) {
+    return _mm256_add_epi32(a, _mm256_madd_epi16(half, _mm256_set1_epi32(two)));
+  }
+};
+
+inline __m256 magnitude(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+
+inline uint32_t greater_mask(const float* z, const float* sent, const float* threshold) {
+  const __m256 d = magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_loadu_ps(sent)));
+  const __m256 limit = threshold ? _mm256_loadu_ps(threshold) : _mm256_setzero_ps();
+  return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, limit, _CMP_GT_OQ)));
+}
+
+inline void quantize_lanes(const float* z, int levels, const float* factor, int16_t* q) {
+  const __m256 x = _mm256_loadu_ps(z), limit = _mm256_set1_ps(float(levels));
+  __m256 v = _mm256_mul_ps(x, factor ? _mm256_loadu_ps(factor) : limit);
+  v = _mm256_max_ps(_mm256_min_ps(v, limit), _mm256_set1_ps(-float(levels)));
+  v = _mm256_and_ps(v, _mm256_cmp_ps(x, x, _CMP_ORD_Q));
+  const __m256i whole = _mm256_cvtps_epi32(v);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
+                   _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+}
+
+inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                float step, const float* steps) {
+  const __m256i s = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sent)));
+  const __m256i now = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+  const uint32_t same = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(s, now))));
+  if (!threshold) return ~same & 0xFFu;
+  const __m256 unit = steps ? _mm256_loadu_ps(steps) : _mm256_set1_ps(step);
+  const __m256 d = magnitude(_mm256_sub_ps(_mm256_loadu_ps(z), _mm256_mul_ps(_mm256_cvtepi32_ps(s), unit)));
+  return ~same & uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_loadu_ps(threshold), _CMP_GT_OQ)));
+}
+
+inline bool expands(alstm::Format) { return false; }
+
+template <class T>
+inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int) {
+  return expand_each(from, mask, count, to);
+}
+
+}  // namespace

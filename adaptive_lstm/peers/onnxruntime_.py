@@ -1,0 +1,52 @@
+"""ONNX Runtime: float32, and dynamic int8 with one scale per matrix or one per output channel."""
+
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .contender import Engine, Order
+from .onnx_export import export
+from .silence import quiet
+
+
+def fp32(order: Order) -> Engine:
+    """All graph optimizations, which is its default."""
+    return _session(order)
+
+
+def int8(order: Order, *, per_channel: bool) -> Engine:
+    """``quantize_dynamic``: int8 weights, 8-bit activations whose range is taken anew at every call."""
+    weight_type = import_module("onnxruntime.quantization").QuantType.QInt8
+    return _session(order, weight_type=weight_type, per_channel=per_channel)
+
+
+def _session(order: Order, **int8: Any) -> Engine:
+    """``int8`` holds the options of quantize_dynamic, empty for float32."""
+    ort = import_module("onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        path = export(order.model, Path(folder))
+        if int8:
+            with quiet():
+                import_module("onnxruntime.quantization").quantize_dynamic(path, path.with_suffix(".int8"), **int8)
+            path = path.with_suffix(".int8")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = order.threads
+        options.log_severity_level = 3
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        size = path.stat().st_size
+
+    def forward(x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
+        y, h, c = session.run(None, {"x": x, "h": h, "c": c})
+        return y, h, c
+
+    return Engine(to_numpy, forward, torch.as_tensor, size)
+
+
+def to_numpy(tensor: Tensor) -> Any:
+    """A float32 array of its own, in C order."""
+    return np.array(tensor.detach().numpy(), dtype=np.float32, order="C")

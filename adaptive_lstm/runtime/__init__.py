@@ -1,0 +1,1 @@
+"""What users hold: the module and the stream."""

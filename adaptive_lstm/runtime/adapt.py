@@ -1,0 +1,78 @@
+"""``adapt`` puts ``AdaptiveLSTM`` into a model; finding the adapted LSTMs of a model and keeping their settings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+from ..errors import InputError
+from ..model_io import copied
+from .lstm import AdaptiveLSTM
+
+
+def lstms_of(model: nn.Module) -> dict[str, AdaptiveLSTM]:
+    """The adapted LSTMs of a model, by module name.
+
+    Raises:
+        InputError: there is none.
+    """
+    lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
+    if not lstms:
+        raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
+    return lstms
+
+
+def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
+    """The adapted LSTMs of a model in eval mode, by module name.
+
+    Raises:
+        InputError: there is none, or one is in training mode.
+    """
+    lstms = lstms_of(model)
+    if any(lstm.training for lstm in lstms.values()):
+        raise InputError("the model is in training mode; call .eval() on it first")
+    return lstms
+
+
+@contextmanager
+def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
+    """Settings, last run and monitor are put back after the block, of which the monitor sees nothing."""
+    kept = {n: (lstm.policy, lstm.quantize, lstm.pruned, lstm.monitor, lstm._last) for n, lstm in lstms.items()}
+    try:
+        for lstm in lstms.values():
+            lstm.monitor = None
+        yield
+    finally:
+        for name, lstm in lstms.items():
+            policy, quantize, pruned, monitor, last = kept[name]
+            lstm._pruned = pruned  # as it was, even if the parameters have changed since; the policy plans anew
+            lstm.policy, lstm.quantize, lstm.monitor, lstm._last = policy, quantize, monitor, last  # policy: no monitor
+
+
+def adapt(model: nn.Module) -> nn.Module:
+    """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
+
+    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are left as they are,
+    with a warning that names them.
+
+    Raises:
+        InputError: the model holds no ``nn.LSTM``.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
+    fast = copied(model)
+    found = [(name, m) for name, m in fast.named_modules() if isinstance(m, nn.LSTM)]
+    if not found:
+        raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
+    left = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
+    if left:
+        warnings.warn(
+            f"left as they are, because they are subclasses of nn.LSTM: {', '.join(left)}", UserWarning, stacklevel=2
+        )
+    for _, module in found:
+        if type(module) is nn.LSTM:
+            module.__class__ = AdaptiveLSTM
+    return fast

@@ -1,0 +1,125 @@
+"""Watching a calibrated LSTM at work: does it still skip as it did when its certificate was made?
+
+A certificate holds for inputs like those of the calibration. Whether inputs have changed shows in how much is skipped,
+without labels: a mean over recent sequences that lies far outside what calibration saw raises one warning.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import Counts, activity, ran
+
+WINDOW = 64  # sequences that a mean is taken over
+EVERY = 16  # sequences between two looks at it
+WIDTH = 5.0  # standard errors that a mean may lie off; rare exits come in heavy tails
+SLACK = 0.02  # and this much more
+
+
+class DriftWarning(UserWarning):
+    """The inputs make an LSTM skip more or less than in calibration, so its certificate may not hold for them."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Mean and standard deviation of a rate in 0..1 over the ``count`` runs of a calibration."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @staticmethod
+    def of(values: npt.NDArray[np.float64]) -> Range:
+        """From one value per run; a quarter joins the sum of squares, as what never varied yet may do so later."""
+        squares = float(((values - values.mean()) ** 2).sum())
+        return Range(float(values.mean()), math.sqrt((0.25 + squares) / (len(values) + 1)), len(values))
+
+    def holds(self, mean: float, count: int) -> bool:
+        """Whether the mean over ``count`` other runs lies where it should."""
+        return abs(mean - self.mean) <= WIDTH * self.deviation * math.sqrt(1 / count + 1 / self.count) + SLACK
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is watched: ``activity`` of columns, share of layers' timesteps that ``ran``, share of rows that left."""
+
+    activity: float
+    ran: float
+    exits: float
+
+
+@dataclass(frozen=True)
+class MonitorStatus:
+    """``seen``: sequences so far; ``recent``: mean rates of the last 64; ``outside``: names of rates off range."""
+
+    seen: int
+    recent: Rates | None
+    expected: Mapping[str, Range]
+    outside: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all rates lie where calibration found them; True until enough sequences were seen."""
+        return not self.outside
+
+
+class Monitor:
+    """Compares the runs of one LSTM with the calibrated ranges; warns once.
+
+    Args:
+        expected: range of "activity", "ran" and "exits" per run, as calibration saw them.
+    """
+
+    def __init__(self, expected: Mapping[str, Range]):
+        self.expected = dict(expected)
+        self.warned = False
+        self._seen = 0
+        self._looked = 0
+        self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
+
+    def see(self, counts: Counts, timesteps: int, rows: int) -> None:
+        """Take one run into account: what it counted in so many batch rows times timesteps, of ``rows`` sequences."""
+        self._seen += rows
+        one = (activity(counts.columns), ran(counts.columns, timesteps), counts.left / max(rows, 1))
+        if rows == 1:
+            self._recent.append(one)
+        else:
+            self._recent.extend([one] * min(rows, WINDOW))
+        if self.warned or self._seen < max(WINDOW, self._looked + EVERY):
+            return
+        self._looked = self._seen
+        status = self.status
+        if status.outside:
+            self.warned = True
+            off = ", ".join(
+                f"{name} {getattr(status.recent, name):.3f} (calibrated {self.expected[name].mean:.3f})"
+                for name in status.outside
+            )
+            warnings.warn(
+                f"adaptive_lstm: over the last {WINDOW} sequences the LSTM skips unlike in calibration: {off}. The "
+                "inputs have changed, and the certificate may not hold for them; calibrate again on recent inputs, or "
+                "set policy = Dense().",
+                DriftWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def status(self) -> MonitorStatus:
+        """What was seen so far."""
+        if not self._recent:
+            return MonitorStatus(0, None, self.expected, ())
+        recent = Rates(*(float(v) for v in np.mean(self._recent, axis=0)))
+        enough = self._seen >= WINDOW
+        outside = tuple(
+            name
+            for name, expected in self.expected.items()
+            if enough and not expected.holds(getattr(recent, name), len(self._recent))
+        )
+        return MonitorStatus(self._seen, recent, self.expected, outside)

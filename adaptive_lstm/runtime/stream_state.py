@@ -1,0 +1,103 @@
+"""What a stream's state must look like before it is taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ..errors import StateError
+from ..policies import Parts
+from ..types import HeldState, LeftState, Site, StackShape, StreamState
+
+Expected = tuple[str, torch.Tensor | None, tuple[int, ...] | None]
+"""Name, value and shape of a part of the state; shape None: it must not be there."""
+
+
+def copied(state: StreamState) -> StreamState:
+    """A deep copy without gradients."""
+
+    def copies(values: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+        return tuple(v.detach().clone() if v is not None else None for v in values)
+
+    left = state.left
+    if left is not None:
+        tensors = (left.done, left.final, left.streak, left.past)
+        left = LeftState(left.time, *(t.detach().clone() for t in tensors))
+    return StreamState(
+        state.h.detach().clone(),
+        state.c.detach().clone(),
+        copies(state.sent_x),
+        copies(state.sent_h),
+        tuple(HeldState(*copies(tuple(vars(held).values()))) for held in state.held),
+        left,
+    )
+
+
+def check_state(
+    state: StreamState, shape: StackShape, batch: int, policy: Parts, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Raise ``StateError`` unless a state is of this stack, batch size and policy, and holds finite numbers."""
+    if not isinstance(state, StreamState):
+        raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
+    if len(state.sent_x) != shape.pairs or len(state.sent_h) != shape.pairs:
+        raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.pairs}")
+    if state.held and (not policy.holding or len(state.held) != shape.pairs):
+        raise StateError("the state is of a stream whose policy holds layers; this one's does not, or has other layers")
+    if state.left is not None and policy.time is None:
+        raise StateError("the state is of a stream with an exit in time; this one's policy has none")
+    for name, tensor, want in _parts(state, shape, batch, policy):
+        if tensor is not None and not isinstance(tensor, torch.Tensor):
+            raise StateError(f"{name}: got {type(tensor).__name__}, expected a tensor or None")
+        got = None if tensor is None else tuple(tensor.shape)
+        if got != want:
+            raise StateError(
+                f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
+            )
+        if tensor is None:
+            continue
+        number = _WHOLE.get(name, dtype)
+        if tensor.dtype != number or tensor.device != device:
+            raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {number} on {device}")
+        if name != "past" and not bool(torch.isfinite(tensor).all()):  # past is NaN before the first question
+            raise StateError(f"{name}: holds NaN or infinity, expected finite values")
+        if name in _LEAST and bool((tensor < _LEAST[name]).any()):
+            raise StateError(f"{name}: got {int(tensor.min())}, expected at least {_LEAST[name]}")
+    for held in state.held:
+        if held.queue is not None and held.queued is not None and bool((held.queued > held.queue.shape[1]).any()):
+            raise StateError(f"queued: got {int(held.queued.max())}, expected at most the cap, {held.queue.shape[1]}")
+        if held.run is not None and held.queued is not None and bool((held.queued > held.run.clamp_min(0)).any()):
+            raise StateError("queued: got more inputs than timesteps held (run), expected at most as many")
+    if state.left is not None and (not isinstance(state.left.time, int) or state.left.time < 0):  # type: ignore[redundant-expr]
+        raise StateError(f"time: got {state.left.time!r}, expected a whole number of timesteps >= 0")
+
+
+_WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "done": torch.bool}
+_LEAST = {"run": -1, "queued": 0, "streak": 0}
+
+
+def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> Iterator[Expected]:
+    yield "h", state.h, (shape.pairs, batch, shape.output_size)
+    yield "c", state.c, (shape.pairs, batch, shape.hidden_size)
+    sent = [(Site(shape, p, "x"), state.sent_x[p]) for p in range(shape.pairs)]
+    sent += [(Site(shape, p, "h"), state.sent_h[p]) for p in range(shape.pairs)]
+    started = any(s is not None for _, s in sent)
+    for site, value in sent:
+        there = started and policy.columns.thresholded(site)
+        yield f"sent {site}", value, (batch, site.width) if there else None
+    for pair, held in enumerate(state.held):
+        decider = policy.decider(shape, pair // shape.directions)
+        width = Site(shape, pair, "x").width
+        queue = decider is not None and decider.keeps == "inputs"
+        yield "x_used", held.x_used, (batch, width) if decider else None
+        yield "h_used", held.h_used, (batch, shape.output_size) if decider else None
+        yield "run", held.run, (batch,)
+        yield "gates", held.gates, (batch, 4 * shape.hidden_size)
+        yield "queue", held.queue, (batch, decider.cap, width) if decider is not None and queue else None
+        yield "queued", held.queued, (batch,) if queue else None
+    if state.left is not None and policy.time is not None:
+        left = state.left
+        yield "done", left.done, (batch,)
+        yield "final", left.final, (batch, shape.output_size)
+        yield "streak", left.streak, (batch,)
+        yield "past", left.past, (batch, policy.time.window, shape.output_size)

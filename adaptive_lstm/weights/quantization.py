@@ -1,0 +1,148 @@
+"""From float32 weights to int8 per row or bfloat16: pure functions of arrays, and of whole stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..types import FloatArray, Site, StackShape
+from .layout import PairTensors
+from .matrices import Matrix, PairMatrices
+from .precision import SCALES, Precision, Quantize
+
+HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
+
+
+GRID_COLUMNS, GRID_ERROR = 16, 1e-3  # of a grid that is noticed: columns at least, and how exactly it is met in steps
+
+
+def column_scale(largest: FloatArray, w: FloatArray) -> FloatArray:
+    """Scales [I] for raw features: at least HEADROOM times the ``largest`` magnitudes seen [I].
+
+    Columns that are small beside their weights get more room, so that their scaled weights do not coarsen whole rows:
+    scale_j ~ sqrt(max |x_j| / max_r |w_rj|), the rule of SmoothQuant (arXiv 2211.10438) with its exponent of 1/2.
+    Scales in proportion to the features alone gave turbofan engines (2 x 64) an error four times as large. A feature
+    that was zero throughout is taken for a middling one.
+
+    Args:
+        largest: [I] largest ``|x_j|``.
+        w: [rows, I] the input matrix, that of both directions one above the other.
+    """
+    seen = largest > 0
+    x = np.where(seen, largest, np.median(largest[seen]) if seen.any() else 1.0).astype(np.float64)
+    weight = np.abs(w).max(axis=0, initial=0.0).astype(np.float64)
+    weight = np.maximum(weight, 1e-6 * weight.max(initial=0.0)) if weight.any() else np.ones_like(x)
+    scale = np.sqrt(x / weight)
+    scale *= HEADROOM * (x / scale).max(initial=0.0)
+    return np.clip(scale, *SCALES).astype(np.float32)
+
+
+def to_bf16(w: FloatArray) -> np.ndarray:
+    """Bits of the nearest bfloat16 (ties to even), uint16."""
+    bits = w.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
+    """Symmetric int8 with one scale per row: values [rows, columns] in -127..127 and scale [rows].
+
+    Weights that already lie on such a grid, as fake quantization in training leaves them, keep it.
+    """
+    scale = np.abs(w).max(axis=1, initial=0.0) / grid_levels(w)
+    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+    return np.clip(np.rint(w / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def grid_levels(w: FloatArray) -> npt.NDArray[np.float64]:
+    """The integer that the largest magnitude of every row stands for [rows]: 127, or less on a grid that is kept.
+
+    A grid counts only if every row of the matrix lies on one: a few numbers do so by chance, thousands do not.
+    """
+    levels = np.full(len(w), 127.0)
+    if w.shape[1] < GRID_COLUMNS:
+        return levels
+    candidates = np.arange(127, 0, -1)
+    for row, values in enumerate(w.astype(np.float64)):
+        largest = np.abs(values).max()
+        if largest == 0:
+            continue
+        steps = candidates[:, None] * (values / largest)
+        fits = (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis=1)
+        if not fits.any():
+            return np.full(len(w), 127.0)
+        levels[row] = candidates[fits.argmax()]
+    return levels
+
+
+def quantize_matrix(
+    w: FloatArray, precision: Precision, levels: int, scale: FloatArray | None = None, *, dynamic: bool = False
+) -> Matrix:
+    """A weight matrix [rows, columns] in a precision; all but ``w`` count for int8 only.
+
+    levels: of activations, 0: they stay floats. scale: [columns] their range; ``dynamic``: that of every row instead.
+    """
+    if precision == "fp32":
+        return Matrix(w)
+    if precision == "bf16":
+        return Matrix(to_bf16(w))
+    most = (2**31 - 1) // (255 * max(w.shape[1], 1))  # the sums are 32-bit integers
+    if scale is not None:
+        return Matrix(*to_int8(w * scale), levels=min(levels, most), column_scale=scale)
+    if dynamic:
+        return Matrix(*to_int8(w), levels=min(levels, most), dynamic=True)
+    return Matrix(*to_int8(w), levels=levels if levels <= most else 0)  # beyond (H above 8,000) weights only
+
+
+def _raw_matrix(w: FloatArray, settings: Quantize, x: Site, *, compared: bool) -> Matrix:
+    """The input matrix of raw features x; compared: whether a policy compares these from timestep to timestep."""
+    precision = settings.of(x.shape, "weight_ih", x.pair)
+    assert settings.raw_levels is not None
+    if settings.raw_range == "dynamic":
+        return quantize_matrix(w, precision, 0 if compared else settings.raw_levels, dynamic=not compared)
+    scale = None if settings.raw_scale is None else np.asarray(settings.raw_scale, dtype=np.float32)
+    return quantize_matrix(w, precision, settings.raw_levels, scale)
+
+
+def quantize_stack(
+    tensors: tuple[PairTensors, ...], shape: StackShape, settings: Quantize, thresholded: Collection[Site] = ()
+) -> tuple[PairMatrices, ...]:
+    """All weights of a stack in the precisions that ``settings`` gives them.
+
+    Args:
+        tensors: weights of every layer and direction.
+        shape: sizes of the stack.
+        settings: what was asked for.
+        thresholded: operands of which a policy may leave out columns. They are compared from timestep to timestep,
+            which integers of a dynamic range do not allow: raw features stay floats there.
+
+    Raises:
+        InputError: ``settings`` names a matrix that the stack does not have.
+    """
+    settings.check(shape)
+    bounded = shape.proj_size == 0  # a projected h may leave -1..1
+    out = []
+    for pair, t in enumerate(tensors):
+        x = Site(shape, pair, "x")
+
+        def matrix(kind: str, w: torch.Tensor, levels: int, pair: int = pair) -> Matrix:
+            return quantize_matrix(_array(w), settings.of(shape, kind, pair), levels)
+
+        out.append(
+            PairMatrices(
+                w_ih=_raw_matrix(_array(t.w_ih), settings, x, compared=x in thresholded)
+                if x.raw
+                else matrix("weight_ih", t.w_ih, settings.input_levels if bounded else 0),
+                w_hh=matrix("weight_hh", t.w_hh, settings.levels if bounded else 0),
+                bias=_array(t.bias).copy(),
+                w_hr=None if t.w_hr is None else matrix("weight_hr", t.w_hr, 0),
+                fixed=None if t.fixed is None else _array(t.fixed).copy(),
+            )
+        )
+    return tuple(out)
+
+
+def _array(tensor: torch.Tensor) -> FloatArray:
+    return np.ascontiguousarray(tensor.detach().to("cpu", dtype=torch.float32).numpy())

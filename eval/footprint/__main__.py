@@ -1,0 +1,194 @@
+"""How much memory does a runtime take, and how long until its first answer? Fresh processes, random weights, batch 1.
+
+``python -m eval.footprint`` writes one stack in the form that each runtime loads in production (a state_dict, an ONNX
+file, a saved adapted model), starts a process for every runtime, interleaved and in changing order, several times, and
+takes medians:
+import   the runtime and what it needs; load: the model, with quantizing, packing or compiling where it has to be done
+first    the first sequence of 100 steps; second: the next one
+process  all of it with starting Python and leaving it
+weights  bytes as the runtime holds them, packed, for ours; for the others the bytes of the file it loads, for torch in
+         int8 those of a file it could save
+peak     of resident memory of the process, and what of it loading and running added to importing
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.bench import Timing, format_seconds, ratio
+from adaptive_lstm.peers import Absent
+from adaptive_lstm.peers.contender import Carried
+from adaptive_lstm.peers.onnx_export import export
+from adaptive_lstm.peers.silence import quiet
+from eval.footprint.child import RUNTIMES, STAGES, VALUE
+from eval.shared import common
+from eval.shared.contenders import STEPS, Shape, shape, stack, told
+from eval.shared.targets import brief
+
+Record = dict[str, Any]
+
+SHAPES: tuple[Shape, ...] = ((40, 256, 3), (1024, 1024, 3))
+REPEATS, QUICK_REPEATS = 9, 2
+MOST_SECONDS = 300  # of one process
+BASE = "torch"
+
+
+def write(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
+    """Write the stack in every form; the bytes of the weights of every runtime whose form could be written."""
+    sizes = {"I": lstm.input_size, "H": lstm.hidden_size, "L": lstm.num_layers, "T": STEPS}
+    (folder / "shape.json").write_text(json.dumps(sizes), encoding="utf-8")
+    torch.save(lstm.state_dict(), folder / "weights.pt")
+    held = {"torch": (folder / "weights.pt").stat().st_size, "adaptive fp32": _packed(al.adapt(lstm))}
+    int8 = al.adapt(lstm)
+    al.compress(int8, quantize=al.Quantize("int8"))
+    al.save(int8, folder / "int8.alstm")
+    held |= dict.fromkeys(("adaptive int8", "adaptive int8 from file"), _packed(int8))
+    quantized, file = import_module("torch.ao.quantization"), io.BytesIO()
+    with quiet():
+        torch.save(quantized.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, torch.qint8).state_dict(), file)
+    held["torch int8"] = file.tell()
+    with contextlib.suppress(ImportError):  # those who need these files are then absent, with their own reason
+        held |= _onnx(lstm, folder)
+    return held
+
+
+def _packed(model: nn.Module) -> int:
+    assert isinstance(model, al.AdaptiveLSTM)
+    native = model.executor().native
+    if native is None:
+        raise SystemExit("footprint needs the native extension: the reference executor has no packed weights")
+    return native.nbytes
+
+
+def _onnx(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
+    tools = import_module("onnxruntime.quantization")
+    fp32 = export(Carried(lstm), folder).rename(folder / "fp32.onnx")
+    int8 = folder / "int8.onnx"
+    with quiet():
+        tools.quantize_dynamic(fp32, int8, weight_type=tools.QuantType.QInt8)
+    size = fp32.stat().st_size
+    return {"ORT": size, "OpenVINO": size, "ORT int8": int8.stat().st_size}
+
+
+def child(kind: str, folder: Path, threads: int) -> dict[str, Any]:
+    """What one fresh process told; ChildProcessError with its last words if it failed."""
+    command = [sys.executable, "-m", "eval.footprint.child", kind, str(folder), str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=common.ROOT.parent, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS
+    )
+    took = time.perf_counter() - start
+    if done.returncode:
+        raise ChildProcessError((done.stderr.strip().splitlines() or ["died without a word"])[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found["seconds"]["process"] = took
+    return found
+
+
+def processes(
+    kinds: Sequence[str], folder: Path, expected: np.ndarray, options: argparse.Namespace
+) -> tuple[dict[str, list[dict[str, Any]]], list[Absent]]:
+    """What all processes told; a runtime that fails or computes something else is left out, with the reason."""
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    absent: list[Absent] = []
+    for _ in range(QUICK_REPEATS if options.quick else REPEATS):
+        for kind in random.sample(list(runs), len(runs)):
+            try:
+                found = child(kind, folder, options.threads)
+            except ChildProcessError as error:
+                absent.append(Absent(kind, str(error)))
+                del runs[kind]
+                continue
+            off, allowed = np.abs(np.array(found["output"]) - expected).max(), common.TOLERANCE[_precision(kind)]
+            if not off <= allowed:  # NaN is not <= anything
+                absent.append(Absent(kind, f"differs from torch fp32 by {off:.2g}; allowed {allowed:g}"))
+                del runs[kind]
+                continue
+            runs[kind].append(found)
+    return runs, absent
+
+
+def _precision(kind: str) -> str:
+    return "int8" if "int8" in kind else "fp32"
+
+
+def measured(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
+    """A record and a row of the table for every runtime."""
+    lstm = stack(of)
+    expected = lstm(torch.full((1, STEPS, of[0]), VALUE))[0][0, -1].numpy()
+    with tempfile.TemporaryDirectory() as name:
+        held = write(lstm, Path(name))
+        runs, absent = processes(options.runtimes, Path(name), expected, options)
+    timings = {
+        kind: {s: Timing(kind, tuple(r["seconds"][s] for r in mine), 1, 0) for s in (*STAGES, "process")}
+        for kind, mine in runs.items()
+    }
+    for kind, mine in runs.items():
+        memory = {
+            "peak": float(np.median([r["memory"]["second"]["peak"] for r in mine])),
+            "now": float(np.median([r["memory"]["second"]["now"] for r in mine])),
+            "after_import": float(np.median([r["memory"]["import"]["now"] for r in mine])),
+            "python": float(np.median([r["memory"]["start"]["now"] for r in mine])),
+        }
+        speed = ratio(timings[BASE]["process"], timings[kind]["process"]) if BASE in timings else None
+        record = {
+            "group": "footprint",
+            "case": f"{of} {kind}",
+            "contender": kind,
+            "precision": _precision(kind),
+            "ours": kind.startswith("adaptive"),
+            **dict(zip("IHL", of, strict=True)),
+            "batch": 1,
+            "T": STEPS,
+            "threads": options.threads,
+            "seconds": {stage: timing.as_dict() for stage, timing in timings[kind].items()},
+            "speed": {} if speed is None else {BASE: speed.as_dict()},
+            "weights": held[kind],
+            "memory": {**memory, "added": memory["peak"] - memory["after_import"]},
+            "absent": [vars(one) for one in absent],
+        }
+        seconds = [format_seconds(timings[kind][stage].median) for stage in (*STAGES, "process")]
+        megabytes = [f"{n / 1e6:.1f} MB" for n in (held[kind], memory["peak"], record["memory"]["added"])]
+        yield record, [kind, *seconds, "" if speed is None else brief(speed), *megabytes]
+
+
+HEADER = ["runtime", *STAGES, "process", f"against {BASE}", "weights", "peak", "of it added"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
+    parser.add_argument("--runtimes", type=common.one_of(*RUNTIMES), default=tuple(RUNTIMES), help="default: all")
+    options = parser.parse_args(argv)
+    random.seed(0)
+    with common.inference(options.threads):
+        common.headline(options)
+        for of in options.shapes:
+            records, rows = zip(*measured(of, options), strict=True)
+            common.save(options, "footprint", records)
+            if options.json:
+                print("\n".join(map(json.dumps, records)), flush=True)
+            else:
+                absent = told(Absent(**one) for one in records[0]["absent"])
+                print("\n".join([common.table(str(of), HEADER, rows), *filter(None, [absent])]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Quality against time, all peers on real models."""

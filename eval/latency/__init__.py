@@ -1,0 +1,1 @@
+"""Time of one call and of one step."""

@@ -1,0 +1,75 @@
+"""Who takes part on one random stack, each proved right before it is timed: the start of every latency question."""
+
+import argparse
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.peers import Absent, Adaptive, Contender, adaptive, build, check
+from eval.latency.delta_time import find_thresholds
+from eval.shared import common
+
+Shape = tuple[int, int, int]  # I, H, L
+
+SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2), (512, 512, 3), (1024, 1024, 3))
+STEPS = 100
+CALIBRATED = 8  # sequences for peers that want some
+CHECKED = 20  # timesteps
+SENT = 0.5  # share of the columns that "int8 + delta" sends; real models need about half to keep their quality
+
+
+def shape(text: str) -> Shape:
+    """argparse type: I,H,L."""
+    parts = [common.positive(part) for part in text.split(",")]
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"expected I,H,L such as 40,256,3, got {text!r}")
+    return parts[0], parts[1], parts[2]
+
+
+def stack(of: Shape) -> nn.LSTM:
+    """A stack with torch's random weights."""
+    inputs, hidden, layers = of
+    return nn.LSTM(inputs, hidden, layers, batch_first=True).eval()
+
+
+def lineup(
+    lstm: nn.LSTM, peers: Iterable[str], *, threads: int, more: Iterable[Adaptive] = ()
+) -> tuple[list[Contender], list[Absent]]:
+    """The named peers, then ours in fp32, int8 and ``more``; a peer that computes something else is left out, with why.
+
+    Raises:
+        RuntimeError: one of ours computes something else: a bug, and no time to measure.
+    """
+    calibration = list(torch.randn(CALIBRATED, STEPS, lstm.input_size).split(1))
+    present, absent = build(lstm, peers, threads=threads, inputs=calibration)
+    ours = [adaptive(lstm), adaptive(lstm, "int8"), *more]
+    found = check([*present, *ours], lstm, torch.randn(1, CHECKED, lstm.input_size))
+    if bugs := [one for one in found.wrong if one.name in {who.name for who in ours}]:
+        raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {bugs}")
+    return found.right, absent + found.wrong
+
+
+def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
+    """Ours in int8 with thresholds at which every operand of every layer sends the share SENT of its columns of x.
+
+    What skipping costs in quality is a matter of real models (``eval.quality``): nothing here can be checked.
+    """
+    dense = adaptive(lstm, "int8")
+    thresholds = find_thresholds(dense, x, SENT)
+    fast = al.AdaptiveLSTM.from_lstm(dense.lstm)
+    fast.policy = al.Delta(x=tuple(thresholds[::2]), h=tuple(thresholds[1::2]))
+    return Adaptive(f"int8 + delta {SENT:.0%}", "int8", fast)
+
+
+def described(who: Contender, of: Shape, *, batch: int, threads: int) -> dict[str, object]:
+    """The fields that say in every record what was measured."""
+    inputs, hidden, layers = of
+    whose = {"contender": who.name, "precision": who.precision, "ours": isinstance(who, Adaptive)}
+    return {**whose, "weights": who.nbytes, "I": inputs, "H": hidden, "L": layers, "batch": batch, "threads": threads}
+
+
+def told(absent: Iterable[Absent]) -> str:
+    """Those who do not take part, a line each."""
+    return "\n".join(f"absent: {one.name} ({one.reason})" for one in absent)

@@ -1,0 +1,1 @@
+"""Whether certificates hold as often as they say."""

@@ -1,0 +1,1 @@
+"""Search, proof, and the record."""

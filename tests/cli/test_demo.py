@@ -1,0 +1,218 @@
+"""The demo: its data are what they claim, its model is as good as it claims, and a short run ends in sane numbers."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from adaptive_lstm.cli.demo import digits, resemblyzer
+from adaptive_lstm.cli.demo.outcome import Outcome
+from adaptive_lstm.cli.demo.run import CERTIFIED, EXACT, INT8, TORCH, run
+from adaptive_lstm.cli.demo.table import render
+from adaptive_lstm.cli.demo.task import Task
+from adaptive_lstm.errors import InputError
+from adaptive_lstm.losses import Loss
+from adaptive_lstm.policies import Delta, ExitInTime
+
+MEGABYTE = 1_000_000
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+NEVER = Loss("never", lambda output, dense, target: 1.0, lambda dense: True)
+
+
+def _small() -> Task:
+    task, labels = digits.load_task(), digits.load_images().labels[:60]
+    return replace(
+        task,
+        fit_inputs=task.fit_inputs[:12],
+        search_inputs=task.search_inputs[:20],
+        test_inputs=task.test_inputs[:60],
+        score=lambda logits: float((logits.argmax(1) == labels).double().mean()),
+        max_loss=0.2,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return run(_small(), seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def uncertified() -> Outcome:
+    task = _small()
+    return run(replace(task, loss=NEVER, families=lambda model: [ExitInTime()]), seconds=0.3)
+
+
+def _fingerprints(images: Tensor) -> set[str]:
+    return {hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images}
+
+
+def test_embedded_files_are_small_and_complete() -> None:
+    assert digits.MODEL_FILE.stat().st_size + digits.IMAGES_FILE.stat().st_size < 0.75 * MEGABYTE
+    images = digits.load_images()
+    assert images.fit.shape == (300, 8, 8)
+    assert images.test.shape == (450, 8, 8)
+    for pictures in (images.fit, images.test):
+        assert pictures.dtype == torch.uint8
+        assert int(pictures.max()) == digits.INK
+    assert sorted(set(images.labels.tolist())) == list(range(digits.CLASSES))
+
+
+def test_fit_and_test_pictures_are_distinct_pictures_of_the_data_set() -> None:
+    images = digits.load_images()
+    fit, test = _fingerprints(images.fit), _fingerprints(images.test)
+    assert not fit & test
+    assert fit | test <= _fingerprints(torch.from_numpy(load_digits().images).to(torch.uint8))
+
+
+def test_labels_are_those_of_the_data_set() -> None:
+    images, source = digits.load_images(), load_digits()
+    labels = {
+        image.astype(np.uint8).tobytes(): int(label) for image, label in zip(source.images, source.target, strict=True)
+    }
+    assert [labels[image.numpy().tobytes()] for image in images.test] == images.labels.tolist()
+
+
+def test_reading_keeps_the_corners_of_the_picture() -> None:
+    image = torch.arange(64, dtype=torch.uint8).remainder(17).reshape(1, 8, 8)
+    columns = digits.read_columns(image)
+    assert columns.shape == (1, digits.STEPS, digits.ROWS)
+    torch.testing.assert_close(columns[0, 0, 0], image[0, 0, 0] / 16)
+    torch.testing.assert_close(columns[0, -1, 0], image[0, 0, -1] / 16)
+    torch.testing.assert_close(columns[0, 0, -1], image[0, -1, 0] / 16)
+
+
+def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
+    task = digits.load_task()
+    with torch.no_grad():
+        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9956, abs=0.003)
+
+
+def test_a_run_has_sane_numbers(outcome: Outcome) -> None:
+    rows = {row.name: row for row in outcome.rows}
+    assert list(rows) == [TORCH, EXACT, INT8, CERTIFIED]
+    assert rows[EXACT].agreement == 1.0
+    assert rows[EXACT].score == rows[TORCH].score
+    assert rows[INT8].agreement > 0.98
+    assert all(rows[name].macs == 1.0 for name in (TORCH, EXACT, INT8))
+    assert 0 < rows[CERTIFIED].macs < 0.9
+    assert all(row.sequence.median > row.step.median > 0 for row in outcome.rows if row.name != TORCH)
+
+
+def test_the_certificate_rests_on_the_reported_inputs_and_agrees_with_the_table(outcome: Outcome) -> None:
+    record, row = outcome.calibration.certificate, outcome.rows[-1]
+    assert record.certified
+    assert {name: split["count"] for name, split in record.sequences.items()} == {"fit": 12, "search": 20, "test": 60}
+    assert record.losses[0]["mean"] == pytest.approx(1 - row.agreement)
+    assert record.savings["macs"] == pytest.approx(row.macs)
+    assert record.losses[0]["bound"] <= 0.2
+
+
+def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
+    task = digits.load_task()
+    splits = task.splits
+    assert (len(splits.fit), len(splits.search), len(splits.test)) == (150, 150, 450)
+    assert (task.max_loss, task.confidence) == (0.02, 0.95)
+    assert [type(family) for family in task.families(task.model)] == [Delta, ExitInTime]
+
+
+def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: Outcome, tmp_path: Path) -> None:
+    assert [row.name for row in uncertified.rows] == [TORCH, EXACT, INT8]
+    assert "not certified: no policy passed never <= 0.2" in render(uncertified)
+    assert uncertified.halted == uncertified.steps
+    assert all(moved.all() for moved in uncertified.moved)
+    draw = pytest.importorskip("adaptive_lstm.cli.demo.plot").draw
+    draw(uncertified, tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
+
+
+def test_the_record_holds_every_candidate(outcome: Outcome) -> None:
+    record = json.loads(json.dumps(outcome.as_dict()))
+    assert record["certificate"]["policy"] in {point["name"] for point in record["frontier"] if point["certified"]}
+    assert len(record["frontier"]) == len(outcome.calibration.frontier)
+    assert [row["name"] for row in record["rows"]] == [TORCH, EXACT, INT8, CERTIFIED]
+
+
+def test_columns_that_moved_have_the_shape_of_the_operands(outcome: Outcome) -> None:
+    assert [moved.shape for moved in outcome.moved] == [(64, 16 + 160), (64, 160 + 160)]
+    assert 0 < outcome.halted <= outcome.steps
+    assert not any(moved[outcome.halted :].any() for moved in outcome.moved)
+    share = sum(moved.sum() for moved in outcome.moved) / sum(moved.size for moved in outcome.moved)
+    assert 0 < share < 1
+
+
+def test_the_figure_is_written(outcome: Outcome, tmp_path: Path) -> None:
+    draw = pytest.importorskip("adaptive_lstm.cli.demo.plot").draw
+    draw(outcome, tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
+
+
+def test_the_table_names_all_contenders_and_the_conditions(outcome: Outcome) -> None:
+    text = render(outcome)
+    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "macs", "1 thread on", "60 pictures", "certified at"):
+        assert expected in text
+    assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
+
+
+def test_the_demo_needs_no_plotting_library_to_run() -> None:
+    assert "matplotlib" not in Path(sys.modules[run.__module__].__file__ or "").read_text(encoding="utf-8")
+
+
+def _clusters(spread: float) -> tuple[Tensor, list[str]]:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(4).repeat_interleave(5, 0)
+    return centres + spread * torch.randn(centres.shape, generator=generator), [str(i // 5) for i in range(20)]
+
+
+def test_equal_error_rate_of_separated_and_of_meaningless_embeddings() -> None:
+    assert resemblyzer.equal_error_rate(*_clusters(0.01)) == 0.0
+    assert resemblyzer.equal_error_rate(*_clusters(100.0)) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_speaker_encoder_reproduces_the_error_rate_of_its_source(zoo: Path) -> None:
+    folder = zoo / resemblyzer.FOLDER
+    task = resemblyzer.load_task(zoo)
+    golden = np.load(folder / "golden.npz")
+    with torch.no_grad():
+        outputs, _ = task.model.lstm(torch.from_numpy(golden["x"]))
+        torch.testing.assert_close(outputs, torch.from_numpy(golden["lstm_out"]), atol=1e-5, rtol=0)
+        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9868, abs=0.003)
+
+
+def test_a_damaged_zoo_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mel_test_other.npz").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"mel_test_other\.npz is damaged"):
+        resemblyzer.load_task(tmp_path)
+
+
+def test_a_missing_zoo_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"mel_test_other\.npz is missing; name the folder resemblyzer_3x256"):
+        resemblyzer.load_task(tmp_path)
+
+
+def test_a_zoo_folder_becomes_a_task_with_speakers_apart(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    names = [f"{speaker}-1-{utterance}" for speaker in range(10, 20) for utterance in range(2)]
+    mels: dict[str, Any] = {name: generator.random((250, 40), dtype=np.float32) for name in names}
+    np.savez(tmp_path / "mel_test_other.npz", **mels)
+    model = resemblyzer.SpeakerEncoder()
+    weights: dict[str, Any] = {name: values.numpy() for name, values in model.state_dict().items()}
+    np.savez(tmp_path / "weights.npz", **weights)
+    task = resemblyzer.load_task(tmp_path)
+    assert task.test_inputs.shape == (5 * 2 * 2, 160, 40)
+    assert (len(task.fit_inputs), len(task.search_inputs)) == (3 * 2 * 2, 2 * 2 * 2)
+    everything = torch.cat([task.fit_inputs, task.search_inputs, task.test_inputs])
+    assert len(_fingerprints(everything)) == len(everything)
+    with torch.no_grad():
+        embeddings = task.model(task.test_inputs)
+    assert task.agreement(embeddings, embeddings) == pytest.approx(1.0)
+    assert 0 <= task.score(embeddings) <= 1

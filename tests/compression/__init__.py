@@ -1,0 +1,1 @@
+"""Pruning, rounding, and the choice between them."""

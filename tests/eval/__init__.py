@@ -1,0 +1,1 @@
+"""The evaluation scripts, and real models."""

@@ -1,0 +1,1 @@
+"""The native core against the reference, and both against ``nn.LSTM``."""

@@ -1,0 +1,133 @@
+"""Policies that a user writes in Python: the example of the README, and one of every kind against the package's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import adaptive_lstm as al
+from adaptive_lstm.policies import DepthTranslators, Holding, LeavingInDepth, LeavingInTime, Map, TimeTranslators
+from adaptive_lstm.types import StackShape
+
+from ..support.helpers import OnReference, adapted, assert_close, assert_equal, infer, signal
+
+I = 5  # noqa: E741 (the letter of the input size everywhere)
+H, L, C, T = 8, 3, 4, 24
+
+
+class HoldSilence:
+    """Leave all layers as they are while the input is silent."""
+
+    keeps: Final = "gates"  # gates stay as they are, c and h still move
+    cap: Final = 50
+
+    def __init__(self, level: float):
+        self.level = level
+
+    def check(self, shape: StackShape) -> None:
+        """Fits every stack."""
+
+    def decides(self, shape: StackShape, layer: int) -> bool:
+        return layer == 0  # and all above follow
+
+    def still(
+        self, shape: StackShape, pair: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
+    ) -> torch.Tensor:
+        return (x.abs().amax(1) < self.level) & (x_used.abs().amax(1) < self.level)
+
+
+def test_a_policy_as_in_the_readme() -> None:
+    x = signal(60, 2, I)
+    x[20:50, 0] = 0  # one of the two rows falls silent
+    fast = adapted(I, H, L)
+    dense = infer(fast, x)[0]
+    fast.policy = al.Combined(HoldSilence(level=1e-3), al.Delta(0.0))
+    y = infer(fast, x)[0]
+    stats = fast.last_run
+    assert stats is not None
+    assert stats.fallback == "reference: policy HoldSilence is written in Python"
+    assert [c.ran for c in stats.columns] == [120 - 29] * L
+    assert_close((y[:21], y[:, 1]), (dense[:21], dense[:, 1]), "fp32")
+    assert float((y[:, 0] - dense[:, 0]).abs().max()) < 0.1
+    with al.stream(fast, batch_size=2) as s:
+        assert_close(torch.stack([s.step(step) for step in x]), y, "fp32")
+
+
+class MyHolding:
+    def __init__(self, policy: Holding):
+        self.keeps, self.cap = policy.keeps, policy.cap
+        self.decides, self.still, self.check = policy.decides, policy.still, policy.check
+
+
+class MyTime:
+    def __init__(self, policy: LeavingInTime):
+        self.every, self.patience, self.window = policy.every, policy.patience, policy.window
+        self.translate, self.sure, self.check = policy.translate, policy.sure, policy.check
+
+
+class MyDepth:
+    def __init__(self, policy: LeavingInDepth):
+        self.level, self.asks, self.check = policy.level, policy.asks, policy.check
+        self.translate, self.sure = policy.translate, policy.sure
+
+
+def drawn(*shape: int, seed: int, scale: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def stacked(policy: al.Policy) -> al.AdaptiveLSTM:
+    lstm = adapted(I, H, L, policy=policy).double()
+    with torch.no_grad():
+        for parameter in lstm.parameters():  # states that move more than those of fresh weights
+            parameter.mul_(3)
+    return lstm
+
+
+HEAD = al.LinearHead(drawn(C, H, seed=7), drawn(C, seed=8))
+BELOW = tuple(Map(drawn(H, (k + 1) * H, seed=k, scale=0.5), drawn(H, seed=k)) for k in range(L - 1))
+STEP = al.ExitInDepth(DepthTranslators(BELOW, BELOW), HEAD, 0.7, "max", "step")
+SEQUENCE = replace(STEP, level="sequence")
+TO_THE_END = TimeTranslators((0,), (Map(drawn(H, L * H, seed=3), drawn(H, seed=4)),))
+TIME = al.ExitInTime(HEAD, 0.75, "max", TO_THE_END, every=3)
+SETTLED = al.ExitInTime(None, 0.2, every=2, window=2, patience=2)
+SKIP, HOLD = al.SkipTimesteps(0.4, cap=3), al.HoldLayers((None, 0.3), cap=4)
+LATE = al.HoldLayers((None, 0.5), catch_up=True)
+
+
+@pytest.mark.parametrize(
+    ("mine", "policy"),
+    [
+        (OnReference(al.Delta(0.05)), al.Delta(0.05)),
+        (MyHolding(SKIP), SKIP),
+        (MyHolding(LATE), LATE),
+        (MyTime(TIME), TIME),
+        (MyTime(SETTLED), SETTLED),
+        (MyDepth(STEP), STEP),
+        (MyDepth(SEQUENCE), SEQUENCE),
+        (al.Combined(MyHolding(SKIP), HOLD, MyTime(TIME)), al.Combined(SKIP, HOLD, TIME)),
+    ],
+)
+def test_a_policy_in_python_does_the_same(mine: al.Policy, policy: al.Policy) -> None:
+    x, lengths = signal(T, 3, I, step=0.3).double(), torch.tensor([9, T, 17])
+    ours, theirs = stacked(policy), stacked(mine)
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    assert_equal(infer(theirs, packed), infer(ours, packed))
+    assert ours.last_run is not None
+    assert theirs.last_run is not None
+    want = replace(ours.last_run, macs=ours.last_run.macs - ours.last_run.policy_macs, policy_macs=0)
+    assert replace(theirs.last_run, macs=theirs.last_run.macs - theirs.last_run.policy_macs, policy_macs=0) == want
+    assert want.macs < want.macs_possible
+    if policy is SEQUENCE:
+        return
+    with al.stream(ours, batch_size=3) as a, al.stream(theirs, batch_size=3) as b:
+        assert_equal(b.run(x), a.run(x))
+        b.state = a.state
+        assert torch.equal(a.done, b.done)
+    with al.stream(theirs.float(), batch_size=3) as s:
+        assert s.stats.fallback is not None
+        assert "written in Python" in s.stats.fallback

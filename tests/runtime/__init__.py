@@ -1,0 +1,1 @@
+"""The module and the stream, as users hold them."""

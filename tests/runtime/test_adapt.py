@@ -1,0 +1,230 @@
+"""``adapt`` on whole models: every way in which real models hold and use an LSTM."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import adaptive_lstm as al
+
+from ..support.helpers import adapted, always_native, assert_close, assert_equal, infer, signal, torch_lstm
+
+I = 6  # noqa: E741 (the letter of the input size everywhere)
+H, B, T = 10, 3, 15
+X = signal(T, B, I).transpose(0, 1)  # batch first
+
+
+class LastState(nn.Module):
+    """Uses ``h_n`` only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(I, H, 2, batch_first=True), nn.Linear(H, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        _, (h, _) = self.lstm(x)
+        return self.head(h[-1])
+
+
+class LastOutput(LastState):
+    """Uses ``output[:, -1]`` only."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+class FrameByFrame(LastState):
+    """Carries ``(h, c)`` itself, one frame at a time; starts from None."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        state, outputs = None, []
+        for t in range(x.shape[1]):
+            output, state = self.lstm(x[:, t : t + 1], state)
+            outputs.append(self.head(output))
+        return torch.cat(outputs, dim=1), state
+
+
+class Unbatched(LastState):
+    """Runs every row alone, without a batch dimension."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.stack([self.head(self.lstm(row)[0]) for row in x])
+
+
+class Packed(LastState):
+    """Packs, as models for text do."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        lengths = torch.tensor([T - 4, T, 1])
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, (h, c) = self.lstm(packed)
+        return pad_packed_sequence(output, batch_first=True)[0], h, c
+
+
+class FlippedLayers(nn.Module):
+    """Single layers in a list, time reversed between them (Bonito's basecallers)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.LSTM(n, H) for n in (I, H, H))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = x.transpose(0, 1)
+        for layer in self.layers:
+            x = layer(x.flip(0))[0]
+        return x
+
+
+class EncoderDecoder(nn.Module):
+    """Two LSTMs of different options; the second starts from the state of the first. Nested in a Sequential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({"rnn": nn.LSTM(I, H // 2, bidirectional=True, batch_first=True)})
+        self.decoder = nn.Sequential(nn.Identity(), nn.LSTM(I, H, proj_size=4, bias=False, batch_first=True))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        _, (_, c) = self.encoder["rnn"](x)
+        joined = torch.cat([c[0], c[1]], dim=1)[None]
+        return self.decoder[1](self.decoder[0](x), (joined[..., :4].contiguous(), joined))
+
+
+MODELS = [LastState, LastOutput, FrameByFrame, Unbatched, Packed, FlippedLayers, EncoderDecoder]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("model_class", MODELS)
+def test_models(model_class: type[nn.Module]) -> None:
+    model = model_class().eval()
+    before = dict(model.named_modules())
+    fast = al.adapt(model)
+    with torch.no_grad(), always_native():
+        assert_close(fast(X), model(X), "fp32")
+        assert_equal(fast(X), fast(X))
+    lstms = [m for m in fast.modules() if isinstance(m, nn.LSTM)]
+    assert lstms
+    for lstm in lstms:
+        assert isinstance(lstm, al.AdaptiveLSTM)
+        assert lstm.last_run is not None
+        assert lstm.last_run.fallback is None
+    assert list(fast.state_dict()) == list(model.state_dict())
+    assert dict(model.named_modules()) == before
+    assert not any(isinstance(m, al.AdaptiveLSTM) for m in model.modules())
+
+
+def test_a_shared_lstm_stays_shared() -> None:
+    lstm = nn.LSTM(I, I)
+    fast = al.adapt(nn.ModuleDict({"a": lstm, "b": nn.Sequential(lstm), "c": nn.LSTM(I, I)}).eval())
+    a, b, c = fast.get_submodule("a"), fast.get_submodule("b.0"), fast.get_submodule("c")
+    assert a is b
+    assert a is not c
+    assert isinstance(a, al.AdaptiveLSTM)
+    assert a is not lstm
+
+
+def test_an_adapted_model_keeps_its_settings() -> None:
+    fast = al.adapt(nn.Sequential(adapted(I, H, policy=al.Delta(0.1), quantize="int8"), nn.LSTM(H, H)))
+    first, second = fast.get_submodule("0"), fast.get_submodule("1")
+    assert isinstance(first, al.AdaptiveLSTM)
+    assert isinstance(second, al.AdaptiveLSTM)
+    assert (first.policy, first.quantize) == (al.Delta(0.1), al.Quantize("int8"))
+    assert (second.policy, second.quantize) == (al.Dense(), al.Quantize())
+
+
+def test_hooks_stay() -> None:
+    lstm, calls = torch_lstm(I, H, batch_first=True), []
+    lstm.register_forward_hook(lambda module, args, out: calls.append(type(module)))
+    infer(al.adapt(lstm), X)
+    assert calls == [al.AdaptiveLSTM]
+
+
+# ------------------------------------------------------------------------------------------------------ subclasses
+
+
+class OwnForward(nn.LSTM):
+    """Does something else before it calls ``nn.LSTM.forward``."""
+
+    def forward(self, input: torch.Tensor, hx: Any = None) -> Any:  # type: ignore[override]  # noqa: A002
+        return super().forward(2 * input, hx)
+
+
+class OwnMethod(nn.LSTM):
+    """Adds a method that the model around it calls."""
+
+    def initial(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, batch, self.hidden_size), torch.ones(1, batch, self.hidden_size)
+
+
+class Around(nn.Module):
+    """Calls the method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = OwnMethod(I, H, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.lstm(x, self.lstm.initial(len(x)))
+
+
+def test_a_forward_of_its_own_is_left_alone() -> None:
+    model = nn.ModuleDict({"special": OwnForward(I, H, batch_first=True), "plain": nn.LSTM(I, H)}).eval()
+    with pytest.warns(UserWarning, match=r"left as they are.*: special$"):
+        fast = al.adapt(model)
+    special = fast.get_submodule("special")
+    assert type(special) is OwnForward
+    assert isinstance(fast.get_submodule("plain"), al.AdaptiveLSTM)
+    with torch.no_grad():
+        assert_equal(special(X), model["special"](X))
+    with pytest.raises(al.AdaptiveLSTMError, match=r"got OwnForward|OwnForward is a subclass"):
+        al.AdaptiveLSTM.from_lstm(OwnForward(I, H))
+
+
+def test_a_subclass_with_other_methods_still_has_them() -> None:
+    model = Around().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # leaving it alone with a warning would be right, too
+        fast = al.adapt(model)
+    with torch.no_grad():
+        assert_close(fast(X), model(X), "fp32")
+
+
+def test_a_parametrized_lstm() -> None:
+    # Parametrizations live in a class of their own, which torch makes for the module.
+    lstm = torch_lstm(I, H, batch_first=True)
+    parametrizations.weight_norm(lstm, "weight_hh_l0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        fast = al.adapt(lstm)
+    with torch.no_grad(), always_native():
+        for module in (lstm, fast):
+            module.get_parameter("parametrizations.weight_hh_l0.original0").mul_(2.0)
+        assert_close(fast(X), lstm(X), "fp32")
+
+
+# ----------------------------------------------------------------------------------------------------------- edges
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(0.1)], ids=["dense", "delta"])
+def test_an_empty_batch(policy: al.Policy, quantize: str) -> None:
+    fast = adapted(I, H, 2, policy=policy, quantize=quantize, batch_first=True)
+    assert_equal(infer(fast, X[:0]), infer(torch_lstm(I, H, 2, batch_first=True), X[:0]))
+    assert fast.last_run is not None
+    assert (fast.last_run.timesteps, fast.last_run.macs, fast.last_run.activity) == (0, 0, 1.0)
+    with pytest.raises(RuntimeError, match="sequence length"):  # as nn.LSTM
+        infer(fast, X[:, :0])
+
+
+def test_a_model_without_lstm() -> None:
+    with pytest.raises(al.AdaptiveLSTMError, match="Linear holds no"):
+        al.adapt(nn.Linear(2, 2))
+    with pytest.raises(al.AdaptiveLSTMError, match="got str"):
+        al.adapt("model")  # type: ignore[arg-type]
+    with pytest.raises(al.AdaptiveLSTMError, match="got GRU"):
+        al.AdaptiveLSTM.from_lstm(nn.GRU(2, 2))  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""Ways of calling: inference mode, other defaults, autocast, tracing, compiling, several threads."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+import adaptive_lstm as al
+
+from ..support.helpers import (
+    adapted,
+    always_native,
+    assert_close,
+    assert_equal,
+    infer,
+    infer_natively,
+    signal,
+    torch_lstm,
+)
+
+X = signal(20, 2, 6)
+
+
+def test_inference_mode() -> None:
+    fast = adapted(6, 9, 2)
+    with torch.inference_mode(), always_native():
+        got = fast(X)
+        copied = copy.deepcopy(fast)(X)
+    assert_close((got, copied), (infer(torch_lstm(6, 9, 2), X),) * 2, "fp32")
+
+
+def test_another_default_dtype() -> None:
+    fast = adapted(6, 9, 2)
+    want = infer_natively(fast, X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = infer_natively(fast, X)
+        with al.stream(fast, batch_size=2) as s:
+            steps = torch.stack([s.step(x) for x in X])
+            state = s.state
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_equal(got, want)
+    assert_close((steps, state.h, state.c), (want[0], *want[1]), "fp32")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and warns about what nn.LSTM itself does in Python
+def test_traced() -> None:
+    fast = adapted(6, 9, 2)
+    with torch.no_grad():
+        traced = torch.jit.trace(fast, X)
+    other = signal(20, 2, 6, seed=1)
+    assert_close(traced(other), infer(torch_lstm(6, 9, 2), other), "fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # dynamo notes what it leaves to Python
+def test_compiled() -> None:
+    fast = adapted(6, 9, 2)
+    compiled = torch.compile(fast, backend="eager")
+    assert_close(infer(compiled, X), infer(torch_lstm(6, 9, 2), X), "fp32")
+
+
+def test_autocast() -> None:
+    fast = adapted(6, 9, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), always_native():
+        got, want = infer(fast, X), infer(torch_lstm(6, 9, 2), X)
+    assert got[0].dtype == want[0].dtype
+    assert (got[0] - want[0]).abs().max() < 0.02
+
+
+def test_threads_share_a_module() -> None:
+    fast, lstm = adapted(6, 40, 2, policy=al.Delta(0.0)), torch_lstm(6, 40, 2)
+    inputs = [signal(20 + n, 1 + n % 3, 6, seed=n) for n in range(8)]
+    ready = threading.Barrier(4)
+
+    def work(worker: int) -> list[Any]:
+        ready.wait()
+        return [infer(fast, x) for _ in range(4) for x in inputs[worker::4]]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(4)))
+    for worker, got in enumerate(results):
+        assert_close(got, [infer(lstm, x) for _ in range(4) for x in inputs[worker::4]], "fp32")

@@ -1,0 +1,102 @@
+"""Models with everything set that a file can hold, and what there is to compare after loading one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.artifact.policies import to_plain
+from adaptive_lstm.calibration.certificate import Certificate, quantization_of, weights_fingerprint
+from adaptive_lstm.runtime.monitor import Monitor, Range
+from adaptive_lstm.types import StackShape
+from adaptive_lstm.weights.fingerprint import digest
+from adaptive_lstm.weights.layout import tensors_of
+from adaptive_lstm.weights.replaced import PrunedWeights
+
+from .helpers import torch_lstm
+from .policy_cases import SHAPES
+
+
+def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:
+    sizes = (shape.input_size, shape.hidden_size, shape.num_layers)
+    return torch_lstm(*sizes, proj_size=shape.proj_size, bidirectional=shape.bidirectional, **options)
+
+
+def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
+    """Weights at random; and, without projection, the second unit of the first layer, which stands at 0.25."""
+    pairs = []
+    for pair, t in enumerate(tensors_of(lstm)):
+        w_ih, w_hh, bias = (w.detach() * (torch.rand_like(w) > share) for w in (t.w_ih, t.w_hh, t.bias))
+        fixed = None
+        if pair == 0 and not lstm.proj_size and not lstm.bidirectional:
+            h = lstm.hidden_size
+            w_ih[1::h], w_hh[1::h], bias[1::h], w_hh[:, 1] = 0.0, 0.0, 0.0, 0.0
+            fixed = torch.full((h,), torch.nan)
+            fixed[1] = 0.25
+        if pair == 1 and not lstm.proj_size and not lstm.bidirectional:
+            w_ih[:, 1] = 0.0
+        w_hr = None if t.w_hr is None else t.w_hr.detach() * 0.5
+        pairs.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, fixed=fixed))
+    lstm.pruned = PrunedWeights(tuple(pairs), digest(lstm))
+
+
+def settings(lstm: al.AdaptiveLSTM) -> Any:
+    """Everything that is set, in a form that can be compared."""
+    arrays: dict[str, np.ndarray] = {}
+    policy = to_plain(lstm.policy, "policy", arrays)
+    for pair, t in enumerate(lstm.pruned.pairs if lstm.pruned else ()):
+        kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "fixed": t.fixed}
+        arrays |= {f"{kind}.{pair}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
+    contents = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+    origin = lstm.pruned.origin if lstm.pruned else None
+    return lstm.quantize, policy, contents, origin, lstm.monitor.expected if lstm.monitor else None
+
+
+class Tagger(nn.Module):
+    """Two LSTMs, one of them deep inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.ModuleDict({"lstm": lstm_of(SHAPES["both ways"])})
+        self.above = torch_lstm(18, 7, seed=3, bias=False)
+        self.fc = nn.Linear(7, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.fc(self.above(self.below["lstm"](x)[0])[0])
+        return y
+
+
+def tagger() -> tuple[Tagger, nn.Module]:
+    model = Tagger().eval()
+    fast = al.adapt(model)
+    below, above = fast.get_submodule("below.lstm"), fast.get_submodule("above")
+    assert isinstance(below, al.AdaptiveLSTM)
+    assert isinstance(above, al.AdaptiveLSTM)
+    below.quantize, below.policy = al.Quantize("int8"), al.Delta(0.05)
+    above.policy = al.Combined(al.Delta(0.02), al.ExitInTime(model.fc, 0.4, every=2))
+    above.monitor = Monitor({"activity": Range(0.5, 0.1, 40), "exits": Range(1.0, 0.0, 2**31 - 1)})
+    prune(below)
+    return model, fast
+
+
+def certificate_of(fast: nn.Module, **changes: Any) -> Certificate:
+    lstms = {name: m for name, m in fast.named_modules() if isinstance(m, al.AdaptiveLSTM)}
+    empty = {key: {} for key in Certificate.__dataclass_fields__} | {
+        "certified": True,
+        "policy": "Delta(tau=0.1)",
+        "losses": ({"name": "flips", "limit": 0.1, "test": "wsr", "mean": 0.01, "bound": 0.05},),
+        "confidence": 0.95,
+        "p_value": 0.01,
+        "conditional": False,
+        "sequences": {"test": {"count": 99, "sha256": "0"}},
+        "savings": {"macs": 0.3, "time": 0.4, "time_quartiles": [0.3, 0.5]},
+        "weights": weights_fingerprint(lstms),
+        "quantization": quantization_of(lstms),
+        "seconds": 1.5,
+    }
+    return Certificate(**empty | changes)  # type: ignore[arg-type]

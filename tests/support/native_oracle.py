@@ -1,0 +1,224 @@
+"""Runs of the native kernels on addresses, and an oracle that walks beside them.
+
+The oracle starts every timestep from the h that the native run gave before. So roundings to integers and threshold
+decisions come out the same, errors cannot build up, and tolerances can be tight. It sees all of a single layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from adaptive_lstm import _native
+from adaptive_lstm.execution import reference
+from adaptive_lstm.execution.native_stack import Compressed, NativeStack
+from adaptive_lstm.policies import Delta, Dense, Policy, parts
+from adaptive_lstm.types import StackShape
+from adaptive_lstm.weights.matrices import Matrix, PairMatrices
+from adaptive_lstm.weights.precision import Precision
+from adaptive_lstm.weights.quantization import quantize_matrix
+
+# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of its own;
+# q8d: of every timestep and batch row, for raw features alone
+Format = Literal["fp32", "bf16", "i8", "q8", "q8c", "q8d"]
+Activity = Literal["dense", "few", "many"]  # nothing is skipped; most columns are; some are
+States = tuple[torch.Tensor, torch.Tensor]  # h [L * D, B, P], c [L * D, B, H]
+
+ACTIVITIES: tuple[Activity, ...] = ("dense", "few", "many")
+# Formats of w_ih and w_hh: each at least once. The two are independent.
+FORMATS: tuple[tuple[Format, Format], ...] = (
+    ("fp32", "fp32"),
+    ("fp32", "q8"),
+    ("bf16", "fp32"),
+    ("i8", "bf16"),
+    ("q8", "i8"),
+    ("q8", "q8"),
+    ("q8c", "q8"),
+)
+DYNAMIC: tuple[Format, Format] = ("q8d", "q8")
+# With what may be skipped: not columns of dynamic features.
+USES: tuple[tuple[Format, Format, Activity], ...] = (
+    *((x, h, activity) for x, h in FORMATS for activity in ACTIVITIES),
+    (*DYNAMIC, "dense"),
+)
+TOLERANCE = {Dense: 2e-6, Delta: 2e-5}  # of h, in -1..1; a float estimate rounds at every update
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of a run of one layer, and how its input lies in memory."""
+
+    hidden: int
+    width: int
+    batch: int
+    time: int
+    directions: int = 1
+    projection: int = 0
+    given: float = 0.0  # scale of the states that it starts from
+    layout: str = "time first"
+
+
+def stack(
+    matrices: Sequence[PairMatrices],
+    shape: StackShape,
+    policy: Policy,
+    *,
+    zeros: bool = True,
+    compressed: Compressed = "auto",
+) -> NativeStack:
+    """The native stack of a policy."""
+    return NativeStack(matrices, shape, parts(policy), zeros=zeros, compressed=compressed)
+
+
+def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
+    """Random weights; ``gain`` is the deviation of a pre-activation for inputs of deviation 1."""
+    precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16"}
+    w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
+    # Up to 2, so that a level stays as fine as the thresholds of policy_of() need it; 0.5 cuts much of a signal() off.
+    scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "q8c" else None
+    sent = levels if form in ("q8", "q8c", "q8d") else 0
+    return quantize_matrix(w, precisions.get(form, "int8"), sent, scale, dynamic=form == "q8d")
+
+
+def weights(
+    shape: StackShape, x: Format, h: Format, levels: tuple[int, int] = (127, 1016), gain: float = 2.0
+) -> list[PairMatrices]:
+    """Random weights of a stack; ``levels`` of x and h."""
+    gates = 4 * shape.hidden_size
+    return [
+        PairMatrices(
+            w_ih=matrix(
+                gates,
+                shape.input_width(pair),
+                "q8" if x == "q8d" and pair >= shape.directions else x,
+                levels[0],
+                gain,
+            ),
+            w_hh=matrix(gates, shape.output_size, h, levels[1], gain),
+            bias=torch.randn(gates).numpy(),
+            w_hr=matrix(shape.proj_size, shape.hidden_size, "i8" if h == "q8" else h, 0) if shape.proj_size else None,
+        )
+        for pair in range(shape.pairs)
+    ]
+
+
+def policy_of(shape: StackShape, activity: Activity) -> Policy:
+    """Thresholds of all x and h: such that a slow signal seldom passes ("few"), or tiny ones and zeros ("many")."""
+    if activity == "dense":
+        return Dense()
+
+    def thresholds(width: int) -> tuple[float, ...]:
+        t = torch.rand(width)
+        t = 0.1 + 0.2 * t if activity == "few" else 1e-3 * t * (torch.rand(width) > 0.2)
+        return tuple(t.tolist())
+
+    return Delta(
+        h=tuple(thresholds(shape.output_size) for _ in range(shape.pairs)),
+        x=tuple(thresholds(shape.input_width(pair)) for pair in range(shape.pairs)),
+    )
+
+
+def part(policy: Policy, pairs: slice) -> Policy:
+    """What a policy of ``policy_of`` says of some of the layers."""
+    if isinstance(policy, Dense):
+        return policy
+    assert isinstance(policy, Delta)
+    assert isinstance(policy.h, tuple)
+    assert isinstance(policy.x, tuple)
+    return Delta(h=policy.h[pairs], x=policy.x[pairs])
+
+
+def signal(time: int, batch: int, width: int, activity: Activity = "many") -> torch.Tensor:
+    """White noise, or for "few" one that drifts slowly; some values lie beyond the -1..1 that integers reach."""
+    if activity == "few":
+        return 0.5 * torch.randn(batch, width) + 0.02 * torch.randn(time, batch, width).cumsum(0)
+    return 0.7 * torch.randn(time, batch, width)
+
+
+def states(shape: StackShape, batch: int, scale: float = 1.0) -> States:
+    """Random states, or zeros for ``scale=0``."""
+    h = torch.rand(shape.pairs, batch, shape.output_size) * 2 - 1
+    return scale * h, scale * torch.randn(shape.pairs, batch, shape.hidden_size)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a native run. ``y`` in the layout of x.
+
+    ``counts`` per pair: columns of x and of h sent, row steps that ran and that advanced.
+    """
+
+    y: torch.Tensor
+    h: torch.Tensor
+    c: torch.Tensor
+    counts: list[tuple[int, int, int, int]]
+
+
+def run(
+    native: NativeStack,
+    x: torch.Tensor,
+    *,
+    sizes: Sequence[int] | None = None,
+    batch_first: bool = False,
+    start: States | None = None,
+    state: _native.State | None = None,
+    check: bool = False,
+    open_ended: bool = False,
+) -> Result:
+    """One native call: from zeros, from ``start``, or on from where ``state`` is.
+
+    With ``check``, an input that is not finite is refused; NaN is left in y then.
+    """
+    shape, (time, row) = native.shape, (1, 0) if batch_first else (0, 1)
+    batch = sizes[0] if sizes else x.shape[row]
+    used = native.acquire(batch) if state is None else state
+    if start is not None:
+        used.load(start[0].numpy(), start[1].numpy())
+    y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
+    if sizes is None:
+        strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
+        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check, open_ended)
+    else:
+        alive = torch.tensor(sizes)
+        strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
+        done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check, open_ended)
+    assert done is (not check or bool(x.isfinite().all()))
+    h, c = torch.empty(shape.pairs, batch, shape.output_size), torch.empty(shape.pairs, batch, shape.hidden_size)
+    used.store(h.numpy(), c.numpy())
+    result = Result(y, h, c, used.counters())
+    if state is None:
+        native.release(used)
+    return result
+
+
+def follow(
+    w: PairMatrices, policy: Policy, x: torch.Tensor, y: torch.Tensor, start: States, backward: bool
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Asserts that a run of one layer in one direction gave the right y [T, B, P] for x [T, B, I].
+
+    Args:
+        w: weights of the layer.
+        policy: for this layer.
+        x: input.
+        y: output of the native run.
+        start: h [B, P] and c [B, H].
+        backward: whether time ran backwards.
+
+    Returns:
+        c [B, H] at the end, and the columns of x and of h that were sent.
+    """
+    h, c = start
+    # Integers and decisions come out the same only where they are computed in the same float type.
+    exact = isinstance(policy, Dense) and not w.w_ih.levels and not w.w_hh.levels
+    dtype = torch.float64 if exact else torch.float32
+    tensors = w.tensors(dtype, torch.device("cpu"))
+    shape = StackShape(x.shape[-1], c.shape[-1], 1, h.shape[-1] if w.w_hr else 0)
+    state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
+    wanted, sent_x, sent_h = torch.empty(y.shape, dtype=dtype), 0, 0
+    for t in reversed(range(len(x))) if backward else range(len(x)):
+        wanted[t], state, counts = reference.run([tensors], shape, parts(policy), x[t].to(dtype), [x.shape[1]], state)
+        state = replace(state, h=y[t][None].to(dtype))
+        sent_x, sent_h = sent_x + counts.columns[0].x_sent, sent_h + counts.columns[0].h_sent
+    torch.testing.assert_close(y.to(dtype), wanted, rtol=0, atol=TOLERANCE[type(policy)])
+    return state.c[0].float(), (sent_x, sent_h)
