@@ -1,7 +1,7 @@
 """Plain containers that everything else passes around.
 
 Letters, once for the whole package: T time, B batch, I input size, H hidden size, P projection size (the width of h:
-``proj_size`` if set, else H), L layers, D directions; gates in torch order i, f, g, o. Layer-and-direction pairs are
+``proj_size`` if set, else H), L layers, D directions; gates in torch order i, f, g, o. Cells are
 counted as torch counts them in ``h_n``: index ``layer * D + direction``.
 """
 
@@ -52,22 +52,22 @@ class StackShape:
         return self.proj_size or self.hidden_size
 
     @functools.cached_property
-    def pairs(self) -> int:
-        """L * D: how many layer-and-direction pairs there are."""
+    def num_cells(self) -> int:
+        """L * D: how many cells there are."""
         return self.num_layers * self.directions
 
-    def input_width(self, pair: int) -> int:
-        """Columns of ``weight_ih`` of a layer-and-direction pair: I for the first layer, D * P above."""
-        return self.input_size if pair < self.directions else self.directions * self.output_size
+    def input_width(self, cell: int) -> int:
+        """Columns of ``weight_ih`` of a cell: I for the first layer, D * P above."""
+        return self.input_size if cell < self.directions else self.directions * self.output_size
 
-    def name(self, pair: int) -> str:
-        """torch's suffix of a pair: ``l0``, ``l0_reverse``, ``l1``, ..."""
-        layer, direction = divmod(pair, self.directions)
+    def name(self, cell: int) -> str:
+        """torch's suffix of a cell: ``l0``, ``l0_reverse``, ``l1``, ..."""
+        layer, direction = divmod(cell, self.directions)
         return f"l{layer}" + ("_reverse" if direction else "")
 
-    def step_macs(self, pair: int) -> int:
-        """Multiply-accumulates of one timestep of one batch row in a pair, nothing skipped."""
-        gates = 4 * self.hidden_size * (self.input_width(pair) + self.output_size)
+    def step_macs(self, cell: int) -> int:
+        """Multiply-accumulates of one timestep of one batch row in a cell, nothing skipped."""
+        gates = 4 * self.hidden_size * (self.input_width(cell) + self.output_size)
         return gates + self.proj_size * self.hidden_size
 
 
@@ -109,10 +109,10 @@ def ran(columns: Sequence[ColumnCounts], timesteps: int) -> float:
 class Counts:
     """Everything that a run counts.
 
-    ``columns``: one entry per layer-and-direction pair. ``asked``: questions of the exit in time put to batch rows.
+    ``columns``: one entry per cell. ``asked``: questions of the exit in time put to batch rows.
     ``left``: rows that left early, in time or (whole sequences) in depth. ``asked_depth`` and ``left_depth``, after
     every layer: questions of the exit in depth, and timesteps whose output became a translation. ``living``: units per
-    pair that are not pruned; empty: all.
+    cell that are not pruned; empty: all.
     """
 
     columns: tuple[ColumnCounts, ...]
@@ -138,12 +138,14 @@ class Counts:
     @staticmethod
     def none(shape: StackShape) -> Counts:
         """Nothing yet."""
-        return Counts((ColumnCounts(0, 0, 0, 0, 0, 0),) * shape.pairs)
+        return Counts((ColumnCounts(0, 0, 0, 0, 0, 0),) * shape.num_cells)
 
     @staticmethod
     def dense(shape: StackShape, timesteps: int) -> Counts:
         """Of a run in which nothing could be skipped."""
-        sizes = ((timesteps * shape.input_width(pair), timesteps * shape.output_size) for pair in range(shape.pairs))
+        sizes = (
+            (timesteps * shape.input_width(cell), timesteps * shape.output_size) for cell in range(shape.num_cells)
+        )
         return Counts(tuple(ColumnCounts(x, x, h, h, timesteps, timesteps) for x, h in sizes))
 
 
@@ -151,11 +153,11 @@ class Counts:
 class RunStats:
     """What a run did and what it could leave out.
 
-    ``columns``: one entry per layer-and-direction pair. A column counts as sent when its policy asked for it, whichever
+    ``columns``: one entry per cell. A column counts as sent when its policy asked for it, whichever
     way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns, of projections, and of
     the policy's own questions (``policy_macs``), without the rows of pruned units and without columns whose weights are
     all zero; ``macs_possible``: with nothing pruned, skipped or asked.
-    ``timesteps``: batch rows times timesteps. ``layers``: layer-and-direction pairs that ran. ``exits``: batch rows
+    ``timesteps``: batch rows times timesteps. ``layers``: cells that ran. ``exits``: batch rows
     that left early, in time or in depth; ``asked``: questions that the exit in time put to them. ``fallback``: why the
     native kernel did not serve, or None.
     """
@@ -184,7 +186,7 @@ class RunStats:
     def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:
         """Statistics that follow from what was counted."""
         H, P, columns = shape.hidden_size, shape.proj_size, counts.columns
-        living = counts.living or (H,) * shape.pairs
+        living = counts.living or (H,) * shape.num_cells
         done = sum(n * (4 * (c.x_sent + c.h_sent) + P * c.moved) for n, c in zip(living, columns, strict=True))
         possible = H * sum(4 * (c.x_possible + c.h_possible) + P * timesteps for c in columns)
         return RunStats(
@@ -192,7 +194,7 @@ class RunStats:
             macs_possible=possible,
             policy_macs=policy_macs,
             timesteps=timesteps,
-            layers=sum(c.ran > 0 for c in columns) if timesteps else shape.pairs,
+            layers=sum(c.ran > 0 for c in columns) if timesteps else shape.num_cells,
             exits=counts.left,
             asked=counts.asked,
             columns=columns,
@@ -236,8 +238,8 @@ class LeftState:
 class StreamState:
     """Everything a stream remembers between two steps.
 
-    ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them. ``sent_x[pair]`` [B, width] and
-    ``sent_h[pair]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``held[pair]``: for
+    ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them. ``sent_x[cell]`` [B, width] and
+    ``sent_h[cell]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``held[cell]``: for
     policies that hold layers, else empty; ``left``: for an exit in time, else None.
     """
 
@@ -251,26 +253,26 @@ class StreamState:
 
 @dataclass(frozen=True)
 class Site:
-    """The operand that a question is about: ``x`` or ``h`` of a layer-and-direction pair of a stack."""
+    """The operand that a question is about: ``x`` or ``h`` of a cell of a stack."""
 
     shape: StackShape
-    pair: int
+    cell: int
     operand: Literal["x", "h"]
 
     @property
     def width(self) -> int:
         """Columns of the operand's matrix."""
-        return self.shape.input_width(self.pair) if self.operand == "x" else self.shape.output_size
+        return self.shape.input_width(self.cell) if self.operand == "x" else self.shape.output_size
 
     @property
     def raw(self) -> bool:
         """Whether these are the model's own input features, whose scale is unknown."""
-        return self.operand == "x" and self.pair < self.shape.directions
+        return self.operand == "x" and self.cell < self.shape.directions
 
     def __str__(self) -> str:
-        return f"{self.operand} of {self.shape.name(self.pair)}"
+        return f"{self.operand} of {self.shape.name(self.cell)}"
 
 
 def sites(shape: StackShape) -> list[Site]:
-    """All operands of a stack, x before h, pair by pair."""
-    return [Site(shape, pair, operand) for pair in range(shape.pairs) for operand in ("x", "h")]
+    """All operands of a stack, x before h, cell by cell."""
+    return [Site(shape, cell, operand) for cell in range(shape.num_cells) for operand in ("x", "h")]

@@ -45,7 +45,7 @@ class Delta:
 
     Args:
         h: thresholds of the recurrent columns: a number for all layers, or a sequence with one entry per
-            layer-and-direction pair (in the order of ``h_n``), each a number, an array [P], or None: never skip.
+            cell (in the order of ``h_n``), each a number, an array [P], or None: never skip.
         x: the same for the input columns ([I] for the first layer, [D * P] above). A number holds for every layer but
             the first, whose raw features have an unknown scale and few columns; a sequence may name them too.
             Default: as ``h`` if that is a number, else None.
@@ -136,12 +136,12 @@ class Delta:
         """
         spec = self.h if site.operand == "h" else self.x
         if isinstance(spec, tuple):
-            if len(spec) != site.shape.pairs:
+            if len(spec) != site.shape.num_cells:
                 raise PolicyError(
-                    f"{site.operand}: got thresholds for {len(spec)} layers, expected {site.shape.pairs} "
+                    f"{site.operand}: got thresholds for {len(spec)} layers, expected {site.shape.num_cells} "
                     "(one per layer and direction); a policy belongs to the model that it was made for"
                 )
-            entry = spec[site.pair]
+            entry = spec[site.cell]
         else:
             assert not isinstance(spec, str)  # resolved in __post_init__
             entry = None if site.raw else spec

@@ -87,8 +87,8 @@ class ExitInDepth:
                 f"translators: got maps for {len(self.translators.steps)} layers, expected {layers - 1} (all below the "
                 "top); a policy belongs to the model that it was made for"
             )
-        pairs = zip(self.translators.steps, self.translators.finals, strict=True) if self.translators else ()
-        for k, maps in enumerate(pairs):
+        maps_of = zip(self.translators.steps, self.translators.finals, strict=True) if self.translators else ()
+        for k, maps in enumerate(maps_of):
             for m in maps:
                 if m.weight.shape != (width, (k + 1) * width):
                     raise PolicyError(

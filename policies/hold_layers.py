@@ -83,8 +83,8 @@ class HoldLayers:
         return layer > 0 and self.limits(layer)[0] is not None
 
     def still(
-        self, shape: StackShape, pair: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
+        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
         """Rows to hold, bool [B]."""
-        x_limit, h_limit = self.limits(pair // shape.directions)
+        x_limit, h_limit = self.limits(cell // shape.directions)
         return unmoved(x, x_used, x_limit, h, h_used, h_limit)

@@ -64,7 +64,7 @@ class Holding(Policy, Protocol):
     def still(
         self,
         shape: StackShape,
-        pair: int,
+        cell: int,
         x: torch.Tensor,
         x_used: torch.Tensor,
         h: torch.Tensor,

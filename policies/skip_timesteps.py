@@ -68,7 +68,7 @@ class SkipTimesteps:
         return self.x, self.h
 
     def still(
-        self, shape: StackShape, pair: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
+        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
         """Rows to hold, bool [B]."""
         return unmoved(x, x_used, self.x, h, h_used, self.h)

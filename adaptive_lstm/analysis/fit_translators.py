@@ -58,7 +58,7 @@ class _Recorder:
         self.shape = shape = shape_of(lstm)
         self.recorded: list[_Recorded] = []
         weights, D = lstm.executed(), shape.directions
-        self._layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.pairs, D)]
+        self._layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.num_cells, D)]
 
     def run(
         self,

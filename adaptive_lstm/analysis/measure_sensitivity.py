@@ -38,7 +38,7 @@ class _Sums:
 
         self.shape = shape_of(lstm)
         self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in lstm.executed())
-        self.thresholds = [threshold_grid(np.hstack(pair)) for pair in self.weights]
+        self.thresholds = [threshold_grid(np.hstack(cell)) for cell in self.weights]
         self.steps = 0
         self.rows: list[Doubles] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
         self.first = [np.zeros(t.shape[1]) for t in self.thresholds]
@@ -46,19 +46,19 @@ class _Sums:
         self.sent = [np.zeros(t.shape) for t in self.thresholds]
         self.squares = [np.zeros(t.shape) for t in self.thresholds]
 
-    def add_operands(self, pair: int, steps: Sequence[torch.Tensor]) -> None:
+    def add_operands(self, cell: int, steps: Sequence[torch.Tensor]) -> None:
         """Add the operands z = [x ; h] of a run: [n, C] per timestep, in the order in which they were computed."""
         for part in torch.cat(list(steps)).split(_ROWS):
             z = part.double()
-            self.first[pair] += z.sum(0).cpu().numpy()
-            self.second[pair] += (z.T @ z).cpu().numpy()
-        sent, squares = play(steps, self.thresholds[pair])
-        self.sent[pair] += sent
-        self.squares[pair] += squares
+            self.first[cell] += z.sum(0).cpu().numpy()
+            self.second[cell] += (z.T @ z).cpu().numpy()
+        sent, squares = play(steps, self.thresholds[cell])
+        self.sent[cell] += sent
+        self.squares[cell] += squares
 
-    def add_gradients(self, pair: int, gradients: torch.Tensor) -> None:
+    def add_gradients(self, cell: int, gradients: torch.Tensor) -> None:
         """Add gradients of one projection of the output with respect to gates [n, 4H]."""
-        self.rows[pair] += gradients.double().pow(2).sum(0).cpu().numpy()
+        self.rows[cell] += gradients.double().pow(2).sum(0).cpu().numpy()
 
     def sensitivity(self, probes: int) -> Sensitivity:
         """The averages."""
@@ -84,7 +84,7 @@ class _Probe:
         self.shape = sums.shape
         self.tensors = lstm.executed()
         self.sums = sums
-        self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.pairs)]
+        self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.num_cells)]
         self._operands: list[list[torch.Tensor]] = []
 
     def run(
@@ -100,14 +100,14 @@ class _Probe:
         if not rows.requires_grad:  # so that the gates belong to a graph even if all parameters are frozen
             rows = rows.detach().requires_grad_()
         if initial is None:
-            zeros = rows.new_zeros(shape.pairs, alive[0], shape.hidden_size)
+            zeros = rows.new_zeros(shape.num_cells, alive[0], shape.hidden_size)
             initial = zeros[..., : shape.output_size], zeros
         begin = reference.start(shape, *initial)
-        self._operands = [[] for _ in range(shape.pairs)]
+        self._operands = [[] for _ in range(shape.num_cells)]
         y, end, _ = reference.run(self.tensors, shape, parts(Dense()), rows, alive, begin, self._observe)
         self.sums.steps += len(rows)
-        for pair, steps in enumerate(self._operands):
-            self.sums.add_operands(pair, steps)
+        for cell, steps in enumerate(self._operands):
+            self.sums.add_operands(cell, steps)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
 
     finite_only = False
@@ -118,8 +118,8 @@ class _Probe:
         return "reference: sensitivity is being measured"
 
     def _observe(self, step: Step) -> None:
-        self.gates[step.pair].append(step.gates)
-        self._operands[step.pair].append(torch.cat([step.x, step.h], dim=1).detach())
+        self.gates[step.cell].append(step.gates)
+        self._operands[step.cell].append(torch.cat([step.x, step.h], dim=1).detach())
 
 
 def measure_sensitivities(
@@ -160,7 +160,7 @@ def measure_sensitivities(
             out = output(call(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
-            gates = [g for probe in running.values() for pair in probe.gates for g in pair]
+            gates = [g for probe in running.values() for cell in probe.gates for g in cell]
             if not (gates and out.requires_grad):
                 raise InputError(
                     "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
@@ -170,11 +170,11 @@ def measure_sensitivities(
                 keep = probe_index + 1 < probes
                 gradients = iter(torch.autograd.grad((out * v).sum(), gates, retain_graph=keep, allow_unused=True))
                 for name, probe in running.items():
-                    for pair, kept in enumerate(probe.gates):
+                    for cell, kept in enumerate(probe.gates):
                         for _ in kept:
                             g = next(gradients)
                             if g is not None:
-                                sums[name].add_gradients(pair, g)
+                                sums[name].add_gradients(cell, g)
     if not seen:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
     return {name: total.sensitivity(probes) for name, total in sums.items()}

@@ -30,12 +30,12 @@ _KIND, _VERSION = "sensitivity", 1
 class Sensitivity:
     """Output sensitivity of one stack, and the statistics of its operands z = [x ; h] in the dense run.
 
-    All tuples have one entry per layer-and-direction pair; C = width + P columns, x before h.
+    All tuples have one entry per cell; C = width + P columns, x before h.
 
-    ``rows[pair]`` [4H]: F_r in torch's gate order, in squared units of output per unit of pre-activation;
-    ``weights[pair]``: (W_ih [4H, width], W_hh [4H, P]) that it was measured with;
-    ``moments[pair]`` [C, C]: E[z z^T]; ``means[pair]`` [C]: E[z];
-    ``curves[pair]``: activity and residual of the C columns as functions of their delta thresholds;
+    ``rows[cell]`` [4H]: F_r in torch's gate order, in squared units of output per unit of pre-activation;
+    ``weights[cell]``: (W_ih [4H, width], W_hh [4H, P]) that it was measured with;
+    ``moments[cell]`` [C, C]: E[z z^T]; ``means[cell]`` [C]: E[z];
+    ``curves[cell]``: activity and residual of the C columns as functions of their delta thresholds;
     ``steps``: timesteps, summed over sequences, that the averages are taken over.
     """
 
@@ -49,14 +49,14 @@ class Sensitivity:
 
     def columns(self, site: Site, gamma: float) -> npt.NDArray[np.float64]:
         """Saliency s_j of every column [C] of an operand's matrix, with s_j^2 = sum_r F_r^gamma W_rj^2."""
-        w = self.weights[site.pair][0 if site.operand == "x" else 1].astype(np.float64)
-        rows = self.rows[site.pair] ** gamma if gamma else np.ones(len(w))
+        w = self.weights[site.cell][0 if site.operand == "x" else 1].astype(np.float64)
+        rows = self.rows[site.cell] ** gamma if gamma else np.ones(len(w))
         return np.asarray(np.sqrt(rows @ w**2))
 
     def column_curves(self, site: Site) -> Curves:
         """Activity and residual of every column of an operand at the measured thresholds."""
-        width = self.shape.input_width(site.pair)
-        return self.curves[site.pair].part(slice(None, width) if site.operand == "x" else slice(width, None))
+        width = self.shape.input_width(site.cell)
+        return self.curves[site.cell].part(slice(None, width) if site.operand == "x" else slice(width, None))
 
     def activity(self, policy: Delta) -> float:
         """The share of columns that a policy is expected to compute, as in ``RunStats.activity``.
@@ -85,18 +85,18 @@ class Sensitivity:
             ModelFileError: the file cannot be written.
         """
         arrays: dict[str, np.ndarray] = {}
-        for pair, curves in enumerate(self.curves):
+        for cell, curves in enumerate(self.curves):
             values: dict[str, np.ndarray] = {
-                "rows": self.rows[pair],
-                "w_ih": self.weights[pair][0],
-                "w_hh": self.weights[pair][1],
-                "moments": self.moments[pair],
-                "means": self.means[pair],
+                "rows": self.rows[cell],
+                "w_ih": self.weights[cell][0],
+                "w_hh": self.weights[cell][1],
+                "moments": self.moments[cell],
+                "means": self.means[cell],
                 "thresholds": curves.thresholds,
                 "activity": curves.activity,
                 "residual": curves.residual,
             }
-            arrays |= {f"{name}.{pair}": array for name, array in values.items()}
+            arrays |= {f"{name}.{cell}": array for name, array in values.items()}
         tensorfile.write(path, _KIND, _VERSION, {"shape": asdict(self.shape), "steps": self.steps}, arrays)
 
     @classmethod
@@ -112,10 +112,10 @@ class Sensitivity:
             _check(shape, arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-        pairs = range(shape.pairs)
+        cells = range(shape.num_cells)
 
         def each(name: str) -> tuple[np.ndarray, ...]:
-            return tuple(arrays[f"{name}.{pair}"] for pair in pairs)
+            return tuple(arrays[f"{name}.{cell}"] for cell in cells)
 
         return cls(
             shape=shape,
@@ -131,13 +131,13 @@ class Sensitivity:
 def _check(shape: StackShape, arrays: Mapping[str, np.ndarray]) -> None:
     """Raise ``ValueError`` or ``KeyError`` if the arrays of a file are not those of the shape in its header."""
     expected: dict[str, tuple[tuple[int, ...], str]] = {}
-    for pair in range(shape.pairs):
-        gates, width, output = 4 * shape.hidden_size, shape.input_width(pair), shape.output_size
-        c, k = width + output, len(arrays[f"thresholds.{pair}"])
+    for cell in range(shape.num_cells):
+        gates, width, output = 4 * shape.hidden_size, shape.input_width(cell), shape.output_size
+        c, k = width + output, len(arrays[f"thresholds.{cell}"])
         sizes = {"rows": (gates,), "moments": (c, c), "means": (c,), "activity": (k, c), "residual": (k, c)}
-        expected |= {f"{name}.{pair}": (size, "float64") for name, size in sizes.items()}
+        expected |= {f"{name}.{cell}": (size, "float64") for name, size in sizes.items()}
         floats = {"w_ih": (gates, width), "w_hh": (gates, output), "thresholds": (k, c)}
-        expected |= {f"{name}.{pair}": (size, "float32") for name, size in floats.items()}
+        expected |= {f"{name}.{cell}": (size, "float32") for name, size in floats.items()}
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     if found != expected:
         name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))

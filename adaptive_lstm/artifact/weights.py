@@ -11,7 +11,7 @@ import torch
 
 from ..errors import ModelFileError
 from ..types import StackShape
-from ..weights.layout import PairTensors
+from ..weights.layout import CellTensors
 from ..weights.replaced import PrunedWeights
 from .fields import Arrays
 
@@ -20,12 +20,12 @@ _KINDS = ("w_ih", "w_hh", "bias", "w_hr", "fixed")
 
 def write_pruned(pruned: PrunedWeights, at: str, arrays: dict[str, np.ndarray]) -> None:
     """Add pruned weights to ``arrays``, with names that begin with ``at``."""
-    for pair, weights in enumerate(pruned.pairs):
+    for cell, weights in enumerate(pruned.cells):
         for kind in _KINDS:
             value: torch.Tensor | None = getattr(weights, kind)
             if value is None:
                 continue
-            name = f"{at}.{pair}.{kind}"
+            name = f"{at}.{cell}.{kind}"
             array = value.detach().to("cpu", torch.float32).contiguous().numpy()
             kept = array != 0
             parts = {f"{name}.kept": np.packbits(kept), f"{name}.values": array[kept]}
@@ -36,26 +36,26 @@ def write_pruned(pruned: PrunedWeights, at: str, arrays: dict[str, np.ndarray]) 
             arrays |= parts if small else {name: array}
 
 
-def read_pruned(shape: StackShape, at: str, arrays: Arrays) -> tuple[PairTensors, ...]:
-    """The weights of every pair of a stack of this shape, float32.
+def read_pruned(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTensors, ...]:
+    """The weights of every cell of a stack of this shape, float32.
 
     Raises:
         ModelFileError: weights are missing, of another shape, or not finite.
     """
     gates, width = 4 * shape.hidden_size, shape.output_size
     out = []
-    for pair in range(shape.pairs):
+    for cell in range(shape.num_cells):
 
-        def tensor(kind: str, *size: int, pair: int = pair) -> torch.Tensor:
-            array = _array(f"{at}.{pair}.{kind}", arrays, size)
+        def tensor(kind: str, *size: int, cell: int = cell) -> torch.Tensor:
+            array = _array(f"{at}.{cell}.{kind}", arrays, size)
             if np.isinf(array).any() or (kind != "fixed" and np.isnan(array).any()):
-                raise ModelFileError(f"{at}.{pair}.{kind}: it holds NaN or infinity, expected finite weights")
+                raise ModelFileError(f"{at}.{cell}.{kind}: it holds NaN or infinity, expected finite weights")
             return torch.from_numpy(array)
 
-        fixed = f"{at}.{pair}.fixed"
+        fixed = f"{at}.{cell}.fixed"
         out.append(
-            PairTensors(
-                w_ih=tensor("w_ih", gates, shape.input_width(pair)),
+            CellTensors(
+                w_ih=tensor("w_ih", gates, shape.input_width(cell)),
                 w_hh=tensor("w_hh", gates, width),
                 bias=tensor("bias", gates),
                 w_hr=tensor("w_hr", shape.proj_size, shape.hidden_size) if shape.proj_size else None,

@@ -27,7 +27,7 @@ CHUNK = 64  # timesteps whose input side the native core computes at once where 
 class Way:
     """How a policy makes a stack run, as far as it costs time whatever is skipped.
 
-    ``listed``: the operands, (pair, "x" or "h"), whose columns are asked about one by one; ``chunk``: timesteps whose
+    ``listed``: the operands, (cell, "x" or "h"), whose columns are asked about one by one; ``chunk``: timesteps whose
     input side is computed at once; ``watched``: whether layers are asked at every timestep if they may be held.
     """
 
@@ -39,7 +39,7 @@ class Way:
     def of(lstm: AdaptiveLSTM) -> Way:
         """That of an LSTM's policy."""
         policy = parts(lstm.policy)
-        listed = ((s.pair, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
+        listed = ((s.cell, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
         chunk = min(CHUNK, policy.time.every) if policy.time else CHUNK
         return Way(frozenset(listed), chunk, bool(policy.holding))
 
@@ -49,7 +49,7 @@ def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
     out["call"] = 1.0
-    for pair, c in enumerate(stats.columns):
+    for cell, c in enumerate(stats.columns):
         out["timestep"] += c.moved
         out["held"] += stats.timesteps - c.moved
         out["chunk"] += math.ceil(c.ran / way.chunk)
@@ -58,7 +58,7 @@ def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
             ("input", "x", c.x_sent, c.x_possible),
             ("recurrent", "h", c.h_sent, c.h_possible),
         ):
-            asked = (pair, operand) in way.listed
+            asked = (cell, operand) in way.listed
             out[("sent " if asked else "dense ") + name] += gates * sent
             out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if asked else 0.0
     out["ask"] = stats.policy_macs

@@ -77,7 +77,7 @@ def inspect(name: str, lstm: nn.LSTM) -> Anatomy:
         bias=bool(lstm.bias),
         parameters=sum(p.numel() for p in lstm.parameters()),
         bytes=sizes,
-        macs_per_step=sum(shape.step_macs(pair) for pair in range(shape.pairs)),
+        macs_per_step=sum(shape.step_macs(cell) for cell in range(shape.num_cells)),
         served=served,
     )
 

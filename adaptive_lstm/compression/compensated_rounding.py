@@ -23,7 +23,7 @@ from torch import nn
 from ..analysis.moments import Doubles
 from ..runtime.adapt import adapted_lstms
 from ..weights.fingerprint import digest
-from ..weights.layout import PairTensors
+from ..weights.layout import CellTensors
 from ..weights.matrices import Matrix
 from ..weights.precision import Quantize
 from ..weights.quantization import GRID_COLUMNS, quantize_stack
@@ -58,7 +58,7 @@ def round_model(
     """
     lstms = adapted_lstms(model)
     recorder = Recorder(model, lstms)
-    weights: Weights = originals(lstms) | {name: one.pairs for name, one in pruned.items()}
+    weights: Weights = originals(lstms) | {name: one.cells for name, one in pruned.items()}
     grids: dict[str, list[Doubles]] = {}
     for name, shape in recorder.shapes.items():
         nearest = quantize_stack(weights[name], shape, settings[name])
@@ -85,19 +85,19 @@ def grid(matrix: Matrix) -> Doubles:
     return step if matrix.column_scale is None else step / matrix.column_scale
 
 
-def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[PairTensors, ...]:
+def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[CellTensors, ...]:
     """The weights of a stack, rounded.
 
     Args:
         run: the weights to round, and what they are given.
-        grids: [4H, C] per pair, the distance of neighbours on the grid of every weight of [W_ih | W_hh]; 0: none.
+        grids: [4H, C] per cell, the distance of neighbours on the grid of every weight of [W_ih | W_hh]; 0: none.
     """
     out = []
-    for pair, old in enumerate(run.weights):
-        seen, width = dense_moments(run, pair), old.w_ih.shape[1]
+    for cell, old in enumerate(run.weights):
+        seen, width = dense_moments(run, cell), old.w_ih.shape[1]
         w = torch.cat([old.w_ih, old.w_hh], dim=1).double().numpy()
         pruned = (w == 0).any()
-        new = rounded(quadratic(w, seen, RIDGE), grids[pair], w != 0 if pruned else np.ones(w.shape, dtype=bool))
+        new = rounded(quadratic(w, seen, RIDGE), grids[cell], w != 0 if pruned else np.ones(w.shape, dtype=bool))
         bias = shifted_bias(old.bias.double().numpy(), w, new, seen)
         out.append(replace(old, w_ih=_float(new[:, :width]), w_hh=_float(new[:, width:]), bias=_float(bias)))
     return tuple(out)

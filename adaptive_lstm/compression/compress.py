@@ -21,7 +21,7 @@ from ..policies import Dense
 from ..runtime.adapt import lstms_of, restored
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
-from ..weights.layout import PairTensors, shape_of, tensors_of
+from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.quantization import column_scale, quantize_stack
 from ..weights.replaced import PrunedWeights
@@ -190,5 +190,5 @@ def with_scales(
     return chosen
 
 
-def _stacked(pairs: Iterable[PairTensors]) -> np.ndarray:
-    return torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in pairs]).numpy()
+def _stacked(cells: Iterable[CellTensors]) -> np.ndarray:
+    return torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in cells]).numpy()

@@ -43,8 +43,8 @@ def mixed_precision(
         raise InputError(f"error: got {error}, expected a number of at least 0")
     options, sizes, shape = _options(sensitivity), _sizes(sensitivity), sensitivity.shape
     chosen = {name: min(errors, key=sizes[name].__getitem__) for name, errors in options.items()}
-    projection = shape.pairs * shape.proj_size * (shape.hidden_size + 4)  # int8 with a scale per row
-    whole = sum(by["fp32"] for by in sizes.values()) + 4 * shape.pairs * shape.proj_size * shape.hidden_size
+    projection = shape.num_cells * shape.proj_size * (shape.hidden_size + 4)  # int8 with a scale per row
+    whole = sum(by["fp32"] for by in sizes.values()) + 4 * shape.num_cells * shape.proj_size * shape.hidden_size
     least = projection + sum(sizes[name][p] for name, p in chosen.items())
     if size is not None and not size * whole >= least:
         raise InputError(f"size: got {size}, expected at least {least / whole:.4f}: fewer bytes are not to be had")
@@ -67,9 +67,9 @@ def mixed_precision(
 def _sizes(sensitivity: Sensitivity) -> dict[str, dict[Precision, int]]:
     """Bytes with scales, by matrix and precision."""
     found: dict[str, dict[Precision, int]] = {}
-    for pair, weights in enumerate(sensitivity.weights):
+    for cell, weights in enumerate(sensitivity.weights):
         for kind, w in zip(("weight_ih", "weight_hh"), weights, strict=True):
-            name = f"{kind}_{sensitivity.shape.name(pair)}"
+            name = f"{kind}_{sensitivity.shape.name(cell)}"
             found[name] = {p: quantize_matrix(w, p, 0).nbytes for p in PRECISIONS}
     return found
 
@@ -77,16 +77,16 @@ def _sizes(sensitivity: Sensitivity) -> dict[str, dict[Precision, int]]:
 def _options(sensitivity: Sensitivity) -> dict[str, dict[Precision, float]]:
     """Expected squared change of the output, by matrix and precision."""
     found: dict[str, dict[Precision, float]] = {}
-    for pair, (w_ih, _) in enumerate(sensitivity.weights):
+    for cell, (w_ih, _) in enumerate(sensitivity.weights):
         width = w_ih.shape[1]
         for kind, part, w in zip(
-            ("weight_ih", "weight_hh"), (slice(None, width), slice(width, None)), sensitivity.weights[pair], strict=True
+            ("weight_ih", "weight_hh"), (slice(None, width), slice(width, None)), sensitivity.weights[cell], strict=True
         ):
-            moments, rows = sensitivity.moments[pair][part, part], sensitivity.rows[pair]
+            moments, rows = sensitivity.moments[cell][part, part], sensitivity.rows[cell]
             errors: dict[Precision, float] = {}
-            raw = kind == "weight_ih" and pair < sensitivity.shape.directions
+            raw = kind == "weight_ih" and cell < sensitivity.shape.directions
             for precision in (p for p in PRECISIONS if not (raw and p == "int8")):
                 change = quantize_matrix(w, precision, 0).dequantized().astype(np.float64) - w
                 errors[precision] = float(rows @ np.einsum("rc,rc->r", change @ moments, change))
-            found[f"{kind}_{sensitivity.shape.name(pair)}"] = errors
+            found[f"{kind}_{sensitivity.shape.name(cell)}"] = errors
     return found

@@ -10,8 +10,8 @@ import numpy as np
 from ..analysis.sensitivity import Sensitivity
 from ..execution.native_stack import Packed
 from ..types import FloatArray, StackShape
-from ..weights.layout import PairTensors
-from ..weights.matrices import Matrix, PairMatrices
+from ..weights.layout import CellTensors
+from ..weights.matrices import CellMatrices, Matrix
 
 WORTH_TELLING = 0.05  # share of zeros that save no time, of which the report in words speaks
 
@@ -136,28 +136,28 @@ class CompressReport:
 def matrix_reports(
     name: str,
     shape: StackShape,
-    original: Sequence[PairTensors],
-    matrices: Sequence[PairMatrices],
+    original: Sequence[CellTensors],
+    matrices: Sequence[CellMatrices],
     sensitivity: Sensitivity | None,
     packed: Sequence[Sequence[Packed]] | None,
 ) -> tuple[MatrixReport, ...]:
     """One entry per matrix of a stack, in torch's order; ``packed``: how the native core holds them, if it does."""
     found = []
-    for pair, (before, after) in enumerate(zip(original, matrices, strict=True)):
+    for cell, (before, after) in enumerate(zip(original, matrices, strict=True)):
         kinds = [("weight_ih", before.w_ih, after.w_ih), ("weight_hh", before.w_hh, after.w_hh)]
         if before.w_hr is not None and after.w_hr is not None:
             kinds.append(("weight_hr", before.w_hr, after.w_hr))
         for index, (kind, w, matrix) in enumerate(kinds):
-            held = packed[pair][index] if packed else None
+            held = packed[cell][index] if packed else None
             old = w.detach().cpu().double().numpy()
             change = matrix.dequantized() - old
             zeros = int((matrix.dequantized() == 0).sum())
             output_error = None
             if sensitivity is not None and kind != "weight_hr":
-                output_error = _output_error(sensitivity, pair, kind, change)
+                output_error = _output_error(sensitivity, cell, kind, change)
             found.append(
                 MatrixReport(
-                    name=f"{name}.{kind}_{shape.name(pair)}".lstrip("."),
+                    name=f"{name}.{kind}_{shape.name(cell)}".lstrip("."),
                     precision=matrix.precision,
                     sparsity=zeros / old.size,
                     macs_before=old.size,
@@ -188,9 +188,9 @@ def _idle_zeros(values: np.ndarray) -> float:
     return (rows * columns - int(used.sum())) / values.size
 
 
-def _output_error(sensitivity: Sensitivity, pair: int, kind: str, change: FloatArray) -> float:
-    width = sensitivity.shape.input_width(pair)
+def _output_error(sensitivity: Sensitivity, cell: int, kind: str, change: FloatArray) -> float:
+    width = sensitivity.shape.input_width(cell)
     part = slice(None, width) if kind == "weight_ih" else slice(width, None)
-    moments = sensitivity.moments[pair][part, part]
+    moments = sensitivity.moments[cell][part, part]
     per_row = np.einsum("rc,rc->r", change @ moments, change)
-    return float(np.sqrt(max(sensitivity.rows[pair] @ per_row, 0.0)))
+    return float(np.sqrt(max(sensitivity.rows[cell] @ per_row, 0.0)))

@@ -176,7 +176,7 @@ def reads_much(lstms: Iterable[AdaptiveLSTM]) -> bool:
     """Whether the first layers' input matrices hold so much of the weights (``WIDE``) that int8 is worth its risk."""
     shapes = [shape_of(lstm) for lstm in lstms]
     raw = sum(4 * s.hidden_size * s.input_size * s.directions for s in shapes)
-    return raw >= WIDE * sum(s.step_macs(pair) for s in shapes for pair in range(s.pairs))
+    return raw >= WIDE * sum(s.step_macs(cell) for s in shapes for cell in range(s.num_cells))
 
 
 @torch.no_grad()

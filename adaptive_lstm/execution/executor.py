@@ -9,7 +9,7 @@ import torch
 
 from ..policies import Combined, Parts, Policy, parts
 from ..types import Counts, StackShape, StreamState, sites
-from ..weights.layout import PairTensors
+from ..weights.layout import CellTensors
 from ..weights.precision import Quantize
 from ..weights.quantization import quantize_stack
 from . import early_exit, reference
@@ -34,7 +34,7 @@ class Executor:
 
     def __init__(
         self,
-        tensors: Sequence[PairTensors],
+        tensors: Sequence[CellTensors],
         shape: StackShape,
         quantize: Quantize,
         policy: Policy,
@@ -129,8 +129,8 @@ class Executor:
                 steps, batch = outer, inner
                 strides = (x.stride(0), x.stride(1), y.data_ptr(), self.width * inner, self.width)
         shape = self.shape
-        h_n = x.new_empty(shape.pairs, batch, shape.output_size)
-        c_n = x.new_empty(shape.pairs, batch, shape.hidden_size)
+        h_n = x.new_empty(shape.num_cells, batch, shape.output_size)
+        c_n = x.new_empty(shape.num_cells, batch, shape.hidden_size)
         start = (0, 0)
         if initial is not None:
             initial = initial[0].contiguous(), initial[1].contiguous()
@@ -155,7 +155,7 @@ class Executor:
             raise refuse_non_finite()
         rows, alive = reference.packed_rows(x, sizes, batch_first)
         if initial is None:
-            h, c = ((self.shape.pairs, alive[0], n) for n in (self.shape.output_size, self.shape.hidden_size))
+            h, c = ((self.shape.num_cells, alive[0], n) for n in (self.shape.output_size, self.shape.hidden_size))
             initial = x.new_zeros(h), x.new_zeros(c)
         y, end, counts = self._through(rows, alive, reference.start(self.shape, *initial), open_ended=False)
         return reference.unpacked_rows(y, x, batch_first), end.h, end.c, (lambda: counts) if self.counts else None

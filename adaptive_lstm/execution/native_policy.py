@@ -46,13 +46,13 @@ def _folded(head: LinearHead, m: Map) -> _native.Affine:
 def _columns(policy: Parts, shape: StackShape) -> list[list[_native.Thresholds]]:
     from .. import _native
 
-    def limits(pair: int, operand: Literal["x", "h"]) -> FloatArray | None:
-        site = Site(shape, pair, operand)
+    def limits(cell: int, operand: Literal["x", "h"]) -> FloatArray | None:
+        site = Site(shape, cell, operand)
         thresholded = isinstance(policy.columns, Delta) and policy.columns.thresholded(site)
         return policy.columns.threshold(site) if isinstance(policy.columns, Delta) and thresholded else None
 
-    pairs = [_native.thresholds(limits(pair, "x"), limits(pair, "h")) for pair in range(shape.pairs)]
-    return [pairs[i : i + shape.directions] for i in range(0, shape.pairs, shape.directions)]
+    cells = [_native.thresholds(limits(cell, "x"), limits(cell, "h")) for cell in range(shape.num_cells)]
+    return [cells[i : i + shape.directions] for i in range(0, shape.num_cells, shape.directions)]
 
 
 def _holds(policy: Parts, shape: StackShape) -> list[_native.Hold | None]:

@@ -11,7 +11,7 @@ import torch
 
 from ..policies import Parts
 from ..types import ColumnCounts, Counts, FloatArray, HeldState, LeftState, Site, StackShape, StreamState, sites
-from ..weights.matrices import Matrix, PairMatrices, living
+from ..weights.matrices import CellMatrices, Matrix, living
 from .native_policy import packed_policy
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class NativeStack:
 
     def __init__(
         self,
-        weights: Sequence[PairMatrices],
+        weights: Sequence[CellMatrices],
         shape: StackShape,
         policy: Parts,
         *,
@@ -77,8 +77,8 @@ class NativeStack:
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
         self.living = living(shape, weights)
         directions, held = [], list[tuple[Packed, ...]]()
-        for pair, w in enumerate(weights):
-            x, h = Site(shape, pair, "x"), Site(shape, pair, "h")
+        for cell, w in enumerate(weights):
+            x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
             fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
             w_ih, w_hh = (
                 _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, compressed=compressed)
@@ -90,9 +90,9 @@ class NativeStack:
             directions.append(_native.direction(w_ih, w_hh, w.bias, w_hr, fixed))
             held.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
         self.packed = tuple(held)
-        self._widths = [shape.input_width(pair) for pair in range(shape.pairs)]
+        self._widths = [shape.input_width(cell) for cell in range(shape.num_cells)]
         per_layer = shape.directions
-        self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.pairs, per_layer)])
+        self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.num_cells, per_layer)])
         self._policy = packed_policy(policy, shape)
         self._idle: list[_native.State] = []
 
@@ -161,26 +161,26 @@ class NativeStack:
     def read(self, state: _native.State, *, started: bool) -> StreamState:
         """A copy of everything that a state remembers; ``started``: whether anything was run yet."""
         shape, batch = self.shape, state.batch
-        h = torch.empty(shape.pairs, batch, shape.output_size, dtype=torch.float32, device="cpu")
-        c = h.new_empty(shape.pairs, batch, shape.hidden_size)
+        h = torch.empty(shape.num_cells, batch, shape.output_size, dtype=torch.float32, device="cpu")
+        c = h.new_empty(shape.num_cells, batch, shape.hidden_size)
         state.store(h.numpy(), c.numpy())
 
         def sent(site: Site) -> torch.Tensor | None:
             if not (started and self.thresholded[site]):
                 return None
             out = h.new_empty(batch, site.width)
-            state.store_sent(*divmod(site.pair, shape.directions), site.operand == "h", out.numpy())
+            state.store_sent(*divmod(site.cell, shape.directions), site.operand == "h", out.numpy())
             return out
 
         held = []
-        for pair in range(shape.pairs if started and self.policy.holding else 0):
-            held.append(self._new_held(pair, h))
-            self._exchange(state, pair, held[-1], put=False)
+        for cell in range(shape.num_cells if started and self.policy.holding else 0):
+            held.append(self._new_held(cell, h))
+            self._exchange(state, cell, held[-1], put=False)
         return StreamState(
             h,
             c,
-            tuple(sent(Site(shape, pair, "x")) for pair in range(shape.pairs)),
-            tuple(sent(Site(shape, pair, "h")) for pair in range(shape.pairs)),
+            tuple(sent(Site(shape, cell, "x")) for cell in range(shape.num_cells)),
+            tuple(sent(Site(shape, cell, "h")) for cell in range(shape.num_cells)),
             tuple(held),
             self._read_left(state, h) if started and self.policy.time else None,
         )
@@ -191,11 +191,11 @@ class NativeStack:
         state.reset(value.h.shape[1])
         state.load(_array(value.h), _array(value.c))
         for site in self.thresholded:
-            sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.pair]
+            sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.cell]
             if sent is not None:
-                state.load_sent(*divmod(site.pair, shape.directions), site.operand == "h", _array(sent))
-        for pair, held in enumerate(value.held):
-            self._exchange(state, pair, held, put=True)
+                state.load_sent(*divmod(site.cell, shape.directions), site.operand == "h", _array(sent))
+        for cell, held in enumerate(value.held):
+            self._exchange(state, cell, held, put=True)
         if value.left is not None:
             left = value.left
             parts = (left.done.to(torch.uint8), left.final, left.streak, left.past)
@@ -207,9 +207,9 @@ class NativeStack:
             return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
         return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).done
 
-    def _new_held(self, pair: int, like: torch.Tensor) -> HeldState:
-        shape, batch, width = self.shape, like.shape[1], self.shape.input_width(pair)
-        decider = self.policy.decider(shape, pair // shape.directions)
+    def _new_held(self, cell: int, like: torch.Tensor) -> HeldState:
+        shape, batch, width = self.shape, like.shape[1], self.shape.input_width(cell)
+        decider = self.policy.decider(shape, cell // shape.directions)
         queues = decider is not None and decider.keeps == "inputs"
         return HeldState(
             None if decider is None else like.new_empty(batch, width),
@@ -220,7 +220,7 @@ class NativeStack:
             like.new_empty(batch, dtype=torch.int64) if queues else None,
         )
 
-    def _exchange(self, state: _native.State, pair: int, held: HeldState, *, put: bool) -> None:
+    def _exchange(self, state: _native.State, cell: int, held: HeldState, *, put: bool) -> None:
         def flat(part: torch.Tensor | None) -> np.ndarray | None:
             return None if part is None else part.detach().contiguous().flatten().numpy()
 
@@ -228,7 +228,7 @@ class NativeStack:
         assert run is not None
         assert gates is not None
         others = (flat(held.x_used), flat(held.h_used), flat(held.queue), flat(held.queued))
-        state.held(*divmod(pair, self.shape.directions), put, run, gates, *others)
+        state.held(*divmod(cell, self.shape.directions), put, run, gates, *others)
 
     def _read_left(self, state: _native.State, like: torch.Tensor) -> LeftState:
         batch, width = state.batch, self.shape.output_size

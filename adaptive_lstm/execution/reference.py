@@ -20,9 +20,9 @@ from torch import nn
 
 from ..policies import LeavingInDepth, Parts, Policy, parts
 from ..types import Counts, HeldState, Site, StackShape, StreamState
-from ..weights.layout import PairTensors, shape_of, tensors_of
+from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.matrices import living
-from .reference_cell import COAST, LEFT, QUEUE, RUN, Observer, Pair, Step, standing
+from .reference_cell import COAST, LEFT, QUEUE, RUN, Observer, ReferenceCell, Step, standing
 
 
 @dataclass
@@ -39,46 +39,46 @@ class _Tick:
 
 
 def _work_off(
-    pair: Pair, x: torch.Tensor, actions: torch.Tensor, late: dict[int, list[torch.Tensor]], time: int
+    cell: ReferenceCell, x: torch.Tensor, actions: torch.Tensor, late: dict[int, list[torch.Tensor]], time: int
 ) -> dict[int, list[torch.Tensor]]:
     """Queue the inputs of rows that are held, and run what has waited of those that run; returns their outputs."""
     done: dict[int, list[torch.Tensor]] = {}
     for row, action in enumerate(actions.tolist()):
-        if action == QUEUE and pair.decider is not None:
-            pair.queue[row].append(x[row])
+        if action == QUEUE and cell.decider is not None:
+            cell.queue[row].append(x[row])
         elif action == RUN:
-            waiting, pair.queue[row] = pair.queue[row] + late.get(row, []), []
+            waiting, cell.queue[row] = cell.queue[row] + late.get(row, []), []
             for item in waiting:
-                pair.advance(item[None], torch.tensor([row], device=x.device), time)
-                done.setdefault(row, []).append(pair.h[row])
+                cell.advance(item[None], torch.tensor([row], device=x.device), time)
+                done.setdefault(row, []).append(cell.h[row])
     return done
 
 
 def _run_direction(
-    pair: Pair, xs: list[torch.Tensor], ticks: list[_Tick], direction: int, top: bool, first: int
+    cell: ReferenceCell, xs: list[torch.Tensor], ticks: list[_Tick], direction: int, top: bool, first: int
 ) -> list[torch.Tensor]:
     """One direction of a layer over all timesteps: its outputs. ``ticks`` become what the layer above is handed."""
     outputs = list(xs)
-    width = pair.shape.output_size
-    exact = pair.queues
+    width = cell.shape.output_size
+    exact = cell.queues
     for t in reversed(range(len(xs))) if direction else range(len(xs)):
         x, tick = xs[t], ticks[t]
         actions = tick.actions[direction]
-        if pair.holding:
-            actions = tick.actions[direction] = pair.actions(x, actions)
+        if cell.holding:
+            actions = tick.actions[direction] = cell.actions(x, actions)
             if exact:
-                tick.late = _work_off(pair, x, actions, tick.late, first + t)
-            pair.note(x, actions)
+                tick.late = _work_off(cell, x, actions, tick.late, first + t)
+            cell.note(x, actions)
         rows = (actions == RUN).nonzero()[:, 0]
         if len(rows):
-            pair.advance(x[rows], rows, first + t)
-        if pair.holding and len(rows := (actions == COAST).nonzero()[:, 0]):
-            pair.coast(rows)
+            cell.advance(x[rows], rows, first + t)
+        if cell.holding and len(rows := (actions == COAST).nonzero()[:, 0]):
+            cell.coast(rows)
         if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
             part = tick.foreseen[rows, direction * width : (direction + 1) * width]
-            pair.take(rows, part)
-        pair.settle(len(x))
-        outputs[t] = pair.h[: len(x)]
+            cell.take(rows, part)
+        cell.settle(len(x))
+        outputs[t] = cell.h[: len(x)]
     return outputs
 
 
@@ -161,7 +161,7 @@ def _leave_sequences(
 
 
 def run(
-    weights: Sequence[PairTensors],
+    weights: Sequence[CellTensors],
     shape: StackShape,
     policy: Parts,
     x: torch.Tensor,
@@ -204,7 +204,7 @@ def run(
         for d in range(D):
             index = layer * D + d
             rows = batch.members
-            pair = Pair(
+            cell = ReferenceCell(
                 shape,
                 index,
                 weights[index],
@@ -215,14 +215,14 @@ def run(
                 state.held[index] if state.held else None,
                 observer,
             )
-            outputs.append(_run_direction(pair, xs, ticks, d, top, first))
-            h_end[index] = h_end[index].index_copy(0, rows, pair.h)
-            c_end[index] = c_end[index].index_copy(0, rows, pair.c)
-            sent_x[index] = pair.of_x.sent if pair.of_x.thresholded else None
-            sent_h[index] = pair.of_h.sent if pair.of_h.thresholded else None
-            if pair.holding:
-                held.append(pair.held_state())
-            counts.append(pair.counts(total))
+            outputs.append(_run_direction(cell, xs, ticks, d, top, first))
+            h_end[index] = h_end[index].index_copy(0, rows, cell.h)
+            c_end[index] = c_end[index].index_copy(0, rows, cell.c)
+            sent_x[index] = cell.of_x.sent if cell.of_x.thresholded else None
+            sent_h[index] = cell.of_h.sent if cell.of_h.thresholded else None
+            if cell.holding:
+                held.append(cell.held_state())
+            counts.append(cell.counts(total))
         xs = [torch.cat(parts_of, dim=1) for parts_of in zip(*outputs, strict=True)]
         if depth is None or top:
             continue
@@ -268,7 +268,7 @@ def unpacked_rows(y: torch.Tensor, x: torch.Tensor, batch_first: bool) -> torch.
 
 def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:
     """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
-    nothing = (None,) * shape.pairs
+    nothing = (None,) * shape.num_cells
     return StreamState(h, c, nothing, nothing)
 
 
@@ -281,14 +281,14 @@ def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np
         x: [T, I].
     """
     shape = shape_of(lstm)
-    width = [Site(shape, pair, "x").width + shape.output_size for pair in range(shape.pairs)]
-    sent: list[dict[int, npt.NDArray[np.bool_]]] = [{} for _ in range(shape.pairs)]
+    width = [Site(shape, cell, "x").width + shape.output_size for cell in range(shape.num_cells)]
+    sent: list[dict[int, npt.NDArray[np.bool_]]] = [{} for _ in range(shape.num_cells)]
 
     def observe(step: Step) -> None:
-        sent[step.pair][step.time] = torch.cat([step.x_sent[0], step.h_sent[0]]).cpu().numpy()
+        sent[step.cell][step.time] = torch.cat([step.x_sent[0], step.h_sent[0]]).cpu().numpy()
 
     with torch.no_grad():
-        h, c = x.new_zeros(shape.pairs, 1, shape.output_size), x.new_zeros(shape.pairs, 1, shape.hidden_size)
+        h, c = x.new_zeros(shape.num_cells, 1, shape.output_size), x.new_zeros(shape.num_cells, 1, shape.hidden_size)
         run(tensors_of(lstm), shape, parts(policy), x, [1] * len(x), start(shape, h, c), observe)
     nothing = [np.zeros(n, dtype=np.bool_) for n in width]
     return [np.stack([steps.get(t, none) for t in range(len(x))]) for steps, none in zip(sent, nothing, strict=True)]

@@ -9,7 +9,7 @@ import torch
 
 from ..policies import Columns, Holding, Parts
 from ..types import ColumnCounts, HeldState, Site, StackShape
-from ..weights.layout import PairTensors
+from ..weights.layout import CellTensors
 
 RUN, COAST, REST, QUEUE, LEFT = range(5)
 """What a row does at a timestep: run; keep its gates and advance; keep its state; keep it and queue the input; take
@@ -29,7 +29,7 @@ class Step:
     ``gates`` [n, 4H]: pre-activations in torch order; ``rows`` [n]: which batch rows.
     """
 
-    pair: int
+    cell: int
     time: int
     x: torch.Tensor
     h: torch.Tensor
@@ -98,7 +98,7 @@ def whole_rows(value: torch.Tensor, useful: torch.Tensor, levels: int) -> tuple[
     return (sent * factor).round().clamp(-levels, levels), largest / count
 
 
-def cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cell_update(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
     i, f, g, o = gates.chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -113,17 +113,17 @@ def pinned(fixed: torch.Tensor | None, units: torch.Tensor, c: torch.Tensor) -> 
     return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
 
 
-def standing(weights: PairTensors, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def standing(weights: CellTensors, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A state [B, P], [B, H] with pruned units where they stand, whatever was given."""
     units, c = pinned(weights.fixed, h if weights.w_hr is None else c, c)
     return (units if weights.w_hr is None else h), c
 
 
-class Pair:
+class ReferenceCell:
     """State of one layer and direction for all batch rows, and the work it has done.
 
     Args:
-        shape, pair: which one.
+        shape, cell: which one.
         weights: its matrices.
         policy: what may be left out.
         h, c: states [B, P], [B, H], ``standing``.
@@ -135,8 +135,8 @@ class Pair:
     def __init__(
         self,
         shape: StackShape,
-        pair: int,
-        weights: PairTensors,
+        cell: int,
+        weights: CellTensors,
         policy: Parts,
         h: torch.Tensor,
         c: torch.Tensor,
@@ -144,13 +144,13 @@ class Pair:
         held: HeldState | None,
         observer: Observer | None,
     ):
-        self.shape, self.index, self.weights, self.observer = shape, pair, weights, observer
+        self.shape, self.index, self.weights, self.observer = shape, cell, weights, observer
         self.h, self.c = h, c
         batch, (used_x, used_h) = len(h), weights.useful
         static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
-        self.of_x = _Operand(Site(shape, pair, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
-        self.of_h = _Operand(Site(shape, pair, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
-        self.decider: Holding | None = policy.decider(shape, pair // shape.directions)
+        self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
+        self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
+        self.decider: Holding | None = policy.decider(shape, cell // shape.directions)
         self.holding = bool(policy.holding)
         self.queues = any(p.keeps == "inputs" for p in policy.holding)
         held = held or HeldState()
@@ -213,7 +213,7 @@ class Pair:
         self.h = self.h.index_copy(0, rows, h)
 
     def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
-        out, c = pinned(self.weights.fixed, *cell(gates, self.c[rows]))
+        out, c = pinned(self.weights.fixed, *cell_update(gates, self.c[rows]))
         if self.weights.w_hr is not None:
             out = out @ self.weights.w_hr.T
         self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)

@@ -53,8 +53,8 @@ class TorchOrNative:
     def _probe(self, lstm: nn.LSTM, batch: int, steps: int, like: torch.Tensor) -> bool:
         shape = self._executor.shape
         x = like.new_zeros((batch, steps, shape.input_size) if lstm.batch_first else (steps, batch, shape.input_size))
-        h = like.new_zeros(shape.pairs, batch, shape.output_size)
-        c = like.new_zeros(shape.pairs, batch, shape.hidden_size)
+        h = like.new_zeros(shape.num_cells, batch, shape.output_size)
+        c = like.new_zeros(shape.num_cells, batch, shape.hidden_size)
 
         def timed(call: Callable[[], object]) -> float:
             start = time.perf_counter()

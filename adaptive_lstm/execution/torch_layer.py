@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..types import StackShape
-from ..weights.layout import PairTensors
+from ..weights.layout import CellTensors
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -17,7 +17,7 @@ State = tuple[torch.Tensor, torch.Tensor]
 class Layer:
     """One layer of a stack, all its directions, on torch's kernels."""
 
-    def __init__(self, weights: Sequence[PairTensors], shape: StackShape):
+    def __init__(self, weights: Sequence[CellTensors], shape: StackShape):
         first = weights[0].w_ih
         self.directions = len(weights)
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
@@ -48,7 +48,7 @@ class Layer:
         return out + self.standing, (h + self.standing.view(self.directions, 1, -1), c)
 
 
-def _standing(w: PairTensors) -> torch.Tensor:
+def _standing(w: CellTensors) -> torch.Tensor:
     """What pruned units stand at, to be added to states [P] in which torch leaves them at zero."""
     zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
     return zeros if w.fixed is None or w.w_hr is not None else zeros + w.fixed.nan_to_num(0.0)

@@ -17,7 +17,7 @@ from ..model_io import copied
 from ..policies import Combined, Dense, Parts, Policy
 from ..types import Counts, RunStats, StackShape
 from ..weights.fingerprint import Fingerprint
-from ..weights.layout import PairTensors, shape_of, tensors_of
+from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import PrunedWeights
 from .monitor import Monitor
@@ -108,7 +108,7 @@ class AdaptiveLSTM(nn.LSTM):
         self._pruned = pruned
         self.replan()
 
-    def executed(self) -> tuple[PairTensors, ...]:
+    def executed(self) -> tuple[CellTensors, ...]:
         """The weights that are executed, ahead of quantization: the pruned ones, or the parameters.
 
         Raises:
@@ -258,7 +258,7 @@ class AdaptiveLSTM(nn.LSTM):
             raise InputError(f"got hx of type {type(hx).__name__}, expected a pair (h_0, c_0)")
         out = []
         for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size)):
-            want = (shape.pairs, width) if unbatched else (shape.pairs, batch, width)
+            want = (shape.num_cells, width) if unbatched else (shape.num_cells, batch, width)
             if not isinstance(state, torch.Tensor):
                 raise InputError(f"{name}: got {type(state).__name__}, expected a tensor of shape {want}")
             if tuple(state.shape) != want:

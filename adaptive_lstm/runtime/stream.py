@@ -178,8 +178,8 @@ class Stream:
             self._native.reset(self._batch)
         self._reference = start(
             shape,
-            like.new_zeros(shape.pairs, self._batch, shape.output_size),
-            like.new_zeros(shape.pairs, self._batch, shape.hidden_size),
+            like.new_zeros(shape.num_cells, self._batch, shape.output_size),
+            like.new_zeros(shape.num_cells, self._batch, shape.hidden_size),
         )
         self._counts = Counts.none(shape)
         self._steps = 0

@@ -40,9 +40,9 @@ def check_state(
     """Raise ``StateError`` unless a state is of this stack, batch size and policy, and holds finite numbers."""
     if not isinstance(state, StreamState):
         raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
-    if len(state.sent_x) != shape.pairs or len(state.sent_h) != shape.pairs:
-        raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.pairs}")
-    if state.held and (not policy.holding or len(state.held) != shape.pairs):
+    if len(state.sent_x) != shape.num_cells or len(state.sent_h) != shape.num_cells:
+        raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.num_cells}")
+    if state.held and (not policy.holding or len(state.held) != shape.num_cells):
         raise StateError("the state is of a stream whose policy holds layers; this one's does not, or has other layers")
     if state.left is not None and policy.time is None:
         raise StateError("the state is of a stream with an exit in time; this one's policy has none")
@@ -77,17 +77,17 @@ _LEAST = {"run": -1, "queued": 0, "streak": 0}
 
 
 def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> Iterator[Expected]:
-    yield "h", state.h, (shape.pairs, batch, shape.output_size)
-    yield "c", state.c, (shape.pairs, batch, shape.hidden_size)
-    sent = [(Site(shape, p, "x"), state.sent_x[p]) for p in range(shape.pairs)]
-    sent += [(Site(shape, p, "h"), state.sent_h[p]) for p in range(shape.pairs)]
+    yield "h", state.h, (shape.num_cells, batch, shape.output_size)
+    yield "c", state.c, (shape.num_cells, batch, shape.hidden_size)
+    sent = [(Site(shape, p, "x"), state.sent_x[p]) for p in range(shape.num_cells)]
+    sent += [(Site(shape, p, "h"), state.sent_h[p]) for p in range(shape.num_cells)]
     started = any(s is not None for _, s in sent)
     for site, value in sent:
         there = started and policy.columns.thresholded(site)
         yield f"sent {site}", value, (batch, site.width) if there else None
-    for pair, held in enumerate(state.held):
-        decider = policy.decider(shape, pair // shape.directions)
-        width = Site(shape, pair, "x").width
+    for cell, held in enumerate(state.held):
+        decider = policy.decider(shape, cell // shape.directions)
+        width = Site(shape, cell, "x").width
         queue = decider is not None and decider.keeps == "inputs"
         yield "x_used", held.x_used, (batch, width) if decider else None
         yield "h_used", held.h_used, (batch, shape.output_size) if decider else None

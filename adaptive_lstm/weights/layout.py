@@ -12,7 +12,7 @@ from ..types import StackShape
 
 
 @dataclass(frozen=True)
-class PairTensors:
+class CellTensors:
     """Weights of one layer and direction as tensors, gates in torch order.
 
     ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
@@ -47,25 +47,25 @@ def shape_of(lstm: nn.LSTM) -> StackShape:
 def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
     """The current weights of an ``nn.LSTM`` by torch's names."""
     # _flat_weights is what nn.LSTM.forward itself reads: it follows pruning hooks and replaced parameters.
-    pairs = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
-    return {name: weight for name, weight in pairs if weight is not None}
+    named = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
+    return {name: weight for name, weight in named if weight is not None}
 
 
-def tensors_of(lstm: nn.LSTM) -> tuple[PairTensors, ...]:
+def tensors_of(lstm: nn.LSTM) -> tuple[CellTensors, ...]:
     """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them."""
     named, shape = named_weights(lstm), shape_of(lstm)
 
-    def get(kind: str, pair: int) -> torch.Tensor | None:
-        return named.get(f"{kind}_{shape.name(pair)}")
+    def get(kind: str, cell: int) -> torch.Tensor | None:
+        return named.get(f"{kind}_{shape.name(cell)}")
 
-    def need(kind: str, pair: int) -> torch.Tensor:
-        found = get(kind, pair)
-        assert found is not None, f"nn.LSTM without {kind}_{shape.name(pair)}"
+    def need(kind: str, cell: int) -> torch.Tensor:
+        found = get(kind, cell)
+        assert found is not None, f"nn.LSTM without {kind}_{shape.name(cell)}"
         return found
 
     out = []
-    for pair in range(shape.pairs):
-        w_ih = need("weight_ih", pair)
-        bias = need("bias_ih", pair) + need("bias_hh", pair) if lstm.bias else w_ih.new_zeros(4 * shape.hidden_size)
-        out.append(PairTensors(w_ih, need("weight_hh", pair), bias, get("weight_hr", pair)))
+    for cell in range(shape.num_cells):
+        w_ih = need("weight_ih", cell)
+        bias = need("bias_ih", cell) + need("bias_hh", cell) if lstm.bias else w_ih.new_zeros(4 * shape.hidden_size)
+        out.append(CellTensors(w_ih, need("weight_hh", cell), bias, get("weight_hr", cell)))
     return tuple(out)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..types import FloatArray, StackShape
-from .layout import PairTensors
+from .layout import CellTensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,10 @@ class Matrix:
 
 
 @dataclass(frozen=True, eq=False)
-class PairMatrices:
+class CellMatrices:
     """Weights of one layer and direction as a backend executes them; ``bias`` [4H] stays in float32.
 
-    ``fixed`` [H] as in ``PairTensors``. Rows of pruned units and columns that read them hold zeros.
+    ``fixed`` [H] as in ``CellTensors``. Rows of pruned units and columns that read them hold zeros.
     """
 
     w_ih: Matrix
@@ -69,13 +69,13 @@ class PairMatrices:
         """Bytes of everything."""
         return self.w_ih.nbytes + self.w_hh.nbytes + self.bias.nbytes + (self.w_hr.nbytes if self.w_hr else 0)
 
-    def tensors(self, dtype: torch.dtype, device: torch.device) -> PairTensors:
+    def tensors(self, dtype: torch.dtype, device: torch.device) -> CellTensors:
         """The same numbers as tensors, for the reference executor."""
 
         def tensor(array: FloatArray) -> torch.Tensor:
             return torch.from_numpy(array).to(device=device, dtype=dtype)
 
-        return PairTensors(
+        return CellTensors(
             w_ih=tensor(self.w_ih.dequantized()),
             w_hh=tensor(self.w_hh.dequantized()),
             bias=tensor(self.bias),
@@ -88,7 +88,7 @@ class PairMatrices:
         )
 
 
-def living(shape: StackShape, weights: Sequence[PairTensors | PairMatrices]) -> tuple[int, ...]:
+def living(shape: StackShape, weights: Sequence[CellTensors | CellMatrices]) -> tuple[int, ...]:
     """Units that are not pruned, for every layer and direction; empty where none is pruned anywhere."""
     fixed = [w.fixed for w in weights]
     if all(f is None for f in fixed):

@@ -111,22 +111,22 @@ class Quantize:
 
     def lacks_scale(self, shape: StackShape) -> bool:
         """Whether an input matrix of the first layer is int8 and the scales of its columns are needed and unknown."""
-        first = [self.of(shape, "weight_ih", pair) for pair in range(shape.directions)]
+        first = [self.of(shape, "weight_ih", cell) for cell in range(shape.directions)]
         return self.raw_range == "static" and self.raw_scale is None and "int8" in first
 
     def check_names(self, shape: StackShape) -> None:
         """Raise ``InputError`` if ``matrices`` names a parameter that the stack does not have."""
         kinds = ["weight_ih", "weight_hh"] + (["weight_hr"] if shape.proj_size else [])
-        known = [f"{kind}_{shape.name(pair)}" for pair in range(shape.pairs) for kind in kinds]
+        known = [f"{kind}_{shape.name(cell)}" for cell in range(shape.num_cells) for kind in kinds]
         unknown = sorted(set(self.matrices) - set(known))
         if unknown:
             raise InputError(f"matrices: got {', '.join(unknown)}, but this stack has {', '.join(known)}")
 
-    def of(self, shape: StackShape, kind: str, pair: int) -> Precision:
-        """Precision of ``weight_ih``, ``weight_hh`` or ``weight_hr`` of a pair."""
-        raw = kind == "weight_ih" and pair < shape.directions
+    def of(self, shape: StackShape, kind: str, cell: int) -> Precision:
+        """Precision of ``weight_ih``, ``weight_hh`` or ``weight_hr`` of a cell."""
+        raw = kind == "weight_ih" and cell < shape.directions
         default = self.raw if raw and self.raw is not None else self.precision
-        return self.matrices.get(f"{kind}_{shape.name(pair)}", default)
+        return self.matrices.get(f"{kind}_{shape.name(cell)}", default)
 
 
 def _scales(values: npt.ArrayLike | None) -> tuple[float, ...] | None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from ..types import FloatArray, Site, StackShape
-from .layout import PairTensors
-from .matrices import Matrix, PairMatrices
+from .layout import CellTensors
+from .matrices import CellMatrices, Matrix
 from .precision import SCALES, Precision, Quantize
 
 HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
@@ -98,7 +98,7 @@ def quantize_matrix(
 
 def _raw_matrix(w: FloatArray, settings: Quantize, x: Site, *, compared: bool) -> Matrix:
     """The input matrix of raw features x; compared: whether a policy compares these from timestep to timestep."""
-    precision = settings.of(x.shape, "weight_ih", x.pair)
+    precision = settings.of(x.shape, "weight_ih", x.cell)
     assert settings.raw_levels is not None
     if settings.raw_range == "dynamic":
         return quantize_matrix(w, precision, 0 if compared else settings.raw_levels, dynamic=not compared)
@@ -107,8 +107,8 @@ def _raw_matrix(w: FloatArray, settings: Quantize, x: Site, *, compared: bool) -
 
 
 def quantize_stack(
-    tensors: tuple[PairTensors, ...], shape: StackShape, settings: Quantize, thresholded: Collection[Site] = ()
-) -> tuple[PairMatrices, ...]:
+    tensors: tuple[CellTensors, ...], shape: StackShape, settings: Quantize, thresholded: Collection[Site] = ()
+) -> tuple[CellMatrices, ...]:
     """All weights of a stack in the precisions that ``settings`` gives them.
 
     Args:
@@ -124,14 +124,14 @@ def quantize_stack(
     settings.check(shape)
     bounded = shape.proj_size == 0  # a projected h may leave -1..1
     out = []
-    for pair, t in enumerate(tensors):
-        x = Site(shape, pair, "x")
+    for cell, t in enumerate(tensors):
+        x = Site(shape, cell, "x")
 
-        def matrix(kind: str, w: torch.Tensor, levels: int, pair: int = pair) -> Matrix:
-            return quantize_matrix(_array(w), settings.of(shape, kind, pair), levels)
+        def matrix(kind: str, w: torch.Tensor, levels: int, cell: int = cell) -> Matrix:
+            return quantize_matrix(_array(w), settings.of(shape, kind, cell), levels)
 
         out.append(
-            PairMatrices(
+            CellMatrices(
                 w_ih=_raw_matrix(_array(t.w_ih), settings, x, compared=x in thresholded)
                 if x.raw
                 else matrix("weight_ih", t.w_ih, settings.input_levels if bounded else 0),

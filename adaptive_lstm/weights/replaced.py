@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from .fingerprint import _update, digest
-from .layout import PairTensors
+from .layout import CellTensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,21 +19,21 @@ class PrunedWeights:
 
     Weights that only compensated rounding has moved are kept the same way.
 
-    ``pairs``: one entry per layer and direction; ``origin``: ``digest`` of the parameters that they were made from.
+    ``cells``: one entry per layer and direction; ``origin``: ``digest`` of the parameters that they were made from.
     """
 
-    pairs: tuple[PairTensors, ...]
+    cells: tuple[CellTensors, ...]
     origin: str
 
     def digest(self) -> str:
         """SHA-256 of the pruned weights, in hexadecimal."""
         found = hashlib.sha256(self.origin.encode())
-        for pair in self.pairs:
-            for value in (pair.w_ih, pair.w_hh, pair.bias, pair.w_hr, pair.fixed):
+        for cell in self.cells:
+            for value in (cell.w_ih, cell.w_hh, cell.bias, cell.w_hr, cell.fixed):
                 _update(found, "" if value is None else str(tuple(value.shape)), value)
         return found.hexdigest()
 
-    def tensors(self, lstm: nn.LSTM) -> tuple[PairTensors, ...]:
+    def tensors(self, lstm: nn.LSTM) -> tuple[CellTensors, ...]:
         """The same in the dtype and on the device of an LSTM's parameters.
 
         Raises:
@@ -46,20 +46,20 @@ class PrunedWeights:
                 "(adaptive_lstm.restore)."
             )
         like = next(lstm.parameters())
-        return tuple(moved(pair, like) for pair in self.pairs)
+        return tuple(moved(cell, like) for cell in self.cells)
 
 
-def moved(pair: PairTensors, like: torch.Tensor) -> PairTensors:
-    """A pair's weights in the dtype and on the device of another tensor."""
+def moved(cell: CellTensors, like: torch.Tensor) -> CellTensors:
+    """A cell's weights in the dtype and on the device of another tensor."""
 
     def to(value: torch.Tensor | None) -> torch.Tensor | None:
         return None if value is None else value.detach().to(like)
 
     return replace(
-        pair,
-        w_ih=pair.w_ih.detach().to(like),
-        w_hh=pair.w_hh.detach().to(like),
-        bias=pair.bias.detach().to(like),
-        w_hr=to(pair.w_hr),
-        fixed=to(pair.fixed),
+        cell,
+        w_ih=cell.w_ih.detach().to(like),
+        w_hh=cell.w_hh.detach().to(like),
+        bias=cell.bias.detach().to(like),
+        w_hr=to(cell.w_hr),
+        fixed=to(cell.fixed),
     )

@@ -36,13 +36,13 @@ def operands(lstm: nn.LSTM, x: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor)
     for layer in range(lstm.num_layers):
         outputs = []
         for d in range(directions):
-            pair = layer * directions + d
+            cell = layer * directions + d
             one = nn.LSTM(x.shape[1], lstm.hidden_size, proj_size=lstm.proj_size).double()
-            for mine, weight in zip(one.parameters(), lstm.all_weights[pair], strict=True):
+            for mine, weight in zip(one.parameters(), lstm.all_weights[cell], strict=True):
                 mine.data = weight.data
             given = x.flip(0) if d else x
-            y, _ = one(given, (h0[pair : pair + 1], c0[pair : pair + 1]))
-            found.append(torch.cat([given, torch.cat([h0[pair : pair + 1], y[:-1]])], dim=1).detach().numpy())
+            y, _ = one(given, (h0[cell : cell + 1], c0[cell : cell + 1]))
+            found.append(torch.cat([given, torch.cat([h0[cell : cell + 1], y[:-1]])], dim=1).detach().numpy())
             outputs.append(y.flip(0) if d else y)
         x = torch.cat(outputs, dim=1).detach()
     return found
@@ -72,8 +72,8 @@ def test_statistics_by_hand(options: dict[str, Any], kind: str) -> None:
     fast = adapted(I, H, 2, **options)
     fast.double()
     x, shape = X.double(), fast.stack_shape
-    h0 = torch.zeros(shape.pairs, B, shape.output_size, dtype=torch.float64)
-    c0 = torch.zeros(shape.pairs, B, H, dtype=torch.float64)
+    h0 = torch.zeros(shape.num_cells, B, shape.output_size, dtype=torch.float64)
+    c0 = torch.zeros(shape.num_cells, B, H, dtype=torch.float64)
     item: Any = x
     if kind == "packed":
         item = pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
@@ -84,12 +84,12 @@ def test_statistics_by_hand(options: dict[str, Any], kind: str) -> None:
     lengths = LENGTHS.tolist() if kind == "packed" else [T] * B
     assert got.steps == sum(lengths)
     each = [operands(fast, x[:n, b], h0[:, b], c0[:, b]) for b, n in enumerate(lengths)]
-    for pair in range(shape.pairs):
-        sequences = [z[pair] for z in each]
+    for cell in range(shape.num_cells):
+        sequences = [z[cell] for z in each]
         z = np.concatenate(sequences)
-        np.testing.assert_allclose(got.moments[pair], z.T @ z / len(z), rtol=1e-10, atol=1e-15)
-        np.testing.assert_allclose(got.means[pair], z.mean(axis=0), rtol=1e-10, atol=1e-15)
-        measured = got.curves[pair]
+        np.testing.assert_allclose(got.moments[cell], z.T @ z / len(z), rtol=1e-10, atol=1e-15)
+        np.testing.assert_allclose(got.means[cell], z.mean(axis=0), rtol=1e-10, atol=1e-15)
+        measured = got.curves[cell]
         activity, residual = played(sequences, measured.thresholds)
         np.testing.assert_allclose(measured.activity, activity, rtol=1e-12)
         np.testing.assert_allclose(measured.residual, residual, rtol=1e-10, atol=1e-15)
@@ -120,11 +120,11 @@ def test_batches_and_blocks_do_not_matter() -> None:
     apart = al.measure_sensitivity(fast, [x[:, :1], x[:, 1:]], probes=1)
     with mock.patch.object(curves, "_BLOCK", 1):
         narrow = al.measure_sensitivity(fast, [x], probes=1)
-    for pair in range(4):
+    for cell in range(4):
         for other in (apart, narrow):
-            np.testing.assert_allclose(other.moments[pair], together.moments[pair], rtol=1e-12, atol=1e-15)
-            np.testing.assert_allclose(other.curves[pair].activity, together.curves[pair].activity, rtol=1e-12)
-            np.testing.assert_allclose(other.curves[pair].residual, together.curves[pair].residual, rtol=1e-12)
+            np.testing.assert_allclose(other.moments[cell], together.moments[cell], rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(other.curves[cell].activity, together.curves[cell].activity, rtol=1e-12)
+            np.testing.assert_allclose(other.curves[cell].residual, together.curves[cell].residual, rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------- expected activity
@@ -163,23 +163,23 @@ def test_priced_thresholds_by_the_formula(gamma: float, raw: bool) -> None:
     measured, price = al.measure_sensitivity(lstm, X), 300.0
     policy = al.Delta.priced(measured, price, gamma=gamma, raw=raw)
     priced = {}
-    for pair in range(2):
-        w = torch.cat(tuple(lstm.all_weights[pair][:2]), dim=1).detach().double().numpy()
-        squares = (measured.rows[pair] ** gamma) @ w**2
-        width = I if pair == 0 else H
-        priced[pair, "x"], priced[pair, "h"] = squares[:width], squares[width:]
+    for cell in range(2):
+        w = torch.cat(tuple(lstm.all_weights[cell][:2]), dim=1).detach().double().numpy()
+        squares = (measured.rows[cell] ** gamma) @ w**2
+        width = I if cell == 0 else H
+        priced[cell, "x"], priced[cell, "h"] = squares[:width], squares[width:]
     mean = np.concatenate([s for where, s in priced.items() if where != (0, "x")]).mean()
     chosen = []
-    for pair in range(2):
-        width = I if pair == 0 else H
+    for cell in range(2):
+        width = I if cell == 0 else H
         for operand, columns in (("x", range(width)), ("h", range(width, width + H))):
-            got = policy.threshold(al.Site(lstm.stack_shape, pair, operand))  # type: ignore[arg-type]
-            if (pair, operand) == (0, "x") and not raw:
+            got = policy.threshold(al.Site(lstm.stack_shape, cell, operand))  # type: ignore[arg-type]
+            if (cell, operand) == (0, "x") and not raw:
                 assert got is None
                 continue
             assert got is not None
-            for threshold, square, j in zip(got, priced[pair, operand], columns, strict=True):
-                c = measured.curves[pair]
+            for threshold, square, j in zip(got, priced[cell, operand], columns, strict=True):
+                c = measured.curves[cell]
                 cost = c.activity[:, j] + price * square / mean * c.residual[:, j]
                 assert cost[list(c.thresholds[:, j]).index(threshold)] == pytest.approx(cost.min(), rel=1e-9)
                 chosen.append(threshold)

@@ -33,8 +33,8 @@ def states(lstm: nn.LSTM, x: torch.Tensor, hx: Any = None) -> list[Array]:
     for layers in range(1, lstm.num_layers + 1):
         part = nn.LSTM(I, H, layers, bias=lstm.bias, bidirectional=lstm.bidirectional, proj_size=lstm.proj_size).eval()
         part.load_state_dict({k: v for k, v in lstm.state_dict().items() if k in part.state_dict()})
-        pairs = layers * (2 if lstm.bidirectional else 1)
-        given = None if hx is None else (hx[0][:pairs].contiguous(), hx[1][:pairs].contiguous())
+        cells = layers * (2 if lstm.bidirectional else 1)
+        given = None if hx is None else (hx[0][:cells].contiguous(), hx[1][:cells].contiguous())
         out.append(infer(part, x, given)[0].double().numpy())
     return out
 

@@ -104,7 +104,7 @@ def test_every_kind_of_stack(options: dict[str, Any]) -> None:
     got = al.measure_sensitivity(fast, X)
     shape = fast.stack_shape
     assert got.shape == shape
-    assert [r.shape for r in got.rows] == [(4 * H,)] * shape.pairs
+    assert [r.shape for r in got.rows] == [(4 * H,)] * shape.num_cells
     assert all((r > 0).any() and np.isfinite(r).all() for r in got.rows)
     # A policy that was made from it fits.
     fast.policy = al.Delta.scaled(got, tau=0.01)

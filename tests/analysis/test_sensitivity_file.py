@@ -50,7 +50,7 @@ def test_round_trip(measured: Sensitivity, saved: Path) -> None:
     assert (loaded.shape, loaded.steps) == (measured.shape, measured.steps) == (measured.shape, T * B)
     for name in ("rows", "weights", "moments", "means", "curves"):
         pairs = list(zip(arrays(getattr(loaded, name)), arrays(getattr(measured, name)), strict=True))
-        assert len(pairs) >= measured.shape.pairs
+        assert len(pairs) >= measured.shape.num_cells
         for got, want in pairs:
             assert got.dtype == want.dtype
             np.testing.assert_array_equal(got, want)

@@ -88,7 +88,7 @@ def test_work_is_counted() -> None:
     dense = dict(zip(FEATURES, evaluator.run({"lstm": al.Dense()}, items).work[0], strict=True))
     assert dense["call"] == 1
     assert dense["timestep"] == 2 * steps
-    macs = steps * sum(shape.step_macs(pair) for pair in range(2))
+    macs = steps * sum(shape.step_macs(cell) for cell in range(2))
     assert dense["dense input"] + dense["dense recurrent"] == macs
     assert dense["sent input"] == dense["sent recurrent"] == dense["list"] == dense["ask"] == dense["held"] == 0
     delta = evaluator.run({"lstm": al.Delta(0.05)}, items)

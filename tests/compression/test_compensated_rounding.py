@@ -176,7 +176,7 @@ def test_zeros_stay_zeros() -> None:
         al.compress(fast, inputs(), prune=prune, quantize=INT8, rounding=rounding)
         pruned = only_lstm(fast).pruned
         assert pruned is not None
-        zeros[rounding] = [p.w_hh == 0 for p in pruned.pairs]
+        zeros[rounding] = [p.w_hh == 0 for p in pruned.cells]
     for exact, made in zip(zeros["nearest"], zeros["compensated"], strict=True):
         assert bool(exact.any())
         assert bool(made[exact].all())

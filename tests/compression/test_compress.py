@@ -87,8 +87,8 @@ def test_the_report_counts_what_is_there() -> None:
     assert [m.name for m in report.matrices] == [
         f"lstm.weight_{kind}_l{layer}" for layer in range(2) for kind in ("ih", "hh")
     ]
-    for matrix, (pair, kind) in zip(report.matrices, [(p, k) for p in range(2) for k in ("w_ih", "w_hh")], strict=True):
-        weights = getattr(fast.lstm.executor().tensors[pair], kind)
+    for matrix, (cell, kind) in zip(report.matrices, [(p, k) for p in range(2) for k in ("w_ih", "w_hh")], strict=True):
+        weights = getattr(fast.lstm.executor().tensors[cell], kind)
         assert matrix.macs == int((weights != 0).sum())
         assert matrix.output_error is not None
         assert matrix.output_error >= 0
@@ -161,9 +161,9 @@ def test_statistics_count_what_is_left(policy: al.Policy, options: dict[str, Any
     fast.lstm.policy = policy
     infer(fast, X)
     stats, left = fast.lstm.last_run, 0
-    for pair in fast.lstm.executor().tensors:
-        living = 24 if pair.fixed is None else int(pair.fixed.isnan().sum())
-        left += 4 * living * sum(int(useful.sum()) for useful in pair.useful) + living * options.get("proj_size", 0)
+    for cell in fast.lstm.executor().tensors:
+        living = 24 if cell.fixed is None else int(cell.fixed.isnan().sum())
+        left += 4 * living * sum(int(useful.sum()) for useful in cell.useful) + living * options.get("proj_size", 0)
     assert 0.2 < left * stats.timesteps / stats.macs_possible < 0.9
     assert stats.macs == pytest.approx(left * stats.timesteps, rel=0 if isinstance(policy, al.Dense) else 0.02)
 

@@ -28,8 +28,8 @@ def sensitivity() -> al.Sensitivity:
 def size_of(quantize: al.Quantize, found: al.Sensitivity) -> float:
     shape, sizes = found.shape, {"int8": 1, "bf16": 2, "fp32": 4}
     weights = {
-        (kind, pair): w.size
-        for pair, both in enumerate(found.weights)
+        (kind, cell): w.size
+        for cell, both in enumerate(found.weights)
         for kind, w in zip(("weight_ih", "weight_hh"), both, strict=True)
     }
     return sum(n * sizes[quantize.of(shape, *key)] for key, n in weights.items()) / (4 * sum(weights.values()))
@@ -98,9 +98,9 @@ def test_weights_only() -> None:
     fast, whole = adapted(6, 20, 2), adapted(6, 20, 2)
     al.compress(fast, quantize=al.Quantize("int8", levels=0, input_levels=0))
     with torch.no_grad():
-        for pair, w in enumerate(fast.executor().tensors):
-            getattr(whole, f"weight_ih_l{pair}").copy_(w.w_ih)
-            getattr(whole, f"weight_hh_l{pair}").copy_(w.w_hh)
+        for cell, w in enumerate(fast.executor().tensors):
+            getattr(whole, f"weight_ih_l{cell}").copy_(w.w_ih)
+            getattr(whole, f"weight_hh_l{cell}").copy_(w.w_hh)
     torch.testing.assert_close(infer(fast, X)[0], infer(whole, X)[0], rtol=0, atol=2e-6)
     al.compress(fast, quantize=al.Quantize("int8", levels=16, input_levels=16))
     assert (infer(fast, X)[0] - infer(whole, X)[0]).abs().max() > 1e-3

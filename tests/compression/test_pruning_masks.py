@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaptive_lstm.analysis.moments import Moments
-from adaptive_lstm.compression.pruning.masks import PairData, Recipe, weight_masks
+from adaptive_lstm.compression.pruning.masks import CellData, Recipe, weight_masks
 from adaptive_lstm.compression.pruning.patterns import cheapest, n_of_m
 from adaptive_lstm.compression.pruning.settings import Prune
 from adaptive_lstm.compression.pruning.units import living, unit_masks
@@ -17,24 +17,24 @@ from adaptive_lstm.types import StackShape
 RECIPE = Recipe("second-order", 0.5, "refit", 0.1, 0)
 
 
-def stack(shape: StackShape, *, raw: bool = False) -> list[PairData]:
-    """Random weights, operands and sensitivities of every pair."""
+def stack(shape: StackShape, *, raw: bool = False) -> list[CellData]:
+    """Random weights, operands and sensitivities of every cell."""
     rng = np.random.default_rng(0)
     out = []
-    for pair in range(shape.pairs):
-        width = shape.input_width(pair)
+    for cell in range(shape.num_cells):
+        width = shape.input_width(cell)
         columns, rows = width + shape.output_size, 4 * shape.hidden_size
         root = rng.normal(size=(columns, columns))
         cov, mean = root @ root.T / columns, rng.normal(size=columns)
         may = np.ones(columns, dtype=bool)
-        may[:width] = raw or pair >= shape.directions
+        may[:width] = raw or cell >= shape.directions
         sensitivity = rng.random(rows) ** 4
         weights = rng.normal(size=(rows, columns))
-        out.append(PairData(weights, np.zeros(rows), width, may, Moments(mean, cov, mean, cov), sensitivity, None))
+        out.append(CellData(weights, np.zeros(rows), width, may, Moments(mean, cov, mean, cov), sensitivity, None))
     return out
 
 
-def shares(keep: Sequence[np.ndarray], data: Sequence[PairData]) -> tuple[int, int]:
+def shares(keep: Sequence[np.ndarray], data: Sequence[CellData]) -> tuple[int, int]:
     """Weights removed, and weights that may be."""
     gone = sum(int((~mask).sum()) for mask in keep)
     assert all(mask[:, ~d.prunable].all() for mask, d in zip(keep, data, strict=True)), "raw columns stay"
@@ -110,14 +110,14 @@ def test_columns_are_whole() -> None:
 def test_units_go_with_all_that_reads_them(allocation: Any, shape: StackShape) -> None:
     data = stack(shape)
     (lives,) = living(Prune("unit", 0.25, allocation=allocation), RECIPE, [shape], [data])
-    assert sum(int((~one).sum()) for one in lives) == 3 * shape.pairs
+    assert sum(int((~one).sum()) for one in lives) == 3 * shape.num_cells
     if allocation == "uniform":
         assert all(one.sum() == 9 for one in lives)
     keep = unit_masks(shape, lives, data)
-    for pair, mask in enumerate(keep):
-        below = [lives[p] for p in range(shape.pairs) if p // shape.directions == pair // shape.directions - 1]
-        read = np.concatenate([*(below or [np.ones(5, dtype=bool)]), lives[pair]])
-        assert (mask == np.tile(lives[pair], 4)[:, None] & read).all()
+    for cell, mask in enumerate(keep):
+        below = [lives[p] for p in range(shape.num_cells) if p // shape.directions == cell // shape.directions - 1]
+        read = np.concatenate([*(below or [np.ones(5, dtype=bool)]), lives[cell]])
+        assert (mask == np.tile(lives[cell], 4)[:, None] & read).all()
 
 
 def test_every_pair_keeps_a_unit() -> None:

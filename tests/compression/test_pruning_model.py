@@ -41,7 +41,7 @@ def asked(pattern: str, **settings: Any) -> Prune:
 
 
 def removed(pruned: PrunedWeights) -> list[np.ndarray]:
-    return [(torch.cat([p.w_ih, p.w_hh], dim=1) == 0).numpy() for p in pruned.pairs]
+    return [(torch.cat([p.w_ih, p.w_hh], dim=1) == 0).numpy() for p in pruned.cells]
 
 
 def error(lstm: al.AdaptiveLSTM, pruned: PrunedWeights, inputs: Any) -> float:
@@ -80,7 +80,7 @@ def test_every_kind_of_stack(options: dict[str, Any], pattern: str) -> None:
         assert all((mask.reshape(4, 16, -1) == mask[:1][None]).all() for mask in gone)
     if pattern == "unstructured":
         first = lstm.stack_shape.directions
-        possible = sum(mask.size - (5 * 64 if pair < first else 0) for pair, mask in enumerate(gone))
+        possible = sum(mask.size - (5 * 64 if cell < first else 0) for cell, mask in enumerate(gone))
         assert sum(int(mask.sum()) for mask in gone) == round(0.25 * possible)
 
 
@@ -102,7 +102,7 @@ def test_a_constant_unit_costs_nothing() -> None:
     lstm.replan()
     prune = Prune("unit", 1 / 36, **(FIXED | {"saliency": "activation"}))
     (pruned,) = prune_model(lstm, batches(), prune).values()
-    fixed = [p.fixed for p in pruned.pairs]
+    fixed = [p.fixed for p in pruned.cells]
     assert [int((~f.isnan()).sum()) for f in fixed if f is not None] == [0, 1, 0]
     assert fixed[1] is not None
     assert fixed[1][7] == 0
@@ -117,7 +117,7 @@ def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
     lstm.pruned, lstm.policy = pruned, OnReference(al.Delta(0.0))
     with torch.no_grad():
         out, _ = lstm(batches()[0])
-    top = pruned.pairs[1]
+    top = pruned.cells[1]
     assert top.fixed is not None
     dead = ~top.fixed.isnan()
     assert dead.any()
@@ -131,7 +131,7 @@ def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
 def test_layers_become_maps() -> None:
     lstm = adapted(5, 12, 3, bidirectional=True)
     (pruned,) = prune_model(lstm, batches(), Prune("layer", 0.34, ridge=1e-4)).values()
-    mapped = [not p.w_hh.any() for p in pruned.pairs]
+    mapped = [not p.w_hh.any() for p in pruned.cells]
     assert sum(mapped) == 2
     assert mapped[::2] == mapped[1::2]
     assert error(lstm, pruned, batches()[0]) < 1e-3
@@ -202,11 +202,11 @@ def test_operands_are_what_the_gates_are_given() -> None:
     x = pack_padded_sequence(batches()[0], torch.tensor([12, 9, 9, 2]))
     measured = measure_sensitivities(lstm, [x])[""]
     task = Task(lstm, {"": lstm}, Prune(), [x], {"": measured}, None, lambda out: out[0].data)
-    for pair in range(4):
-        found = dense_moments(task.dense[""], pair)
-        np.testing.assert_allclose(found.mean, measured.means[pair], atol=1e-6)
+    for cell in range(4):
+        found = dense_moments(task.dense[""], cell)
+        np.testing.assert_allclose(found.mean, measured.means[cell], atol=1e-6)
         second = found.covariance + np.outer(found.mean, found.mean)
-        np.testing.assert_allclose(second, measured.moments[pair], atol=1e-6)
+        np.testing.assert_allclose(second, measured.moments[cell], atol=1e-6)
     assert sum(len(z) for z in operands(task.shapes[""], 3, task.dense[""].calls, *task.dense[""].levels[1:3])) == 32
     assert len(task.weights(Recipe("magnitude", 0.0, "none", 0.0, 0))[""]) == 4
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptive_lstm.analysis.moments import Moments, moments
-from adaptive_lstm.compression.pruning.masks import PairData, Recipe, weight_masks
+from adaptive_lstm.compression.pruning.masks import CellData, Recipe, weight_masks
 from adaptive_lstm.compression.pruning.obs import losses
 from adaptive_lstm.compression.pruning.refit import quadratic, refit, shifted_bias
 from adaptive_lstm.compression.pruning.settings import Prune
@@ -124,7 +124,7 @@ def test_one_removal_is_the_best_and_has_the_closed_form() -> None:
 
 def test_elimination_is_nearly_the_best_of_all_masks() -> None:
     w, _, _, seen = material(seed=3)
-    data = PairData(w, np.zeros(ROWS), 3, np.ones(COLUMNS, dtype=bool), seen, np.ones(ROWS), None)
+    data = CellData(w, np.zeros(ROWS), 3, np.ones(COLUMNS, dtype=bool), seen, np.ones(ROWS), None)
     problem = quadratic(w, seen, 0.05)
     hessian = np.linalg.inv(problem.inverse)
 

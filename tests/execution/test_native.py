@@ -13,8 +13,8 @@ from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.executor import Executor
 from adaptive_lstm.policies import Delta, Dense, parts
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.layout import PairTensors, tensors_of
-from adaptive_lstm.weights.matrices import Matrix, PairMatrices
+from adaptive_lstm.weights.layout import CellTensors, tensors_of
+from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 from adaptive_lstm.weights.precision import Quantize
 
 from ..support.native_oracle import (
@@ -120,7 +120,7 @@ def test_stack_is_its_layers_bit_for_bit(
     directions: int, projection: int, batch: int, activity: Activity, packed: bool
 ) -> None:
     shape, choice = StackShape(3, 33, 3, projection, directions == 2), random.Random(0)
-    widths = [shape.input_width(pair) for pair in range(shape.pairs)]
+    widths = [shape.input_width(cell) for cell in range(shape.num_cells)]
     matrices = [weights(StackShape(width, 33, 1, projection), *choice.choice(FORMATS))[0] for width in widths]
     policy, start, x = policy_of(shape, activity), states(shape, batch), signal(80, batch, 3, activity)
     sizes = [batch] * 40 + [max(1, batch // 2)] * 40 if packed else None
@@ -165,7 +165,7 @@ def test_executor_follows_float64(quantize: Quantize, tolerance: float, options:
         assert (a - b).abs().mean() < tolerance / 10
 
 
-def in_float64(t: PairTensors) -> PairTensors:
+def in_float64(t: CellTensors) -> CellTensors:
     w_hr = None if t.w_hr is None else t.w_hr.double()
     return replace(t, w_ih=t.w_ih.double(), w_hh=t.w_hh.double(), bias=t.bias.double(), w_hr=w_hr)
 
@@ -210,7 +210,7 @@ def test_integers_are_clamped_and_rounded_to_even(scale: tuple[float, ...] | Non
         Matrix(np.ones((4, 6), np.int8), np.ones(4, np.float32), 4, columns),
         Matrix(np.zeros((4, 1), np.float32)),
     )
-    w = PairMatrices(ones, zeros, np.zeros(4, np.float32), None)
+    w = CellMatrices(ones, zeros, np.zeros(4, np.float32), None)
     native = stack([w], StackShape(6, 1, 1), Delta(h=None, x=(1e-9,)))
     state = native.new_state(1)
     unit = torch.tensor(scale or (1.0,) * 6)
@@ -220,7 +220,7 @@ def test_integers_are_clamped_and_rounded_to_even(scale: tuple[float, ...] | Non
     assert (sent / unit).tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
 
 
-def error_of_step(w: PairMatrices, x: torch.Tensor, before: Result, after: Result) -> float:
+def error_of_step(w: CellMatrices, x: torch.Tensor, before: Result, after: Result) -> float:
     """How far the h of a step is from the one that float64 gives for its x [1, 1, I] and the state before it."""
     shape = StackShape(x.shape[-1], before.h.shape[-1], 1)
     start = reference.start(shape, before.h.double(), before.c.double())
@@ -269,7 +269,7 @@ def test_activations(
 ) -> None:
     """One unit with its four pre-activations as inputs: the others are set so that c or h shows a single function."""
     eye, zeros = Matrix(np.eye(4, dtype=np.float32)), Matrix(np.zeros((4, 1), np.float32))
-    native = stack([PairMatrices(eye, zeros, np.zeros(4, np.float32), None)], StackShape(4, 1, 1), Dense())
+    native = stack([CellMatrices(eye, zeros, np.zeros(4, np.float32), None)], StackShape(4, 1, 1), Dense())
     n = len(SWEEP)
     x, c = torch.zeros(1, n, 4), SWEEP.reshape(1, n, 1).clone() if c_0 is None else torch.full((1, n, 1), c_0)
     for other, value in others.items():

@@ -24,7 +24,7 @@ from adaptive_lstm.policies import (
     parts,
 )
 from adaptive_lstm.types import Counts, HeldState, LeftState, StackShape, StreamState
-from adaptive_lstm.weights.matrices import PairMatrices
+from adaptive_lstm.weights.matrices import CellMatrices
 
 from ..support.heap import growth
 from ..support.native_oracle import Format, run, stack, states, weights
@@ -42,7 +42,7 @@ PRECISIONS: dict[str, tuple[Format, Format, float]] = {
 
 
 def on_reference(
-    matrices: Sequence[PairMatrices],
+    matrices: Sequence[CellMatrices],
     shape: StackShape,
     policy: Policy,
     x: torch.Tensor,
@@ -138,7 +138,7 @@ def test_every_step_follows_the_reference(shape: StackShape, policy: Policy, str
 
 def follow(
     native: NativeStack,
-    matrices: Sequence[PairMatrices],
+    matrices: Sequence[CellMatrices],
     policy: Policy,
     x: torch.Tensor,
     choice: random.Random,

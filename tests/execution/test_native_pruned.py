@@ -13,7 +13,7 @@ from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack, Packed
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import FloatArray, StackShape
-from adaptive_lstm.weights.matrices import Matrix, PairMatrices
+from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 
 from ..support.heap import growth
 from ..support.helpers import expands
@@ -44,7 +44,7 @@ MIXED: tuple[Pattern, ...] = ("units columns blocks", "units columns anywhere")
 PATTERNS: tuple[Pattern, ...] = ("units", "columns", "blocks", "anywhere", *MIXED)
 
 
-def stack(matrices: Sequence[PairMatrices], shape: StackShape, policy: Policy, pattern: Pattern) -> NativeStack:
+def stack(matrices: Sequence[CellMatrices], shape: StackShape, policy: Policy, pattern: Pattern) -> NativeStack:
     return plain_stack(matrices, shape, policy, compressed="always" if "anywhere" in pattern else "never")
 
 
@@ -80,12 +80,12 @@ def fixed_of(hidden: int, share: float) -> FloatArray:
 
 
 def pruned(
-    whole: Sequence[PairMatrices], shape: StackShape, pattern: Pattern, share: float = 0.4
-) -> list[PairMatrices]:
+    whole: Sequence[CellMatrices], shape: StackShape, pattern: Pattern, share: float = 0.4
+) -> list[CellMatrices]:
     """The same weights with zeros where they are pruned; columns that read pruned units are zero."""
     H, out, below = shape.hidden_size, [], np.ones(shape.input_size, np.bool_)
     lives_above: list[np.ndarray] = []
-    for pair, w in enumerate(whole):
+    for cell, w in enumerate(whole):
         fixed = fixed_of(H, share) if "units" in pattern else None
         lives = np.ones(H, np.bool_) if fixed is None else np.isnan(fixed)
         recurrent = np.ones(shape.output_size, np.bool_) if shape.proj_size else lives
@@ -98,7 +98,7 @@ def pruned(
         if "anywhere" in pattern:
             keep_x, keep_h = (keep & (torch.rand(keep.shape) < 0.5).numpy() for keep in (keep_x, keep_h))
         out.append(
-            PairMatrices(
+            CellMatrices(
                 masked(w.w_ih, keep_x),
                 masked(w.w_hh, keep_h),
                 w.bias * np.tile(lives, 4).astype(np.float32),
@@ -107,7 +107,7 @@ def pruned(
             )
         )
         lives_above.append(recurrent)
-        if pair % shape.directions == shape.directions - 1:
+        if cell % shape.directions == shape.directions - 1:
             below, lives_above = np.concatenate(lives_above), []
     return out
 
@@ -287,7 +287,7 @@ def test_the_form_is_chosen_where_it_pays() -> None:
         plain_stack([tiny], small, Dense(), compressed="maybe")  # type: ignore[arg-type]
 
 
-def pruned_anywhere(w: PairMatrices, share: float) -> PairMatrices:
+def pruned_anywhere(w: CellMatrices, share: float) -> CellMatrices:
     def thinned(matrix: Matrix) -> Matrix:
         return masked(matrix, (torch.rand(matrix.values.shape) >= share).numpy())
 

@@ -123,7 +123,7 @@ def test_threads_share_one_stack() -> None:
     def work(x: torch.Tensor, y: torch.Tensor) -> None:
         right.extend(torch.equal(run(native, x).y, y) for _ in range(10))
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, want, strict=True)]
+    threads = [threading.Thread(target=work, args=cell) for cell in zip(inputs, want, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -50,10 +50,10 @@ class Case:
         if self.given_state == "none":
             return None
         o = self.options
-        pairs = o["num_layers"] * (2 if o["bidirectional"] else 1)
+        cells = o["num_layers"] * (2 if o["bidirectional"] else 1)
         rows = () if self.batch is None else (self.batch,)
-        h = laid_out((pairs, *rows, o["proj_size"] or o["hidden_size"]), self.given_state, generator)
-        return h.clamp(-1, 1), laid_out((pairs, *rows, o["hidden_size"]), self.given_state, generator)
+        h = laid_out((cells, *rows, o["proj_size"] or o["hidden_size"]), self.given_state, generator)
+        return h.clamp(-1, 1), laid_out((cells, *rows, o["hidden_size"]), self.given_state, generator)
 
 
 def laid_out(shape: tuple[int, ...], layout: str, generator: torch.Generator) -> torch.Tensor:

@@ -93,7 +93,7 @@ def test_together_they_do_what_plain_loops_do(
     packed, (h, c) = infer(lstm, pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False))
     y, stats, shape = pad_packed_sequence(packed)[0], lstm.last_run, lstm.stack_shape
     assert stats is not None
-    sent, moved, ran, exits = 0, 0, [0] * shape.pairs, 0
+    sent, moved, ran, exits = 0, 0, [0] * shape.num_cells, 0
     for row, length in enumerate(lengths):
         some: dict[str, Any] = {"delta": 0.05 if delta else None, "foresee": foresee(D) if depth else None}
         want = by_hand.run(lstm, x[:length, row], rules, **some)
@@ -114,7 +114,7 @@ def test_together_they_do_what_plain_loops_do(
     assert [col.ran for col in stats.columns] == ran
     assert sum(col.moved for col in stats.columns) == moved
     assert stats.macs == 4 * H * sent + stats.policy_macs
-    assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(pair) for pair in range(shape.pairs))
+    assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(cell) for cell in range(shape.num_cells))
     assert stats.exits == exits
 
 

@@ -90,15 +90,15 @@ def test_a_repeated_input_costs_nothing(precision: str) -> None:
 
 def operands(lstm: al.AdaptiveLSTM, x: torch.Tensor, before: al.StreamState, after: al.StreamState) -> Iterator[Any]:
     """(site, values at this step, sent before, sent after), in the order in which they are computed."""
-    for pair in range(lstm.num_layers):
-        below = x if pair == 0 else after.h[pair - 1]
-        yield al.Site(lstm.stack_shape, pair, "x"), below, before.sent_x[pair], after.sent_x[pair]
-        yield al.Site(lstm.stack_shape, pair, "h"), before.h[pair], before.sent_h[pair], after.sent_h[pair]
+    for cell in range(lstm.num_layers):
+        below = x if cell == 0 else after.h[cell - 1]
+        yield al.Site(lstm.stack_shape, cell, "x"), below, before.sent_x[cell], after.sent_x[cell]
+        yield al.Site(lstm.stack_shape, cell, "h"), before.h[cell], before.sent_h[cell], after.sent_h[cell]
 
 
 def undecided(lstm: al.AdaptiveLSTM, site: al.Site, value: torch.Tensor, sent: torch.Tensor | None) -> torch.Tensor:
     """Columns that lie within rounding of their threshold, or of the edge between two int8 levels."""
-    weights = lstm.executor().tensors[site.pair]
+    weights = lstm.executor().tensors[site.cell]
     levels = weights.x_levels if site.operand == "x" else weights.h_levels
     policy = lstm.policy
     assert isinstance(policy, al.Delta)
@@ -128,7 +128,7 @@ def test_decisions_are_those_of_the_reference(policy: Any, proj_size: int, preci
             got, want = s.step(x), r.step(x)
             last, counted = counted, s.stats
             for site, value, sent, after in operands(native, x, before, s.state):
-                expected = (r.state.sent_x if site.operand == "x" else r.state.sent_h)[site.pair]
+                expected = (r.state.sent_x if site.operand == "x" else r.state.sent_h)[site.cell]
                 assert (after is None) == (expected is None)
                 if after is None:
                     continue
@@ -237,7 +237,7 @@ def test_a_spike_in_the_input_leaves_no_trace(spike: float) -> None:
 
 
 def test_forms_of_thresholds() -> None:
-    site = [al.Site(adapted(I, H, 2).stack_shape, pair, operand) for pair in range(2) for operand in ("x", "h")]
+    site = [al.Site(adapted(I, H, 2).stack_shape, cell, operand) for cell in range(2) for operand in ("x", "h")]
     one = al.Delta(0.25)
     assert [one.thresholded(s) for s in site] == [False, True, True, True]  # raw features are left alone
     assert np.array_equal(one.threshold(site[1]), np.full(H, 0.25, dtype=np.float32))  # type: ignore[arg-type]

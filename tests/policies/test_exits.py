@@ -171,7 +171,7 @@ def test_every_row_leaves_by_hand(name: str) -> None:
         assert_close(c[:, row], dense.c[when], "fp64")
     assert len(set(left)) > 1
     assert 1 < len(left) < len(LENGTHS)
-    step = sum(lstm.stack_shape.step_macs(pair) for pair in range(L))
+    step = sum(lstm.stack_shape.step_macs(cell) for cell in range(L))
     assert stats.exits == len(left)
     assert stats.policy_macs == case.macs(asked, len(left))
     assert stats.macs == steps * step + stats.policy_macs

@@ -138,7 +138,7 @@ def test_every_sequence_leaves_by_hand(given_state: bool, kind: str, threshold: 
     assert stats.exits == sum(question.left)
     assert [col.ran for col in stats.columns] == [r for r in ran for _ in range(D)]
     assert stats.policy_macs == question.macs(translated, "sequence")
-    steps = [lstm.stack_shape.step_macs(pair) for pair in range(L * D)]
+    steps = [lstm.stack_shape.step_macs(cell) for cell in range(L * D)]
     assert stats.macs == sum(r * s for r, s in zip(np.repeat(ran, D), steps, strict=True)) + stats.policy_macs
     assert stats.macs_possible == sum(LENGTHS) * sum(steps)
 
@@ -180,7 +180,7 @@ def test_every_timestep_leaves_by_hand(kind: str, threshold: tuple[float, float]
     assert [col.ran for col in stats.columns] == ran
     assert stats.exits == 0  # sequences go on
     assert stats.policy_macs == question.macs(question.left, "step")
-    steps = [lstm.stack_shape.step_macs(pair) for pair in range(L * D)]
+    steps = [lstm.stack_shape.step_macs(cell) for cell in range(L * D)]
     assert stats.macs == sum(r * s for r, s in zip(ran, steps, strict=True)) + stats.policy_macs
 
 

@@ -79,29 +79,29 @@ def test_every_row_follows_a_plain_loop(
     lstm = adapted(I, H, 3, policy=policy, bidirectional=bidirectional, proj_size=proj_size, seed=seed).double()
     shape, batch = lstm.stack_shape, len(lengths)
     x = signal(max(lengths), batch, I, seed=seed).double()
-    h_0 = signal(shape.pairs, batch, shape.output_size, seed=1).double() * given_state
-    c_0 = signal(shape.pairs, batch, H, seed=2).double() * given_state
+    h_0 = signal(shape.num_cells, batch, shape.output_size, seed=1).double() * given_state
+    c_0 = signal(shape.num_cells, batch, H, seed=2).double() * given_state
     packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
     y, (h, c) = infer(lstm, packed, *([(h_0, c_0)] if given_state else []))
     padded = pad_packed_sequence(y)[0]
-    want_ran, want_moved, want_sent = [0] * shape.pairs, [0] * shape.pairs, [0] * shape.pairs
+    want_ran, want_moved, want_sent = [0] * shape.num_cells, [0] * shape.num_cells, [0] * shape.num_cells
     for row, length in enumerate(lengths):
         want = by_hand.run(lstm, x[:length, row], rules, hx=(h_0[:, row], c_0[:, row]))
         assert_close((padded[:length, row], (h[:, row], c[:, row])), (want.y, want.end), "fp64")
-        for pair, actions in enumerate(want.did):
-            assert actions[-1 if bidirectional and pair % 2 else 0] == "run"  # the first step in its direction
-            want_ran[pair] += actions.count("run")
-            want_moved[pair] += actions.count("run") + actions.count("coast")
-            want_sent[pair] += sum(want.sent[pair])
+        for cell, actions in enumerate(want.did):
+            assert actions[-1 if bidirectional and cell % 2 else 0] == "run"  # the first step in its direction
+            want_ran[cell] += actions.count("run")
+            want_moved[cell] += actions.count("run") + actions.count("coast")
+            want_sent[cell] += sum(want.sent[cell])
     stats = lstm.last_run
     assert stats is not None
     assert ran(lstm) == want_ran
     assert [c.moved for c in stats.columns] == want_moved
     assert [c.x_sent + c.h_sent for c in stats.columns] == want_sent
     assert stats.macs == 4 * H * sum(want_sent) + proj_size * H * sum(want_moved)
-    assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(pair) for pair in range(shape.pairs))
-    assert stats.ran == sum(want_ran) / (sum(lengths) * shape.pairs)
-    assert (stats.policy_macs, stats.exits, stats.layers) == (0, 0, shape.pairs)
+    assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(cell) for cell in range(shape.num_cells))
+    assert stats.ran == sum(want_ran) / (sum(lengths) * shape.num_cells)
+    assert (stats.policy_macs, stats.exits, stats.layers) == (0, 0, shape.num_cells)
 
 
 def test_copied_states_are_a_cell_that_sees_fewer_steps() -> None:

@@ -36,7 +36,7 @@ class HoldSilence:
         return layer == 0  # and all above follow
 
     def still(
-        self, shape: StackShape, pair: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
+        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
         return (x.abs().amax(1) < self.level) & (x_used.abs().amax(1) < self.level)
 

@@ -29,29 +29,29 @@ def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:
 
 def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
     """Weights at random; and, without projection, the second unit of the first layer, which stands at 0.25."""
-    pairs = []
-    for pair, t in enumerate(tensors_of(lstm)):
+    cells = []
+    for cell, t in enumerate(tensors_of(lstm)):
         w_ih, w_hh, bias = (w.detach() * (torch.rand_like(w) > share) for w in (t.w_ih, t.w_hh, t.bias))
         fixed = None
-        if pair == 0 and not lstm.proj_size and not lstm.bidirectional:
+        if cell == 0 and not lstm.proj_size and not lstm.bidirectional:
             h = lstm.hidden_size
             w_ih[1::h], w_hh[1::h], bias[1::h], w_hh[:, 1] = 0.0, 0.0, 0.0, 0.0
             fixed = torch.full((h,), torch.nan)
             fixed[1] = 0.25
-        if pair == 1 and not lstm.proj_size and not lstm.bidirectional:
+        if cell == 1 and not lstm.proj_size and not lstm.bidirectional:
             w_ih[:, 1] = 0.0
         w_hr = None if t.w_hr is None else t.w_hr.detach() * 0.5
-        pairs.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, fixed=fixed))
-    lstm.pruned = PrunedWeights(tuple(pairs), digest(lstm))
+        cells.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, fixed=fixed))
+    lstm.pruned = PrunedWeights(tuple(cells), digest(lstm))
 
 
 def settings(lstm: al.AdaptiveLSTM) -> Any:
     """Everything that is set, in a form that can be compared."""
     arrays: dict[str, np.ndarray] = {}
     policy = to_plain(lstm.policy, "policy", arrays)
-    for pair, t in enumerate(lstm.pruned.pairs if lstm.pruned else ()):
+    for cell, t in enumerate(lstm.pruned.cells if lstm.pruned else ()):
         kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "fixed": t.fixed}
-        arrays |= {f"{kind}.{pair}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
+        arrays |= {f"{kind}.{cell}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
     contents = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
     origin = lstm.pruned.origin if lstm.pruned else None
     return lstm.quantize, policy, contents, origin, lstm.monitor.expected if lstm.monitor else None

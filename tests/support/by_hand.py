@@ -32,7 +32,7 @@ class Rule:
 class Trace:
     """h [T, L * D, P] and c [T, L * D, H] after every timestep.
 
-    ``did[pair][t]``: "run", "coast", "rest" or "left" (in depth). ``sent``: columns computed, x and h of every pair.
+    ``did[cell][t]``: "run", "coast", "rest" or "left" (in depth). ``sent``: columns computed, x and h of every cell.
     """
 
     h: torch.Tensor
@@ -49,10 +49,10 @@ class Trace:
     @property
     def end(self) -> tuple[torch.Tensor, torch.Tensor]:
         """h_n [L * D, P] and c_n [L * D, H]: forward directions end at the last timestep, backward at the first."""
-        last = [0 if self.directions == 2 and pair % 2 else -1 for pair in range(len(self.did))]
+        last = [0 if self.directions == 2 and cell % 2 else -1 for cell in range(len(self.did))]
         return (
-            torch.stack([self.h[t, pair] for pair, t in enumerate(last)]),
-            torch.stack([self.c[t, pair] for pair, t in enumerate(last)]),
+            torch.stack([self.h[t, cell] for cell, t in enumerate(last)]),
+            torch.stack([self.c[t, cell] for cell, t in enumerate(last)]),
         )
 
 
@@ -86,12 +86,12 @@ def run(
     did = [["run"] * T for _ in range(L * D)]
     sent = [(0, 0)] * (L * D)
     below, inputs, foreseen = [["run"] * T for _ in range(D)], x, dict[int, torch.Tensor]()
-    for pair in range(L * D):
-        layer, d = divmod(pair, D)
+    for cell in range(L * D):
+        layer, d = divmod(cell, D)
         rule = (rules or {}).get(layer)
-        w_ih, w_hh, *rest = lstm.all_weights[pair]
+        w_ih, w_hh, *rest = lstm.all_weights[cell]
         bias = rest[0] + rest[1] if lstm.bias else torch.zeros_like(w_ih[:, 0])
-        h, c = (x.new_zeros(P), x.new_zeros(H)) if hx is None else (hx[0][pair], hx[1][pair])
+        h, c = (x.new_zeros(P), x.new_zeros(H)) if hx is None else (hx[0][cell], hx[1][cell])
         used: tuple[torch.Tensor, torch.Tensor] | None = None
         x_hat, h_hat, gates = torch.zeros_like(inputs[0]), torch.zeros_like(h), bias
         held = 0
@@ -101,7 +101,7 @@ def run(
                 do = rule.action
             if do == "coast" and not used:
                 do = "rest"
-            did[pair][t] = do
+            did[cell][t] = do
             held = 0 if do == "run" else held + 1
             if do == "run":
                 moved = [
@@ -111,7 +111,7 @@ def run(
                 ]
                 h_moves = moved[-1] if moved else torch.ones_like(h, dtype=torch.bool)
                 x_moves = moved[0] if len(moved) == 2 else torch.ones_like(x_t, dtype=torch.bool)
-                sent[pair] = sent[pair][0] + int(x_moves.sum()), sent[pair][1] + int(h_moves.sum())
+                sent[cell] = sent[cell][0] + int(x_moves.sum()), sent[cell][1] + int(h_moves.sum())
                 x_hat, h_hat = torch.where(x_moves, x_t, x_hat), torch.where(h_moves, h, h_hat)
                 gates, used = w_ih @ x_hat + w_hh @ h_hat + bias, (x_t, h)
             if do in ("run", "coast"):
@@ -122,14 +122,14 @@ def run(
                     h = rest[-1] @ h
             elif do == "left" and layer == L - 1:
                 h = foreseen[t][d * P : (d + 1) * P]
-            all_h[t, pair], all_c[t, pair] = h, c
+            all_h[t, cell], all_c[t, cell] = h, c
         if d < D - 1:
             continue
-        inputs = all_h[:, layer * D : pair + 1].flatten(1)
-        below = [list(actions) for actions in did[layer * D : pair + 1]]
+        inputs = all_h[:, layer * D : cell + 1].flatten(1)
+        below = [list(actions) for actions in did[layer * D : cell + 1]]
         for t in range(T) if foresee and layer < L - 1 else ():
             if foresee and all(actions[t] == "run" for actions in below):
-                translation = foresee(layer, all_h[t, : pair + 1].reshape(layer + 1, D * P))
+                translation = foresee(layer, all_h[t, : cell + 1].reshape(layer + 1, D * P))
                 if translation is not None:
                     foreseen[t] = translation
                     for actions in below:

@@ -15,7 +15,7 @@ from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import Compressed, NativeStack
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.matrices import Matrix, PairMatrices
+from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 from adaptive_lstm.weights.precision import Precision
 from adaptive_lstm.weights.quantization import quantize_matrix
 
@@ -60,7 +60,7 @@ class Case:
 
 
 def stack(
-    matrices: Sequence[PairMatrices],
+    matrices: Sequence[CellMatrices],
     shape: StackShape,
     policy: Policy,
     *,
@@ -83,15 +83,15 @@ def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0
 
 def weights(
     shape: StackShape, x: Format, h: Format, levels: tuple[int, int] = (127, 1016), gain: float = 2.0
-) -> list[PairMatrices]:
+) -> list[CellMatrices]:
     """Random weights of a stack; ``levels`` of x and h."""
     gates = 4 * shape.hidden_size
     return [
-        PairMatrices(
+        CellMatrices(
             w_ih=matrix(
                 gates,
-                shape.input_width(pair),
-                "q8" if x == "q8d" and pair >= shape.directions else x,
+                shape.input_width(cell),
+                "q8" if x == "q8d" and cell >= shape.directions else x,
                 levels[0],
                 gain,
             ),
@@ -99,7 +99,7 @@ def weights(
             bias=torch.randn(gates).numpy(),
             w_hr=matrix(shape.proj_size, shape.hidden_size, "i8" if h == "q8" else h, 0) if shape.proj_size else None,
         )
-        for pair in range(shape.pairs)
+        for cell in range(shape.num_cells)
     ]
 
 
@@ -114,19 +114,19 @@ def policy_of(shape: StackShape, activity: Activity) -> Policy:
         return tuple(t.tolist())
 
     return Delta(
-        h=tuple(thresholds(shape.output_size) for _ in range(shape.pairs)),
-        x=tuple(thresholds(shape.input_width(pair)) for pair in range(shape.pairs)),
+        h=tuple(thresholds(shape.output_size) for _ in range(shape.num_cells)),
+        x=tuple(thresholds(shape.input_width(cell)) for cell in range(shape.num_cells)),
     )
 
 
-def part(policy: Policy, pairs: slice) -> Policy:
+def part(policy: Policy, cells: slice) -> Policy:
     """What a policy of ``policy_of`` says of some of the layers."""
     if isinstance(policy, Dense):
         return policy
     assert isinstance(policy, Delta)
     assert isinstance(policy.h, tuple)
     assert isinstance(policy.x, tuple)
-    return Delta(h=policy.h[pairs], x=policy.x[pairs])
+    return Delta(h=policy.h[cells], x=policy.x[cells])
 
 
 def signal(time: int, batch: int, width: int, activity: Activity = "many") -> torch.Tensor:
@@ -138,15 +138,15 @@ def signal(time: int, batch: int, width: int, activity: Activity = "many") -> to
 
 def states(shape: StackShape, batch: int, scale: float = 1.0) -> States:
     """Random states, or zeros for ``scale=0``."""
-    h = torch.rand(shape.pairs, batch, shape.output_size) * 2 - 1
-    return scale * h, scale * torch.randn(shape.pairs, batch, shape.hidden_size)
+    h = torch.rand(shape.num_cells, batch, shape.output_size) * 2 - 1
+    return scale * h, scale * torch.randn(shape.num_cells, batch, shape.hidden_size)
 
 
 @dataclass(frozen=True)
 class Result:
     """Of a native run. ``y`` in the layout of x.
 
-    ``counts`` per pair: columns of x and of h sent, row steps that ran and that advanced.
+    ``counts`` per cell: columns of x and of h sent, row steps that ran and that advanced.
     """
 
     y: torch.Tensor
@@ -184,7 +184,10 @@ def run(
         strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
         done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check, open_ended)
     assert done is (not check or bool(x.isfinite().all()))
-    h, c = torch.empty(shape.pairs, batch, shape.output_size), torch.empty(shape.pairs, batch, shape.hidden_size)
+    h, c = (
+        torch.empty(shape.num_cells, batch, shape.output_size),
+        torch.empty(shape.num_cells, batch, shape.hidden_size),
+    )
     used.store(h.numpy(), c.numpy())
     result = Result(y, h, c, used.counters())
     if state is None:
@@ -193,7 +196,7 @@ def run(
 
 
 def follow(
-    w: PairMatrices, policy: Policy, x: torch.Tensor, y: torch.Tensor, start: States, backward: bool
+    w: CellMatrices, policy: Policy, x: torch.Tensor, y: torch.Tensor, start: States, backward: bool
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """Asserts that a run of one layer in one direction gave the right y [T, B, P] for x [T, B, I].
 

@@ -16,7 +16,7 @@ from ...analysis.sensitivity import Sensitivity
 from ...errors import InputError
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import StackShape
-from .masks import PairData, Recipe, scores, weight_masks
+from .masks import CellData, Recipe, scores, weight_masks
 from .recording import Recorder, Weights, originals
 from .refit import Mask
 from .settings import Prune
@@ -33,7 +33,7 @@ class Task:
         prune: what is asked.
         fit: batches that weights are fitted on.
         sensitivities: of the LSTMs, measured with their original weights.
-        gradients: mean squared gradients by LSTM and pair, for the Taylor score, or None.
+        gradients: mean squared gradients by LSTM and cell, for the Taylor score, or None.
         output: picks the tensor that counts.
 
     Raises:
@@ -56,36 +56,36 @@ class Task:
         self.shapes: dict[str, StackShape] = self.recorder.shapes
         self.originals: Weights = originals(lstms)
         self.dense = self._recorded(self.originals)
-        self.pairs = {
+        self.cells = {
             name: [
-                self._data(name, pair, sensitivities[name], None if gradients is None else gradients[name][pair])
-                for pair in range(shape.pairs)
+                self._data(name, cell, sensitivities[name], None if gradients is None else gradients[name][cell])
+                for cell in range(shape.num_cells)
             ]
             for name, shape in self.shapes.items()
         }
 
     def weights(self, recipe: Recipe) -> Weights:
         """The pruned weights of every LSTM."""
-        names, flat = list(self.lstms), [data for pairs in self.pairs.values() for data in pairs]
+        names, flat = list(self.lstms), [data for cells in self.cells.values() for data in cells]
         alive: dict[str, list[Mask]] = {}
         mapped: dict[str, list[int]] = {}
         if self.prune.pattern == "unit":
-            lives = living(self.prune, recipe, list(self.shapes.values()), list(self.pairs.values()))
+            lives = living(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
             alive = dict(zip(names, lives, strict=True))
-            keep = {name: unit_masks(self.shapes[name], alive[name], self.pairs[name]) for name in names}
+            keep = {name: unit_masks(self.shapes[name], alive[name], self.cells[name]) for name in names}
         elif self.prune.pattern == "layer":
             mapped = {name: self._mapped(name, recipe) for name in names}
-            keep = {name: [np.ones(d.w.shape, dtype=bool) for d in self.pairs[name]] for name in names}
+            keep = {name: [np.ones(d.w.shape, dtype=bool) for d in self.cells[name]] for name in names}
         else:
             masks = iter(weight_masks(self.prune, recipe, flat))
-            keep = {name: [next(masks) for _ in self.pairs[name]] for name in names}
+            keep = {name: [next(masks) for _ in self.cells[name]] for name in names}
         out = dict(self.originals)
         for index, name in enumerate(names):
-            dense, pairs = self.dense[name], self.pairs[name]
+            dense, cells = self.dense[name], self.cells[name]
             if recipe.sweeps and index:  # what it is given depends on those before it
                 dense = self._recorded(out)[name]
-                pairs = [replace(data, moments=dense_moments(dense, pair)) for pair, data in enumerate(pairs)]
-            out[name] = prune_stack(recipe, dense, pairs, keep[name], alive.get(name), mapped.get(name, ()))
+                cells = [replace(data, moments=dense_moments(dense, cell)) for cell, data in enumerate(cells)]
+            out[name] = prune_stack(recipe, dense, cells, keep[name], alive.get(name), mapped.get(name, ()))
         return out
 
     def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:
@@ -97,19 +97,19 @@ class Task:
         found = self.recorder.calls(weights, self.fit)
         return {name: recorded(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
 
-    def _data(self, name: str, pair: int, sensitivity: Sensitivity, squares: Doubles | None) -> PairData:
-        weights, shape = self.originals[name][pair], self.shapes[name]
-        width = shape.input_width(pair)
+    def _data(self, name: str, cell: int, sensitivity: Sensitivity, squares: Doubles | None) -> CellData:
+        weights, shape = self.originals[name][cell], self.shapes[name]
+        width = shape.input_width(cell)
         prunable = np.ones(width + shape.output_size, dtype=bool)
-        if pair < shape.directions and not self.prune.raw:
+        if cell < shape.directions and not self.prune.raw:
             prunable[:width] = False
-        return PairData(
+        return CellData(
             w=torch.cat([weights.w_ih, weights.w_hh], dim=1).double().numpy(),
             bias=weights.bias.double().numpy(),
             width=width,
             prunable=prunable,
-            moments=dense_moments(self.dense[name], pair),
-            rows=sensitivity.rows[pair],
+            moments=dense_moments(self.dense[name], cell),
+            rows=sensitivity.rows[cell],
             squares=squares,
         )
 
@@ -123,7 +123,7 @@ class Task:
             )
         if shape.num_layers == 1:
             raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
-        found = [float(scores(recipe, data).sum()) for data in self.pairs[name]]
+        found = [float(scores(recipe, data).sum()) for data in self.cells[name]]
         worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
         count = min(round(self.prune.sparsity * shape.num_layers), shape.num_layers - 1)
         return [int(layer) for layer in np.argsort(worth, kind="stable")[:count]]

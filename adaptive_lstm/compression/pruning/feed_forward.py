@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...analysis.moments import moments
-from ...weights.layout import PairTensors
+from ...weights.layout import CellTensors
 from .refit import quadratic
 
 REACH = 0.75  # of |h|, a little less than tanh(1)
@@ -22,8 +22,8 @@ SATURATED = 30.0  # a sigmoid that is 1 in float32; 0 for its negative
 
 
 def feed_forward(
-    original: PairTensors, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float
-) -> PairTensors:
+    original: CellTensors, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float
+) -> CellTensors:
     """The layer's weights as a map.
 
     Args:

@@ -11,12 +11,12 @@ from ...execution import reference
 from ...execution.torch_layer import Layer, State, of_layer
 from ...policies import Dense, parts
 from ...types import StackShape
-from ...weights.layout import PairTensors
+from ...weights.layout import CellTensors
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an LSTM: packed ``rows`` [n, I], ``alive`` at each timestep, h_0 and c_0 of all pairs or None."""
+    """One call of an LSTM: packed ``rows`` [n, I], ``alive`` at each timestep, h_0 and c_0 of all cells or None."""
 
     rows: torch.Tensor
     alive: list[int]
@@ -29,11 +29,11 @@ class Stack:
     finite_only = False
     policy = parts(Dense())
 
-    def __init__(self, weights: Sequence[PairTensors], shape: StackShape, *, record: bool = False):
+    def __init__(self, weights: Sequence[CellTensors], shape: StackShape, *, record: bool = False):
         self.shape, self.record = shape, record
         self.calls: list[Call] = []
         D = shape.directions
-        self.layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.pairs, D)]
+        self.layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.num_cells, D)]
 
     def run(
         self, x: torch.Tensor, sizes: torch.Tensor | None, batch_first: bool, initial: State | None

@@ -30,7 +30,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class PairData:
+class CellData:
     """What is known of one layer and direction: w = [W_ih | W_hh] [4H, C] as float64, and the dense run's statistics.
 
     ``width``: columns of W_ih; ``prunable`` [C]: columns that may lose weights; ``rows`` [4H]: output sensitivity F_r;
@@ -56,7 +56,7 @@ class PairData:
         return slice(0, self.width), slice(self.width, self.w.shape[1])
 
 
-def scores(recipe: Recipe, data: PairData) -> Doubles:
+def scores(recipe: Recipe, data: CellData) -> Doubles:
     """The score of every weight [4H, C] by itself; those blind to the output are relative to the layer's mean."""
     if recipe.saliency == "taylor":
         assert data.squares is not None, "taylor scores need gradients"
@@ -68,28 +68,28 @@ def scores(recipe: Recipe, data: PairData) -> Doubles:
     return saliency.second_order(data.w, data.moments.power, data.rows, recipe.gamma)
 
 
-def weight_masks(prune: Prune, recipe: Recipe, pairs: Sequence[PairData]) -> list[Mask]:
-    """Keep-masks [4H, C] of an unstructured, N:M, block or column pattern, one per pair, over all LSTMs at once."""
+def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> list[Mask]:
+    """Keep-masks [4H, C] of an unstructured, N:M, block or column pattern, one per cell, over all LSTMs at once."""
     if recipe.saliency != "obs":
-        return _kept(prune, [scores(recipe, data) for data in pairs], pairs, 1.0)
-    problems = [quadratic(data.w, data.moments, recipe.ridge) for data in pairs]
-    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
+        return _kept(prune, [scores(recipe, data) for data in cells], cells, 1.0)
+    problems = [quadratic(data.w, data.moments, recipe.ridge) for data in cells]
+    keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
     n_m = prune.n_of_m
     rounds = ROUNDS if n_m is None else n_m[1] - n_m[0]
     for done in range(1, rounds + 1):
         found = [
             np.where(mask, saliency.damped(data.rows, recipe.gamma)[:, None], 1.0) * losses(problem, mask)
-            for problem, mask, data in zip(problems, keep, pairs, strict=True)
+            for problem, mask, data in zip(problems, keep, cells, strict=True)
         ]
-        keep = _kept(prune, found, pairs, done / rounds)
+        keep = _kept(prune, found, cells, done / rounds)
     return keep
 
 
-def _kept(prune: Prune, found: Sequence[Doubles], pairs: Sequence[PairData], part: float) -> list[Mask]:
+def _kept(prune: Prune, found: Sequence[Doubles], cells: Sequence[CellData], part: float) -> list[Mask]:
     """Masks from scores, with a part (0 to 1) of the weights removed that will go in the end."""
-    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
+    keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
     grouped: list[tuple[int, slice, Groups, Doubles, Doubles]] = []
-    for index, (score, data) in enumerate(zip(found, pairs, strict=True)):
+    for index, (score, data) in enumerate(zip(found, cells, strict=True)):
         for columns in data.matrices:
             may = data.prunable[columns]
             if prune.n_of_m is not None:

@@ -13,11 +13,11 @@ from ...analysis.recorder import standing_in
 from ...errors import InputError, NonFiniteError
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
-from ...weights.layout import PairTensors, shape_of, tensors_of
+from ...weights.layout import CellTensors, shape_of, tensors_of
 from ...weights.replaced import moved
 from .layers import Call, Stack
 
-Weights = dict[str, tuple[PairTensors, ...]]
+Weights = dict[str, tuple[CellTensors, ...]]
 
 
 class Recorder:

@@ -22,7 +22,7 @@ from ...analysis.recorder import standing_in
 from ...errors import InputError
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
-from ...weights.layout import PairTensors, shape_of
+from ...weights.layout import CellTensors, shape_of
 from ...weights.replaced import moved
 from .layers import Stack
 
@@ -58,12 +58,12 @@ PROBES = 4  # projections a batch
 def squared_gradients(
     model: nn.Module,
     lstms: Mapping[str, AdaptiveLSTM],
-    weights: Mapping[str, tuple[PairTensors, ...]],
+    weights: Mapping[str, tuple[CellTensors, ...]],
     batches: Sequence[Any],
     output: Output,
     progress: bool,
 ) -> dict[str, list[Doubles]]:
-    """Summed over batches, [4H, C] of [W_ih | W_hh] for every pair of every LSTM.
+    """Summed over batches, [4H, C] of [W_ih | W_hh] for every cell of every LSTM.
 
     Raises:
         InputError: the output depends on no LSTM.
@@ -90,6 +90,6 @@ def squared_gradients(
                         total += gradient.double().pow(2).cpu()
     left = iter(sums)
     return {
-        name: [torch.cat([next(left), next(left)], dim=1).numpy() for _ in range(stack.shape.pairs)]
+        name: [torch.cat([next(left), next(left)], dim=1).numpy() for _ in range(stack.shape.num_cells)]
         for name, stack in stacks.items()
     }

@@ -11,10 +11,10 @@ import torch
 from ...analysis.moments import Doubles, Moments, moments
 from ...execution.torch_layer import Layer, of_layer
 from ...types import StackShape
-from ...weights.layout import PairTensors
+from ...weights.layout import CellTensors
 from .feed_forward import feed_forward
 from .layers import Call, before
-from .masks import PairData, Recipe
+from .masks import CellData, Recipe
 from .refit import Mask, quadratic, refit, shifted_bias
 
 
@@ -23,12 +23,12 @@ class Recorded:
     """The dense run of one LSTM: ``levels[0]`` its inputs, then the output of every layer; per call [n, width]."""
 
     shape: StackShape
-    weights: tuple[PairTensors, ...]
+    weights: tuple[CellTensors, ...]
     calls: list[Call]
     levels: list[list[torch.Tensor]]
 
 
-def recorded(shape: StackShape, weights: tuple[PairTensors, ...], calls: list[Call]) -> Recorded:
+def recorded(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Call]) -> Recorded:
     """Run the dense stack over the calls; 4 * (I + L * D * P) bytes per timestep."""
     levels = [[call.rows for call in calls]]
     for layer in range(shape.num_layers):
@@ -37,7 +37,7 @@ def recorded(shape: StackShape, weights: tuple[PairTensors, ...], calls: list[Ca
 
 
 def _through(
-    shape: StackShape, weights: Sequence[PairTensors], layer: int, below: list[torch.Tensor], calls: list[Call]
+    shape: StackShape, weights: Sequence[CellTensors], layer: int, below: list[torch.Tensor], calls: list[Call]
 ) -> list[torch.Tensor]:
     D = shape.directions
     runner = Layer(weights[layer * D : (layer + 1) * D], shape)
@@ -49,40 +49,40 @@ def _through(
 
 
 def operands(
-    shape: StackShape, pair: int, calls: list[Call], below: list[torch.Tensor], level: list[torch.Tensor]
+    shape: StackShape, cell: int, calls: list[Call], below: list[torch.Tensor], level: list[torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """z = [x ; h] [n, C] of a pair, call by call, from the outputs of the layer below and of its own layer."""
-    P, direction = shape.output_size, pair % shape.directions
+    """z = [x ; h] [n, C] of a cell, call by call, from the outputs of the layer below and of its own layer."""
+    P, direction = shape.output_size, cell % shape.directions
     for call, x, out in zip(calls, below, level, strict=True):
         h = out[:, direction * P : (direction + 1) * P]
-        start = None if call.initial is None else call.initial[0][pair]
+        start = None if call.initial is None else call.initial[0][cell]
         yield torch.cat([x, before(h, call.alive, direction == 1, start)], dim=1)
 
 
-def dense_moments(dense: Recorded, pair: int) -> Moments:
-    """Moments of a pair's operand in the dense run."""
-    layer = pair // dense.shape.directions
-    found = operands(dense.shape, pair, dense.calls, dense.levels[layer], dense.levels[layer + 1])
+def dense_moments(dense: Recorded, cell: int) -> Moments:
+    """Moments of a cell's operand in the dense run."""
+    layer = cell // dense.shape.directions
+    found = operands(dense.shape, cell, dense.calls, dense.levels[layer], dense.levels[layer + 1])
     return moments((z, z) for z in found)
 
 
 def prune_stack(
     recipe: Recipe,
     dense: Recorded,
-    pairs: Sequence[PairData],
+    cells: Sequence[CellData],
     keep: Sequence[Mask],
     alive: Sequence[Mask] | None = None,
     mapped: Sequence[int] = (),
-) -> tuple[PairTensors, ...]:
+) -> tuple[CellTensors, ...]:
     """Weights of a stack with masks applied and compensated.
 
     Args:
         recipe: how; ``sweeps`` 0: all layers at once on the dense moments; 1: every layer on what the pruned ones below
             give it; more: that again, with its own pruned h.
         dense: the dense run.
-        pairs: weights and dense statistics.
-        keep: masks [4H, C], one per pair.
-        alive: units that stay [H], one per pair, or None: all.
+        cells: weights and dense statistics.
+        keep: masks [4H, C], one per cell.
+        alive: units that stay [H], one per cell, or None: all.
         mapped: layers that become feed-forward maps.
     """
     shape, D = dense.shape, dense.shape.directions
@@ -91,25 +91,25 @@ def prune_stack(
     for layer in range(shape.num_layers):
         level = dense.levels[layer + 1]
         for sweep in range(max(recipe.sweeps, 1)):
-            for pair in range(layer * D, (layer + 1) * D):
+            for cell in range(layer * D, (layer + 1) * D):
                 if layer in mapped:
-                    out[pair] = _as_map(recipe, dense, pair, below)
+                    out[cell] = _as_map(recipe, dense, cell, below)
                     continue
-                seen = pairs[pair].moments
+                seen = cells[cell].moments
                 if recipe.sweeps and (layer or sweep):
-                    d = operands(shape, pair, dense.calls, dense.levels[layer], dense.levels[layer + 1])
-                    z = operands(shape, pair, dense.calls, below, level)
+                    d = operands(shape, cell, dense.calls, dense.levels[layer], dense.levels[layer + 1])
+                    z = operands(shape, cell, dense.calls, below, level)
                     seen = moments(zip(d, z, strict=True))
-                out[pair] = _compensated(recipe, pairs[pair], seen, keep[pair], dense.weights[pair])
+                out[cell] = _compensated(recipe, cells[cell], seen, keep[cell], dense.weights[cell])
                 if alive is not None:
-                    out[pair] = _without(recipe, out[pair], alive[pair], _outputs(dense, pair))
+                    out[cell] = _without(recipe, out[cell], alive[cell], _outputs(dense, cell))
             if recipe.sweeps and (layer + 1 < shape.num_layers or sweep + 1 < recipe.sweeps):
                 level = _through(shape, out, layer, below, dense.calls)
         below = level
     return tuple(out)
 
 
-def _compensated(recipe: Recipe, data: PairData, seen: Moments, keep: Mask, original: PairTensors) -> PairTensors:
+def _compensated(recipe: Recipe, data: CellData, seen: Moments, keep: Mask, original: CellTensors) -> CellTensors:
     w, bias = np.where(keep, data.w, 0.0), data.bias
     if recipe.compensate == "refit":
         w = refit(quadratic(data.w, seen, recipe.ridge), keep)
@@ -122,19 +122,19 @@ def _compensated(recipe: Recipe, data: PairData, seen: Moments, keep: Mask, orig
     return replace(original, w_ih=tensor(w[:, : data.width]), w_hh=tensor(w[:, data.width :]), bias=tensor(bias))
 
 
-def _outputs(dense: Recorded, pair: int) -> list[torch.Tensor]:
-    """Output of a pair in the dense run, per call [n, P]."""
-    layer, direction = divmod(pair, dense.shape.directions)
+def _outputs(dense: Recorded, cell: int) -> list[torch.Tensor]:
+    """Output of a cell in the dense run, per call [n, P]."""
+    layer, direction = divmod(cell, dense.shape.directions)
     P = dense.shape.output_size
     return [out[:, direction * P : (direction + 1) * P] for out in dense.levels[layer + 1]]
 
 
-def _as_map(recipe: Recipe, dense: Recorded, pair: int, below: list[torch.Tensor]) -> PairTensors:
-    return feed_forward(dense.weights[pair], zip(_outputs(dense, pair), below, strict=True), recipe.ridge)
+def _as_map(recipe: Recipe, dense: Recorded, cell: int, below: list[torch.Tensor]) -> CellTensors:
+    return feed_forward(dense.weights[cell], zip(_outputs(dense, cell), below, strict=True), recipe.ridge)
 
 
-def _without(recipe: Recipe, w: PairTensors, lives: Mask, outputs: list[torch.Tensor]) -> PairTensors:
-    """A pair whose pruned units stand still: at their mean, or at zero ahead of a projection or uncompensated."""
+def _without(recipe: Recipe, w: CellTensors, lives: Mask, outputs: list[torch.Tensor]) -> CellTensors:
+    """A cell whose pruned units stand still: at their mean, or at zero ahead of a projection or uncompensated."""
     dead = torch.from_numpy(~lives)
     standing = torch.zeros(len(lives))
     if recipe.compensate != "none" and w.w_hr is None:

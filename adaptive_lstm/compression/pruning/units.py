@@ -8,39 +8,39 @@ import numpy as np
 
 from ...analysis.moments import Doubles
 from ...types import StackShape
-from .masks import PairData, Recipe, scores
+from .masks import CellData, Recipe, scores
 from .patterns import cheapest
 from .refit import Mask
 from .settings import Prune
 
 
-def readers(shape: StackShape, pair: int) -> list[tuple[int, int]]:
-    """Where the units of a pair are read: (pair, first column of its [W_ih | W_hh]); none ahead of a projection."""
+def readers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
+    """Where the units of a cell are read: (cell, first column of its [W_ih | W_hh]); none ahead of a projection."""
     if shape.proj_size:
         return []
-    layer, direction = divmod(pair, shape.directions)
-    above = range((layer + 1) * shape.directions, min((layer + 2) * shape.directions, shape.pairs))
-    return [(pair, shape.input_width(pair)), *((p, direction * shape.hidden_size) for p in above)]
+    layer, direction = divmod(cell, shape.directions)
+    above = range((layer + 1) * shape.directions, min((layer + 2) * shape.directions, shape.num_cells))
+    return [(cell, shape.input_width(cell)), *((p, direction * shape.hidden_size) for p in above)]
 
 
 def worth(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
-    """Scores [H] of the units of every pair: sums over their gate rows and over the columns that read them.
+    """Scores [H] of the units of every cell: sums over their gate rows and over the columns that read them.
 
-    found: scores of single weights [4H, C], one per pair.
+    found: scores of single weights [4H, C], one per cell.
     """
     out = []
-    for pair in range(shape.pairs):
-        total = found[pair].sum(axis=1).reshape(4, -1).sum(axis=0)
-        for reader, start in readers(shape, pair):
+    for cell in range(shape.num_cells):
+        total = found[cell].sum(axis=1).reshape(4, -1).sum(axis=0)
+        for reader, start in readers(shape, cell):
             total = total + found[reader][:, start : start + shape.hidden_size].sum(axis=0)
         out.append(total)
     return out
 
 
 def living(
-    prune: Prune, recipe: Recipe, shapes: Sequence[StackShape], stacks: Sequence[Sequence[PairData]]
+    prune: Prune, recipe: Recipe, shapes: Sequence[StackShape], stacks: Sequence[Sequence[CellData]]
 ) -> list[list[Mask]]:
-    """Which units [H] stay, per LSTM and pair; every pair keeps at least one."""
+    """Which units [H] stay, per LSTM and cell; every cell keeps at least one."""
     values = [
         worth(shape, [scores(recipe, data) for data in stack]) for shape, stack in zip(shapes, stacks, strict=True)
     ]
@@ -58,11 +58,11 @@ def living(
     return [[next(left) for _ in stack] for stack in values]
 
 
-def unit_masks(shape: StackShape, alive: Sequence[Mask], pairs: Sequence[PairData]) -> list[Mask]:
+def unit_masks(shape: StackShape, alive: Sequence[Mask], cells: Sequence[CellData]) -> list[Mask]:
     """Keep-masks [4H, C] without the rows of pruned units and without the columns that read them."""
-    keep = [np.ones(data.w.shape, dtype=bool) for data in pairs]
-    for pair, lives in enumerate(alive):
-        keep[pair][~np.tile(lives, 4)] = False
-        for reader, start in readers(shape, pair):
+    keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
+    for cell, lives in enumerate(alive):
+        keep[cell][~np.tile(lives, 4)] = False
+        for reader, start in readers(shape, cell):
             keep[reader][:, start : start + shape.hidden_size][:, ~lives] = False
     return keep
