@@ -74,8 +74,8 @@ class StackShape:
 class ColumnCounts(NamedTuple):
     """Work of one layer and direction over a run, counted per batch row and timestep.
 
-    Columns sent and possible; ``ran``: timesteps at which the layer did matrix work; ``moved``: those at which c and h
-    advanced (a layer may be held with its gates kept).
+    Columns sent and possible; ``ran``: timesteps with matrix work; ``advanced``: timesteps at which c and h advanced (a
+    layer may be held with its gates kept).
     """
 
     x_sent: int
@@ -83,7 +83,7 @@ class ColumnCounts(NamedTuple):
     h_sent: int
     h_possible: int
     ran: int
-    moved: int
+    advanced: int
 
     def plus(self, other: ColumnCounts) -> ColumnCounts:
         """Both together."""
@@ -109,18 +109,19 @@ def ran(columns: Sequence[ColumnCounts], timesteps: int) -> float:
 class Counts:
     """Everything that a run counts.
 
-    ``columns``: one entry per cell. ``asked``: questions of the exit in time put to batch rows.
-    ``left``: rows that left early, in time or (whole sequences) in depth. ``asked_depth`` and ``left_depth``, after
-    every layer: questions of the exit in depth, and timesteps whose output became a translation. ``living``: units per
-    cell that are not pruned; empty: all.
+    ``columns``: one entry per cell.
+    ``exit_checks``: checks of the exit in time, counted per batch row.
+    ``exits``: rows that exited early, in time or (whole sequences) in depth.
+    ``depth_checks``, ``depth_exits``: per layer, checks of the exit in depth and timesteps that exited there.
+    ``live_units``: units per cell that are not pruned; empty: all.
     """
 
     columns: tuple[ColumnCounts, ...]
-    asked: int = 0
-    left: int = 0
-    asked_depth: tuple[int, ...] = ()
-    left_depth: tuple[int, ...] = ()
-    living: tuple[int, ...] = ()
+    exit_checks: int = 0
+    exits: int = 0
+    depth_checks: tuple[int, ...] = ()
+    depth_exits: tuple[int, ...] = ()
+    live_units: tuple[int, ...] = ()
 
     def __add__(self, other: Counts) -> Counts:
         def added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,11 +129,11 @@ class Counts:
 
         return Counts(
             tuple(a.plus(b) for a, b in zip(self.columns, other.columns, strict=True)),
-            self.asked + other.asked,
-            self.left + other.left,
-            added(self.asked_depth, other.asked_depth),
-            added(self.left_depth, other.left_depth),
-            self.living or other.living,
+            self.exit_checks + other.exit_checks,
+            self.exits + other.exits,
+            added(self.depth_checks, other.depth_checks),
+            added(self.depth_exits, other.depth_exits),
+            self.live_units or other.live_units,
         )
 
     @staticmethod
@@ -158,7 +159,7 @@ class RunStats:
     the policy's own questions (``policy_macs``), without the rows of pruned units and without columns whose weights are
     all zero; ``macs_possible``: with nothing pruned, skipped or asked.
     ``timesteps``: batch rows times timesteps. ``layers``: cells that ran. ``exits``: batch rows
-    that left early, in time or in depth; ``asked``: questions that the exit in time put to them. ``fallback``: why the
+    that exited early, in time or in depth; ``exit_checks``: checks of the exit in time. ``fallback``: why the
     native kernel did not serve, or None.
     """
 
@@ -168,7 +169,7 @@ class RunStats:
     timesteps: int
     layers: int
     exits: int
-    asked: int
+    exit_checks: int
     columns: tuple[ColumnCounts, ...]
     fallback: str | None = None
 
@@ -186,8 +187,8 @@ class RunStats:
     def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:
         """Statistics that follow from what was counted."""
         H, P, columns = shape.hidden_size, shape.proj_size, counts.columns
-        living = counts.living or (H,) * shape.num_cells
-        done = sum(n * (4 * (c.x_sent + c.h_sent) + P * c.moved) for n, c in zip(living, columns, strict=True))
+        live = counts.live_units or (H,) * shape.num_cells
+        done = sum(n * (4 * (c.x_sent + c.h_sent) + P * c.advanced) for n, c in zip(live, columns, strict=True))
         possible = H * sum(4 * (c.x_possible + c.h_possible) + P * timesteps for c in columns)
         return RunStats(
             macs=done + policy_macs,
@@ -195,15 +196,15 @@ class RunStats:
             policy_macs=policy_macs,
             timesteps=timesteps,
             layers=sum(c.ran > 0 for c in columns) if timesteps else shape.num_cells,
-            exits=counts.left,
-            asked=counts.asked,
+            exits=counts.exits,
+            exit_checks=counts.exit_checks,
             columns=columns,
             fallback=fallback,
         )
 
 
 @dataclass(frozen=True)
-class HeldState:
+class HoldState:
     """What one layer and direction remembers for a policy that holds it.
 
     ``x_used`` [B, width], ``h_used`` [B, P], ``run`` [B] int64: input and hidden state of the last timestep that ran,
@@ -220,16 +221,19 @@ class HeldState:
 
 
 @dataclass(frozen=True)
-class LeftState:
+class ExitState:
     """What an exit in time remembers.
 
-    ``time``: timesteps so far. ``done`` [B] bool: rows that have left, with ``final`` [B, P], the translation they left
-    with. ``streak`` [B] int64: questions in a row answered with yes. ``past`` [B, window, P]: earlier translations.
+    ``time``: timesteps so far.
+    ``exited`` [B] bool: rows that have exited.
+    ``translation`` [B, P]: the predicted final state that they exited with.
+    ``streak`` [B] int64: consecutive checks that passed.
+    ``past`` [B, window, P]: translations of earlier checks, oldest first; NaN before the first.
     """
 
     time: int
-    done: torch.Tensor
-    final: torch.Tensor
+    exited: torch.Tensor
+    translation: torch.Tensor
     streak: torch.Tensor
     past: torch.Tensor
 
@@ -239,16 +243,16 @@ class StreamState:
     """Everything a stream remembers between two steps.
 
     ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them. ``sent_x[cell]`` [B, width] and
-    ``sent_h[cell]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``held[cell]``: for
-    policies that hold layers, else empty; ``left``: for an exit in time, else None.
+    ``sent_h[cell]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``hold[cell]``: for
+    policies that hold layers, else empty; ``exit``: for an exit in time, else None.
     """
 
     h: torch.Tensor
     c: torch.Tensor
     sent_x: tuple[torch.Tensor | None, ...]
     sent_h: tuple[torch.Tensor | None, ...]
-    held: tuple[HeldState, ...] = ()
-    left: LeftState | None = None
+    hold: tuple[HoldState, ...] = ()
+    exit: ExitState | None = None
 
 
 @dataclass(frozen=True)

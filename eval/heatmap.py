@@ -46,7 +46,7 @@ def activity(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> dict[str, Any]:
                 row["x"][t] = _share(b.x_sent - a.x_sent, b.x_possible - a.x_possible)
                 row["h"][t] = _share(b.h_sent - a.h_sent, b.h_possible - a.h_possible)
             before = now
-            if bool(session.done.all()):
+            if bool(session.exited.all()):
                 left = t + 1
                 break
     return {"rows": rows, "done": done, "left": left}

@@ -132,7 +132,7 @@ def _silent(model: nn.Module) -> nn.Module:
     fast = compressed(model)
     for lstm in fast.modules():
         if isinstance(lstm, al.AdaptiveLSTM):
-            lstm.policy = al.Delta(1e6)
+            lstm.policy = al.Delta.uniform(1e6)
     return fast
 
 

@@ -17,12 +17,12 @@ from .exit_depth import ExitInDepth as ExitInDepth
 from .exit_time import ExitInTime as ExitInTime
 from .head import LinearHead as LinearHead
 from .hold_layers import HoldLayers as HoldLayers
-from .protocol import Columns as Columns
+from .protocol import ColumnPolicy as ColumnPolicy
 from .protocol import ColumnScale as ColumnScale
-from .protocol import Holding as Holding
-from .protocol import LeavingInDepth as LeavingInDepth
-from .protocol import LeavingInTime as LeavingInTime
+from .protocol import DepthExitPolicy as DepthExitPolicy
+from .protocol import HoldPolicy as HoldPolicy
 from .protocol import Policy as Policy
+from .protocol import TimeExitPolicy as TimeExitPolicy
 from .skip_timesteps import SkipTimesteps as SkipTimesteps
 from .translators import DepthTranslators as DepthTranslators
 from .translators import Map as Map
@@ -30,24 +30,24 @@ from .translators import TimeTranslators as TimeTranslators
 from .translators import bucket as bucket
 
 __all__ = [
+    "ColumnPolicy",
     "ColumnScale",
-    "Columns",
     "Combined",
     "Delta",
     "Dense",
+    "DepthExitPolicy",
     "DepthTranslators",
     "ExitInDepth",
     "ExitInTime",
     "HoldLayers",
-    "Holding",
-    "LeavingInDepth",
-    "LeavingInTime",
+    "HoldPolicy",
     "LinearHead",
     "Map",
     "Parts",
     "Policy",
     "Site",
     "SkipTimesteps",
+    "TimeExitPolicy",
     "TimeTranslators",
     "bucket",
     "parts",

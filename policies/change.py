@@ -18,7 +18,7 @@ def check_limit(value: float | None, where: str) -> None:
         raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 
-def moved(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+def rms_change(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     """Root mean square of the change [n], summed in float64 so that every executor decides alike."""
     return (value.double() - used.double()).pow(2).mean(1).sqrt()
 
@@ -37,8 +37,8 @@ def unmoved(
     """
     still = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
-        change = moved(x, x_used)
-        still &= ((change == 0) & (x_limit > 0)) | (change < x_limit * moved(x_used, torch.zeros_like(x_used)))
+        change = rms_change(x, x_used)
+        still &= ((change == 0) & (x_limit > 0)) | (change < x_limit * rms_change(x_used, torch.zeros_like(x_used)))
     if h_limit is not None:
-        still &= moved(h, h_used) < h_limit
+        still &= rms_change(h, h_used) < h_limit
     return still

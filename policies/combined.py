@@ -8,19 +8,19 @@ from typing import Any
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .dense import Dense
-from .protocol import Columns, Holding, LeavingInDepth, LeavingInTime, Policy
+from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExitPolicy
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A policy sorted by kind. ``holding``: from the lowest deciding layer up."""
 
-    columns: Columns
-    holding: tuple[Holding, ...] = ()
-    time: LeavingInTime | None = None
-    depth: LeavingInDepth | None = None
+    columns: ColumnPolicy
+    holding: tuple[HoldPolicy, ...] = ()
+    time: TimeExitPolicy | None = None
+    depth: DepthExitPolicy | None = None
 
-    def decider(self, shape: StackShape, layer: int) -> Holding | None:
+    def decider(self, shape: StackShape, layer: int) -> HoldPolicy | None:
         """The policy that holds this layer, if it decides for itself."""
         return next((p for p in self.holding if p.decides(shape, layer)), None)
 
@@ -54,7 +54,7 @@ class Combined:
             deciders = [type(p).__name__ for p in self.parts.holding if p.decides(shape, layer)]
             if len(deciders) > 1:
                 raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; leave one of them out")
-        if shape.bidirectional and any(p.keeps == "inputs" for p in self.parts.holding):
+        if shape.bidirectional and any(p.action == "queue_input" for p in self.parts.holding):
             raise UnsupportedError(
                 "a policy that queues inputs needs one direction: the backward one would have to wait for inputs that "
                 "the forward one still holds back"
@@ -63,29 +63,30 @@ class Combined:
     @property
     def parts(self) -> Parts:
         """The policies by kind."""
-        found: dict[str, list[Any]] = {mark: [] for mark in ("send", "still", "every", "asks")}
+        found: dict[str, list[Any]] = {mark: [] for mark in ("send", "should_hold", "check_every", "checks_after")}
         for p in self.policies:
             if not isinstance(p, Policy):
                 raise PolicyError(f"got {type(p).__name__}, which lacks check(); see adaptive_lstm.policies.Policy")
             marks = [mark for mark in found if hasattr(p, mark)]
             if len(marks) != 1:
                 raise PolicyError(
-                    f"{type(p).__name__} answers {len(marks)} kinds of question, expected one: Columns (send), Holding "
-                    "(still), LeavingInTime (every, sure) or LeavingInDepth (asks, sure); see adaptive_lstm.policies"
+                    f"{type(p).__name__} answers {len(marks)} kinds of question, expected one: ColumnPolicy (send), "
+                    "HoldPolicy (should_hold), TimeExitPolicy (check_every) or DepthExitPolicy (checks_after); see "
+                    "adaptive_lstm.policies"
                 )
             found[marks[0]].append(p)
-        skipping: list[Columns] = [c for c in found["send"] if not isinstance(c, Dense)]
-        holding: list[Holding] = found["still"]
-        time: list[LeavingInTime] = found["every"]
-        depth: list[LeavingInDepth] = found["asks"]
+        skipping: list[ColumnPolicy] = [c for c in found["send"] if not isinstance(c, Dense)]
+        holding: list[HoldPolicy] = found["should_hold"]
+        time: list[TimeExitPolicy] = found["check_every"]
+        depth: list[DepthExitPolicy] = found["checks_after"]
         for name, count in (("column", len(skipping)), ("time", len(time)), ("depth", len(depth))):
             if count > 1:
                 raise PolicyError(f"got {count} {name} policies, expected at most one of a kind")
-        exact = [p for p in holding if p.keeps == "inputs"]
+        exact = [p for p in holding if p.action == "queue_input"]
         if exact and (depth or len(holding) > 1):
             raise UnsupportedError(
-                "HoldLayers(catch_up=True) keeps states exact, which SkipTimesteps and ExitInDepth do not; combine it "
-                "with Delta and ExitInTime only"
+                "HoldLayers(mode='queue_input') keeps states exact, which SkipTimesteps and ExitInDepth do not; "
+                "combine it with Delta and ExitInTime only"
             )
         if time and depth and depth[0].level == "sequence":
             raise UnsupportedError(

@@ -9,7 +9,6 @@ M = b + W_ih x̂ + W_hh ĥ, so errors do not accumulate. Thresholds of 0 are the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,33 +38,45 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
     return float(array) if array.ndim == 0 else tuple(float(v) for v in array)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Delta:
-    """Send column j when ``|value_j - sent_j| > threshold_j``; ``Delta()`` never skips (calibration finds thresholds).
+    """Send column j when ``|value_j - sent_j| > threshold_j``; ``Delta()`` never skips.
 
     Args:
         h: thresholds of the recurrent columns: a number for all layers, or a sequence with one entry per
             cell (in the order of ``h_n``), each a number, an array [P], or None: never skip.
         x: the same for the input columns ([I] for the first layer, [D * P] above). A number holds for every layer but
             the first, whose raw features have an unknown scale and few columns; a sequence may name them too.
-            Default: as ``h`` if that is a number, else None.
 
     Raises:
         PolicyError: a threshold is negative or NaN, or has more than one dimension.
     """
 
-    h: float | tuple[Entry, ...] | None = 0.0
-    x: float | tuple[Entry, ...] | Literal["as h"] | None = "as h"
+    h: float | tuple[Entry, ...] | None = None
+    x: float | tuple[Entry, ...] | None = None
 
     def __post_init__(self) -> None:
-        x = self.x if not isinstance(self.x, str) else (None if isinstance(self.h, tuple | list) else self.h)
-        for name, value in (("h", self.h), ("x", x)):
+        for name, value in (("h", self.h), ("x", self.x)):
             parts: object
             if isinstance(value, tuple | list):
                 parts = tuple(_entry(v, f"{name}[{i}]") for i, v in enumerate(value))
             elif isinstance(parts := _entry(value, name), tuple):
                 raise PolicyError(f"{name}: got one array, expected a number or a sequence with one entry per layer")
             object.__setattr__(self, name, parts)
+
+    @classmethod
+    def uniform(cls, threshold: float | None) -> Delta:
+        """One threshold for all hidden columns: the recurrent ones, and the input columns above the first layer.
+
+        The first layer's raw features have an unknown scale and are always computed.
+
+        Args:
+            threshold: in units of h, which lies in -1..1; 0 never skips.
+
+        Raises:
+            PolicyError: the threshold is negative, NaN or no number.
+        """
+        return cls(h=threshold, x=threshold)
 
     @classmethod
     def scaled(cls, sensitivity: ColumnScale, tau: float, *, gamma: float = 0.5, power: float = 1.0) -> Delta:
@@ -143,7 +154,6 @@ class Delta:
                 )
             entry = spec[site.cell]
         else:
-            assert not isinstance(spec, str)  # resolved in __post_init__
             entry = None if site.raw else spec
         if entry is None:
             return None

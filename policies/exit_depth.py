@@ -15,11 +15,11 @@ import torch
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .exit_time import check_width
-from .head import Head, Measure, confidence, may_leave, resolved
+from .head import Head, Measure, can_exit, confidence, resolved
 from .translators import DepthTranslators
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ExitInDepth:
     """Leave the layers above when the head is sure of the translated state.
 
@@ -67,7 +67,7 @@ class ExitInDepth:
     @property
     def active(self) -> bool:
         """Whether anything can leave."""
-        return may_leave(self.head, self.thresholds)
+        return can_exit(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if maps or head do not fit the stack."""
@@ -97,8 +97,8 @@ class ExitInDepth:
                     )
         check_width(self.head, width)
 
-    def asks(self, shape: StackShape, layer: int) -> bool:
-        """Whether ``sure`` is asked after this layer; without a head, two translations are needed to compare."""
+    def checks_after(self, shape: StackShape, layer: int) -> bool:
+        """Whether ``should_exit`` is asked after this layer; without a head, two translations are needed to compare."""
         if layer >= shape.num_layers - 1 or self.translators is None:
             return False
         return self.thresholds[layer] < 1 if self.head is not None else layer > 0 and self.thresholds[layer] > 0
@@ -108,7 +108,7 @@ class ExitInDepth:
         assert self.translators is not None  # asks() says no
         return (self.translators.finals if final else self.translators.steps)[layer](h.flatten(1))
 
-    def sure(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
+    def should_exit(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
         """Whether to leave with this ``translation`` [n, D * P]: bool [n]."""
         if self.head is not None:
             return confidence(self.head, translation, self.measure) > self.thresholds[layer]

@@ -7,14 +7,14 @@ head says how sure it is of *that*. Early exit by confidence with patience: Zhou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .counts import LONGEST, MOST_KEPT, check_count
-from .head import Head, LinearHead, Measure, confidence, may_leave, resolved
+from .head import Head, LinearHead, Measure, can_exit, confidence, resolved
 from .translators import TimeTranslators, bucket, check_buckets
 
 
@@ -37,7 +37,7 @@ class ExitInTime:
         measure: confidence as "margin", "max" (probability) or "entropy".
         translators: from ``fit_translators``; None: the top layer's state as it is.
         starts: first timestep of each bucket of ``threshold``; default: those of the translators, or one bucket.
-        every: timesteps between two questions, up to 2**30.
+        check_every: timesteps between two questions, up to 2**30.
         patience: questions in a row that must be answered with yes, up to 2**30.
         window: without a head, how many questions to look back, up to 4,096.
 
@@ -46,11 +46,12 @@ class ExitInTime:
     """
 
     head: Head | None = None
+    _: KW_ONLY
     threshold: float | tuple[float, ...] | None = None
     measure: Measure = "margin"
     translators: TimeTranslators | None = None
     starts: tuple[int, ...] | None = None
-    every: int = 4
+    check_every: int = 4
     patience: int = 1
     window: int = 2
 
@@ -63,7 +64,7 @@ class ExitInTime:
         starts = tuple(int(s) for s in starts)
         check_buckets(starts)
         head, thresholds = resolved(self.head, self.threshold, self.measure, len(starts), "time buckets")
-        check_count(self.every, "every", LONGEST)
+        check_count(self.check_every, "check_every", LONGEST)
         check_count(self.patience, "patience", LONGEST)
         if self.head is None:
             check_count(self.window, "window", MOST_KEPT)
@@ -82,7 +83,7 @@ class ExitInTime:
     @property
     def active(self) -> bool:
         """Whether anything can leave."""
-        return may_leave(self.head, self.thresholds)
+        return can_exit(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``UnsupportedError`` for a bidirectional stack, ``PolicyError`` if maps or head do not fit."""
@@ -106,7 +107,7 @@ class ExitInTime:
             return h[:, -1]
         return self.translators.maps[bucket(self.translators.starts, time)](h.flatten(1))
 
-    def sure(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+    def should_exit(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
         """Whether to leave with this ``translation`` [B, P]: bool [B]; past [B, window, P] is read without a head."""
         assert self.starts is not None  # resolved in __post_init__
         threshold = self.thresholds[bucket(self.starts, time)]

@@ -104,7 +104,7 @@ def resolved(
     return (None if head is None else as_head(head)), each
 
 
-def may_leave(head: Head | None, thresholds: tuple[float, ...]) -> bool:
+def can_exit(head: Head | None, thresholds: tuple[float, ...]) -> bool:
     """Whether any of the thresholds lets anything leave."""
     return any(t < 1 for t in thresholds) if head is not None else any(thresholds)
 

@@ -25,7 +25,7 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Columns(Policy, Protocol):
+class ColumnPolicy(Policy, Protocol):
     """Which columns of a layer's two matrices may be left out at a timestep (``Delta``)."""
 
     def thresholded(self, site: Site) -> bool:
@@ -41,17 +41,17 @@ class Columns(Policy, Protocol):
         """
 
 
-Keeps = Literal["gates", "state", "inputs"]
-"""What a held layer does: keep its gate pre-activations while c and h still move ("gates"), keep c and h ("state"),
-or keep c and h and queue its inputs, which it works off before it next runs ("inputs")."""
+HoldAction = Literal["hold_gates", "hold_state", "queue_input"]
+"""What a held layer does: reuse its gate pre-activations while c and h still advance ("hold_gates"), keep c and h
+("hold_state"), or keep c and h and queue its inputs, which it replays before it next runs ("queue_input")."""
 
 
 @runtime_checkable
-class Holding(Policy, Protocol):
+class HoldPolicy(Policy, Protocol):
     """Whether a layer, and all above it, are held at a timestep (``SkipTimesteps``, ``HoldLayers``)."""
 
     @property
-    def keeps(self) -> Keeps:
+    def action(self) -> HoldAction:
         """What a held layer does."""
 
     @property
@@ -61,7 +61,7 @@ class Holding(Policy, Protocol):
     def decides(self, shape: StackShape, layer: int) -> bool:
         """Whether this layer decides. A layer that does not follows the nearest one below that does."""
 
-    def still(
+    def should_hold(
         self,
         shape: StackShape,
         cell: int,
@@ -78,12 +78,12 @@ class Holding(Policy, Protocol):
 
 
 @runtime_checkable
-class LeavingInTime(Policy, Protocol):
+class TimeExitPolicy(Policy, Protocol):
     """When the rest of a sequence may be left out (``ExitInTime``)."""
 
     @property
-    def every(self) -> int:
-        """Timesteps between two questions: asked after timestep ``every - 1``, ``2 * every - 1``, ..."""
+    def check_every(self) -> int:
+        """Timesteps between two questions: asked after timestep ``check_every - 1``, ``2 * check_every - 1``, ..."""
 
     @property
     def patience(self) -> int:
@@ -91,12 +91,12 @@ class LeavingInTime(Policy, Protocol):
 
     @property
     def window(self) -> int:
-        """How many earlier translations ``sure`` wants to see."""
+        """How many earlier translations ``should_exit`` wants to see."""
 
     def translate(self, time: int, h: torch.Tensor) -> torch.Tensor:
         """The top layer's final state [B, P] as foreseen after timestep ``time`` from h of all layers [B, L, P]."""
 
-    def sure(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+    def should_exit(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
         """Whether to leave with this ``translation`` [B, P]: bool [B].
 
         ``past`` [B, window, P]: the translations of earlier questions, oldest first; NaN before the first.
@@ -104,15 +104,15 @@ class LeavingInTime(Policy, Protocol):
 
 
 @runtime_checkable
-class LeavingInDepth(Policy, Protocol):
+class DepthExitPolicy(Policy, Protocol):
     """When the layers above may be left out (``ExitInDepth``)."""
 
     @property
     def level(self) -> Literal["sequence", "step"]:
         """Whether whole sequences leave, or single timesteps."""
 
-    def asks(self, shape: StackShape, layer: int) -> bool:
-        """Whether ``sure`` is asked after this layer."""
+    def checks_after(self, shape: StackShape, layer: int) -> bool:
+        """Whether ``should_exit`` is asked after this layer."""
 
     def translate(self, layer: int, h: torch.Tensor, final: bool) -> torch.Tensor:
         """The top layer's output [n, D * P] as foreseen from those of layers 0..layer [n, layer + 1, D * P].
@@ -120,7 +120,7 @@ class LeavingInDepth(Policy, Protocol):
         ``final``: of final states (``h_n``) rather than of any timestep.
         """
 
-    def sure(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
+    def should_exit(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
         """Whether to leave with this ``translation`` [n, D * P]: bool [n].
 
         ``below``: the translation from one layer less; None after the first layer.

@@ -22,7 +22,7 @@ from ..policies import (
     SkipTimesteps,
     TimeTranslators,
 )
-from .fields import Arrays, flag, mapping, number, sequence, text, whole, written
+from .fields import Arrays, mapping, number, sequence, text, whole, written
 
 Plain = dict[str, Any]
 Written = dict[str, np.ndarray]
@@ -111,25 +111,31 @@ def _read_delta(found: Plain, at: str, arrays: Arrays) -> Delta:
 
 
 def _skip(policy: SkipTimesteps, at: str, arrays: Written) -> Plain:
-    return {"x": _maybe(policy.x), "h": _maybe(policy.h), "mode": policy.mode, "cap": policy.cap}
+    return {"x_share": _maybe(policy.x_share), "h": _maybe(policy.h), "mode": policy.mode, "cap": policy.cap}
 
 
 def _read_skip(found: Plain, at: str, arrays: Arrays) -> SkipTimesteps:
-    f = mapping(found, at, ("x", "h", "mode", "cap"))
+    f = mapping(found, at, ("x_share", "h", "mode", "cap"))
     mode: Any = text(f["mode"], f"{at}.mode")
-    return SkipTimesteps(_read_maybe(f["x"], f"{at}.x"), _read_maybe(f["h"], f"{at}.h"), mode, whole(f["cap"], at))
+    return SkipTimesteps(
+        x_share=_read_maybe(f["x_share"], f"{at}.x_share"),
+        h=_read_maybe(f["h"], f"{at}.h"),
+        mode=mode,
+        cap=whole(f["cap"], at),
+    )
 
 
 def _hold(policy: HoldLayers, at: str, arrays: Written) -> Plain:
-    x = [_maybe(limit) for limit in policy.x] if isinstance(policy.x, tuple) else _maybe(policy.x)
-    return {"x": x, "h": _maybe(policy.h), "catch_up": bool(policy.catch_up), "cap": policy.cap}
+    x = [_maybe(limit) for limit in policy.x_share] if isinstance(policy.x_share, tuple) else _maybe(policy.x_share)
+    return {"x_share": x, "h": _maybe(policy.h), "mode": policy.mode, "cap": policy.cap}
 
 
 def _read_hold(found: Plain, at: str, arrays: Arrays) -> HoldLayers:
-    f = mapping(found, at, ("x", "h", "catch_up", "cap"))
-    x: Any = f["x"]
-    x = tuple(_read_maybe(v, f"{at}.x") for v in x) if isinstance(x, list) else number(x, f"{at}.x")
-    return HoldLayers(x, _read_maybe(f["h"], f"{at}.h"), flag(f["catch_up"], f"{at}.catch_up"), whole(f["cap"], at))
+    f = mapping(found, at, ("x_share", "h", "mode", "cap"))
+    x: Any = f["x_share"]
+    mode: Any = text(f["mode"], f"{at}.mode")
+    x = tuple(_read_maybe(v, f"{at}.x_share") for v in x) if isinstance(x, list) else number(x, f"{at}.x_share")
+    return HoldLayers(x_share=x, h=_read_maybe(f["h"], f"{at}.h"), mode=mode, cap=whole(f["cap"], at))
 
 
 # -------------------------------------------------------------------------------------------------------------- exits
@@ -160,7 +166,7 @@ def _read_exit(found: Plain, at: str, arrays: Arrays) -> Plain:
     return {"head": head, "threshold": threshold, "measure": text(found["measure"], f"{at}.measure")}
 
 
-_IN_TIME = ("head", "threshold", "measure", "translators", "starts", "every", "patience", "window")
+_IN_TIME = ("head", "threshold", "measure", "translators", "starts", "check_every", "patience", "window")
 _IN_DEPTH = ("head", "threshold", "measure", "translators", "level")
 
 
@@ -170,7 +176,7 @@ def _time(policy: ExitInTime, at: str, arrays: Written) -> Plain:
         _put(m, f"{at}.map.{i}", arrays)
     out["translators"] = list(policy.translators.starts) if policy.translators else None
     out["starts"] = list(policy.starts or ())
-    return out | {"every": policy.every, "patience": policy.patience, "window": policy.window}
+    return out | {"check_every": policy.check_every, "patience": policy.patience, "window": policy.window}
 
 
 def _read_time(found: Plain, at: str, arrays: Arrays) -> ExitInTime:
@@ -180,7 +186,7 @@ def _read_time(found: Plain, at: str, arrays: Arrays) -> ExitInTime:
         starts = _starts(f["translators"], f"{at}.translators")
         maps = tuple(Map(*_take(f"{at}.map.{i}", arrays)) for i in range(len(starts)))
         translators = TimeTranslators(starts, maps)
-    counts: dict[str, Any] = {name: whole(f[name], f"{at}.{name}") for name in ("every", "patience", "window")}
+    counts: dict[str, Any] = {name: whole(f[name], f"{at}.{name}") for name in ("check_every", "patience", "window")}
     starts = _starts(f["starts"], f"{at}.starts")
     return ExitInTime(**_read_exit(f, at, arrays), translators=translators, starts=starts, **counts)
 

@@ -37,7 +37,7 @@ from .splits import Splits, drawn
 
 SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
 PROBES = 2  # as many for each of them: what counts is the average over all
-BOLD = SkipTimesteps(x=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
+BOLD = SkipTimesteps(x_share=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
 
 
 def calibrate(

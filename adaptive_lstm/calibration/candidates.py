@@ -136,7 +136,7 @@ _SETTLED = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 def tracks(families: Sequence[Policy], measured: Measured, conditional: bool) -> list[Track]:
     """All tracks of some families.
 
-    ``conditional``: exits in time also with only the later time buckets open, for control per halt time.
+    ``conditional``: exits in time also with only the later time buckets open, for control per exit_time time.
     """
     out: list[Track] = []
     for family in families:
@@ -173,11 +173,11 @@ def _delta(measured: Measured) -> Iterator[Track]:
 
 
 def _skipping(family: SkipTimesteps, measured: Measured) -> Iterator[Track]:
-    modes: tuple[Literal["hold_gates", "copy_state"], ...] = ("hold_gates", "copy_state")
+    modes: tuple[Literal["hold_gates", "hold_state"], ...] = ("hold_gates", "hold_state")
     for mode in modes:
 
-        def make(limit: float, mode: Literal["hold_gates", "copy_state"] = mode) -> Settings:
-            return {n: replace(family, x=limit, mode=mode) for n in measured.shapes}
+        def make(limit: float, mode: Literal["hold_gates", "hold_state"] = mode) -> Settings:
+            return {n: replace(family, x_share=limit, mode=mode) for n in measured.shapes}
 
         yield Track("skip", f"skip({mode})", _LIMIT, make)
 

@@ -40,7 +40,7 @@ class Outcome:
     """What one candidate did on n sequences.
 
     ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
-    ``macs_possible`` [n]; ``halts`` [n]: timesteps after which an exit in time left, 0 if it did not; ``rates``: of
+    ``macs_possible`` [n]; ``exit_times`` [n]: timesteps after which the sequence exited, 0 if it did not; ``rates``: of
     every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
     """
 
@@ -49,7 +49,7 @@ class Outcome:
     work: Doubles
     macs: Doubles
     macs_possible: Doubles
-    halts: npt.NDArray[np.int64]
+    exit_times: npt.NDArray[np.int64]
     rates: Mapping[str, Doubles]
 
     @property
@@ -87,13 +87,13 @@ def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of an LSTM: with ``rows`` batch rows; ``halt`` as in ``Outcome``, if it was one row."""
+    """One call of an LSTM: with ``rows`` batch rows; ``exit_time`` as in ``Outcome``, if it was one row."""
 
     name: str
     stats: RunStats
     work: Doubles
     rows: int
-    halt: int
+    exit_time: int
 
 
 class _Meter:
@@ -114,9 +114,9 @@ class _Meter:
             stats = lstm.last_run
             assert stats is not None
             # One row is asked at regular distances until it leaves.
-            halt = stats.asked * exits.every if exits is not None and stats.exits else 0
+            exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
             work = work_of(shape, way, stats)
-            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), halt))
+            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), exit_time))
             return out
 
         return forward
@@ -248,13 +248,13 @@ class Evaluator:
                 rows["work"].append(sum((c.work for c in calls), np.zeros(len(FEATURES))))
                 rows["macs"].append(sum(c.stats.macs for c in calls))
                 rows["macs_possible"].append(sum(c.stats.macs_possible for c in calls))
-                rows["halts"].append(max((c.halt for c in calls), default=0))
+                rows["exit_times"].append(max((c.exit_time for c in calls), default=0))
                 for c in calls:
                     rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
                 self._tick()
         arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
         outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
-        return replace(outcome, halts=outcome.halts.astype(np.int64))
+        return replace(outcome, exit_times=outcome.exit_times.astype(np.int64))
 
     @torch.no_grad()
     def timed(self, settings: Settings, items: Sequence[Item]) -> Outcome:

@@ -67,7 +67,7 @@ def check_families(families: Sequence[Policy], shapes: Mapping[str, StackShape],
 def _acting(family: Policy) -> Policy:
     """A family with strengths under which it does something, as the search will give it."""
     if isinstance(family, SkipTimesteps):
-        return replace(family, x=_SOME)
+        return replace(family, x_share=_SOME)
     if isinstance(family, HoldLayers):
         return with_limit(family, _SOME)
     return family
@@ -78,9 +78,9 @@ _SOME = 0.1
 
 def with_limit(family: HoldLayers, limit: float) -> HoldLayers:
     """The layers that may decide (all above the first, or those given) with this limit."""
-    if isinstance(family.x, tuple):
-        return replace(family, x=tuple(None if x is None else limit for x in family.x))
-    return replace(family, x=limit)
+    if isinstance(family.x_share, tuple):
+        return replace(family, x_share=tuple(None if x is None else limit for x in family.x_share))
+    return replace(family, x_share=limit)
 
 
 def _try_head(head: Head, measure: Measure, state: torch.Tensor) -> None:

@@ -75,8 +75,8 @@ class Promise:
         found = []
         for losses, limit, binary in zip(outcome.losses.T, self.limits, self.binary, strict=True):
             found.append(risk.p_value(losses, limit, binary=binary))
-            if (halts := self._halts(candidate, outcome)) is not None:
-                buckets, first, last = halts
+            if (exit_times := self._halts(candidate, outcome)) is not None:
+                buckets, first, last = exit_times
                 found += list(risk.conditional_p_values(losses, buckets, limit, first=first, last=last, binary=binary))
         return risk.joint_p_value(found)
 
@@ -85,10 +85,10 @@ class Promise:
 
         Infinity if the test split will hardly have enough of them to tell.
         """
-        halts = self._halts(candidate, outcome)
-        if halts is None:
+        exit_times = self._halts(candidate, outcome)
+        if exit_times is None:
             return 0.0
-        buckets, first, last = halts
+        buckets, first, last = exit_times
         ratios = []
         for limit, binary, losses in zip(self.limits, self.binary, outcome.losses.T, strict=True):
             least = ROOM * risk.needed(limit, self.confidence, binary=binary) * len(losses) / self.test
@@ -104,7 +104,7 @@ class Promise:
             return None
         last = len(exits.starts) - 1
         # After h timesteps, so during timestep h - 1; those that did not leave count to the last bucket.
-        buckets = [bucket(exits.starts, h - 1) if h else last for h in outcome.halts.tolist()]
+        buckets = [bucket(exits.starts, h - 1) if h else last for h in outcome.exit_times.tolist()]
         return np.array(buckets, dtype=np.int64), exits.opens, last
 
 

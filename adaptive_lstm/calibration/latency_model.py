@@ -40,7 +40,7 @@ class Way:
         """That of an LSTM's policy."""
         policy = parts(lstm.policy)
         listed = ((s.cell, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
-        chunk = min(CHUNK, policy.time.every) if policy.time else CHUNK
+        chunk = min(CHUNK, policy.time.check_every) if policy.time else CHUNK
         return Way(frozenset(listed), chunk, bool(policy.holding))
 
 
@@ -50,8 +50,8 @@ def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
     out = dict.fromkeys(FEATURES, 0.0)
     out["call"] = 1.0
     for cell, c in enumerate(stats.columns):
-        out["timestep"] += c.moved
-        out["held"] += stats.timesteps - c.moved
+        out["timestep"] += c.advanced
+        out["held"] += stats.timesteps - c.advanced
         out["chunk"] += math.ceil(c.ran / way.chunk)
         out["watched"] += c.ran if way.watched else 0.0
         for name, operand, sent, possible in (

@@ -86,7 +86,7 @@ def joint_p_value(p_values: Iterable[float]) -> float:
 
 def conditional_p_values(
     losses: npt.ArrayLike,
-    halts: npt.ArrayLike,
+    exit_times: npt.ArrayLike,
     limit: float,
     *,
     first: int,
@@ -94,7 +94,7 @@ def conditional_p_values(
     binary: bool,
     method: Method = "auto",
 ) -> FloatArray:
-    """P-values of H_t: E[l | halt <= t] > limit for every time bucket t in first .. last, of one exit policy.
+    """P-values of H_t: E[l | exit time <= t] > limit for every time bucket t in first .. last, of one exit policy.
 
     A marginal limit lets early leavers pay: 2 % on average can be 10 % of those who left first. Here every accumulated
     group of early leavers is tested on its own members; a group without members gets 1 and so fails. Ringel et al.,
@@ -102,13 +102,13 @@ def conditional_p_values(
     the last one downward: candidate ``first`` exits in the buckets from ``first`` on and has the p-value
     ``joint_p_value(conditional_p_values(...))``; ``fixed_sequence`` over the candidates stops at the first failure.
 
-    What holds then, with the given confidence: for the accepted candidate, E[l | halt <= t] <= limit for all open t at
-    once; t = last is everybody, so the ordinary limit is included. It assumes independent sequences, and thresholds
-    that the test split had no part in: given who halts by t, the losses of that group are again independent.
+    What holds then, with the given confidence: for the accepted candidate, E[l | exit time <= t] <= limit at all open t
+    at once; t = last is everybody, so the ordinary limit is included. It assumes independent sequences, and thresholds
+    that the test split had no part in: given who exits by t, the losses of that group are again independent.
 
     Args:
         losses: [n] in [0, 1], as in ``p_value``, under this candidate.
-        halts: [n] integer bucket in which each sequence halted; one that ran to its end halts in ``last``.
+        exit_times: [n] integer bucket in which each sequence exited_at; one that ran to its end exit_times in ``last``.
         first: earliest open bucket.
         last: final bucket.
 
@@ -116,19 +116,18 @@ def conditional_p_values(
         [last - first + 1] one p-value per open bucket.
 
     Raises:
-        CalibrationError: as ``p_value``; or halts that are not integers in first .. last, one per loss.
+        CalibrationError: as ``p_value``; or exit times that are not integers in first .. last, one per loss.
     """
     values = _checked(losses, binary)
     _check_limit(limit)
-    buckets = np.asarray(halts)
+    buckets = np.asarray(exit_times)
     if buckets.shape != values.shape or not np.issubdtype(buckets.dtype, np.integer):
         raise CalibrationError(
-            f"halts: got {buckets.dtype} of shape {buckets.shape}, expected one integer bucket per loss {values.shape}"
+            f"exit_times: got {buckets.dtype} of shape {buckets.shape}, "
+            f"expected one integer bucket per loss {values.shape}"
         )
     if buckets.min() < first or buckets.max() > last:
-        raise CalibrationError(
-            f"halts: got buckets {buckets.min()} to {buckets.max()}, expected {first} (first open) to {last} (last)"
-        )
+        raise CalibrationError(f"exit_times: got {buckets.min()} to {buckets.max()}, expected {first} to {last}")
     groups = (values[buckets <= t] for t in range(first, last + 1))
     return np.array([p_value(g, limit, binary=binary, method=method) if g.size else 1.0 for g in groups])
 

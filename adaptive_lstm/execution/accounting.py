@@ -20,12 +20,12 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
         translation = width * known if translated else 0
         head = policy.time.head
         if isinstance(head, LinearHead):
-            macs += counts.asked * len(head.weight) * known + counts.left * translation
+            macs += counts.exit_checks * len(head.weight) * known + counts.exits * translation
         else:
-            macs += counts.asked * translation
+            macs += counts.exit_checks * translation
     if isinstance(policy.depth, ExitInDepth):
         head = policy.depth.head
-        for layer, (asked, left) in enumerate(zip(counts.asked_depth, counts.left_depth, strict=True)):
+        for layer, (asked, left) in enumerate(zip(counts.depth_checks, counts.depth_exits, strict=True)):
             known = (layer + 1) * width
             if isinstance(head, LinearHead):
                 macs += asked * len(head.weight) * known

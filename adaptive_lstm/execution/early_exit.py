@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import torch
 
-from ..policies import LeavingInTime
-from ..types import Counts, HeldState, LeftState, StackShape, StreamState
+from ..policies import TimeExitPolicy
+from ..types import Counts, ExitState, HoldState, StackShape, StreamState
 
 Advance = Callable[[torch.Tensor, Sequence[int], StreamState, int], tuple[torch.Tensor, StreamState, Counts]]
 """Runs packed rows x [sum(sizes), I] from a state; the last argument is the number of the first timestep."""
 
 
-def begin(time: LeavingInTime, shape: StackShape, batch: int, like: torch.Tensor) -> LeftState:
-    """No timestep run, no row left."""
-    return LeftState(
+def begin(time: TimeExitPolicy, shape: StackShape, batch: int, like: torch.Tensor) -> ExitState:
+    """No timestep run, no row exit_state."""
+    return ExitState(
         0,
         torch.zeros(batch, dtype=torch.bool, device=like.device),
         like.new_zeros(batch, shape.output_size),
@@ -34,13 +34,13 @@ def _rows(value: torch.Tensor | None, rows: torch.Tensor, dim: int = 0) -> torch
 
 def _selected(state: StreamState, rows: torch.Tensor) -> StreamState:
     """The state of some batch rows."""
-    held = tuple(HeldState(*(_rows(v, rows) for v in vars(h).values())) for h in state.held)
+    hold = tuple(HoldState(*(_rows(v, rows) for v in vars(h).values())) for h in state.hold)
     return StreamState(
         state.h.index_select(1, rows),
         state.c.index_select(1, rows),
         tuple(_rows(s, rows) for s in state.sent_x),
         tuple(_rows(s, rows) for s in state.sent_h),
-        held,
+        hold,
     )
 
 
@@ -53,22 +53,22 @@ def _put(old: torch.Tensor | None, rows: torch.Tensor, new: torch.Tensor | None,
 def _returned(state: StreamState, rows: torch.Tensor, part: StreamState) -> StreamState:
     """The state with some batch rows replaced."""
     batch = state.h.shape[1]
-    held = state.held or (HeldState(),) * len(part.held)
+    hold = state.hold or (HoldState(),) * len(part.hold)
     return replace(
         state,
         h=state.h.index_copy(1, rows, part.h),
         c=state.c.index_copy(1, rows, part.c),
         sent_x=tuple(_put(a, rows, b, batch) for a, b in zip(state.sent_x, part.sent_x, strict=True)),
         sent_h=tuple(_put(a, rows, b, batch) for a, b in zip(state.sent_h, part.sent_h, strict=True)),
-        held=tuple(
-            HeldState(*(_put(getattr(a, name), rows, value, batch) for name, value in vars(b).items()))
-            for a, b in zip(held, part.held, strict=True)
+        hold=tuple(
+            HoldState(*(_put(getattr(a, name), rows, value, batch) for name, value in vars(b).items()))
+            for a, b in zip(hold, part.hold, strict=True)
         ),
     )
 
 
-def run_in_time(
-    time: LeavingInTime,
+def run_with_exits(
+    time: TimeExitPolicy,
     shape: StackShape,
     advance: Advance,
     x: torch.Tensor,
@@ -87,60 +87,65 @@ def run_in_time(
         sizes: rows alive at each timestep.
         state: where to start.
         open_ended: whether rows may go on after x (a stream). If not, a row is not asked after its last timestep, where
-            nothing is left to leave out.
+            nothing is exit_state to leave out.
 
     Returns:
         Output [sum(sizes), P], the final state, and what was counted.
     """
-    left = state.left or begin(time, shape, sizes[0], x)
+    exit_state = state.exit or begin(time, shape, sizes[0], x)
     xs = list(x.split(list(sizes)))
-    ys = [left.final[:n] for n in sizes]
+    ys = [exit_state.translation[:n] for n in sizes]
     counts = Counts.none(shape)
     t = 0
     while t < len(sizes):
-        until = min(len(sizes), t + time.every - left.time % time.every)
-        rows = (~left.done[: sizes[t]]).nonzero()[:, 0]
+        until = min(len(sizes), t + time.check_every - exit_state.time % time.check_every)
+        rows = (~exit_state.exited[: sizes[t]]).nonzero()[:, 0]
         if len(rows):
             alive = [n for n in (int((rows < n).sum()) for n in sizes[t:until]) if n]
             chunk = torch.cat([xs[t + i][rows[:n]] for i, n in enumerate(alive)])
-            y, part, some = advance(chunk, alive, _selected(state, rows), left.time)
+            y, part, some = advance(chunk, alive, _selected(state, rows), exit_state.time)
             state, counts = _returned(state, rows, part), counts + some
             for i, out in enumerate(y.split(alive)):
                 ys[t + i] = ys[t + i].index_copy(0, rows[: len(out)], out)
-        left = replace(left, time=left.time + until - t)
-        if left.time % time.every == 0:
+        exit_state = replace(exit_state, time=exit_state.time + until - t)
+        if exit_state.time % time.check_every == 0:
             goes_on = sizes[until - 1] if open_ended else sizes[until] if until < len(sizes) else 0
             rows = rows[rows < goes_on]
-            left, gone = _ask(time, left, state.h, rows)
-            counts = replace(counts, asked=counts.asked + len(rows), left=counts.left + len(gone))
-            state = replace(state, h=torch.cat([state.h[:-1], state.h[-1].index_copy(0, gone, left.final[gone])[None]]))
+            exit_state, exiting = _check(time, exit_state, state.h, rows)
+            counts = replace(counts, exit_checks=counts.exit_checks + len(rows), exits=counts.exits + len(exiting))
+            state = replace(
+                state,
+                h=torch.cat([state.h[:-1], state.h[-1].index_copy(0, exiting, exit_state.translation[exiting])[None]]),
+            )
             for i in range(until - 1, len(sizes)):
-                here = gone[gone < sizes[i]]
-                ys[i] = ys[i].index_copy(0, here, left.final[here])
+                here = exiting[exiting < sizes[i]]
+                ys[i] = ys[i].index_copy(0, here, exit_state.translation[here])
         t = until
-    return torch.cat(ys), replace(state, left=left), _of_all(shape, counts, len(x))
+    return torch.cat(ys), replace(state, exit=exit_state), _of_all(shape, counts, len(x))
 
 
-def _ask(time: LeavingInTime, left: LeftState, h: torch.Tensor, rows: torch.Tensor) -> tuple[LeftState, torch.Tensor]:
+def _check(
+    time: TimeExitPolicy, exit_state: ExitState, h: torch.Tensor, rows: torch.Tensor
+) -> tuple[ExitState, torch.Tensor]:
     """Put the question to some rows; returns which of them leave."""
     if not len(rows):
-        return left, rows
-    now = left.time - 1
+        return exit_state, rows
+    now = exit_state.time - 1
     translation = time.translate(now, h[:, rows].transpose(0, 1))
-    past = left.past[rows]
-    streak = torch.where(time.sure(now, translation, past), left.streak[rows] + 1, 0)
+    past = exit_state.past[rows]
+    streak = torch.where(time.should_exit(now, translation, past), exit_state.streak[rows] + 1, 0)
     if time.window:
         past = torch.cat([past[:, 1:], translation[:, None]], dim=1)
-    leaves = streak >= time.patience
-    gone = rows[leaves]
-    left = replace(
-        left,
-        done=left.done.index_fill(0, gone, True),
-        final=left.final.index_copy(0, gone, translation[leaves]),
-        streak=left.streak.index_copy(0, rows, streak),
-        past=left.past.index_copy(0, rows, past),
+    exits = streak >= time.patience
+    exiting = rows[exits]
+    exit_state = replace(
+        exit_state,
+        exited=exit_state.exited.index_fill(0, exiting, True),
+        translation=exit_state.translation.index_copy(0, exiting, translation[exits]),
+        streak=exit_state.streak.index_copy(0, rows, streak),
+        past=exit_state.past.index_copy(0, rows, past),
     )
-    return left, gone
+    return exit_state, exiting
 
 
 def _of_all(shape: StackShape, counts: Counts, timesteps: int) -> Counts:

@@ -180,7 +180,7 @@ class Executor:
 
         if self.policy.time is None:
             return some(rows, alive, state, 0)
-        return early_exit.run_in_time(self.policy.time, self.shape, some, rows, alive, state, open_ended=open_ended)
+        return early_exit.run_with_exits(self.policy.time, self.shape, some, rows, alive, state, open_ended=open_ended)
 
 
 def _foreign(policy: Policy) -> str:

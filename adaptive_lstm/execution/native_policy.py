@@ -63,7 +63,7 @@ def _holds(policy: Parts, shape: StackShape) -> list[_native.Hold | None]:
         decider = policy.decider(shape, layer)
         hold = None
         if isinstance(decider, SkipTimesteps | HoldLayers):
-            hold = _native.hold(*decider.limits(layer), decider.cap, decider.keeps)
+            hold = _native.hold(*decider.limits(layer), decider.cap, decider.action)
         out.append(hold)
     return out
 
@@ -75,7 +75,7 @@ def _time_exit(time: ExitInTime) -> _native.TimeExit:
     maps = time.translators.maps if time.translators else ()
     logits = [] if head is None else [_folded(head, m) for m in maps] if time.translators else [_map(head)]
     return _native.time_exit(
-        time.every,
+        time.check_every,
         time.patience,
         time.window,
         None if head is None else _native.head(head.activation == "sigmoid", time.measure),
@@ -91,7 +91,7 @@ def _depth_exit(depth: ExitInDepth, shape: StackShape) -> _native.DepthExit | No
     """None if it never asks."""
     from .. import _native
 
-    maps, asks = depth.translators, [depth.asks(shape, layer) for layer in range(shape.num_layers - 1)]
+    maps, asks = depth.translators, [depth.checks_after(shape, layer) for layer in range(shape.num_layers - 1)]
     if maps is None or not any(asks):
         return None
     head = depth.head if isinstance(depth.head, LinearHead) else None

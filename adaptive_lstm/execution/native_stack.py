@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ..policies import Parts
-from ..types import ColumnCounts, Counts, FloatArray, HeldState, LeftState, Site, StackShape, StreamState, sites
-from ..weights.matrices import CellMatrices, Matrix, living
+from ..types import ColumnCounts, Counts, ExitState, FloatArray, HoldState, Site, StackShape, StreamState, sites
+from ..weights.matrices import CellMatrices, Matrix, live_units
 from .native_policy import packed_policy
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class NativeStack:
 
         self.shape, self.policy = shape, policy
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
-        self.living = living(shape, weights)
+        self.live_units = live_units(shape, weights)
         directions, held = [], list[tuple[Packed, ...]]()
         for cell, w in enumerate(weights):
             x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
@@ -136,9 +136,9 @@ class NativeStack:
                     for width, (x, h, ran, moved) in zip(self._widths, counters, strict=True)
                 ]
             )
-            asked, left, asked_depth, left_depth = exits
-            depth = (tuple(asked_depth), tuple(left_depth)) if self.policy.depth else ((), ())
-            return Counts(columns, asked, left, *depth, self.living)
+            asked, left, depth_checks, depth_exits = exits
+            depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth else ((), ())
+            return Counts(columns, asked, left, *depth, self.live_units)
 
         return counts
 
@@ -194,24 +194,24 @@ class NativeStack:
             sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.cell]
             if sent is not None:
                 state.load_sent(*divmod(site.cell, shape.directions), site.operand == "h", _array(sent))
-        for cell, held in enumerate(value.held):
+        for cell, held in enumerate(value.hold):
             self._exchange(state, cell, held, put=True)
-        if value.left is not None:
-            left = value.left
-            parts = (left.done.to(torch.uint8), left.final, left.streak, left.past)
+        if value.exit is not None:
+            left = value.exit
+            parts = (left.exited.to(torch.uint8), left.translation, left.streak, left.past)
             state.left(True, left.time, *(part.detach().contiguous().flatten().numpy() for part in parts))
 
-    def done(self, state: _native.State) -> torch.Tensor:
+    def exited(self, state: _native.State) -> torch.Tensor:
         """Which rows have left in time: bool [B]."""
         if self.policy.time is None:
             return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
-        return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).done
+        return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).exited
 
-    def _new_held(self, cell: int, like: torch.Tensor) -> HeldState:
+    def _new_held(self, cell: int, like: torch.Tensor) -> HoldState:
         shape, batch, width = self.shape, like.shape[1], self.shape.input_width(cell)
         decider = self.policy.decider(shape, cell // shape.directions)
-        queues = decider is not None and decider.keeps == "inputs"
-        return HeldState(
+        queues = decider is not None and decider.action == "queue_input"
+        return HoldState(
             None if decider is None else like.new_empty(batch, width),
             None if decider is None else like.new_empty(batch, shape.output_size),
             like.new_empty(batch, dtype=torch.int64),
@@ -220,7 +220,7 @@ class NativeStack:
             like.new_empty(batch, dtype=torch.int64) if queues else None,
         )
 
-    def _exchange(self, state: _native.State, cell: int, held: HeldState, *, put: bool) -> None:
+    def _exchange(self, state: _native.State, cell: int, held: HoldState, *, put: bool) -> None:
         def flat(part: torch.Tensor | None) -> np.ndarray | None:
             return None if part is None else part.detach().contiguous().flatten().numpy()
 
@@ -230,13 +230,13 @@ class NativeStack:
         others = (flat(held.x_used), flat(held.h_used), flat(held.queue), flat(held.queued))
         state.held(*divmod(cell, self.shape.directions), put, run, gates, *others)
 
-    def _read_left(self, state: _native.State, like: torch.Tensor) -> LeftState:
+    def _read_left(self, state: _native.State, like: torch.Tensor) -> ExitState:
         batch, width = state.batch, self.shape.output_size
         window = self.policy.time.window if self.policy.time else 0
         done, final = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
         streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
         time = state.left(False, 0, done.numpy(), final.numpy().reshape(-1), streak.numpy(), past.numpy().reshape(-1))
-        return LeftState(time, done.bool(), final, streak, past)
+        return ExitState(time, done.bool(), final, streak, past)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

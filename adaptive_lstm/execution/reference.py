@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..policies import LeavingInDepth, Parts, Policy, parts
-from ..types import Counts, HeldState, Site, StackShape, StreamState
+from ..policies import DepthExitPolicy, Parts, Policy, parts
+from ..types import Counts, HoldState, Site, StackShape, StreamState
 from ..weights.layout import CellTensors, shape_of, tensors_of
-from ..weights.matrices import living
-from .reference_cell import COAST, LEFT, QUEUE, RUN, Observer, ReferenceCell, Step, standing
+from ..weights.matrices import live_units
+from .reference_cell import EXITED, HOLD_GATES, QUEUE_INPUT, RUN, Observer, ReferenceCell, Step, standing
 
 
 @dataclass
@@ -44,7 +44,7 @@ def _work_off(
     """Queue the inputs of rows that are held, and run what has waited of those that run; returns their outputs."""
     done: dict[int, list[torch.Tensor]] = {}
     for row, action in enumerate(actions.tolist()):
-        if action == QUEUE and cell.decider is not None:
+        if action == QUEUE_INPUT and cell.decider is not None:
             cell.queue[row].append(x[row])
         elif action == RUN:
             waiting, cell.queue[row] = cell.queue[row] + late.get(row, []), []
@@ -72,9 +72,9 @@ def _run_direction(
         rows = (actions == RUN).nonzero()[:, 0]
         if len(rows):
             cell.advance(x[rows], rows, first + t)
-        if cell.holding and len(rows := (actions == COAST).nonzero()[:, 0]):
+        if cell.holding and len(rows := (actions == HOLD_GATES).nonzero()[:, 0]):
             cell.coast(rows)
-        if top and tick.foreseen is not None and len(rows := (actions == LEFT).nonzero()[:, 0]):
+        if top and tick.foreseen is not None and len(rows := (actions == EXITED).nonzero()[:, 0]):
             part = tick.foreseen[rows, direction * width : (direction + 1) * width]
             cell.take(rows, part)
         cell.settle(len(x))
@@ -96,14 +96,14 @@ class _Batch:
     y: list[torch.Tensor]
 
 
-def _foresee(depth: LeavingInDepth, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _foresee(depth: DepthExitPolicy, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Translations [n, D * P] from the states of layers 0..layer [n, layer + 1, D * P], and whether to leave."""
     translation = depth.translate(layer, h, final)
     below = depth.translate(layer - 1, h[:, :-1], final) if layer else None
-    return translation, depth.sure(layer, translation, below)
+    return translation, depth.should_exit(layer, translation, below)
 
 
-def _leave_steps(depth: LeavingInDepth, layer: int, batch: _Batch, ticks: list[_Tick]) -> tuple[int, int]:
+def _leave_steps(depth: DepthExitPolicy, layer: int, batch: _Batch, ticks: list[_Tick]) -> tuple[int, int]:
     """Ask at every timestep whether its rows leave after this layer; returns questions and rows that left."""
     asked = left = 0
     for t, tick in enumerate(ticks):
@@ -118,12 +118,12 @@ def _leave_steps(depth: LeavingInDepth, layer: int, batch: _Batch, ticks: list[_
             tick.foreseen = torch.zeros_like(batch.levels[0][t])
         tick.foreseen = tick.foreseen.index_copy(0, rows[sure], translation[sure])
         for actions in tick.actions:
-            actions[rows[sure]] = LEFT
+            actions[rows[sure]] = EXITED
     return asked, left
 
 
 def _leave_sequences(
-    depth: LeavingInDepth,
+    depth: DepthExitPolicy,
     layer: int,
     shape: StackShape,
     batch: _Batch,
@@ -194,7 +194,7 @@ def run(
     start = [standing(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
     h_end, c_end = [h for h, _ in start], [c for _, c in start]
     sent_x, sent_h = list(state.sent_x), list(state.sent_h)
-    held: list[HeldState] = []
+    held: list[HoldState] = []
     counts = []
     depth = policy.depth
     asked, left = [0] * shape.num_layers, [0] * shape.num_layers
@@ -212,7 +212,7 @@ def run(
                 h_end[index][rows],
                 c_end[index][rows],
                 (state.sent_x[index], state.sent_h[index]),
-                state.held[index] if state.held else None,
+                state.hold[index] if state.hold else None,
                 observer,
             )
             outputs.append(_run_direction(cell, xs, ticks, d, top, first))
@@ -227,14 +227,14 @@ def run(
         if depth is None or top:
             continue
         batch.levels.append(xs)
-        if depth.asks(shape, layer) and len(batch.members):
+        if depth.checks_after(shape, layer) and len(batch.members):
             if depth.level == "step":
                 asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
             else:
                 asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, ticks, h_end)
                 xs = batch.levels[-1]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
-    end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.left)
+    end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.exit)
     return (
         torch.cat(y),
         end,
@@ -244,7 +244,7 @@ def run(
             sizes[0] - len(batch.members),
             tuple(asked) if depth else (),
             tuple(left) if depth else (),
-            living(shape, weights),
+            live_units(shape, weights),
         ),
     )
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ..policies import Columns, Holding, Parts
-from ..types import ColumnCounts, HeldState, Site, StackShape
+from ..policies import ColumnPolicy, HoldPolicy, Parts
+from ..types import ColumnCounts, HoldState, Site, StackShape
 from ..weights.layout import CellTensors
 
-RUN, COAST, REST, QUEUE, LEFT = range(5)
-"""What a row does at a timestep: run; keep its gates and advance; keep its state; keep it and queue the input; take
-the translation that an exit in depth left with (the layers between keep their state)."""
+RUN, HOLD_GATES, HOLD_STATE, QUEUE_INPUT, EXITED = range(5)
+"""Action of one batch row at one timestep: RUN (compute), HOLD_GATES (reuse the gates, advance c and h), HOLD_STATE,
+QUEUE_INPUT (hold, and replay the input later), EXITED (use the depth exit's translation; layers between hold)."""
 
-ACTION = {"gates": COAST, "state": REST, "inputs": QUEUE}
+ACTION = {"hold_gates": HOLD_GATES, "hold_state": HOLD_STATE, "queue_input": QUEUE_INPUT}
 
 # Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. kernels.h says the same.
 FAINT = 2.0**-100
@@ -48,7 +48,7 @@ class _Operand:
     def __init__(
         self,
         site: Site,
-        policy: Columns,
+        policy: ColumnPolicy,
         useful: torch.Tensor,
         levels: int,
         scale: torch.Tensor | None,
@@ -141,7 +141,7 @@ class ReferenceCell:
         h: torch.Tensor,
         c: torch.Tensor,
         sent: tuple[torch.Tensor | None, torch.Tensor | None],
-        held: HeldState | None,
+        held: HoldState | None,
         observer: Observer | None,
     ):
         self.shape, self.index, self.weights, self.observer = shape, cell, weights, observer
@@ -150,10 +150,10 @@ class ReferenceCell:
         static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
         self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
         self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
-        self.decider: Holding | None = policy.decider(shape, cell // shape.directions)
+        self.decider: HoldPolicy | None = policy.decider(shape, cell // shape.directions)
         self.holding = bool(policy.holding)
-        self.queues = any(p.keeps == "inputs" for p in policy.holding)
-        held = held or HeldState()
+        self.queues = any(p.action == "queue_input" for p in policy.holding)
+        held = held or HoldState()
         self.x_used = h.new_zeros(batch, self.of_x.site.width) if held.x_used is None else held.x_used
         self.h_used = torch.zeros_like(h) if held.h_used is None else held.h_used
         self.run = torch.full((batch,), -1, device=h.device) if held.run is None else held.run.clone()
@@ -161,17 +161,17 @@ class ReferenceCell:
         self.queue: list[list[torch.Tensor]] = [[] for _ in range(batch)]
         if held.queue is not None and held.queued is not None:
             self.queue = [list(q[:n]) for q, n in zip(held.queue, held.queued.tolist(), strict=True)]
-        self.ran = self.moved = 0
+        self.ran = self.advanced = 0
 
     def actions(self, x: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         """What the first n rows do at a timestep: from the input x [n, width] and what the layer below does [n]."""
         n = len(x)
         if self.decider is not None:
-            still = self.decider.still(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
+            still = self.decider.should_hold(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
             held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
-            below = torch.where((below == RUN) & held, ACTION[self.decider.keeps], below)
+            below = torch.where((below == RUN) & held, ACTION[self.decider.action], below)
         # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
-        return torch.where((below == COAST) & (self.run[:n] < 0), REST, below)
+        return torch.where((below == HOLD_GATES) & (self.run[:n] < 0), HOLD_STATE, below)
 
     def settle(self, n: int) -> None:
         """End a timestep of the first n rows: only the first of a sequence sends every column, run or not."""
@@ -217,23 +217,23 @@ class ReferenceCell:
         if self.weights.w_hr is not None:
             out = out @ self.weights.w_hr.T
         self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)
-        self.moved += len(rows)
+        self.advanced += len(rows)
 
-    def held_state(self) -> HeldState:
+    def held_state(self) -> HoldState:
         """What to remember until the next call."""
         decides = self.decider is not None
         queue = queued = None
-        if self.decider is not None and self.decider.keeps == "inputs":
+        if self.decider is not None and self.decider.action == "queue_input":
             queue = self.h.new_zeros(len(self.h), self.decider.cap, self.of_x.site.width)
             for row, items in enumerate(self.queue):
                 for i, item in enumerate(items):
                     queue[row, i] = item
             queued = torch.tensor([len(items) for items in self.queue], device=self.h.device)
-        return HeldState(
+        return HoldState(
             self.x_used if decides else None, self.h_used if decides else None, self.run, self.gates, queue, queued
         )
 
     def counts(self, possible: int) -> ColumnCounts:
         """Work done, of ``possible`` batch rows times timesteps."""
         x, h = self.of_x, self.of_h
-        return ColumnCounts(x.count, possible * x.site.width, h.count, possible * h.site.width, self.ran, self.moved)
+        return ColumnCounts(x.count, possible * x.site.width, h.count, possible * h.site.width, self.ran, self.advanced)

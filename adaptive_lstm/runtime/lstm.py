@@ -137,7 +137,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
         compiled = self._compiled
-        if compiled is None or not compiled[0].still(self):
+        if compiled is None or not compiled[0].unchanged(self):
             # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
             self._update_flat_weights()
             with torch.no_grad():

@@ -87,7 +87,7 @@ class Monitor:
     def see(self, counts: Counts, timesteps: int, rows: int) -> None:
         """Take one run into account: what it counted in so many batch rows times timesteps, of ``rows`` sequences."""
         self._seen += rows
-        one = (activity(counts.columns), ran(counts.columns, timesteps), counts.left / max(rows, 1))
+        one = (activity(counts.columns), ran(counts.columns, timesteps), counts.exits / max(rows, 1))
         if rows == 1:
             self._recent.append(one)
         else:

@@ -201,7 +201,7 @@ class Stream:
         executor = self._executor
         check_state(state, self._shape, self._batch, executor.policy, self._dtype, executor.device)
         self._clear()
-        self._started = bool(state.held or state.left) or any(s is not None for s in (*state.sent_x, *state.sent_h))
+        self._started = bool(state.hold or state.exit) or any(s is not None for s in (*state.sent_x, *state.sent_h))
         if self._native is not None and self._executor.native is not None:
             self._executor.native.write(self._native, state)
         else:
@@ -220,15 +220,15 @@ class Stream:
         return self._counts
 
     @property
-    def done(self) -> torch.Tensor:
+    def exited(self) -> torch.Tensor:
         """Which rows have left (``ExitInTime``): bool [B]. Their outputs stay the translation they left with.
 
         When all are done, nothing is computed any more; ``reset()`` starts new sequences.
         """
         if self._native is not None and self._executor.native is not None:
-            return self._executor.native.done(self._native)
-        left = self._reference.left
-        return torch.zeros(self._batch, dtype=torch.bool) if left is None else left.done.clone()
+            return self._executor.native.exited(self._native)
+        left = self._reference.exit
+        return torch.zeros(self._batch, dtype=torch.bool) if left is None else left.exited.clone()
 
 
 def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import StateError
 from ..policies import Parts
-from ..types import HeldState, LeftState, Site, StackShape, StreamState
+from ..types import ExitState, HoldState, Site, StackShape, StreamState
 
 Expected = tuple[str, torch.Tensor | None, tuple[int, ...] | None]
 """Name, value and shape of a part of the state; shape None: it must not be there."""
@@ -20,16 +20,16 @@ def copied(state: StreamState) -> StreamState:
     def copies(values: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
         return tuple(v.detach().clone() if v is not None else None for v in values)
 
-    left = state.left
+    left = state.exit
     if left is not None:
-        tensors = (left.done, left.final, left.streak, left.past)
-        left = LeftState(left.time, *(t.detach().clone() for t in tensors))
+        tensors = (left.exited, left.translation, left.streak, left.past)
+        left = ExitState(left.time, *(t.detach().clone() for t in tensors))
     return StreamState(
         state.h.detach().clone(),
         state.c.detach().clone(),
         copies(state.sent_x),
         copies(state.sent_h),
-        tuple(HeldState(*copies(tuple(vars(held).values()))) for held in state.held),
+        tuple(HoldState(*copies(tuple(vars(held).values()))) for held in state.hold),
         left,
     )
 
@@ -42,9 +42,9 @@ def check_state(
         raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
     if len(state.sent_x) != shape.num_cells or len(state.sent_h) != shape.num_cells:
         raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.num_cells}")
-    if state.held and (not policy.holding or len(state.held) != shape.num_cells):
+    if state.hold and (not policy.holding or len(state.hold) != shape.num_cells):
         raise StateError("the state is of a stream whose policy holds layers; this one's does not, or has other layers")
-    if state.left is not None and policy.time is None:
+    if state.exit is not None and policy.time is None:
         raise StateError("the state is of a stream with an exit in time; this one's policy has none")
     for name, tensor, want in _parts(state, shape, batch, policy):
         if tensor is not None and not isinstance(tensor, torch.Tensor):
@@ -63,13 +63,13 @@ def check_state(
             raise StateError(f"{name}: holds NaN or infinity, expected finite values")
         if name in _LEAST and bool((tensor < _LEAST[name]).any()):
             raise StateError(f"{name}: got {int(tensor.min())}, expected at least {_LEAST[name]}")
-    for held in state.held:
+    for held in state.hold:
         if held.queue is not None and held.queued is not None and bool((held.queued > held.queue.shape[1]).any()):
             raise StateError(f"queued: got {int(held.queued.max())}, expected at most the cap, {held.queue.shape[1]}")
         if held.run is not None and held.queued is not None and bool((held.queued > held.run.clamp_min(0)).any()):
             raise StateError("queued: got more inputs than timesteps held (run), expected at most as many")
-    if state.left is not None and (not isinstance(state.left.time, int) or state.left.time < 0):  # type: ignore[redundant-expr]
-        raise StateError(f"time: got {state.left.time!r}, expected a whole number of timesteps >= 0")
+    if state.exit is not None and (not isinstance(state.exit.time, int) or state.exit.time < 0):  # type: ignore[redundant-expr]
+        raise StateError(f"time: got {state.exit.time!r}, expected a whole number of timesteps >= 0")
 
 
 _WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "done": torch.bool}
@@ -85,19 +85,19 @@ def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> 
     for site, value in sent:
         there = started and policy.columns.thresholded(site)
         yield f"sent {site}", value, (batch, site.width) if there else None
-    for cell, held in enumerate(state.held):
+    for cell, held in enumerate(state.hold):
         decider = policy.decider(shape, cell // shape.directions)
         width = Site(shape, cell, "x").width
-        queue = decider is not None and decider.keeps == "inputs"
+        queue = decider is not None and decider.action == "queue_input"
         yield "x_used", held.x_used, (batch, width) if decider else None
         yield "h_used", held.h_used, (batch, shape.output_size) if decider else None
         yield "run", held.run, (batch,)
         yield "gates", held.gates, (batch, 4 * shape.hidden_size)
         yield "queue", held.queue, (batch, decider.cap, width) if decider is not None and queue else None
         yield "queued", held.queued, (batch,) if queue else None
-    if state.left is not None and policy.time is not None:
-        left = state.left
-        yield "done", left.done, (batch,)
-        yield "final", left.final, (batch, shape.output_size)
+    if state.exit is not None and policy.time is not None:
+        left = state.exit
+        yield "done", left.exited, (batch,)
+        yield "final", left.translation, (batch, shape.output_size)
         yield "streak", left.streak, (batch,)
         yield "past", left.past, (batch, policy.time.window, shape.output_size)

@@ -26,7 +26,7 @@ class Fingerprint:
         found = [(name, getattr(lstm, name, None)) for name in lstm._flat_weights_names]
         self._seen = [(name, w, w.data_ptr(), _version(w), w.detach()) for name, w in found if w is not None]
 
-    def still(self, lstm: nn.LSTM) -> bool:
+    def unchanged(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since."""
         parameters = lstm._parameters
         for name, old, address, version, _ in self._seen:  # as short as it can be: this runs before every call

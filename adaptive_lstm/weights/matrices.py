@@ -88,7 +88,7 @@ class CellMatrices:
         )
 
 
-def living(shape: StackShape, weights: Sequence[CellTensors | CellMatrices]) -> tuple[int, ...]:
+def live_units(shape: StackShape, weights: Sequence[CellTensors | CellMatrices]) -> tuple[int, ...]:
     """Units that are not pruned, for every layer and direction; empty where none is pruned anywhere."""
     fixed = [w.fixed for w in weights]
     if all(f is None for f in fixed):

@@ -23,12 +23,12 @@ SENT = 0.5
 
 
 def anywhere(share: float) -> Callable[[Tensor], Tensor]:
-    """Keeps all weights but a share at random places."""
+    """HoldAction all weights but a share at random places."""
     return lambda w: w * (torch.rand_like(w) >= share)
 
 
 def two_of_four(w: Tensor) -> Tensor:
-    """Keeps the two largest of every four weights of a row."""
+    """HoldAction the two largest of every four weights of a row."""
     fours = w.reshape(len(w), -1, 4)
     kept = torch.zeros_like(fours).scatter(-1, fours.abs().topk(2).indices, 1)
     return torch.flatten(fours * kept, 1)

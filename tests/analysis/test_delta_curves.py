@@ -145,8 +145,8 @@ def test_expected_activity_of_raw_columns_is_that_of_a_run() -> None:
 def test_expected_activity_of_any_policy() -> None:
     lstm = adapted(I, H, 2)
     measured = al.measure_sensitivity(lstm, X, probes=1)
-    assert measured.activity(al.Delta(0.0)) == 1.0
-    grid = [measured.activity(al.Delta(h=threshold)) for threshold in np.geomspace(1e-6, 1e6, 60)]
+    assert measured.activity(al.Delta.uniform(0.0)) == 1.0
+    grid = [measured.activity(al.Delta.uniform(threshold)) for threshold in np.geomspace(1e-6, 1e6, 60)]
     assert max(grid) < 1.0  # zeros and repeats
     assert grid == sorted(grid, reverse=True)
     assert grid[-1] == grid[-2] > I / (I + 3 * H)  # beyond the grid; raw features are always sent

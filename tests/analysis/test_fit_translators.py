@@ -158,7 +158,7 @@ def test_initial_states_count() -> None:
 def test_what_the_model_does_otherwise_does_not_matter() -> None:
     data = sequences()
     exact = adapted(I, H, 2)
-    busy = adapted(I, H, 2, policy=al.Combined(al.Delta(0.2), al.SkipTimesteps(0.5)), quantize="int8")
+    busy = adapted(I, H, 2, policy=al.Combined(al.Delta.uniform(0.2), al.SkipTimesteps(x_share=0.5)), quantize="int8")
     busy.monitor = Monitor({})
     policy, before, last = busy.policy, infer(busy, data[0]), busy.last_run
     seen = busy.monitor.status.seen
@@ -233,7 +233,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_inputs_that_cannot_be_fitted() -> None:
-    lstm = adapted(I, H, 2, policy=al.Delta(0.1))
+    lstm = adapted(I, H, 2, policy=al.Delta.uniform(0.1))
     cases: list[tuple[Any, str, str]] = [
         ([], "InputError", "used up"),
         (iter(()), "InputError", "used up"),
@@ -244,7 +244,7 @@ def test_inputs_that_cannot_be_fitted() -> None:
         with pytest.raises(getattr(al.errors, error), match=message):
             al.fit_translators(lstm, inputs)
         assert "forward" not in vars(lstm)
-        assert lstm.policy == al.Delta(0.1)
+        assert lstm.policy == al.Delta.uniform(0.1)
     with pytest.raises(al.errors.InputError, match="training mode"):
         al.fit_translators(adapted(I, H).train(), sequences(6))
 

@@ -135,7 +135,7 @@ def test_kinds_of_inputs() -> None:
 def test_nothing_is_left_behind(frozen: bool) -> None:
     fast = al.adapt(Tagger()).requires_grad_(not frozen)
     lstm = only_lstm(fast)
-    lstm.policy, lstm.quantize = al.Delta(0.3), al.Quantize("int8")
+    lstm.policy, lstm.quantize = al.Delta.uniform(0.3), al.Quantize("int8")
     want = infer(fast, X)
     before = {k: v.clone() for k, v in fast.state_dict().items()}
     with torch.no_grad():

@@ -72,16 +72,16 @@ def test_every_policy_in_every_precision(tmp_path: Path, quantize: int, pruned: 
 @pytest.mark.parametrize(
     "policy",
     [
-        al.Delta(0.0),
+        al.Delta.uniform(0.0),
         al.Delta(h=(0.1, None, tuple(np.linspace(0, 1, 9))), x=((math.inf,) * 5, 1e-30, 0.3)),
-        al.Delta(0.1, x=None),
-        al.SkipTimesteps(float("inf"), h=0.1, mode="copy_state", cap=2**30),
-        al.HoldLayers((float("inf"), None)),
-        al.ExitInTime(head(9), (0.1, float("inf")), starts=(0, 7)),
-        al.ExitInTime(nn.Sequential(nn.Dropout(), nn.Linear(9, 4), nn.Sigmoid()), 0.5),
+        al.Delta(h=0.1, x=None),
+        al.SkipTimesteps(x_share=float("inf"), h=0.1, mode="hold_state", cap=2**30),
+        al.HoldLayers(x_share=(float("inf"), None)),
+        al.ExitInTime(head(9), threshold=(0.1, float("inf")), starts=(0, 7)),
+        al.ExitInTime(nn.Sequential(nn.Dropout(), nn.Linear(9, 4), nn.Sigmoid()), threshold=0.5),
         al.ExitInDepth(head=nn.Linear(9, 1, bias=False)),
         al.Combined(),
-        al.Combined(al.Combined(al.Delta(0.1)), al.SkipTimesteps(0.1), al.ExitInTime()),
+        al.Combined(al.Combined(al.Delta.uniform(0.1)), al.SkipTimesteps(x_share=0.1), al.ExitInTime()),
     ],
 )
 def test_settings_of_every_kind(tmp_path: Path, policy: al.Policy) -> None:
@@ -134,9 +134,9 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         with pytest.raises(al.errors.InputError, match=message):
             al.save(fast, path)
 
-    fast.policy = OnReference(al.Delta(0.1))
+    fast.policy = OnReference(al.Delta.uniform(0.1))
     refused(r"AdaptiveLSTM: 0\.policy: OnReference is Python code, which a file .* again after you load")
-    fast.policy = al.Combined(al.Delta(0.1), al.ExitInTime(torch.tanh, 0.5))
+    fast.policy = al.Combined(al.Delta.uniform(0.1), al.ExitInTime(torch.tanh, threshold=0.5))
     refused(r"0\.policy\.1\.head: builtin_function_or_method is Python code.* give the exit a LinearHead")
     fast.policy = al.ExitInDepth(head=nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 2)))
     refused(r"head: Sequential is Python code")

@@ -162,12 +162,12 @@ def saved(tmp_path: Path) -> tuple[nn.Module, nn.Module, Path]:
     model, fast = tagger()
     head = al.LinearHead(np.eye(2, 18, dtype=np.float32), np.zeros(2, np.float32))
     held = (0.1, None, tuple(np.linspace(0, 1, 9)), 0.0, 0.1, 0.1)
-    leave = al.ExitInDepth(depth_translators(SHAPES["both ways"]), head, 0.9)
-    settled = al.ExitInTime(None, 0.1, translators=time_translators(StackShape(18, 7, 1)))
+    leave = al.ExitInDepth(translators=depth_translators(SHAPES["both ways"]), head=head, threshold=0.9)
+    settled = al.ExitInTime(None, threshold=0.1, translators=time_translators(StackShape(18, 7, 1)))
     below, above = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
-    below.policy = al.Combined(al.Delta(held), al.HoldLayers(0.1), leave)
+    below.policy = al.Combined(al.Delta(h=held), al.HoldLayers(x_share=0.1), leave)
     below.quantize = al.Quantize("int8", raw="int8", raw_scale=(1.0,) * 5, matrices={"weight_hh_l1": "bf16"})
-    above.policy = al.Combined(al.SkipTimesteps(0.1), settled)
+    above.policy = al.Combined(al.SkipTimesteps(x_share=0.1), settled)
     above.monitor = Monitor({"activity": Range(0.5, 0.1, 40)})  # the new policy has taken the old one away
     al.save(fast, tmp_path / "model", certificate=certificate_of(fast))
     return model, fast, tmp_path / "model"

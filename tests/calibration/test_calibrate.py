@@ -43,9 +43,9 @@ def found() -> Found:
         al.Delta(),
         al.SkipTimesteps(),
         al.HoldLayers(),
-        al.ExitInTime(head=model.head, every=2),
+        al.ExitInTime(head=model.head, check_every=2),
     ]
-    model.lstm.policy = al.Delta(0.01)
+    model.lstm.policy = al.Delta.uniform(0.01)
     with unchanged(model):
         result = al.calibrate(model, data, **ASKED, policies=families)
     return model, data, result
@@ -151,7 +151,7 @@ def test_apply_refuses_other_models(found: Found) -> None:
 
 def test_the_same_seed_finds_the_same() -> None:
     model, data = adapted_classifier(), drawn(120)
-    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, every=2)]
+    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, check_every=2)]
     results = [al.calibrate(model, data, **ASKED, policies=families, seed=seed) for seed in (3, 3, 4)]
     told = []
     for result in results:

@@ -73,8 +73,8 @@ def zero_map(out: int, width: int) -> Map:
         ({"policies": al.Delta()}, "InputError", "expected a list"),
         ({"policies": [al.Delta]}, "InputError", "policies: got <class"),
         ({"policies": [al.Dense()]}, "InputError", "policies: got Dense"),
-        ({"policies": [al.Delta(), al.SkipTimesteps(), al.Delta(0.1)]}, "InputError", "more than one Delta"),
-        ({"policies": [al.Delta((0.1, 0.1))]}, "PolicyError", "2 layers, expected 1"),
+        ({"policies": [al.Delta(), al.SkipTimesteps(), al.Delta.uniform(0.1)]}, "InputError", "more than one Delta"),
+        ({"policies": [al.Delta(h=(0.1, 0.1))]}, "PolicyError", "2 layers, expected 1"),
         ({"policies": [al.HoldLayers()]}, "PolicyError", "one layer"),
         ({"policies": [al.ExitInDepth()]}, "UnsupportedError", "one layer"),
         ({"policies": [al.ExitInTime(head=nn.Linear(5, 3))]}, "PolicyError", "width 5, expected 6"),
@@ -241,7 +241,7 @@ def test_what_the_first_sequence_tells() -> None:
 
 def test_an_interruption_leaves_no_trace() -> None:
     model = adapted_classifier()
-    model.lstm.policy = al.Delta(0.01)
+    model.lstm.policy = al.Delta.uniform(0.01)
     infer(model, drawn(1)[0][0])
     for after in (3, 130, 400):
         left = iter(range(after))

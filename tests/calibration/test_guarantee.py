@@ -62,7 +62,7 @@ def test_a_loss_counts_as_binary_only_if_all_outputs_say_so() -> None:
 def test_early_leavers() -> None:
     model, data = adapted_classifier(), drawn(400, noise=0.6)
     asked = ASKED | {"max_loss": 0.15}
-    families: list[al.Policy] = [al.ExitInTime(head=model.head, every=1), al.SkipTimesteps()]
+    families: list[al.Policy] = [al.ExitInTime(head=model.head, check_every=1), al.SkipTimesteps()]
     result = al.calibrate(model, data, **asked, policies=families, conditional=True)
     assert result.certificate.conditional
     assert result.certified
@@ -76,14 +76,14 @@ def test_early_leavers() -> None:
         opens = next(b for b, t in enumerate(exits.thresholds) if t < 1)
         served = copy.deepcopy(model)
         served.lstm.policy = point.settings["lstm"]
-        halts = []
+        exit_times = []
         for x, _ in test:  # where the outputs stop changing, the sequence has left
             y, _ = infer(served.lstm, x)
             infer(served, x)
             moved = (y[0, 1:] != y[0, :-1]).any(1).nonzero()
             left = served.lstm.last_run.exits > 0
-            halts.append(bucket(starts, int(moved.max()) + 1 if len(moved) else 0) if left else len(starts) - 1)
-        groups = [losses[np.array(halts) <= t] for t in range(opens, len(starts))]
+            exit_times.append(bucket(starts, int(moved.max()) + 1 if len(moved) else 0) if left else len(starts) - 1)
+        groups = [losses[np.array(exit_times) <= t] for t in range(opens, len(starts))]
         wanted = max(p_value(g, 0.15, binary=True) if len(g) else 1.0 for g in groups)
         assert point.p_value == pytest.approx(wanted, rel=1e-9)
         checked += 1

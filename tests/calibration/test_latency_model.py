@@ -91,16 +91,18 @@ def test_work_is_counted() -> None:
     macs = steps * sum(shape.step_macs(cell) for cell in range(2))
     assert dense["dense input"] + dense["dense recurrent"] == macs
     assert dense["sent input"] == dense["sent recurrent"] == dense["list"] == dense["ask"] == dense["held"] == 0
-    delta = evaluator.run({"lstm": al.Delta(0.05)}, items)
+    delta = evaluator.run({"lstm": al.Delta.uniform(0.05)}, items)
     first = dict(zip(FEATURES, delta.work[0], strict=True))
     assert first["dense input"] == 4 * 6 * 3 * steps  # the raw features of the first layer
     assert first["dense recurrent"] == 0
     assert first["list"] == steps * (6 + 6 + 6)
     assert first["dense input"] + first["sent input"] + first["sent recurrent"] == delta.macs[0]
-    skip = evaluator.run({"lstm": al.SkipTimesteps(0.9, mode="copy_state")}, items)
+    skip = evaluator.run({"lstm": al.SkipTimesteps(x_share=0.9, mode="hold_state")}, items)
     assert all(w[1] + w[2] == 2 * steps for w in skip.work)
-    exits = evaluator.run({"lstm": al.ExitInTime(model.head, 0.0, every=3)}, items)
-    assert exits.halts.tolist() == [3, 3, 3]
+    exits = evaluator.run({"lstm": al.ExitInTime(model.head, threshold=0.0, check_every=3)}, items)
+    assert exits.exit_times.tolist() == [3, 3, 3]
     assert torch.equal(torch.tensor(exits.rates["lstm"][:, 2]), torch.ones(3, dtype=torch.float64))
-    both = al.Combined(al.ExitInTime(model.head, 0.0, every=3), al.SkipTimesteps(1e6, mode="copy_state"))
-    assert evaluator.run({"lstm": both}, items).halts.tolist() == [3, 3, 3]  # skipped timesteps pass too
+    both = al.Combined(
+        al.ExitInTime(model.head, threshold=0.0, check_every=3), al.SkipTimesteps(x_share=1e6, mode="hold_state")
+    )
+    assert evaluator.run({"lstm": both}, items).exit_times.tolist() == [3, 3, 3]  # skipped timesteps pass too

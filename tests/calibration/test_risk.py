@@ -183,18 +183,18 @@ def test_several_risks_take_the_worst_p_value() -> None:
 
 def test_conditional_p_values_test_each_group_of_early_leavers() -> None:
     losses = np.array([1, 0, 0, 0, 1, 0, 0, 0], dtype=bool)
-    halts = np.array([2, 2, 3, 3, 3, 5, 5, 5])
-    found = conditional_p_values(losses, halts, 0.4, first=1, last=5, binary=True)
+    exit_times = np.array([2, 2, 3, 3, 3, 5, 5, 5])
+    found = conditional_p_values(losses, exit_times, 0.4, first=1, last=5, binary=True)
     expected = [1.0, *(stats.binom.cdf(k, n, 0.4) for k, n in ((1, 2), (2, 5), (2, 5), (2, 8)))]
     assert found == pytest.approx(expected)
     assert found[-1] == p_value(losses, 0.4, binary=True)  # the last group is everybody
 
 
 def test_a_good_average_does_not_hide_bad_early_leavers() -> None:
-    halts = np.repeat([0, 1], [50, 950])
+    exit_times = np.repeat([0, 1], [50, 950])
     losses = np.concatenate([failures(10, 50), failures(0, 950)])
     assert p_value(losses, 0.02, binary=True) < 0.05
-    early, everybody = conditional_p_values(losses, halts, 0.02, first=0, last=1, binary=True)
+    early, everybody = conditional_p_values(losses, exit_times, 0.02, first=0, last=1, binary=True)
     assert early > 0.99
     assert everybody < 0.05
 
@@ -293,9 +293,9 @@ def test_conditional_guarantee() -> None:
 
     def certified() -> bool:
         # A tenth leaves early, exactly on the limit; the others lose nothing.
-        halts = (rng.random(1000) >= 0.1).astype(int)
-        losses = (halts == 0) & (rng.random(1000) < 0.1)
-        return joint_p_value(conditional_p_values(losses, halts, 0.1, first=0, last=1, binary=True)) <= 0.05
+        exit_times = (rng.random(1000) >= 0.1).astype(int)
+        losses = (exit_times == 0) & (rng.random(1000) < 0.1)
+        return joint_p_value(conditional_p_values(losses, exit_times, 0.1, first=0, last=1, binary=True)) <= 0.05
 
     assert 0 < sum(certified() for _ in range(repeats)) / repeats <= allowed(repeats)
 

@@ -31,7 +31,7 @@ LEVELS = (0.1, 0.2, 0.4, 0.8)
 LUCK = np.random.default_rng(0).permutation((np.arange(N) + 0.5) / N)  # sequence i fails where the risk is above
 
 
-def track(name: str, make: Callable[[float], al.Policy] = al.Delta, family: str | None = None) -> Track:
+def track(name: str, make: Callable[[float], al.Policy] = al.Delta.uniform, family: str | None = None) -> Track:
     def settings(strength: float) -> Settings:
         return {"lstm": make(strength)}
 
@@ -48,7 +48,7 @@ def outcome(risk: float, share: float, n: int = N) -> Outcome:
         work=work,
         macs=np.full(n, share),
         macs_possible=np.ones(n),
-        halts=np.zeros(n, dtype=np.int64),
+        exit_times=np.zeros(n, dtype=np.int64),
         rates={},
     )
 
@@ -88,15 +88,15 @@ def test_strengths_lie_between_their_levels() -> None:
 
 
 def test_candidates() -> None:
-    a, b = track("a"), track("b", al.SkipTimesteps)
+    a, b = track("a"), track("b", lambda limit: al.SkipTimesteps(x_share=limit))
     both = Candidate(((a, 0.0),)).joined(Candidate(((b, 1.0),)))
     assert both is not None
     assert str(both) == "a 0.1 + b 0.8"
     assert both.families == {"a", "b"}
     made = both.settings(["lstm"])["lstm"]
     assert isinstance(made, al.Combined)
-    assert made.policies == (al.Delta(0.1), al.SkipTimesteps(0.8))
-    assert Candidate(((a, 0.0),)).settings(["lstm"]) == {"lstm": al.Delta(0.1)}
+    assert made.policies == (al.Delta.uniform(0.1), al.SkipTimesteps(x_share=0.8))
+    assert Candidate(((a, 0.0),)).settings(["lstm"]) == {"lstm": al.Delta.uniform(0.1)}
     assert Candidate().settings(["x", "y"]) == {"x": al.Dense(), "y": al.Dense()}
     assert both.joined(Candidate(((track("c", family="a"), 0.0),))) is None
     time, depth = track("time"), track("depth of sequences")
@@ -110,7 +110,7 @@ def test_candidates() -> None:
 def test_fits() -> None:
     shapes = {"lstm": StackShape(3, 4, 1)}
     assert fits(Candidate(((track("a"), 0.0),)), shapes)
-    assert not fits(Candidate(((track("a", al.HoldLayers), 0.0),)), shapes)
+    assert not fits(Candidate(((track("a", lambda limit: al.HoldLayers(x_share=limit)), 0.0),)), shapes)
     twice = Candidate(((track("a"), 0.0), (track("b", family="b"), 0.0)))
     assert not fits(twice, shapes)  # two column policies
 

@@ -128,7 +128,7 @@ def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
 def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: Outcome, tmp_path: Path) -> None:
     assert [row.name for row in uncertified.rows] == [TORCH, EXACT, INT8]
     assert "not certified: no policy passed never <= 0.2" in render(uncertified)
-    assert uncertified.halted == uncertified.steps
+    assert uncertified.exited_at == uncertified.steps
     assert all(moved.all() for moved in uncertified.moved)
     draw = pytest.importorskip("adaptive_lstm.cli.demo.plot").draw
     draw(uncertified, tmp_path / "demo.png")
@@ -144,8 +144,8 @@ def test_the_record_holds_every_candidate(outcome: Outcome) -> None:
 
 def test_columns_that_moved_have_the_shape_of_the_operands(outcome: Outcome) -> None:
     assert [moved.shape for moved in outcome.moved] == [(64, 16 + 160), (64, 160 + 160)]
-    assert 0 < outcome.halted <= outcome.steps
-    assert not any(moved[outcome.halted :].any() for moved in outcome.moved)
+    assert 0 < outcome.exited_at <= outcome.steps
+    assert not any(moved[outcome.exited_at :].any() for moved in outcome.moved)
     share = sum(moved.sum() for moved in outcome.moved) / sum(moved.size for moved in outcome.moved)
     assert 0 < share < 1
 

@@ -113,7 +113,7 @@ def test_the_report_tells_how_matrices_are_executed() -> None:
     with torch.no_grad():
         lstm.get_parameter("weight_ih_l0").mul_(torch.rand(2048, 512) < 0.5)
         lstm.get_parameter("weight_hh_l0")[:, 7:9] = 0
-    lstm.policy = al.Delta(0.1)
+    lstm.policy = al.Delta.uniform(0.1)
     x, h = al.report(lstm).matrices
     assert x.form == ("compressed" if expands() else "dense")
     assert x.idle_zeros == (0 if expands() else pytest.approx(0.5, abs=0.01))
@@ -151,7 +151,7 @@ def test_a_certificate_compares_with_the_model_before_pruning() -> None:
     assert not found.certified
 
 
-@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(1e-9)], ids=["dense", "delta"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(1e-9)], ids=["dense", "delta"])
 @pytest.mark.parametrize("options", [{}, {"proj_size": 10}], ids=["plain", "projected"])
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 def test_statistics_count_what_is_left(policy: al.Policy, options: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ def test_a_pruned_model_skips_and_streams() -> None:
     with al.stream(fast.lstm, batch_size=1) as steps:
         streamed = torch.stack([steps.step(x).clone() for x in X[0].split(1)], dim=1)
     assert_equal(streamed, dense)
-    fast.lstm.policy = al.Delta(0.02)
+    fast.lstm.policy = al.Delta.uniform(0.02)
     before = fast.lstm.last_run.activity
     skipped = infer(fast.lstm, X[:1])[0]
     assert 0 < (skipped - dense).abs().max() < 0.2
@@ -184,7 +184,7 @@ def test_a_pruned_model_skips_and_streams() -> None:
 
 def test_a_budget_is_kept_and_used() -> None:
     _, fast = reader()
-    fast.lstm.policy = al.Delta(0.3)  # what is skipped is not what the budget is about
+    fast.lstm.policy = al.Delta.uniform(0.3)  # what is skipped is not what the budget is about
     exact = outputs(al.adapt(Reader().eval()), BATCHES[-1:])
     sizes = []
     for change in (1e-6, 0.02, 0.4):
@@ -192,7 +192,7 @@ def test_a_budget_is_kept_and_used() -> None:
         assert isinstance(fast.lstm.policy, al.Delta)
         fast.lstm.policy = al.Dense()
         assert relative_change(exact, outputs(fast, BATCHES[-1:])) <= change
-        fast.lstm.policy = al.Delta(0.3)
+        fast.lstm.policy = al.Delta.uniform(0.3)
     assert sizes[0] > sizes[1] > sizes[2]
     for wrong, inputs in ((0.0, BATCHES), (0.1, BATCHES[:3])):
         with pytest.raises(al.AdaptiveLSTMError, match="got"):

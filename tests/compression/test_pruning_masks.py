@@ -10,7 +10,7 @@ from adaptive_lstm.analysis.moments import Moments
 from adaptive_lstm.compression.pruning.masks import CellData, Recipe, weight_masks
 from adaptive_lstm.compression.pruning.patterns import cheapest, n_of_m
 from adaptive_lstm.compression.pruning.settings import Prune
-from adaptive_lstm.compression.pruning.units import living, unit_masks
+from adaptive_lstm.compression.pruning.units import live_units, unit_masks
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.types import StackShape
 
@@ -109,7 +109,7 @@ def test_columns_are_whole() -> None:
 @pytest.mark.parametrize("shape", [StackShape(5, 12, 3), StackShape(5, 12, 2, bidirectional=True)])
 def test_units_go_with_all_that_reads_them(allocation: Any, shape: StackShape) -> None:
     data = stack(shape)
-    (lives,) = living(Prune("unit", 0.25, allocation=allocation), RECIPE, [shape], [data])
+    (lives,) = live_units(Prune("unit", 0.25, allocation=allocation), RECIPE, [shape], [data])
     assert sum(int((~one).sum()) for one in lives) == 3 * shape.num_cells
     if allocation == "uniform":
         assert all(one.sum() == 9 for one in lives)
@@ -122,7 +122,7 @@ def test_units_go_with_all_that_reads_them(allocation: Any, shape: StackShape) -
 
 def test_every_pair_keeps_a_unit() -> None:
     shape = StackShape(5, 4, 2)
-    (lives,) = living(Prune("unit", 0.9), RECIPE, [shape], [stack(shape)])
+    (lives,) = live_units(Prune("unit", 0.9), RECIPE, [shape], [stack(shape)])
     assert [int(one.sum()) for one in lives] == [1, 1]
 
 

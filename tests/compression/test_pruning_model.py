@@ -46,7 +46,7 @@ def removed(pruned: PrunedWeights) -> list[np.ndarray]:
 
 def error(lstm: al.AdaptiveLSTM, pruned: PrunedWeights, inputs: Any) -> float:
     """Squared error of the output with pruned weights on the reference executor, relative to its variance."""
-    lstm.policy = OnReference(al.Delta(0.0))
+    lstm.policy = OnReference(al.Delta.uniform(0.0))
 
     def run() -> torch.Tensor:
         with torch.no_grad():
@@ -114,7 +114,7 @@ def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
     lstm = adapted(5, 12, 2)
     prune = Prune("unit", 0.25, allocation="uniform", **(FIXED | {"compensate": compensate}))
     (pruned,) = prune_model(lstm, batches(), prune).values()
-    lstm.pruned, lstm.policy = pruned, OnReference(al.Delta(0.0))
+    lstm.pruned, lstm.policy = pruned, OnReference(al.Delta.uniform(0.0))
     with torch.no_grad():
         out, _ = lstm(batches()[0])
     top = pruned.cells[1]

@@ -92,7 +92,7 @@ def test_a_policy_that_asks_for_final_states_is_not_timed_step_by_step(
         fast = al.adapt(model.model)
         (lstm,) = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
         translators = al.fit_translators(fast, model.inputs, buckets=1).depth
-        lstm.policy = al.ExitInDepth(translators, fast.get_submodule(digits.HEAD), 0.9)
+        lstm.policy = al.ExitInDepth(translators=translators, head=fast.get_submodule(digits.HEAD), threshold=0.9)
         return {"model": fast}
 
     monkeypatch.setattr(frontier_field, "_certified", exits)

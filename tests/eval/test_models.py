@@ -38,7 +38,7 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> ZooModel:
     sequences = [x for x, _ in drawn(200)]
 
     def leaving(model: nn.Module) -> al.Policy:
-        return al.ExitInTime(head=model.get_submodule("head"), every=1)
+        return al.ExitInTime(head=model.get_submodule("head"), check_every=1)
 
     def material() -> Material:
         return Material(

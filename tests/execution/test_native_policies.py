@@ -1,4 +1,4 @@
-"""Holding and leaving on the native kernels against the reference executor, in whichever instruction set serves."""
+"""HoldPolicy and leaving on the native kernels against the reference executor, in whichever instruction set serves."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from adaptive_lstm.policies import (
     SkipTimesteps,
     parts,
 )
-from adaptive_lstm.types import Counts, HeldState, LeftState, StackShape, StreamState
+from adaptive_lstm.types import Counts, ExitState, HoldState, StackShape, StreamState
 from adaptive_lstm.weights.matrices import CellMatrices
 
 from ..support.heap import growth
@@ -62,16 +62,16 @@ def on_reference(
 
     if p.time is None:
         return advance(x, sizes, state, 0)
-    return leaving.run_in_time(p.time, shape, advance, x, sizes, state, open_ended=open_ended)
+    return leaving.run_with_exits(p.time, shape, advance, x, sizes, state, open_ended=open_ended)
 
 
-def leaves(state: StreamState | HeldState | LeftState) -> dict[str, Any]:
+def leaves(state: StreamState | HoldState | ExitState) -> dict[str, Any]:
     """Everything in a state by name, None left out."""
     out: dict[str, Any] = {}
     for name, value in vars(state).items():
         many = value if isinstance(value, tuple) else (value,)
         for i, item in enumerate(many):
-            if isinstance(item, HeldState | LeftState):
+            if isinstance(item, HoldState | ExitState):
                 out |= {f"{name}[{i}].{inner}": v for inner, v in leaves(item).items()}
             elif item is not None:
                 out[f"{name}[{i}]"] = item
@@ -90,10 +90,10 @@ def assert_same_state(got: StreamState, want: StreamState, atol: float) -> None:
 
 def assert_same_counts(got: Counts, want: Counts) -> None:
     assert got.columns == want.columns
-    assert (got.asked, got.left) == (want.asked, want.left)
-    nothing = (0,) * len(got.asked_depth)  # the reference has no numbers where nothing ran at all
-    assert got.asked_depth == (want.asked_depth or nothing)
-    assert got.left_depth == (want.left_depth or nothing)
+    assert (got.exit_checks, got.exits) == (want.exit_checks, want.exits)
+    nothing = (0,) * len(got.depth_checks)  # the reference has no numbers where nothing ran at all
+    assert got.depth_checks == (want.depth_checks or nothing)
+    assert got.depth_exits == (want.depth_exits or nothing)
 
 
 def native_run(
@@ -158,8 +158,8 @@ def follow(
         torch.testing.assert_close(y.reshape(want.shape), want, rtol=atol, atol=atol)
         assert_same_state(native.read(state, started=True), end, 5 * atol)
         assert_same_counts(native.counts(state, len(want)), counts)
-        if end.left is not None:
-            assert torch.equal(native.done(state), end.left.done)
+        if end.exit is not None:
+            assert torch.equal(native.exited(state), end.exit.exited)
         t += len(some)
 
 
@@ -180,8 +180,8 @@ def test_whole_sequences_follow_the_reference(shape: StackShape, policy: Policy,
     torch.testing.assert_close(end.h, want_end.h, rtol=0, atol=ATOL)
     torch.testing.assert_close(end.c, want_end.c, rtol=1e-4, atol=5 * ATOL)
     assert_same_counts(counts, want_counts)
-    if end.left is not None and want_end.left is not None:
-        assert torch.equal(end.left.done, want_end.left.done)
+    if end.exit is not None and want_end.exit is not None:
+        assert torch.equal(end.exit.exited, want_end.exit.exited)
 
 
 # ------------------------------------------------------------------------------------------------------- exact laws
@@ -209,8 +209,8 @@ def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Pol
     assert_same_state(native.read(state, started=True), want_end, 0)
     total = early[1] + native.counts(state, 0)
     for a, b in zip(total.columns, want_counts.columns, strict=True):
-        assert (a.x_sent, a.h_sent, a.ran, a.moved) == (b.x_sent, b.h_sent, b.ran, b.moved)
-    assert (total.asked, total.left) == (want_counts.asked, want_counts.left)
+        assert (a.x_sent, a.h_sent, a.ran, a.advanced) == (b.x_sent, b.h_sent, b.ran, b.advanced)
+    assert (total.exit_checks, total.exits) == (want_counts.exit_checks, want_counts.exits)
 
 
 @pytest.mark.parametrize(("shape", "policy", "streams"), EXACT)
@@ -228,21 +228,25 @@ def test_rows_do_not_see_each_other(shape: StackShape, policy: Policy, streams: 
 def null_settings(shape: StackShape) -> list[Policy]:
     width, top = shape.directions * shape.output_size, shape.output_size
     out: list[Policy] = [
-        SkipTimesteps(0.0),
-        SkipTimesteps(None, h=0.0, mode="copy_state"),
-        HoldLayers(0.0),
-        HoldLayers(0.5, h=0.0),
-        ExitInDepth(depth_translators(shape), head(width)),
-        ExitInDepth(depth_translators(shape), head(width), 1.0, "max", "step"),
-        ExitInDepth(depth_translators(shape), level="step"),
-        Combined(Delta(0.0), SkipTimesteps(0.0), ExitInDepth(depth_translators(shape), level="step")),
+        SkipTimesteps(x_share=0.0),
+        SkipTimesteps(x_share=None, h=0.0, mode="hold_state"),
+        HoldLayers(x_share=0.0),
+        HoldLayers(x_share=0.5, h=0.0),
+        ExitInDepth(translators=depth_translators(shape), head=head(width)),
+        ExitInDepth(translators=depth_translators(shape), head=head(width), threshold=1.0, measure="max", level="step"),
+        ExitInDepth(translators=depth_translators(shape), level="step"),
+        Combined(
+            Delta.uniform(0.0),
+            SkipTimesteps(x_share=0.0),
+            ExitInDepth(translators=depth_translators(shape), level="step"),
+        ),
     ]
     if not shape.bidirectional:
         out += [
-            HoldLayers((0.0, None), catch_up=True),
+            HoldLayers(x_share=(0.0, None), mode="queue_input"),
             ExitInTime(head(top)),
-            ExitInTime(translators=time_translators(shape), every=1),
-            ExitInTime(head(top), 1.0, translators=time_translators(shape), every=3),
+            ExitInTime(translators=time_translators(shape), check_every=1),
+            ExitInTime(head(top), threshold=1.0, translators=time_translators(shape), check_every=3),
         ]
     return out
 
@@ -262,13 +266,13 @@ def test_at_their_null_settings_policies_are_dense_bit_for_bit(shape: StackShape
             assert torch.equal(end.h, want_end.h)
             assert torch.equal(end.c, want_end.c)
             assert counts.columns == dense.columns
-            assert (counts.left, sum(counts.left_depth)) == (0, 0)
+            assert (counts.exits, sum(counts.depth_exits)) == (0, 0)
 
 
 def test_catching_up_keeps_states_exact() -> None:
     shape, x = STACK, signal(60, 3, 5)
     matrices = weights(shape, "q8", "fp32")
-    native = stack(matrices, shape, HoldLayers((0.3, None), catch_up=True))
+    native = stack(matrices, shape, HoldLayers(x_share=(0.3, None), mode="queue_input"))
     x[-1] += 3.0  # the last timestep runs, and so all that waited
     y, end, counts = native_run(native, x, None, zeros(shape, 3), open_ended=False)
     want, dense, _ = native_run(stack(matrices, shape, Dense()), x, None, zeros(shape, 3), open_ended=False)
@@ -281,10 +285,10 @@ def test_catching_up_keeps_states_exact() -> None:
 
 def test_nothing_runs_once_all_rows_have_left() -> None:
     shape = STACK
-    native = stack(weights(shape, "fp32", "fp32"), shape, ExitInTime(head(9, gain=30.0), 0.0, every=2))
+    native = stack(weights(shape, "fp32", "fp32"), shape, ExitInTime(head(9, gain=30.0), threshold=0.0, check_every=2))
     state, x = native.new_state(3), signal(10, 3, 5)
     first = run(native, x[:2], state=state, open_ended=True)
-    assert native.done(state).all()
+    assert native.exited(state).all()
     counts = native.counts(state, 30)
     rest = run(native, x[2:], state=state, open_ended=True)
     assert native.counts(state, 30) == counts
@@ -294,9 +298,14 @@ def test_nothing_runs_once_all_rows_have_left() -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        Combined(ExitInTime(head(9), 0.95, every=2), SkipTimesteps(0.3, h=0.1), Delta(0.02)),
-        Combined(ExitInDepth(depth_translators(STACK), head(9), 0.5, level="step"), HoldLayers(0.2)),
-        HoldLayers((None, 0.3), catch_up=True),
+        Combined(
+            ExitInTime(head(9), threshold=0.95, check_every=2), SkipTimesteps(x_share=0.3, h=0.1), Delta.uniform(0.02)
+        ),
+        Combined(
+            ExitInDepth(translators=depth_translators(STACK), head=head(9), threshold=0.5, level="step"),
+            HoldLayers(x_share=0.2),
+        ),
+        HoldLayers(x_share=(None, 0.3), mode="queue_input"),
     ],
     ids=["time", "depth", "catch up"],
 )

@@ -214,7 +214,7 @@ def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern)
     w = matrices(w)
     if w.fixed is not None:
         w = replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9)))
-    for policy in (Dense(), Delta(0.01, x=None if form == "q8d" else (0.01,))):
+    for policy in (Dense(), Delta(h=0.01, x=None if form == "q8d" else (0.01,))):
         x = signal(20, 2, 5)
         got = run(stack([w], shape, policy, pattern), x)
         start = reference.start(shape, *states(shape, 2, 0.0))
@@ -251,7 +251,7 @@ def test_a_step_allocates_nothing(activity: Activity, pattern: Pattern) -> None:
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [127, 1016])
-@pytest.mark.parametrize("policy", [Dense(), Delta(1e-9, x=(1e-9,))], ids=["all columns", "listed columns"])
+@pytest.mark.parametrize("policy", [Dense(), Delta(h=1e-9, x=(1e-9,))], ids=["all columns", "listed columns"])
 def test_compressed_integers_are_summed_exactly(policy: Policy, levels: int, sparsity: float) -> None:
     """Against a plain integer product, which a second stack takes as its bias."""
     for width, hidden, batch in ((1, 7, 1), (7, 33, 2), (33, 130, 9), (130, 1, 3), (300, 300, 1)):

@@ -32,8 +32,11 @@ def depth_maps(layers: int = L, width: int = H) -> DepthTranslators:
 
 HEAD = al.LinearHead(np.eye(2, H, dtype=np.float32), np.zeros(2, np.float32))
 BUCKETS = TimeTranslators((0, 8, 20), (zero_map(H, L * H),) * 3)
-SKIP, LATE = al.SkipTimesteps(0.3), al.HoldLayers((None, 0.3), catch_up=True)
-TIME, STEP = al.ExitInTime(HEAD, 0.9), al.ExitInDepth(depth_maps(), HEAD, 0.9, level="step")
+SKIP, LATE = al.SkipTimesteps(x_share=0.3), al.HoldLayers(x_share=(None, 0.3), mode="queue_input")
+TIME, STEP = (
+    al.ExitInTime(HEAD, threshold=0.9),
+    al.ExitInDepth(translators=depth_maps(), head=HEAD, threshold=0.9, level="step"),
+)
 
 
 class Nothing:
@@ -42,26 +45,34 @@ class Nothing:
 
 
 class Both(Nothing):
-    send = still = None
+    send = should_hold = None
 
 
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (al.SkipTimesteps, {"x": -0.1}, "x: got -0.1"),
-        (al.SkipTimesteps, {"x": 0.1, "h": math.nan}, "h: got nan"),
-        (al.SkipTimesteps, {"x": None}, "both"),
-        (al.SkipTimesteps, {"x": "0.1"}, "x: got '0.1'"),
-        (al.SkipTimesteps, {"x": 0.1, "mode": "drop"}, "mode"),
-        (al.SkipTimesteps, {"x": 0.1, "cap": 0}, "cap"),
-        (al.SkipTimesteps, {"x": 0.1, "cap": 2.5}, "cap"),
-        (al.SkipTimesteps, {"x": 0.1, "cap": 2**30 + 1}, "cap: got 1073741825, expected .* from 1 to 1,073,741,824"),
-        (al.HoldLayers, {"x": -1.0}, "x: got -1.0"),
-        (al.HoldLayers, {"x": (0.1, math.nan)}, "x: got nan"),
-        (al.HoldLayers, {"x": None}, "x: got None"),
-        (al.HoldLayers, {"x": 0.1, "h": -1.0}, "h: got -1.0"),
-        (al.HoldLayers, {"x": 0.1, "cap": -1}, "cap"),
-        (al.HoldLayers, {"x": (0.1,), "catch_up": True, "cap": 4097}, "cap with catch_up: got 4097, expected .* 4,096"),
+        (al.SkipTimesteps, {"x_share": -0.1}, "x_share: got -0.1"),
+        (al.SkipTimesteps, {"x_share": 0.1, "h": math.nan}, "h: got nan"),
+        (al.SkipTimesteps, {"x_share": None}, "both"),
+        (al.SkipTimesteps, {"x_share": "0.1"}, "x_share: got '0.1'"),
+        (al.SkipTimesteps, {"x_share": 0.1, "mode": "drop"}, "mode"),
+        (al.SkipTimesteps, {"x_share": 0.1, "cap": 0}, "cap"),
+        (al.SkipTimesteps, {"x_share": 0.1, "cap": 2.5}, "cap"),
+        (
+            al.SkipTimesteps,
+            {"x_share": 0.1, "cap": 2**30 + 1},
+            "cap: got 1073741825, expected .* from 1 to 1,073,741,824",
+        ),
+        (al.HoldLayers, {"x_share": -1.0}, "x_share: got -1.0"),
+        (al.HoldLayers, {"x_share": (0.1, math.nan)}, "x_share: got nan"),
+        (al.HoldLayers, {"x_share": None}, "x_share: got None"),
+        (al.HoldLayers, {"x_share": 0.1, "h": -1.0}, "h: got -1.0"),
+        (al.HoldLayers, {"x_share": 0.1, "cap": -1}, "cap"),
+        (
+            al.HoldLayers,
+            {"x_share": (0.1,), "mode": "queue_input", "cap": 4097},
+            "cap of a queue: got 4097, expected .* 4,096",
+        ),
         (al.ExitInTime, {"head": HEAD, "threshold": -0.1}, "threshold"),
         (al.ExitInTime, {"head": HEAD, "threshold": math.nan}, "threshold"),
         (al.ExitInTime, {"head": HEAD, "threshold": (0.5, 0.5)}, "2 values for 1 time bucket"),
@@ -70,8 +81,8 @@ class Both(Nothing):
         (al.ExitInTime, {"head": HEAD, "starts": (0, 5, 5)}, "buckets"),
         (al.ExitInTime, {"head": HEAD, "measure": "mean"}, "measure"),
         (al.ExitInTime, {"head": HEAD, "starts": (0, 2**31)}, "buckets"),
-        (al.ExitInTime, {"head": HEAD, "every": 0}, "every"),
-        (al.ExitInTime, {"head": HEAD, "every": 2**40}, "every: got .* to 1,073,741,824"),
+        (al.ExitInTime, {"head": HEAD, "check_every": 0}, "every"),
+        (al.ExitInTime, {"head": HEAD, "check_every": 2**40}, "every: got .* to 1,073,741,824"),
         (al.ExitInTime, {"head": HEAD, "patience": 1.5}, "patience"),
         (al.ExitInTime, {"window": 0}, "window"),
         (al.ExitInTime, {"window": 4097}, "window: got 4097"),
@@ -94,10 +105,10 @@ def test_impossible_settings(make: Any, settings: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     "policy",
     [
-        al.Combined(al.SkipTimesteps(0.3, cap=2**30), al.HoldLayers((None, 0.3), cap=2**30)),
-        al.HoldLayers((None, 0.3), catch_up=True, cap=4096),
-        al.ExitInTime(HEAD, (0.5, 0.9), starts=(0, 2**30), every=2**30, patience=2**30),
-        al.ExitInTime(None, 0.1, window=4096),
+        al.Combined(al.SkipTimesteps(x_share=0.3, cap=2**30), al.HoldLayers(x_share=(None, 0.3), cap=2**30)),
+        al.HoldLayers(x_share=(None, 0.3), mode="queue_input", cap=4096),
+        al.ExitInTime(HEAD, threshold=(0.5, 0.9), starts=(0, 2**30), check_every=2**30, patience=2**30),
+        al.ExitInTime(None, threshold=0.1, window=4096),
     ],
 )
 def test_the_largest_settings_run(policy: al.Policy) -> None:
@@ -108,15 +119,15 @@ def test_the_largest_settings_run(policy: al.Policy) -> None:
 @pytest.mark.parametrize(
     ("policies", "error", "message"),
     [
-        ((al.Delta(0.1), al.Delta(0.2)), "PolicyError", "2 column policies"),
+        ((al.Delta.uniform(0.1), al.Delta.uniform(0.2)), "PolicyError", "2 column policies"),
         ((TIME, al.ExitInTime()), "PolicyError", "2 time policies"),
         ((STEP, STEP), "PolicyError", "2 depth policies"),
         ((SKIP, 3), "PolicyError", "got int"),
         ((Nothing(),), "PolicyError", "Nothing answers 0 kinds"),
         ((Both(),), "PolicyError", "Both answers 2 kinds"),
         ((TIME, replace(STEP, level="sequence")), "UnsupportedError", "level='step'"),
-        ((LATE, STEP), "UnsupportedError", "catch_up"),
-        ((LATE, SKIP), "UnsupportedError", "catch_up"),
+        ((LATE, STEP), "UnsupportedError", "queue_input"),
+        ((LATE, SKIP), "UnsupportedError", "queue_input"),
     ],
 )
 def test_what_cannot_go_together(policies: tuple[Any, ...], error: str, message: str) -> None:
@@ -127,30 +138,50 @@ def test_what_cannot_go_together(policies: tuple[Any, ...], error: str, message:
 @pytest.mark.parametrize(
     ("options", "policy", "error", "message"),
     [
-        ({"num_layers": 1}, al.HoldLayers(0.1), "PolicyError", "one layer"),
-        ({}, al.HoldLayers((0.1,)), "PolicyError", "1 limits, expected 2"),
+        ({"num_layers": 1}, al.HoldLayers(x_share=0.1), "PolicyError", "one layer"),
+        ({}, al.HoldLayers(x_share=(0.1,)), "PolicyError", "1 limits, expected 2"),
         ({"bidirectional": True}, LATE, "UnsupportedError", "one direction"),
-        ({}, al.HoldLayers(0.1, catch_up=True), "UnsupportedError", "several deciding layers"),
-        ({"bidirectional": True}, al.ExitInTime(HEAD, 0.9), "UnsupportedError", "backward direction"),
+        ({}, al.HoldLayers(x_share=0.1, mode="queue_input"), "UnsupportedError", "several deciding layers"),
+        ({"bidirectional": True}, al.ExitInTime(HEAD, threshold=0.9), "UnsupportedError", "backward direction"),
         ({"bidirectional": True}, al.Combined(SKIP, TIME), "UnsupportedError", "backward direction"),
         ({}, replace(TIME, translators=TimeTranslators((0,), (zero_map(H, H),))), "PolicyError", "a map of shape"),
         ({}, al.ExitInTime(nn.Linear(H - 1, 2)), "PolicyError", f"width {H - 1}, expected {H}"),
-        ({"num_layers": 1}, al.ExitInDepth(DepthTranslators((), ()), HEAD, 0.5), "UnsupportedError", "one layer"),
-        ({}, al.ExitInDepth(None, HEAD, 0.5), "PolicyError", "translators: got None"),
-        ({}, al.ExitInDepth(depth_maps(2), HEAD, 0.5), "PolicyError", "1 layers, expected 2"),
-        ({}, al.ExitInDepth(depth_maps(width=2 * H)), "PolicyError", "a map of shape"),
-        ({}, al.ExitInDepth(depth_maps(), nn.Linear(H + 1, 2)), "PolicyError", f"width {H + 1}, expected {H}"),
+        (
+            {"num_layers": 1},
+            al.ExitInDepth(translators=DepthTranslators((), ()), head=HEAD, threshold=0.5),
+            "UnsupportedError",
+            "one layer",
+        ),
+        ({}, al.ExitInDepth(translators=None, head=HEAD, threshold=0.5), "PolicyError", "translators: got None"),
+        (
+            {},
+            al.ExitInDepth(translators=depth_maps(2), head=HEAD, threshold=0.5),
+            "PolicyError",
+            "1 layers, expected 2",
+        ),
+        ({}, al.ExitInDepth(translators=depth_maps(width=2 * H)), "PolicyError", "a map of shape"),
+        (
+            {},
+            al.ExitInDepth(translators=depth_maps(), head=nn.Linear(H + 1, 2)),
+            "PolicyError",
+            f"width {H + 1}, expected {H}",
+        ),
         ({}, al.Combined(SKIP, SKIP), "PolicyError", "layer 0: SkipTimesteps and SkipTimesteps both decide"),
-        ({}, al.Combined(al.HoldLayers(0.1), al.HoldLayers((None, 0.1))), "PolicyError", "layer 2: HoldLayers and"),
+        (
+            {},
+            al.Combined(al.HoldLayers(x_share=0.1), al.HoldLayers(x_share=(None, 0.1))),
+            "PolicyError",
+            "layer 2: HoldLayers and",
+        ),
         ({}, Nothing(), "PolicyError", "Nothing answers 0 kinds"),
     ],
 )
 def test_policies_that_do_not_fit(options: dict[str, Any], policy: al.Policy, error: str, message: str) -> None:
-    lstm, x = adapted(I, H, policy=al.Delta(0.1), **({"num_layers": L} | options)), signal(9, 2, I)
+    lstm, x = adapted(I, H, policy=al.Delta.uniform(0.1), **({"num_layers": L} | options)), signal(9, 2, I)
     before = infer(lstm, x)
     with pytest.raises(getattr(al.errors, error), match=message):
         lstm.policy = policy
-    assert lstm.policy == al.Delta(0.1)
+    assert lstm.policy == al.Delta.uniform(0.1)
     assert_equal(infer(lstm, x), before)
 
 
@@ -178,17 +209,17 @@ def parts(value: Any) -> list[torch.Tensor]:
 
 def changed(state: al.StreamState, **values: Any) -> al.StreamState:
     """With other values in what the top layer remembers (``held``), or else in what the exit in time does."""
-    if state.held:
-        return replace(state, held=(*state.held[:-1], replace(state.held[-1], **values)))
-    assert state.left is not None
-    return replace(state, left=replace(state.left, **values))
+    if state.hold:
+        return replace(state, hold=(*state.hold[:-1], replace(state.hold[-1], **values)))
+    assert state.exit is not None
+    return replace(state, exit=replace(state.exit, **values))
 
 
 def test_states_of_another_policy_are_refused() -> None:
-    dense, delta, skip, late = (streaming(p) for p in (al.Dense(), al.Delta(0.1), SKIP, LATE))
-    top, longer = streaming(replace(LATE, catch_up=False)), streaming(replace(LATE, cap=9))
-    head, settled = streaming(TIME), streaming(al.ExitInTime(None, 0.01))
-    more = streaming(al.ExitInTime(None, 0.01, window=3))
+    dense, delta, skip, late = (streaming(p) for p in (al.Dense(), al.Delta.uniform(0.1), SKIP, LATE))
+    top, longer = streaming(replace(LATE, mode="hold_state")), streaming(replace(LATE, cap=9))
+    head, settled = streaming(TIME), streaming(al.ExitInTime(None, threshold=0.01))
+    more = streaming(al.ExitInTime(None, threshold=0.01, window=3))
     two = torch.ones(2)
     cases: list[tuple[al.Stream, Any, str]] = [
         (dense, skip.state, "holds layers"),
@@ -200,7 +231,7 @@ def test_states_of_another_policy_are_refused() -> None:
         (late, top.state, "queue"),
         (late, longer.state, "queue"),
         (skip, streaming(SKIP, layers=2).state, "layers"),
-        (skip, replace(skip.state, held=skip.state.held[:1]), "layers"),
+        (skip, replace(skip.state, hold=skip.state.hold[:1]), "layers"),
         (skip, changed(skip.state, run=two), "run: got torch.float32"),
         (skip, changed(skip.state, run=torch.tensor([0, -2])), "run: got -2"),
         (skip, changed(skip.state, run=None), "run: got shape None"),
@@ -232,7 +263,7 @@ def test_plain_states_fit_every_policy(policy: al.Policy) -> None:
     x, state = signal(9, 2, I), streaming(al.Dense()).state
     with al.stream(adapted(I, H, L, policy=policy), batch_size=2) as s:
         s.state = state
-        assert not s.done.any()
+        assert not s.exited.any()
         assert_equal(infer(adapted(I, H, L, policy=policy), x, (state.h, state.c))[0][:3], s.run(x)[:3])
 
 

@@ -37,10 +37,12 @@ def head(D: int = 1) -> al.LinearHead:
 
 
 TIME_MAP = Map(drawn(H, L * H, seed=3), drawn(H, seed=4))
-TIME = al.ExitInTime(head(), 0.75, "max", TimeTranslators((0,), (TIME_MAP,)), every=3, patience=2)
-SKIP, SKIP_RULE = al.SkipTimesteps(0.4, cap=3), Rule(0.4, None, "coast", 3)
-HOLD, HOLD_RULE = al.HoldLayers((None, 0.3), cap=4), Rule(0.3, None, "rest", 4)
-COPY, COPY_RULE = al.SkipTimesteps(0.4, 0.1, "copy_state"), Rule(0.4, 0.1, "rest")
+TIME = al.ExitInTime(
+    head(), threshold=0.75, measure="max", translators=TimeTranslators((0,), (TIME_MAP,)), check_every=3, patience=2
+)
+SKIP, SKIP_RULE = al.SkipTimesteps(x_share=0.4, cap=3), Rule(0.4, None, "coast", 3)
+HOLD, HOLD_RULE = al.HoldLayers(x_share=(None, 0.3), cap=4), Rule(0.3, None, "rest", 4)
+COPY, COPY_RULE = al.SkipTimesteps(x_share=0.4, h=0.1, mode="hold_state"), Rule(0.4, 0.1, "rest")
 
 
 def stacked(policy: al.Policy, D: int = 1) -> al.AdaptiveLSTM:
@@ -86,8 +88,16 @@ def test_together_they_do_what_plain_loops_do(
 ) -> None:
     D = 2 if way == "both ways" else 1
     rules = {(2 if p is HOLD else 0): {SKIP: SKIP_RULE, COPY: COPY_RULE, HOLD: HOLD_RULE}[p] for p in held}
-    policies: list[al.Policy] = [*held, *([al.Delta(0.05)] if delta else []), *([TIME] if way == "in time" else [])]
-    policies += [al.ExitInDepth(depth_maps(D), head(D), 0.8, "max", "step")] if depth else []
+    policies: list[al.Policy] = [
+        *held,
+        *([al.Delta.uniform(0.05)] if delta else []),
+        *([TIME] if way == "in time" else []),
+    ]
+    policies += (
+        [al.ExitInDepth(translators=depth_maps(D), head=head(D), threshold=0.8, measure="max", level="step")]
+        if depth
+        else []
+    )
     lstm = stacked(al.Combined(*policies), D)
     x = signal(T, len(lengths), I, seed=seed, step=0.3).double()
     packed, (h, c) = infer(lstm, pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False))
@@ -112,17 +122,19 @@ def test_together_they_do_what_plain_loops_do(
         ran = [r + did.count("run") for r, did in zip(ran, want.did, strict=True)]
         moved += sum(did.count("run") + did.count("coast") for did in want.did)
     assert [col.ran for col in stats.columns] == ran
-    assert sum(col.moved for col in stats.columns) == moved
+    assert sum(col.advanced for col in stats.columns) == moved
     assert stats.macs == 4 * H * sent + stats.policy_macs
     assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(cell) for cell in range(shape.num_cells))
     assert stats.exits == exits
 
 
-@pytest.mark.parametrize("skip", [SKIP, COPY, al.Combined(COPY, al.Delta(0.05))], ids=["gates", "state", "and delta"])
+@pytest.mark.parametrize(
+    "skip", [SKIP, COPY, al.Combined(COPY, al.Delta.uniform(0.05))], ids=["gates", "state", "and delta"]
+)
 @pytest.mark.parametrize("D", [1, 2])
 def test_sequences_that_stay_keep_their_own_skipped_steps(D: int, skip: al.Policy) -> None:
     # The layers above must hold the rows that the first layer held, also when others have left in between.
-    depth = al.ExitInDepth(depth_maps(D), head(D), 0.7 if D == 1 else 0.95, "max")
+    depth = al.ExitInDepth(translators=depth_maps(D), head=head(D), threshold=0.7 if D == 1 else 0.95, measure="max")
     lstm, x = stacked(al.Combined(skip, depth), D), signal(T, 6, I, step=0.3).double()
     y, (h, c) = infer(lstm, x)
     stats = lstm.last_run
@@ -139,8 +151,8 @@ def test_sequences_that_stay_keep_their_own_skipped_steps(D: int, skip: al.Polic
 
 @pytest.mark.parametrize("in_time", [False, True])
 def test_catching_up_with_delta_and_an_exit_in_time(in_time: bool) -> None:
-    late = al.HoldLayers((None, 0.5), catch_up=True, cap=4)
-    lstm = stacked(al.Combined(al.Delta(0.05), late, *([TIME] if in_time else [])))
+    late = al.HoldLayers(x_share=(None, 0.5), mode="queue_input", cap=4)
+    lstm = stacked(al.Combined(al.Delta.uniform(0.05), late, *([TIME] if in_time else [])))
     x = signal(T, 5, I, seed=2, step=0.3).double()
     y, (h, c) = infer(lstm, x)
     exits = stale = 0
@@ -169,11 +181,16 @@ def test_catching_up_with_delta_and_an_exit_in_time(in_time: bool) -> None:
 
 LATER = replace(TIME, threshold=0.999)
 STREAMED = {
-    "columns, steps, layers, time": al.Combined(al.Delta(0.05), SKIP, HOLD, LATER),
+    "columns, steps, layers, time": al.Combined(al.Delta.uniform(0.05), SKIP, HOLD, LATER),
     "columns, copies, depth, time": al.Combined(
-        al.Delta(0.05), COPY, al.ExitInDepth(depth_maps(), head(), 0.8, "max", "step"), LATER
+        al.Delta.uniform(0.05),
+        COPY,
+        al.ExitInDepth(translators=depth_maps(), head=head(), threshold=0.8, measure="max", level="step"),
+        LATER,
     ),
-    "columns, catching up, time": al.Combined(al.Delta(0.05), al.HoldLayers((None, 0.5), catch_up=True), LATER),
+    "columns, catching up, time": al.Combined(
+        al.Delta.uniform(0.05), al.HoldLayers(x_share=(None, 0.5), mode="queue_input"), LATER
+    ),
 }
 
 
@@ -183,7 +200,7 @@ def test_streams_in_any_chunks(policy: al.Combined) -> None:
     stats = []
     with al.stream(lstm, batch_size=5) as s:
         whole = s.run(x)
-        end, left = s.state, s.done
+        end, left = s.state, s.exited
         stats.append(s.stats)
     assert 0 < stats[0].exits < 5
     assert stats[0].macs < stats[0].macs_possible
@@ -191,7 +208,7 @@ def test_streams_in_any_chunks(policy: al.Combined) -> None:
         with al.stream(lstm, batch_size=5) as s:
             assert_close(torch.cat([s.run(part) for part in x.split(chunks)]), whole, "fp64")
             assert_close((s.state.h, s.state.c), (end.h, end.c), "fp64")
-            assert torch.equal(s.done, left)
+            assert torch.equal(s.exited, left)
             stats.append(s.stats)
     assert stats[0] == stats[1] == stats[2]
     with al.stream(lstm, batch_size=5) as s, al.stream(lstm, batch_size=5) as other:
@@ -199,18 +216,18 @@ def test_streams_in_any_chunks(policy: al.Combined) -> None:
             s, other = other, s
             s.state = other.state
             assert_close(s.step(x[t]), whole[t], "fp64")
-        assert torch.equal(s.done, left)
+        assert torch.equal(s.exited, left)
         s.reset()
         assert_equal(s.run(x), whole)
 
 
 def test_combining_is_flat_and_in_any_order() -> None:
-    nested = al.Combined(al.Combined(HOLD, al.Delta(0.05)), al.Combined(), TIME, al.Dense())
-    assert nested.policies == (HOLD, al.Delta(0.05), TIME, al.Dense())
+    nested = al.Combined(al.Combined(HOLD, al.Delta.uniform(0.05)), al.Combined(), TIME, al.Dense())
+    assert nested.policies == (HOLD, al.Delta.uniform(0.05), TIME, al.Dense())
     lstm, x = stacked(nested), signal(T, 3, I).double()
     y = infer(lstm, x)
     stats = lstm.last_run
-    lstm.policy = al.Combined(TIME, HOLD, al.Delta(0.05))
+    lstm.policy = al.Combined(TIME, HOLD, al.Delta.uniform(0.05))
     assert_equal(infer(lstm, x), y)
     assert lstm.last_run == stats
     lstm.policy = al.Combined()

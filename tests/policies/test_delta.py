@@ -112,7 +112,9 @@ def undecided(lstm: al.AdaptiveLSTM, site: al.Site, value: torch.Tensor, sent: t
 
 @EVERY_PRECISION
 @pytest.mark.parametrize("proj_size", [0, 12])
-@pytest.mark.parametrize("policy", [al.Delta(0.02), al.Delta(0.1, x=None), "per column"], ids=["h, x", "h", "columns"])
+@pytest.mark.parametrize(
+    "policy", [al.Delta.uniform(0.02), al.Delta(h=0.1, x=None), "per column"], ids=["h, x", "h", "columns"]
+)
 def test_decisions_are_those_of_the_reference(policy: Any, proj_size: int, precision: str) -> None:
     if policy == "per column":
         if proj_size:
@@ -150,12 +152,12 @@ def test_decisions_are_those_of_the_reference(policy: Any, proj_size: int, preci
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both ways"])
 def test_whole_sequences_follow_the_reference(bidirectional: bool, packed: bool, precision: str) -> None:
-    lstm = adapted(I, H, 2, policy=al.Delta(0.03), quantize=precision, bidirectional=bidirectional)
+    lstm = adapted(I, H, 2, policy=al.Delta.uniform(0.03), quantize=precision, bidirectional=bidirectional)
     x: Any = signal(40, 4, I)
     if packed:
         x = pack_padded_sequence(x, torch.tensor([9, 40, 1, 25]), enforce_sorted=False)
     got, stats = infer_natively(lstm, x), lstm.last_run
-    lstm.policy = OnReference(al.Delta(0.03))
+    lstm.policy = OnReference(al.Delta.uniform(0.03))
     assert_close(got, infer(lstm, x), "skipping")
     want = lstm.last_run
     assert stats is not None
@@ -170,7 +172,7 @@ def test_whole_sequences_follow_the_reference(bidirectional: bool, packed: bool,
 # ------------------------------------------------------------------------------------------------------ statistics
 
 
-@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(0.0)], ids=["dense", "null"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.0)], ids=["dense", "null"])
 def test_macs_by_hand(policy: al.Policy) -> None:
     lstm = adapted(3, 5, 2, proj_size=2, bidirectional=True, policy=policy)
     infer_natively(lstm, signal(7, 4, 3))
@@ -187,7 +189,7 @@ def test_macs_by_hand(policy: al.Policy) -> None:
 
 
 def test_macs_follow_from_the_columns() -> None:
-    lstm = adapted(I, H, 2, proj_size=12, policy=al.Delta(0.05))
+    lstm = adapted(I, H, 2, proj_size=12, policy=al.Delta.uniform(0.05))
     infer_natively(lstm, signal(50, 2, I))
     stats = lstm.last_run
     assert stats is not None
@@ -238,7 +240,7 @@ def test_a_spike_in_the_input_leaves_no_trace(spike: float) -> None:
 
 def test_forms_of_thresholds() -> None:
     site = [al.Site(adapted(I, H, 2).stack_shape, cell, operand) for cell in range(2) for operand in ("x", "h")]
-    one = al.Delta(0.25)
+    one = al.Delta.uniform(0.25)
     assert [one.thresholded(s) for s in site] == [False, True, True, True]  # raw features are left alone
     assert np.array_equal(one.threshold(site[1]), np.full(H, 0.25, dtype=np.float32))  # type: ignore[arg-type]
     named = al.Delta(h=(None, 0.0), x=(0.5, np.arange(H)))  # type: ignore[arg-type]
@@ -246,5 +248,5 @@ def test_forms_of_thresholds() -> None:
     assert np.array_equal(named.threshold(site[2]), np.arange(H, dtype=np.float32))  # type: ignore[arg-type]
     assert al.Delta(h=[0.1, 0.2]) == al.Delta(h=(0.1, 0.2), x=None)  # type: ignore[arg-type]
     for number in (np.float32(0.25), np.float64(0.25), torch.tensor(0.25)):
-        assert al.Delta(number) == one  # type: ignore[arg-type]
-    assert hash(al.Delta(0.25)) == hash(one)
+        assert al.Delta.uniform(number) == one  # type: ignore[arg-type]
+    assert hash(al.Delta.uniform(0.25)) == hash(one)

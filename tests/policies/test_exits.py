@@ -65,7 +65,7 @@ class Case:
         return len(past) >= window and by_hand.rms(z - past[-window]) < threshold
 
     def when(self, h: torch.Tensor, *, open_ended: bool = False) -> tuple[int | None, torch.Tensor, int]:
-        every, patience = self.policy.every, self.policy.patience
+        every, patience = self.policy.check_every, self.policy.patience
         return by_hand.exit_in_time(h, self.translate, self.sure, every=every, patience=patience, open_ended=open_ended)
 
     def macs(self, asked: int, left: int) -> int:
@@ -84,9 +84,11 @@ def yes_no(rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 LINEAR = al.LinearHead(WEIGHT, BIAS)
 CASES = {
-    "margin": Case(al.ExitInTime(LINEAR, 0.6, translators=TRANSLATORS), softmax, "margin", (0.6,), width=4),
+    "margin": Case(al.ExitInTime(LINEAR, threshold=0.6, translators=TRANSLATORS), softmax, "margin", (0.6,), width=4),
     "max, buckets of the translators": Case(
-        al.ExitInTime(LINEAR, (0.95, 0.7, 0.8), "max", TRANSLATORS, every=1, patience=2),
+        al.ExitInTime(
+            LINEAR, threshold=(0.95, 0.7, 0.8), measure="max", translators=TRANSLATORS, check_every=1, patience=2
+        ),
         softmax,
         "max",
         (0.95, 0.7, 0.8),
@@ -94,7 +96,7 @@ CASES = {
         width=4,
     ),
     "entropy, own buckets, untranslated": Case(
-        al.ExitInTime(LINEAR, (1.0, 0.6), "entropy", starts=(0, 10), every=3),
+        al.ExitInTime(LINEAR, threshold=(1.0, 0.6), measure="entropy", starts=(0, 10), check_every=3),
         softmax,
         "entropy",
         (1.0, 0.6),
@@ -102,28 +104,37 @@ CASES = {
         width=4,
     ),
     "sigmoid": Case(
-        al.ExitInTime(replace(LINEAR, activation="sigmoid"), 0.3, translators=TRANSLATORS, every=2, patience=2),
+        al.ExitInTime(
+            replace(LINEAR, activation="sigmoid"), threshold=0.3, translators=TRANSLATORS, check_every=2, patience=2
+        ),
         yes_no(4),
         "margin",
         (0.3,),
         width=4,
     ),
     "one logit": Case(
-        al.ExitInTime(al.LinearHead(WEIGHT[:1], BIAS[:1], "sigmoid"), 0.5, "entropy", TRANSLATORS, every=1, patience=3),
+        al.ExitInTime(
+            al.LinearHead(WEIGHT[:1], BIAS[:1], "sigmoid"),
+            threshold=0.5,
+            measure="entropy",
+            translators=TRANSLATORS,
+            check_every=1,
+            patience=3,
+        ),
         yes_no(1),
         "entropy",
         (0.5,),
         width=1,
     ),
     "callable": Case(
-        al.ExitInTime(odd_head, 0.5, translators=TRANSLATORS, every=5),
+        al.ExitInTime(odd_head, threshold=0.5, translators=TRANSLATORS, check_every=5),
         lambda z: (torch.as_tensor(WEIGHT).to(z) @ z.tanh()).softmax(0)[None],
         "margin",
         (0.5,),
     ),
-    "settled": Case(al.ExitInTime(None, 0.07, every=2, window=3), None, "", (0.07,)),
+    "settled": Case(al.ExitInTime(None, threshold=0.07, check_every=2, window=3), None, "", (0.07,)),
     "translation settled": Case(
-        al.ExitInTime(threshold=(0.0, 0.2, 0.3), translators=TRANSLATORS, every=1, window=1, patience=2),
+        al.ExitInTime(threshold=(0.0, 0.2, 0.3), translators=TRANSLATORS, check_every=1, window=1, patience=2),
         None,
         "",
         (0.0, 0.2, 0.3),
@@ -197,10 +208,10 @@ def test_layouts_and_given_states(name: str) -> None:
     "policy",
     [
         al.ExitInTime(LINEAR),
-        al.ExitInTime(LINEAR, 1.0, "entropy", TRANSLATORS, every=1),
-        al.ExitInTime(odd_head, (2.0, 1.0, 1.0), "max", TRANSLATORS),
+        al.ExitInTime(LINEAR, threshold=1.0, measure="entropy", translators=TRANSLATORS, check_every=1),
+        al.ExitInTime(odd_head, threshold=(2.0, 1.0, 1.0), measure="max", translators=TRANSLATORS),
         al.ExitInTime(),
-        al.ExitInTime(None, 0.0, translators=TRANSLATORS, window=1, every=1),
+        al.ExitInTime(None, threshold=0.0, translators=TRANSLATORS, window=1, check_every=1),
     ],
 )
 def test_the_null_setting_never_leaves(policy: al.ExitInTime) -> None:
@@ -214,7 +225,7 @@ def test_the_null_setting_never_leaves(policy: al.ExitInTime) -> None:
 
 
 def test_nobody_is_asked_after_the_last_step() -> None:
-    lstm, x = stacked(al.ExitInTime(LINEAR, 0.0, every=4)), inputs()  # always sure
+    lstm, x = stacked(al.ExitInTime(LINEAR, threshold=0.0, check_every=4)), inputs()  # always sure
     for steps, exits in ((3, 0), (4, 0), (5, len(LENGTHS)), (40, len(LENGTHS))):
         y, (h, _) = infer(lstm, x[:steps])
         stats = stats_of(lstm)
@@ -223,9 +234,9 @@ def test_nobody_is_asked_after_the_last_step() -> None:
         assert_equal(y[-1], h[-1])
     with al.stream(lstm, batch_size=len(LENGTHS)) as s:  # which may always go on
         s.run(x[:3])
-        assert not s.done.any()
+        assert not s.exited.any()
         s.step(x[3])
-        assert s.done.all()
+        assert s.exited.all()
 
 
 @EVERY_CASE
@@ -267,7 +278,7 @@ def test_streams_leave_by_hand_in_any_chunks(name: str) -> None:
             for part in x.split(chunks):
                 assert_close(s.run(part), wanted[t : t + len(part)], "fp64")
                 t += len(part)
-                assert torch.equal(s.done, torch.tensor(ends) < t)
+                assert torch.equal(s.exited, torch.tensor(ends) < t)
             assert_close(s.state.h[-1], wanted[-1], "fp64")
             assert (s.stats.exits, s.stats.policy_macs) == (int(done.sum()), case.macs(asked, int(done.sum())))
             assert s.stats.columns[0].ran == sum(min(40, end + 1) for end in ends)
@@ -276,21 +287,21 @@ def test_streams_leave_by_hand_in_any_chunks(name: str) -> None:
             s, other = other, s
             s.state = other.state
             assert_close(s.step(x[t]), wanted[t], "fp64")
-        assert torch.equal(s.done, done)
+        assert torch.equal(s.exited, done)
         s.reset()
-        assert not s.done.any()
+        assert not s.exited.any()
         assert_close(s.run(x), wanted, "fp64")
 
 
 def test_a_stream_that_is_done_computes_nothing() -> None:
-    lstm, x = stacked(al.ExitInTime(LINEAR, 0.0, every=2)), inputs()
+    lstm, x = stacked(al.ExitInTime(LINEAR, threshold=0.0, check_every=2)), inputs()
     with al.stream(lstm, batch_size=len(LENGTHS)) as s:
         s.run(x[:2])
-        assert s.done.all()
+        assert s.exited.all()
         macs, final, c = s.stats.macs, s.state.h[-1], s.state.c
         assert_equal(s.run(x[2:30]), final.expand(28, -1, -1))
         assert_equal((s.state.h[-1], s.state.c), (final, c))
         assert s.stats.macs == macs
         assert s.stats.timesteps == 30 * len(LENGTHS)
-        s.done.fill_(False)  # a copy
-        assert s.done.all()
+        s.exited.fill_(False)  # a copy
+        assert s.exited.all()

@@ -52,11 +52,13 @@ class Question:
     def __init__(self, kind: str, D: int, threshold: tuple[float, float]):
         self.kind, self.D, self.threshold = kind, D, threshold
         self.weight, self.bias = drawn(C, D * P, seed=20), drawn(C, seed=21)
-        self.asked, self.left = [0] * L, [0] * L
+        self.exit_checks, self.exits = [0] * L, [0] * L
 
     def policy(self, level: Any) -> al.ExitInDepth:
         head: Any = {"linear": al.LinearHead(self.weight, self.bias), "callable": self.call, "none": None}[self.kind]
-        return al.ExitInDepth(translators(self.D), head, self.threshold, "max", level)
+        return al.ExitInDepth(
+            translators=translators(self.D), head=head, threshold=self.threshold, measure="max", level=level
+        )
 
     def call(self, states: torch.Tensor) -> torch.Tensor:
         return (states @ torch.as_tensor(self.weight).to(states).T).sin()
@@ -74,8 +76,8 @@ class Question:
             linear = torch.as_tensor(self.weight).to(z) @ z + torch.as_tensor(self.bias).to(z)
             logits = self.call(z[None])[0] if self.kind == "callable" else linear
             sure = float(logits.softmax(0).max()) > self.threshold[layer]
-        self.asked[layer] += 1
-        self.left[layer] += sure
+        self.exit_checks[layer] += 1
+        self.exits[layer] += sure
         return z if sure else None
 
     def macs(self, translated: list[int], level: str) -> int:
@@ -84,7 +86,7 @@ class Question:
         for layer in range(L - 1):
             known = (layer + 1) * width
             each = {"linear": C * known, "callable": width * known, "none": width * (known + layer * width)}[self.kind]
-            total += self.asked[layer] * each
+            total += self.exit_checks[layer] * each
             if level == "sequence" or self.kind == "linear":
                 total += translated[layer] * width * known
         return total
@@ -134,8 +136,8 @@ def test_every_sequence_leaves_by_hand(given_state: bool, kind: str, threshold: 
             want_h[-D:] = final.view(D, P)
             break
         assert_close((y[:length, row], h[:, row], c[:, row]), (want_y, want_h, want_c), "fp64")
-    assert 0 < sum(question.left) < len(LENGTHS)
-    assert stats.exits == sum(question.left)
+    assert 0 < sum(question.exits) < len(LENGTHS)
+    assert stats.exits == sum(question.exits)
     assert [col.ran for col in stats.columns] == [r for r in ran for _ in range(D)]
     assert stats.policy_macs == question.macs(translated, "sequence")
     steps = [lstm.stack_shape.step_macs(cell) for cell in range(L * D)]
@@ -176,10 +178,10 @@ def test_every_timestep_leaves_by_hand(kind: str, threshold: tuple[float, float]
                 translation = by_map(maps.steps[layer], want.h[t, : (layer + 1) * D])
                 assert_close(y[t, row], translation, "fp64")
         ran = [r + actions.count("run") for r, actions in zip(ran, want.did, strict=True)]
-    assert sum(LENGTHS) / 10 < sum(question.left) < sum(LENGTHS)
+    assert sum(LENGTHS) / 10 < sum(question.exits) < sum(LENGTHS)
     assert [col.ran for col in stats.columns] == ran
     assert stats.exits == 0  # sequences go on
-    assert stats.policy_macs == question.macs(question.left, "step")
+    assert stats.policy_macs == question.macs(question.exits, "step")
     steps = [lstm.stack_shape.step_macs(cell) for cell in range(L * D)]
     assert stats.macs == sum(r * s for r, s in zip(ran, steps, strict=True)) + stats.policy_macs
 
@@ -193,7 +195,7 @@ def test_streams_leave_steps_as_whole_sequences_do(kind: str, threshold: tuple[f
             got = torch.cat([s.run(part) for part in x.split(chunks)])
             assert_close((got, s.state.h, s.state.c), (whole, h, c), "fp64")
             assert s.stats == lstm.last_run
-            assert not s.done.any()
+            assert not s.exited.any()
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
@@ -205,7 +207,7 @@ def test_streams_leave_steps_as_whole_sequences_do(kind: str, threshold: tuple[f
 def test_the_null_setting_never_leaves(head: Any, level: Any) -> None:
     x = torch.ones(20, 3, I)
     for maps, threshold in ((None, None), (translators(), None), (translators(), 0.0 if head is None else 1.0)):
-        policy = al.ExitInDepth(maps, head, threshold, level=level)
+        policy = al.ExitInDepth(translators=maps, head=head, threshold=threshold, level=level)
         assert not policy.active
         lstm = adapted(I, H, L, proj_size=P, policy=policy)
         assert_close(infer(lstm, x), infer(torch_lstm(I, H, L, proj_size=P), x), "fp32")

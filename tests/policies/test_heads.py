@@ -83,7 +83,7 @@ def test_confidence_by_hand(measure: Any) -> None:
 def test_a_head_of_the_wrong_shape_changes_nothing() -> None:
     x, wrong = signal(9, 2, 3), [lambda s: s[0], lambda s: s[:, 0], lambda s: s.T]
     for head in wrong:
-        lstm = adapted(3, P, policy=al.ExitInTime(head, 0.5, every=5))
+        lstm = adapted(3, P, policy=al.ExitInTime(head, threshold=0.5, check_every=5))
         with pytest.raises(al.errors.PolicyError, match="expected \\[n, C\\]"):
             infer(lstm, x)
         assert lstm.last_run is None
@@ -154,7 +154,11 @@ def test_a_callable_head_is_asked_between_native_chunks(precision: Any) -> None:
     found = []
     for head in (linear, lambda state: linear(state)):
         with torch.no_grad():
-            lstm.policy = al.Combined(al.Delta(0.05), al.SkipTimesteps(0.5), al.ExitInTime(head, 0.3, "max", every=3))
+            lstm.policy = al.Combined(
+                al.Delta.uniform(0.05),
+                al.SkipTimesteps(x_share=0.5),
+                al.ExitInTime(head, threshold=0.3, measure="max", check_every=3),
+            )
         found.append((infer(lstm, x), lstm.last_run))
     (want, of_linear), (got, of_callable) = found
     assert_close(got, want, precision)
@@ -167,7 +171,7 @@ def test_a_callable_head_is_asked_between_native_chunks(precision: Any) -> None:
     with al.stream(lstm, batch_size=2) as s:
         frames = signal(20, 2, 6)
         whole = s.run(frames)
-        done = s.done
+        done = s.exited
         s.reset()
         assert_equal(torch.cat([s.run(frames[:7]), s.run(frames[7:])]), whole)
-        assert torch.equal(s.done, done)
+        assert torch.equal(s.exited, done)

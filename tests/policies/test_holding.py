@@ -21,18 +21,21 @@ from ..support.helpers import adapted, assert_close, assert_equal, infer, signal
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H = 9
 NULL = {
-    "x": al.SkipTimesteps(0.0),
-    "h": al.SkipTimesteps(None, 0.0, "copy_state"),
-    "x and h": al.SkipTimesteps(1.0, 0.0),
-    "layers": al.HoldLayers(0.0),
-    "catch up": al.HoldLayers((0.0, None), catch_up=True),
+    "x": al.SkipTimesteps(x_share=0.0),
+    "h": al.SkipTimesteps(x_share=None, h=0.0, mode="hold_state"),
+    "x and h": al.SkipTimesteps(x_share=1.0, h=0.0),
+    "layers": al.HoldLayers(x_share=0.0),
+    "catch up": al.HoldLayers(x_share=(0.0, None), mode="queue_input"),
 }
 HOLDING: dict[str, tuple[al.Policy, dict[int, Rule]]] = {
-    "gates": (al.SkipTimesteps(0.4, cap=3), {0: Rule(0.4, None, "coast", 3)}),
-    "gates, h": (al.SkipTimesteps(None, 0.02), {0: Rule(None, 0.02, "coast")}),
-    "state": (al.SkipTimesteps(0.5, 0.05, "copy_state"), {0: Rule(0.5, 0.05, "rest")}),
-    "layers": (al.HoldLayers((0.2, 0.1), cap=4), {1: Rule(0.2, None, "rest", 4), 2: Rule(0.1, None, "rest", 4)}),
-    "top layer": (al.HoldLayers((None, 0.2), h=0.03), {2: Rule(0.2, 0.03, "rest")}),
+    "gates": (al.SkipTimesteps(x_share=0.4, cap=3), {0: Rule(0.4, None, "coast", 3)}),
+    "gates, h": (al.SkipTimesteps(x_share=None, h=0.02), {0: Rule(None, 0.02, "coast")}),
+    "state": (al.SkipTimesteps(x_share=0.5, h=0.05, mode="hold_state"), {0: Rule(0.5, 0.05, "rest")}),
+    "layers": (
+        al.HoldLayers(x_share=(0.2, 0.1), cap=4),
+        {1: Rule(0.2, None, "rest", 4), 2: Rule(0.1, None, "rest", 4)},
+    ),
+    "top layer": (al.HoldLayers(x_share=(None, 0.2), h=0.03), {2: Rule(0.2, 0.03, "rest")}),
 }
 EVERY_HOLDING = pytest.mark.parametrize("name", HOLDING)
 
@@ -48,7 +51,11 @@ def ran(lstm: al.AdaptiveLSTM) -> list[int]:
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("policy", NULL.values(), ids=NULL)
 def test_a_limit_of_zero_never_holds(policy: al.Policy) -> None:
-    options: dict[str, Any] = {"bidirectional": not getattr(policy, "catch_up", False), "proj_size": 4, "bias": False}
+    options: dict[str, Any] = {
+        "bidirectional": getattr(policy, "mode", "") != "queue_input",
+        "proj_size": 4,
+        "bias": False,
+    }
     x = signal(30, 3, I)
     x[10:20] = x[10]
     lstm = adapted(I, H, 3, policy=policy, **options)
@@ -84,28 +91,28 @@ def test_every_row_follows_a_plain_loop(
     packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
     y, (h, c) = infer(lstm, packed, *([(h_0, c_0)] if given_state else []))
     padded = pad_packed_sequence(y)[0]
-    want_ran, want_moved, want_sent = [0] * shape.num_cells, [0] * shape.num_cells, [0] * shape.num_cells
+    want_ran, want_advanced, want_sent = [0] * shape.num_cells, [0] * shape.num_cells, [0] * shape.num_cells
     for row, length in enumerate(lengths):
         want = by_hand.run(lstm, x[:length, row], rules, hx=(h_0[:, row], c_0[:, row]))
         assert_close((padded[:length, row], (h[:, row], c[:, row])), (want.y, want.end), "fp64")
         for cell, actions in enumerate(want.did):
             assert actions[-1 if bidirectional and cell % 2 else 0] == "run"  # the first step in its direction
             want_ran[cell] += actions.count("run")
-            want_moved[cell] += actions.count("run") + actions.count("coast")
+            want_advanced[cell] += actions.count("run") + actions.count("coast")
             want_sent[cell] += sum(want.sent[cell])
     stats = lstm.last_run
     assert stats is not None
     assert ran(lstm) == want_ran
-    assert [c.moved for c in stats.columns] == want_moved
+    assert [c.advanced for c in stats.columns] == want_advanced
     assert [c.x_sent + c.h_sent for c in stats.columns] == want_sent
-    assert stats.macs == 4 * H * sum(want_sent) + proj_size * H * sum(want_moved)
+    assert stats.macs == 4 * H * sum(want_sent) + proj_size * H * sum(want_advanced)
     assert stats.macs_possible == sum(lengths) * sum(shape.step_macs(cell) for cell in range(shape.num_cells))
     assert stats.ran == sum(want_ran) / (sum(lengths) * shape.num_cells)
     assert (stats.policy_macs, stats.exits, stats.layers) == (0, 0, shape.num_cells)
 
 
 def test_copied_states_are_a_cell_that_sees_fewer_steps() -> None:
-    lstm = adapted(I, H, policy=al.SkipTimesteps(0.4, mode="copy_state")).double()
+    lstm = adapted(I, H, policy=al.SkipTimesteps(x_share=0.4, mode="hold_state")).double()
     cell = nn.LSTMCell(I, H).double()
     cell.load_state_dict({key.removesuffix("_l0"): value for key, value in lstm.state_dict().items()})
     x = signal(60, 1, I).double()
@@ -141,10 +148,10 @@ def test_layouts(name: str) -> None:
 @pytest.mark.parametrize("cap", [1, 3, 50])
 def test_the_cap_bounds_a_run_of_held_steps(cap: int) -> None:
     x = torch.rand(20, 2, I, generator=torch.Generator().manual_seed(0)) + 1
-    lstm = adapted(I, H, 2, policy=al.SkipTimesteps(math.inf, cap=cap))
+    lstm = adapted(I, H, 2, policy=al.SkipTimesteps(x_share=math.inf, cap=cap))
     infer(lstm, x)
     assert ran(lstm) == [2 * math.ceil(20 / (cap + 1))] * 2
-    lstm.policy = al.HoldLayers(math.inf, cap=cap)
+    lstm.policy = al.HoldLayers(x_share=math.inf, cap=cap)
     infer(lstm, x)
     assert ran(lstm) == [40, 2 * math.ceil(20 / (cap + 1))]
 
@@ -156,7 +163,7 @@ def test_a_looser_limit_is_never_the_first_to_run_again() -> None:
         x = signal(40, 1, I, seed=seed, step=0.3)
         again = []
         for limit in limits:
-            lstm = adapted(I, H, policy=al.SkipTimesteps(limit, mode="copy_state", cap=100))
+            lstm = adapted(I, H, policy=al.SkipTimesteps(x_share=limit, mode="hold_state", cap=100))
             y = infer(lstm, x)[0]
             moves = (y[1:] != y[:-1]).any(2).nonzero()
             again.append(int(moves[0, 0]) + 1 if len(moves) else len(x))
@@ -167,7 +174,7 @@ def test_a_looser_limit_is_never_the_first_to_run_again() -> None:
     values = torch.tensor([10.0, 11.0, 11.7, 10.15, 11.7, 10.15, 11.7, 10.15])[:, None, None]
     work = []
     for limit in (0.09, 0.11):
-        lstm = adapted(1, H, policy=al.SkipTimesteps(limit))
+        lstm = adapted(1, H, policy=al.SkipTimesteps(x_share=limit))
         infer(lstm, values)
         work += ran(lstm)
     assert work == [2, 7]
@@ -177,7 +184,7 @@ def test_on_a_drifting_input_a_looser_limit_never_adds_work() -> None:
     x = torch.rand(200, 1, 1, generator=torch.Generator().manual_seed(0)).cumsum(0)  # one feature that only grows
     work = []
     for limit in (0.0, 0.01, 0.03, 0.1, 0.3, 1.0):
-        lstm = adapted(1, H, policy=al.SkipTimesteps(limit, cap=1000))
+        lstm = adapted(1, H, policy=al.SkipTimesteps(x_share=limit, cap=1000))
         infer(lstm, x)
         work.append(ran(lstm)[0])
     assert work == sorted(work, reverse=True)
@@ -185,7 +192,7 @@ def test_on_a_drifting_input_a_looser_limit_never_adds_work() -> None:
     assert work[-1] < 20
 
 
-# ------------------------------------------------------------------------------------------------------------ catch_up
+# ---------------------------------------------------------------------------------------------------------- queue_input
 
 
 def exact_states(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,7 +209,9 @@ def exact_states(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> tuple[torch.Tensor, 
 @pytest.mark.parametrize("in_stream", [False, True])
 def test_catching_up_keeps_states_exact(decider: int, h_limit: float | None, in_stream: bool) -> None:
     limits = tuple(0.3 if layer == decider else None for layer in (1, 2))
-    lstm = adapted(I, H, 3, policy=al.HoldLayers(limits, h_limit, catch_up=True, cap=5), proj_size=4).double()
+    lstm = adapted(
+        I, H, 3, policy=al.HoldLayers(x_share=limits, h=h_limit, mode="queue_input", cap=5), proj_size=4
+    ).double()
     x, lengths = signal(45, 3, I, step=0.2).double(), [45, 45, 45] if in_stream else [31, 45, 12]
     if in_stream:
         with al.stream(lstm, batch_size=3) as s:
@@ -237,7 +246,7 @@ def test_catching_up_keeps_states_exact(decider: int, h_limit: float | None, in_
 
 STREAMED: dict[str, al.Policy] = {
     **{name: policy for name, (policy, _) in HOLDING.items()},
-    "catch up": al.HoldLayers((0.5, None), catch_up=True),
+    "catch up": al.HoldLayers(x_share=(0.5, None), mode="queue_input"),
 }
 
 
@@ -250,7 +259,7 @@ def test_streams_in_any_chunks(policy: al.Policy) -> None:
             got = torch.cat([s.run(part) for part in x.split(chunks)])
             assert_close((got, s.state.h, s.state.c), (whole, h, c), "fp64")
             assert s.stats == lstm.last_run
-            assert not s.done.any()
+            assert not s.exited.any()
     with al.stream(lstm, batch_size=3) as s, al.stream(lstm, batch_size=3) as other:
         for t in range(40):  # the state carries everything: two streams take turns
             s, other = other, s
@@ -261,7 +270,7 @@ def test_streams_in_any_chunks(policy: al.Policy) -> None:
 
 
 def test_gradients_are_those_of_torch() -> None:
-    lstm, x = adapted(I, H, 2, policy=al.SkipTimesteps(math.inf)), signal(12, 2, I) + 1
+    lstm, x = adapted(I, H, 2, policy=al.SkipTimesteps(x_share=math.inf)), signal(12, 2, I) + 1
     y = lstm(x)[0]
     y.sum().backward()
     assert lstm.weight_hh_l0.grad is not None

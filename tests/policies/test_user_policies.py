@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import adaptive_lstm as al
-from adaptive_lstm.policies import DepthTranslators, Holding, LeavingInDepth, LeavingInTime, Map, TimeTranslators
+from adaptive_lstm.policies import DepthExitPolicy, DepthTranslators, HoldPolicy, Map, TimeExitPolicy, TimeTranslators
 from adaptive_lstm.types import StackShape
 
 from ..support.helpers import OnReference, adapted, assert_close, assert_equal, infer, signal
@@ -23,7 +23,7 @@ H, L, C, T = 8, 3, 4, 24
 class HoldSilence:
     """Leave all layers as they are while the input is silent."""
 
-    keeps: Final = "gates"  # gates stay as they are, c and h still move
+    action: Final = "hold_gates"  # gates stay as they are, c and h still move
     cap: Final = 50
 
     def __init__(self, level: float):
@@ -35,7 +35,7 @@ class HoldSilence:
     def decides(self, shape: StackShape, layer: int) -> bool:
         return layer == 0  # and all above follow
 
-    def still(
+    def should_hold(
         self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
         return (x.abs().amax(1) < self.level) & (x_used.abs().amax(1) < self.level)
@@ -46,7 +46,7 @@ def test_a_policy_as_in_the_readme() -> None:
     x[20:50, 0] = 0  # one of the two rows falls silent
     fast = adapted(I, H, L)
     dense = infer(fast, x)[0]
-    fast.policy = al.Combined(HoldSilence(level=1e-3), al.Delta(0.0))
+    fast.policy = al.Combined(HoldSilence(level=1e-3), al.Delta.uniform(0.0))
     y = infer(fast, x)[0]
     stats = fast.last_run
     assert stats is not None
@@ -59,21 +59,21 @@ def test_a_policy_as_in_the_readme() -> None:
 
 
 class MyHolding:
-    def __init__(self, policy: Holding):
-        self.keeps, self.cap = policy.keeps, policy.cap
-        self.decides, self.still, self.check = policy.decides, policy.still, policy.check
+    def __init__(self, policy: HoldPolicy):
+        self.action, self.cap = policy.action, policy.cap
+        self.decides, self.should_hold, self.check = policy.decides, policy.should_hold, policy.check
 
 
 class MyTime:
-    def __init__(self, policy: LeavingInTime):
-        self.every, self.patience, self.window = policy.every, policy.patience, policy.window
-        self.translate, self.sure, self.check = policy.translate, policy.sure, policy.check
+    def __init__(self, policy: TimeExitPolicy):
+        self.check_every, self.patience, self.window = policy.check_every, policy.patience, policy.window
+        self.translate, self.should_exit, self.check = policy.translate, policy.should_exit, policy.check
 
 
 class MyDepth:
-    def __init__(self, policy: LeavingInDepth):
-        self.level, self.asks, self.check = policy.level, policy.asks, policy.check
-        self.translate, self.sure = policy.translate, policy.sure
+    def __init__(self, policy: DepthExitPolicy):
+        self.level, self.checks_after, self.check = policy.level, policy.checks_after, policy.check
+        self.translate, self.should_exit = policy.translate, policy.should_exit
 
 
 def drawn(*shape: int, seed: int, scale: float = 1.0) -> np.ndarray:
@@ -90,19 +90,19 @@ def stacked(policy: al.Policy) -> al.AdaptiveLSTM:
 
 HEAD = al.LinearHead(drawn(C, H, seed=7), drawn(C, seed=8))
 BELOW = tuple(Map(drawn(H, (k + 1) * H, seed=k, scale=0.5), drawn(H, seed=k)) for k in range(L - 1))
-STEP = al.ExitInDepth(DepthTranslators(BELOW, BELOW), HEAD, 0.7, "max", "step")
+STEP = al.ExitInDepth(translators=DepthTranslators(BELOW, BELOW), head=HEAD, threshold=0.7, measure="max", level="step")
 SEQUENCE = replace(STEP, level="sequence")
 TO_THE_END = TimeTranslators((0,), (Map(drawn(H, L * H, seed=3), drawn(H, seed=4)),))
-TIME = al.ExitInTime(HEAD, 0.75, "max", TO_THE_END, every=3)
-SETTLED = al.ExitInTime(None, 0.2, every=2, window=2, patience=2)
-SKIP, HOLD = al.SkipTimesteps(0.4, cap=3), al.HoldLayers((None, 0.3), cap=4)
-LATE = al.HoldLayers((None, 0.5), catch_up=True)
+TIME = al.ExitInTime(HEAD, threshold=0.75, measure="max", translators=TO_THE_END, check_every=3)
+SETTLED = al.ExitInTime(None, threshold=0.2, check_every=2, window=2, patience=2)
+SKIP, HOLD = al.SkipTimesteps(x_share=0.4, cap=3), al.HoldLayers(x_share=(None, 0.3), cap=4)
+LATE = al.HoldLayers(x_share=(None, 0.5), mode="queue_input")
 
 
 @pytest.mark.parametrize(
     ("mine", "policy"),
     [
-        (OnReference(al.Delta(0.05)), al.Delta(0.05)),
+        (OnReference(al.Delta.uniform(0.05)), al.Delta.uniform(0.05)),
         (MyHolding(SKIP), SKIP),
         (MyHolding(LATE), LATE),
         (MyTime(TIME), TIME),
@@ -127,7 +127,7 @@ def test_a_policy_in_python_does_the_same(mine: al.Policy, policy: al.Policy) ->
     with al.stream(ours, batch_size=3) as a, al.stream(theirs, batch_size=3) as b:
         assert_equal(b.run(x), a.run(x))
         b.state = a.state
-        assert torch.equal(a.done, b.done)
+        assert torch.equal(a.exited, b.exited)
     with al.stream(theirs.float(), batch_size=3) as s:
         assert s.stats.fallback is not None
         assert "written in Python" in s.stats.fallback

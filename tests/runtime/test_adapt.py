@@ -129,11 +129,11 @@ def test_a_shared_lstm_stays_shared() -> None:
 
 
 def test_an_adapted_model_keeps_its_settings() -> None:
-    fast = al.adapt(nn.Sequential(adapted(I, H, policy=al.Delta(0.1), quantize="int8"), nn.LSTM(H, H)))
+    fast = al.adapt(nn.Sequential(adapted(I, H, policy=al.Delta.uniform(0.1), quantize="int8"), nn.LSTM(H, H)))
     first, second = fast.get_submodule("0"), fast.get_submodule("1")
     assert isinstance(first, al.AdaptiveLSTM)
     assert isinstance(second, al.AdaptiveLSTM)
-    assert (first.policy, first.quantize) == (al.Delta(0.1), al.Quantize("int8"))
+    assert (first.policy, first.quantize) == (al.Delta.uniform(0.1), al.Quantize("int8"))
     assert (second.policy, second.quantize) == (al.Dense(), al.Quantize())
 
 
@@ -211,7 +211,7 @@ def test_a_parametrized_lstm() -> None:
 
 
 @pytest.mark.parametrize("quantize", ["fp32", "int8"])
-@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(0.1)], ids=["dense", "delta"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.1)], ids=["dense", "delta"])
 def test_an_empty_batch(policy: al.Policy, quantize: str) -> None:
     fast = adapted(I, H, 2, policy=policy, quantize=quantize, batch_first=True)
     assert_equal(infer(fast, X[:0]), infer(torch_lstm(I, H, 2, batch_first=True), X[:0]))

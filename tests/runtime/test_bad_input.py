@@ -39,7 +39,7 @@ def with_value(value: float) -> torch.Tensor:
 
 
 def policies() -> list[Any]:
-    made = {"delta": al.Delta(0.05), "python": OnReference(al.Delta(0.05))}
+    made = {"delta": al.Delta.uniform(0.05), "python": OnReference(al.Delta.uniform(0.05))}
     return [pytest.param(policy, id=name) for name, policy in made.items()]
 
 
@@ -58,7 +58,7 @@ WRONG_X: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(0.05)], ids=["dense", "delta"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.05)], ids=["dense", "delta"])
 @pytest.mark.parametrize(("x", "message"), WRONG_X.values(), ids=WRONG_X)
 def test_forward(x: Any, message: str, policy: al.Policy) -> None:
     lstm = adapted(I, H, policy=policy)
@@ -116,13 +116,13 @@ def test_skipping_policies_refuse_non_finite_values(policy: al.Policy, value: fl
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: al.Delta(-0.1), "h: got a threshold of -0.1"),
-        (lambda: al.Delta(NAN), "h: got a threshold of nan"),
-        (lambda: al.Delta(0.1, x=-1.0), "x: got a threshold of -1.0"),
+        (lambda: al.Delta.uniform(-0.1), "h: got a threshold of -0.1"),
+        (lambda: al.Delta.uniform(NAN), "h: got a threshold of nan"),
+        (lambda: al.Delta(h=0.1, x=-1.0), "x: got a threshold of -1.0"),
         (lambda: al.Delta(h=(0.1, (0.1, -0.2))), r"h\[1\]: got a threshold of -0.2"),
         (lambda: al.Delta(h=(np.zeros((2, 2)),)), r"h\[0\]: got thresholds of shape \(2, 2\)"),  # type: ignore[arg-type]
-        (lambda: al.Delta(np.zeros(3)), "h: got one array, expected a number or a sequence"),  # type: ignore[arg-type]
-        (lambda: al.Delta("high"), "h: got .*expected"),  # type: ignore[arg-type]
+        (lambda: al.Delta.uniform(np.zeros(3)), "h: got one array, expected a number or a sequence"),  # type: ignore[arg-type]
+        (lambda: al.Delta.uniform("high"), "h: got .*expected"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_thresholds(make: Callable[[], al.Delta], message: str) -> None:
@@ -140,11 +140,11 @@ def test_impossible_thresholds(make: Callable[[], al.Delta], message: str) -> No
     ],
 )
 def test_policies_of_another_stack(policy: al.Delta, message: str) -> None:
-    lstm = adapted(I, H, 2, policy=al.Delta(0.01))
+    lstm = adapted(I, H, 2, policy=al.Delta.uniform(0.01))
     for setting in (policy, OnReference(policy)):
         with pytest.raises(PolicyError, match=message):
             lstm.policy = setting
-    assert lstm.policy == al.Delta(0.01)
+    assert lstm.policy == al.Delta.uniform(0.01)
 
 
 def test_what_is_no_policy() -> None:
@@ -214,7 +214,7 @@ def test_wrong_chunks() -> None:
 
 def state_of(batch: int = B, policy: al.Policy | None = None, **options: Any) -> al.StreamState:
     with al.stream(
-        adapted(I, **{"hidden_size": H, "num_layers": 2, **options}, policy=policy or al.Delta(0.05)), batch
+        adapted(I, **{"hidden_size": H, "num_layers": 2, **options}, policy=policy or al.Delta.uniform(0.05)), batch
     ) as s:
         s.run(signal(3, batch, I))
         return s.state
@@ -243,7 +243,9 @@ WRONG_STATE: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("policy", [al.Delta(0.05), OnReference(al.Delta(0.05))], ids=["native", "python"])
+@pytest.mark.parametrize(
+    "policy", [al.Delta.uniform(0.05), OnReference(al.Delta.uniform(0.05))], ids=["native", "python"]
+)
 @pytest.mark.parametrize(("make", "message"), WRONG_STATE.values(), ids=WRONG_STATE)
 def test_states_of_another_stream(make: Callable[[], Any], message: str, policy: al.Policy) -> None:
     with al.stream(adapted(I, H, 2, policy=policy), batch_size=B) as s:

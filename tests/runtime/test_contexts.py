@@ -75,7 +75,7 @@ def test_autocast() -> None:
 
 
 def test_threads_share_a_module() -> None:
-    fast, lstm = adapted(6, 40, 2, policy=al.Delta(0.0)), torch_lstm(6, 40, 2)
+    fast, lstm = adapted(6, 40, 2, policy=al.Delta.uniform(0.0)), torch_lstm(6, 40, 2)
     inputs = [signal(20 + n, 1 + n % 3, 6, seed=n) for n in range(8)]
     ready = threading.Barrier(4)
 

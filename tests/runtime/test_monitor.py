@@ -30,7 +30,7 @@ STEPS = 100
 
 def run_of(exits: int, activity: float = 1.0) -> Counts:
     """What a run of STEPS timesteps counts with this many exits, and all columns sent or that share."""
-    counts = replace(Counts.dense(SHAPE, STEPS), left=exits)
+    counts = replace(Counts.dense(SHAPE, STEPS), exits=exits)
     columns = tuple(
         c._replace(x_sent=round(activity * c.x_possible), h_sent=round(activity * c.h_possible)) for c in counts.columns
     )
@@ -41,7 +41,7 @@ def calibrated() -> Any:
     """A classifier with a certified policy and its monitor."""
     model = adapted_classifier()
     asked: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "objective": "macs"}
-    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, every=2)]
+    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, check_every=2)]
     result = al.calibrate(model, drawn(300), **asked, policies=families, progress=False)
     assert result.certified
     return result.apply(model)

@@ -44,10 +44,10 @@ def saved(lstm: al.AdaptiveLSTM) -> Any:
     "clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved], ids=["deepcopy", "pickle", "torch.save"]
 )
 def test_copies(clone: Callable[[al.AdaptiveLSTM], al.AdaptiveLSTM], used: bool) -> None:
-    lstm = adapted(6, 9, 2, policy=al.Delta(0.05), quantize="int8")
+    lstm = adapted(6, 9, 2, policy=al.Delta.uniform(0.05), quantize="int8")
     want = infer(lstm, X)
     if not used:
-        lstm = adapted(6, 9, 2, policy=al.Delta(0.05), quantize="int8")
+        lstm = adapted(6, 9, 2, policy=al.Delta.uniform(0.05), quantize="int8")
     copied = clone(lstm)
     assert isinstance(copied, al.AdaptiveLSTM)
     assert (copied.policy, copied.quantize) == (lstm.policy, lstm.quantize)
@@ -74,7 +74,7 @@ def test_it_is_an_lstm() -> None:
 
 def test_settings_are_shown() -> None:
     assert "policy" not in repr(adapted(6, 9))
-    assert "policy=Delta, quantize=int8" in repr(adapted(6, 9, policy=al.Delta(0.1), quantize="int8"))
+    assert "policy=Delta, quantize=int8" in repr(adapted(6, 9, policy=al.Delta.uniform(0.1), quantize="int8"))
 
 
 def test_moved_to_float64_and_back() -> None:

@@ -28,8 +28,8 @@ from ..support.helpers import (
 
 I = 7  # noqa: E741 (the letter of the input size everywhere)
 H, L = 33, 3
-LOSSLESS: dict[str, al.Policy] = {"dense": al.Dense(), "zero": al.Delta(0.0), "tiny": al.Delta(1e-9)}
-POLICIES = LOSSLESS | {"delta": al.Delta(0.05), "raw": al.Delta(h=(0.02, None, 0.05), x=(0.1, 0.02, 0.0))}
+LOSSLESS: dict[str, al.Policy] = {"dense": al.Dense(), "zero": al.Delta.uniform(0.0), "tiny": al.Delta.uniform(1e-9)}
+POLICIES = LOSSLESS | {"delta": al.Delta.uniform(0.05), "raw": al.Delta(h=(0.02, None, 0.05), x=(0.1, 0.02, 0.0))}
 EVERY_POLICY = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 EVERY_PRECISION = pytest.mark.parametrize("precision", PRECISIONS)
 
@@ -76,7 +76,7 @@ def test_chunks_equal_the_whole(batch: int, batch_first: bool, policy: al.Policy
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 70), st.booleans(), st.integers(0, 9))
 def test_any_chunks(chunks: list[int], batch: int, project: bool, seed: int) -> None:
-    lstm = adapted(5, 9, 2, proj_size=4 if project else 0, policy=al.Delta(1e-9))
+    lstm = adapted(5, 9, 2, proj_size=4 if project else 0, policy=al.Delta.uniform(1e-9))
     x = signal(sum(chunks) + 1, batch, 5, seed=seed)
     whole, (h, c) = infer(lstm, x)
     with al.stream(lstm, batch_size=batch) as s:
@@ -84,7 +84,7 @@ def test_any_chunks(chunks: list[int], batch: int, project: bool, seed: int) -> 
         assert_close((s.state.h, s.state.c), (h, c), "fp32")
 
 
-@pytest.mark.parametrize("policy", [al.Dense(), al.Delta(0.05)], ids=["dense", "delta"])
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.05)], ids=["dense", "delta"])
 def test_float64_streams_on_the_reference(policy: al.Policy) -> None:
     lstm, x = adapted(I, H, 2, policy=policy, proj_size=5).double(), signal(20, 2, I).double()
     whole, (h, c) = infer(lstm, x)
@@ -120,7 +120,7 @@ def test_a_state_continues_identically(policy: al.Delta | al.Dense, precision: s
 
 @pytest.mark.parametrize("backend", [lambda p: p, OnReference], ids=["native", "reference"])
 def test_a_state_is_a_copy(backend: Callable[[al.Policy], al.Policy]) -> None:
-    lstm, x = adapted(I, H, 2, policy=backend(al.Delta(0.05))), signal(30, 1, I)
+    lstm, x = adapted(I, H, 2, policy=backend(al.Delta.uniform(0.05))), signal(30, 1, I)
     with al.stream(lstm) as s, al.stream(lstm) as untouched:
         want = untouched.run(x)
         first = s.run(x[:10])
@@ -139,8 +139,8 @@ def test_a_state_is_a_copy(backend: Callable[[al.Policy], al.Policy]) -> None:
 def test_a_state_moves_between_backends() -> None:
     x = signal(40, 1, I)
     with (
-        al.stream(adapted(I, H, 2, policy=al.Delta(0.05))) as native,
-        al.stream(adapted(I, H, 2, policy=OnReference(al.Delta(0.05)))) as reference,
+        al.stream(adapted(I, H, 2, policy=al.Delta.uniform(0.05))) as native,
+        al.stream(adapted(I, H, 2, policy=OnReference(al.Delta.uniform(0.05)))) as reference,
     ):
         want = reference.run(x)
         got = native.run(x[:20])
@@ -150,7 +150,7 @@ def test_a_state_moves_between_backends() -> None:
 
 @EVERY_PRECISION
 def test_a_stream_may_start_from_an_hx(precision: str) -> None:
-    lstm, x = adapted(I, H, 2, policy=al.Delta(0.05), quantize=precision), signal(30, 2, I)
+    lstm, x = adapted(I, H, 2, policy=al.Delta.uniform(0.05), quantize=precision), signal(30, 2, I)
     h, c = torch.rand(2, 2, H) - 0.5, torch.randn(2, 2, H)
     with al.stream(lstm, batch_size=2) as s:
         s.state = al.StreamState(h, c, (None, None), (None, None))
@@ -158,7 +158,7 @@ def test_a_stream_may_start_from_an_hx(precision: str) -> None:
 
 
 def test_nothing_is_sent_before_the_first_step() -> None:
-    with al.stream(adapted(I, H, 2, policy=al.Delta(0.05))) as s:
+    with al.stream(adapted(I, H, 2, policy=al.Delta.uniform(0.05))) as s:
         assert s.run(torch.zeros(0, 1, I)).shape == (0, 1, H)
         before = s.state
         s.step(torch.zeros(1, I))
@@ -203,7 +203,7 @@ def test_a_stream_keeps_the_weights_that_it_was_opened_with() -> None:
     want = infer(lstm, x)[0]
     with al.stream(lstm) as s:
         first = s.run(x[:10])
-        lstm.policy, lstm.quantize = al.Delta(0.5), al.Quantize("int8")
+        lstm.policy, lstm.quantize = al.Delta.uniform(0.5), al.Quantize("int8")
         with torch.no_grad():
             for parameter in lstm.parameters():
                 parameter.zero_()
@@ -234,7 +234,7 @@ def test_one_stream_in_two_threads() -> None:
 
 @EVERY_PRECISION
 def test_many_streams_in_threads(precision: str) -> None:
-    lstm, ready = adapted(I, 64, 2, policy=al.Delta(0.02), quantize=precision), threading.Barrier(4)
+    lstm, ready = adapted(I, 64, 2, policy=al.Delta.uniform(0.02), quantize=precision), threading.Barrier(4)
 
     def alone(seed: int) -> torch.Tensor:
         x = signal(60, 1, I, seed=seed)

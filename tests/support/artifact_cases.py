@@ -77,8 +77,8 @@ def tagger() -> tuple[Tagger, nn.Module]:
     below, above = fast.get_submodule("below.lstm"), fast.get_submodule("above")
     assert isinstance(below, al.AdaptiveLSTM)
     assert isinstance(above, al.AdaptiveLSTM)
-    below.quantize, below.policy = al.Quantize("int8"), al.Delta(0.05)
-    above.policy = al.Combined(al.Delta(0.02), al.ExitInTime(model.fc, 0.4, every=2))
+    below.quantize, below.policy = al.Quantize("int8"), al.Delta.uniform(0.05)
+    above.policy = al.Combined(al.Delta.uniform(0.02), al.ExitInTime(model.fc, threshold=0.4, check_every=2))
     above.monitor = Monitor({"activity": Range(0.5, 0.1, 40), "exits": Range(1.0, 0.0, 2**31 - 1)})
     prune(below)
     return model, fast

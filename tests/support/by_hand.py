@@ -22,7 +22,7 @@ class Rule:
     action: str
     cap: int = 8
 
-    def still(self, x: torch.Tensor, h: torch.Tensor, x_used: torch.Tensor, h_used: torch.Tensor) -> bool:
+    def should_hold(self, x: torch.Tensor, h: torch.Tensor, x_used: torch.Tensor, h_used: torch.Tensor) -> bool:
         if self.x is not None and rms(x - x_used) >= self.x * rms(x_used):
             return False
         return self.h is None or rms(h - h_used) < self.h
@@ -97,7 +97,7 @@ def run(
         held = 0
         for t in range(T) if d == 0 else reversed(range(T)):
             x_t, do = inputs[t], below[d][t]
-            if rule and do == "run" and used and held < rule.cap and rule.still(x_t, h, *used):
+            if rule and do == "run" and used and held < rule.cap and rule.should_hold(x_t, h, *used):
                 do = rule.action
             if do == "coast" and not used:
                 do = "rest"

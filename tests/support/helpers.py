@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 import adaptive_lstm as al
 from adaptive_lstm.cli import main as cli
 from adaptive_lstm.execution.torch_choice import TorchOrNative
-from adaptive_lstm.policies import Columns
+from adaptive_lstm.policies import ColumnPolicy
 from adaptive_lstm.types import StackShape
 
 # Largest difference of outputs and states, relative where a value exceeds 1 (cell states have no bound).
@@ -37,7 +37,7 @@ RARE = 0.02
 class OnReference:
     """Another policy, as a user would write it in Python: it runs on the reference executor."""
 
-    def __init__(self, policy: Columns):
+    def __init__(self, policy: ColumnPolicy):
         self.policy = policy
 
     def check(self, shape: StackShape) -> None:

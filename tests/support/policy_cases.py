@@ -53,38 +53,45 @@ BOTH_WAYS = StackShape(5, 9, 3, bidirectional=True)
 PROJECTED = StackShape(5, 19, 3, proj_size=7)
 SHAPES = {"plain": STACK, "both ways": BOTH_WAYS, "projected": PROJECTED}
 
-DELTA = Delta(0.02)
+DELTA = Delta.uniform(0.02)
 
 
 def holdings() -> dict[str, Policy]:
     return {
-        "gates": SkipTimesteps(0.1),
-        "gates by h": SkipTimesteps(0.2, h=0.05, cap=5),
-        "state": SkipTimesteps(0.15, mode="copy_state", cap=3),
-        "state by h alone": SkipTimesteps(None, h=0.04, mode="copy_state"),
-        "layers": HoldLayers(0.1),
-        "layers by h": HoldLayers(0.2, h=0.1, cap=4),
-        "top layer": HoldLayers((None, 0.15)),
-        "gates and layers": Combined(SkipTimesteps(0.05), HoldLayers((0.1, None), h=0.2)),
-        "catch up": HoldLayers((0.1, None), catch_up=True),
-        "catch up at the top": HoldLayers((None, 0.15), catch_up=True, cap=3),
-        "catch up by h": HoldLayers((0.2, None), h=0.1, catch_up=True, cap=5),
+        "gates": SkipTimesteps(x_share=0.1),
+        "gates by h": SkipTimesteps(x_share=0.2, h=0.05, cap=5),
+        "state": SkipTimesteps(x_share=0.15, mode="hold_state", cap=3),
+        "state by h alone": SkipTimesteps(x_share=None, h=0.04, mode="hold_state"),
+        "layers": HoldLayers(x_share=0.1),
+        "layers by h": HoldLayers(x_share=0.2, h=0.1, cap=4),
+        "top layer": HoldLayers(x_share=(None, 0.15)),
+        "gates and layers": Combined(SkipTimesteps(x_share=0.05), HoldLayers(x_share=(0.1, None), h=0.2)),
+        "catch up": HoldLayers(x_share=(0.1, None), mode="queue_input"),
+        "catch up at the top": HoldLayers(x_share=(None, 0.15), mode="queue_input", cap=3),
+        "catch up by h": HoldLayers(x_share=(0.2, None), h=0.1, mode="queue_input", cap=5),
     }
 
 
 def times(shape: StackShape) -> dict[str, Policy]:
     width = shape.output_size
     return {
-        "head": ExitInTime(head(width), 0.5, every=3),
-        "head, patience": ExitInTime(head(width), 0.3, every=2, patience=2),
-        "translated head": ExitInTime(head(width), (0.6, 0.5, 0.3), translators=time_translators(shape), every=4),
-        "translated sigmoids": ExitInTime(
-            head(width, 2, "sigmoid"), 0.2, "entropy", time_translators(shape), starts=(0,), every=3
+        "head": ExitInTime(head(width), threshold=0.5, check_every=3),
+        "head, patience": ExitInTime(head(width), threshold=0.3, check_every=2, patience=2),
+        "translated head": ExitInTime(
+            head(width), threshold=(0.6, 0.5, 0.3), translators=time_translators(shape), check_every=4
         ),
-        "largest of many": ExitInTime(head(width, 40), 0.2, "max", every=1),
-        "settled": ExitInTime(None, 0.06, every=2, window=2),
+        "translated sigmoids": ExitInTime(
+            head(width, 2, "sigmoid"),
+            threshold=0.2,
+            measure="entropy",
+            translators=time_translators(shape),
+            starts=(0,),
+            check_every=3,
+        ),
+        "largest of many": ExitInTime(head(width, 40), threshold=0.2, measure="max", check_every=1),
+        "settled": ExitInTime(None, threshold=0.06, check_every=2, window=2),
         "settled translation": ExitInTime(
-            None, 0.05, translators=time_translators(shape), every=1, window=3, patience=2
+            None, threshold=0.05, translators=time_translators(shape), check_every=1, window=3, patience=2
         ),
     }
 
@@ -92,12 +99,18 @@ def times(shape: StackShape) -> dict[str, Policy]:
 def depths(shape: StackShape, level: Any) -> dict[str, Policy]:
     width, translators = shape.directions * shape.output_size, depth_translators(shape)
     return {
-        "head": ExitInDepth(translators, head(width), 0.5, level=level),
-        "by layer": ExitInDepth(translators, head(width), (float("inf"), 0.2), "entropy", level=level),
-        "sigmoids": ExitInDepth(
-            translators, head(width, 2, "sigmoid"), 0.3, "max" if width > 1 else "margin", level=level
+        "head": ExitInDepth(translators=translators, head=head(width), threshold=0.5, level=level),
+        "by layer": ExitInDepth(
+            translators=translators, head=head(width), threshold=(float("inf"), 0.2), measure="entropy", level=level
         ),
-        "agreement": ExitInDepth(translators, None, 0.75, level=level),
+        "sigmoids": ExitInDepth(
+            translators=translators,
+            head=head(width, 2, "sigmoid"),
+            threshold=0.3,
+            measure="max" if width > 1 else "margin",
+            level=level,
+        ),
+        "agreement": ExitInDepth(translators=translators, head=None, threshold=0.75, level=level),
     }
 
 
@@ -147,32 +160,44 @@ def random_policy(shape: StackShape, choice: random.Random) -> Policy:
     if exact:
         at = choice.randrange(1, shape.num_layers)
         limits = tuple(choice.uniform(0.05, 0.4) if layer == at else None for layer in range(1, shape.num_layers))
-        chosen.append(HoldLayers(limits, choice.choice((None, 0.1)), catch_up=True, cap=choice.randint(1, 9)))
+        chosen.append(
+            HoldLayers(x_share=limits, h=choice.choice((None, 0.1)), mode="queue_input", cap=choice.randint(1, 9))
+        )
     else:
         if choice.random() < 0.5:
-            modes = ("hold_gates", "copy_state")
+            modes = ("hold_gates", "hold_state")
             x, h = choice.choice(((0.1, None), (0.3, 0.1), (None, 0.1)))
-            chosen.append(SkipTimesteps(x, h, choice.choice(modes), choice.randint(1, 9)))  # type: ignore[arg-type]
+            chosen.append(SkipTimesteps(x_share=x, h=h, mode=choice.choice(modes), cap=choice.randint(1, 9)))  # type: ignore[arg-type]
         if deep and choice.random() < 0.5:
-            chosen.append(HoldLayers(choice.uniform(0.02, 0.3), choice.choice((None, 0.1)), cap=choice.randint(1, 9)))
+            chosen.append(
+                HoldLayers(x_share=choice.uniform(0.02, 0.3), h=choice.choice((None, 0.1)), cap=choice.randint(1, 9))
+            )
     width = shape.directions * shape.output_size
     measure: Measure = MEASURES[choice.randrange(3)]  # type: ignore[assignment]
     some_head = head(width, choice.choice((2, 3, 20)), choice.choice(("softmax", "sigmoid")))
     timed = one_way and choice.random() < 0.4
     if timed:
-        common: dict[str, Any] = {"every": choice.randint(1, 5), "patience": choice.randint(1, 2)}
+        common: dict[str, Any] = {"check_every": choice.randint(1, 5), "patience": choice.randint(1, 2)}
         if choice.random() < 0.5:
             common["translators"] = time_translators(shape)
         if choice.random() < 0.5:
-            chosen.append(ExitInTime(some_head, choice.uniform(0.1, 0.6), measure, **common))
+            chosen.append(ExitInTime(some_head, threshold=choice.uniform(0.1, 0.6), measure=measure, **common))
         else:
-            chosen.append(ExitInTime(None, 0.1, window=choice.randint(1, 3), **common))
+            chosen.append(ExitInTime(None, threshold=0.1, window=choice.randint(1, 3), **common))
     if deep and not exact and choice.random() < 0.4:
         level: Any = "step" if timed else choice.choice(("step", "sequence"))
         if choice.random() < 0.6 or shape.num_layers < 3:
-            chosen.append(ExitInDepth(depth_translators(shape), some_head, choice.uniform(0.1, 0.6), measure, level))
+            chosen.append(
+                ExitInDepth(
+                    translators=depth_translators(shape),
+                    head=some_head,
+                    threshold=choice.uniform(0.1, 0.6),
+                    measure=measure,
+                    level=level,
+                )
+            )
         else:
-            chosen.append(ExitInDepth(depth_translators(shape), None, 0.7, level=level))
+            chosen.append(ExitInDepth(translators=depth_translators(shape), head=None, threshold=0.7, level=level))
     policy = Combined(*chosen)
     policy.check(shape)
     return policy

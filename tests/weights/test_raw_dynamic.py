@@ -55,10 +55,10 @@ def on_reference(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
 
 def first_gates(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> torch.Tensor:
     """Pre-activations [B, 4H] of the first layer at a first timestep x [B, I], from zero states."""
-    lstm.policy = al.SkipTimesteps(1e-9)  # keeps them
+    lstm.policy = al.SkipTimesteps(x_share=1e-9)  # keeps them
     with al.stream(lstm, batch_size=len(x)) as s:
         s.step(x)
-        gates = s.state.held[0].gates
+        gates = s.state.hold[0].gates
     assert gates is not None
     return gates
 
@@ -169,7 +169,7 @@ def test_compared_features_stay_floats(bidirectional: bool) -> None:
     lstm = dynamic(bidirectional=bidirectional)
     x = (features(200, 2, seed=3) * 0.05).cumsum(0)
     assert lstm.executor().tensors[0].x_dynamic
-    lstm.policy = al.Delta(h=0.02)  # not of raw features
+    lstm.policy = al.Delta.uniform(0.02)  # not of raw features
     assert lstm.executor().tensors[0].x_dynamic
     assert_close(infer(on_reference(lstm), x), infer_natively(lstm, x), "skipping")
     lstm.policy = al.Delta(h=0.02, x=(0.1,) * layers)
@@ -189,7 +189,8 @@ def test_compared_features_stay_floats(bidirectional: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [al.SkipTimesteps(0.3, h=0.2), al.HoldLayers(0.3), al.HoldLayers(0.3, catch_up=True)]
+    "policy",
+    [al.SkipTimesteps(x_share=0.3, h=0.2), al.HoldLayers(x_share=0.3), al.HoldLayers(x_share=0.3, mode="queue_input")],
 )
 def test_holding_in_pieces(policy: al.Policy) -> None:
     lstm, x = dynamic(policy), features(60, 3).mul(0.2).cumsum(0)

@@ -45,7 +45,7 @@ class Outcome:
     rows: the contenders, the original first; the last one is certified, if anything was.
     calibration: what was tried, and the certificate; cost: what its costs are shares of.
     moved: per layer, [T, I + H] True where a column of [x ; h] was sent at a step of the shown input; hidden: its H.
-    halted: steps of the shown input that were read before the decision.
+    exited_at: steps of the shown input that were read before the decision.
     picture: [R, T] that input as a person would look at it.
     sequences: number of test inputs; steps: their length; machine: see `bench.machine`.
     """
@@ -59,7 +59,7 @@ class Outcome:
     calibration: Calibration
     cost: str
     moved: tuple[NDArray[np.bool_], ...]
-    halted: int
+    exited_at: int
     hidden: int
     picture: NDArray[np.float32]
     sequences: int

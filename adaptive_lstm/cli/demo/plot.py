@@ -97,8 +97,8 @@ def _activity(axes: Axes, outcome: Outcome) -> None:
 
 def _halt(axes: Axes, outcome: Outcome) -> None:
     """A line where the decision was made before the end."""
-    if outcome.halted < outcome.steps:
-        axes.axvline(outcome.halted, color=BORDER, linestyle="--", linewidth=1.5)
+    if outcome.exited_at < outcome.steps:
+        axes.axvline(outcome.exited_at, color=BORDER, linestyle="--", linewidth=1.5)
 
 
 def _extent(outcome: Outcome, height: int) -> tuple[float, float, float, float]:

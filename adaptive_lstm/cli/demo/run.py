@@ -63,7 +63,7 @@ def run(task: Task, *, seconds: float = 5.0) -> Outcome:
             sequences = race.whole_sequences(lstms, replayed, seconds=seconds)
             stage("timing streaming steps")
             steps = race.steps(lstms, replayed, seconds=seconds)
-        moved, halted = _moved(task, _adaptive(certified))
+        moved, exited_at = _moved(task, _adaptive(certified))
         on = machine(backend_info())
     return Outcome(
         title=task.title,
@@ -75,7 +75,7 @@ def run(task: Task, *, seconds: float = 5.0) -> Outcome:
         calibration=calibration,
         cost=COST,
         moved=tuple(moved),
-        halted=halted,
+        exited_at=exited_at,
         hidden=task.model.lstm.hidden_size,
         picture=task.picture.numpy(),
         sequences=len(task.test_inputs),
@@ -154,11 +154,11 @@ def _moved(task: Task, lstm: al.AdaptiveLSTM) -> tuple[list[NDArray[np.bool_]], 
     """Per layer the columns [T, I + H] that the shown input sends, and the step after which it has left."""
     moved = trace(task.model.lstm, lstm.policy, task.shown)
     with torch.no_grad(), al.stream(lstm, batch_size=1) as session:
-        halted = 0
-        while halted < len(task.shown) and not bool(session.done.all()):
-            session.step(task.shown[halted : halted + 1])
-            halted += 1
-    return [np.where(np.arange(len(sent))[:, None] < halted, sent, False) for sent in moved], halted
+        exited_at = 0
+        while exited_at < len(task.shown) and not bool(session.exited.all()):
+            session.step(task.shown[exited_at : exited_at + 1])
+            exited_at += 1
+    return [np.where(np.arange(len(sent))[:, None] < exited_at, sent, False) for sent in moved], exited_at
 
 
 def _adaptive(model: SequenceModel) -> al.AdaptiveLSTM:

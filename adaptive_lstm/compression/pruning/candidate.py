@@ -21,7 +21,7 @@ from .recording import Recorder, Weights, originals
 from .refit import Mask
 from .settings import Prune
 from .stack import Recorded, dense_moments, prune_stack, recorded
-from .units import living, unit_masks
+from .units import live_units, unit_masks
 
 
 class Task:
@@ -70,7 +70,7 @@ class Task:
         alive: dict[str, list[Mask]] = {}
         mapped: dict[str, list[int]] = {}
         if self.prune.pattern == "unit":
-            lives = living(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
+            lives = live_units(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
             alive = dict(zip(names, lives, strict=True))
             keep = {name: unit_masks(self.shapes[name], alive[name], self.cells[name]) for name in names}
         elif self.prune.pattern == "layer":

@@ -37,7 +37,7 @@ def worth(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
     return out
 
 
-def living(
+def live_units(
     prune: Prune, recipe: Recipe, shapes: Sequence[StackShape], stacks: Sequence[Sequence[CellData]]
 ) -> list[list[Mask]]:
     """Which units [H] stay, per LSTM and cell; every cell keeps at least one."""

@@ -15,11 +15,11 @@ Thresholds make_thresholds(std::optional<Array<float, 1>> x, std::optional<Array
   return t;
 }
 
-Hold make_hold(std::optional<double> x, std::optional<double> h, int64_t cap, const std::string& keeps) {
+Hold make_hold(std::optional<double> x, std::optional<double> h, int64_t cap, const std::string& action) {
   if (cap < 1) throw std::invalid_argument("cap must be at least 1");
-  if (keeps != "gates" && keeps != "state" && keeps != "inputs")
-    throw std::invalid_argument("a held layer keeps gates, state or inputs");
-  return {x, h, cap, keeps == "gates" ? kCoast : keeps == "state" ? kRest : kQueue};
+  if (action != "hold_gates" && action != "hold_state" && action != "queue_input")
+    throw std::invalid_argument("action must be hold_gates, hold_state or queue_input");
+  return {x, h, cap, action == "hold_gates" ? kHoldGates : action == "hold_state" ? kHoldState : kQueueInput};
 }
 
 Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
@@ -74,7 +74,7 @@ void bind_policy(nb::module_& m) {
   nb::class_<Thresholds>(m, "Thresholds");
   m.def("thresholds", &make_thresholds, nb::arg("x").none(), nb::arg("h").none());
   nb::class_<Hold>(m, "Hold");
-  m.def("hold", &make_hold, nb::arg("x").none(), nb::arg("h").none(), nb::arg("cap"), nb::arg("keeps"));
+  m.def("hold", &make_hold, nb::arg("x").none(), nb::arg("h").none(), nb::arg("cap"), nb::arg("action"));
   nb::class_<Affine>(m, "Affine");
   m.def("affine", &make_affine, nb::arg("weight"), nb::arg("bias"));
   nb::class_<Head>(m, "Head");

@@ -144,7 +144,7 @@ void held(State& s, int l, int d, bool put, Ints run, Floats gates, Floats x_use
   const Direction& dir = check_layer(s, l, d);
   if (!s.policy().holds()) throw std::invalid_argument("this policy holds nothing");
   const Hold* hold = s.policy().decider(l);
-  const size_t batch = size_t(s.batch()), cap = hold && hold->action == kQueue ? size_t(hold->cap) : 0;
+  const size_t batch = size_t(s.batch()), cap = hold && hold->action == kQueueInput ? size_t(hold->cap) : 0;
   const State::HeldArrays arrays{values(x_used, hold ? batch * dir.input : 0),
                                  values(h_used, hold ? batch * dir.output : 0),
                                  values(run, batch),

@@ -52,7 +52,7 @@ void State::leave_block(int layer) {
   for (const Place& place : work_.asked) {
     const ptrdiff_t row = work_.start[place.t] + place.b;
     std::memcpy(work_.foreseen.data() + row * width(layer), translation, width(layer) * sizeof(float));
-    for (int d = 0; d < plan_->directions(); d++) work_.actions[d][row] = kLeft;
+    for (int d = 0; d < plan_->directions(); d++) work_.actions[d][row] = kExited;
     translation += exit.steps[layer].stride();
   }
   work_.asked.clear();

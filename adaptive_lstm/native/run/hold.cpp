@@ -55,7 +55,7 @@ void State::decide(int layer, int d, const Sequence& in, int t) {
     uint8_t& action = actions[b];
     int64_t& run = s.held.run[b];
     // A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
-    if (action == kCoast && run < 0) action = kRest;
+    if (action == kHoldGates && run < 0) action = kHoldState;
     if (hold && action == kRun) {
       const float* x = in.at(t, b);
       const bool held = run >= 0 && run < hold->cap && still(*hold, w, s, b, x);
@@ -111,7 +111,7 @@ void State::list_late(int layer, int d, const Sequence& in, int t, size_t& next)
   }
   for (int b = 0; b < work_.sizes[t]; b++) {
     if (actions[b] == kRun) held.queued[b] = held.since[b] = 0;
-    if (actions[b] == kQueue) held.since[b]++;
+    if (actions[b] == kQueueInput) held.since[b]++;
   }
 }
 
@@ -196,8 +196,8 @@ void State::finish_timestep(int layer, int d, const Sequence& out, int t) {
   const uint8_t* actions = work_.actions[d].data() + work_.start[t];
   work_.coasting.clear();
   for (int b = 0; b < work_.sizes[t]; b++) {
-    if (actions[b] == kCoast) work_.coasting.push_back(b);
-    if (actions[b] == kLeft && layer + 1 == layers()) {
+    if (actions[b] == kHoldGates) work_.coasting.push_back(b);
+    if (actions[b] == kExited && layer + 1 == layers()) {
       float* h = s.h.data() + size_t(b) * s.h_stride;
       std::memcpy(h, work_.foreseen.data() + (work_.start[t] + b) * width(layer) + ptrdiff_t(d) * dir.output,
                   dir.output * sizeof(float));

@@ -15,14 +15,14 @@ struct Thresholds {
 
 // What a row does at a timestep: run; keep its gates and advance; keep its state; keep it and queue the input; take the
 // translation that an exit in depth left with.
-enum Action : uint8_t { kRun, kCoast, kRest, kQueue, kLeft };
+enum Action : uint8_t { kRun, kHoldGates, kHoldState, kQueueInput, kExited };
 
 // A layer that decides whether it is held, and with it all above it.
 struct Hold {
   std::optional<double> x;  // held while rms(x - x_used) < x * rms(x_used); none: no condition
   std::optional<double> h;  // and while rms(h - h_used) < h
   int64_t cap;              // longest run of held timesteps
-  Action action;            // kCoast, kRest or kQueue
+  Action action;            // kHoldGates, kHoldState or kQueueInput
 };
 
 // y = weight z + bias, packed like a projection: y has room for view().rows values.
@@ -74,7 +74,7 @@ struct Policy {
   const Hold* decider(int layer) const { return holds() && hold[layer] ? &*hold[layer] : nullptr; }
   int64_t queue() const {  // longest queue of inputs that wait, 0: there is none
     for (const auto& h : hold)
-      if (h && h->action == kQueue) return h->cap;
+      if (h && h->action == kQueueInput) return h->cap;
     return 0;
   }
   bool leaves_steps() const { return depth && !depth->sequence; }

@@ -31,7 +31,7 @@ void Held::reset(const Direction& w, const Hold* decider, int batch) {
   x_used.assign(size_t(batch) * w.input, 0.0f);
   h_used.assign(size_t(batch) * w.output, 0.0f);
   x_size.assign(batch, 0.0);
-  if (decider->action != kQueue) return;
+  if (decider->action != kQueueInput) return;
   queue.assign(size_t(batch) * decider->cap * w.input, 0.0f);
   queued.assign(batch, 0);
   since.assign(batch, 0);
