@@ -20,17 +20,17 @@ def copied(state: StreamState) -> StreamState:
     def copies(values: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
         return tuple(v.detach().clone() if v is not None else None for v in values)
 
-    left = state.exit
-    if left is not None:
-        tensors = (left.exited, left.translation, left.streak, left.past)
-        left = ExitState(left.time, *(t.detach().clone() for t in tensors))
+    exit_state = state.exit
+    if exit_state is not None:
+        tensors = (exit_state.exited, exit_state.translation, exit_state.streak, exit_state.past)
+        exit_state = ExitState(exit_state.time, *(t.detach().clone() for t in tensors))
     return StreamState(
         state.h.detach().clone(),
         state.c.detach().clone(),
         copies(state.sent_x),
         copies(state.sent_h),
         tuple(HoldState(*copies(tuple(vars(held).values()))) for held in state.hold),
-        left,
+        exit_state,
     )
 
 
@@ -72,7 +72,7 @@ def check_state(
         raise StateError(f"time: got {state.exit.time!r}, expected a whole number of timesteps >= 0")
 
 
-_WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "done": torch.bool}
+_WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "exited": torch.bool}
 _LEAST = {"run": -1, "queued": 0, "streak": 0}
 
 
@@ -96,8 +96,8 @@ def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> 
         yield "queue", held.queue, (batch, decider.cap, width) if decider is not None and queue else None
         yield "queued", held.queued, (batch,) if queue else None
     if state.exit is not None and policy.time is not None:
-        left = state.exit
-        yield "done", left.exited, (batch,)
-        yield "final", left.translation, (batch, shape.output_size)
-        yield "streak", left.streak, (batch,)
-        yield "past", left.past, (batch, policy.time.window, shape.output_size)
+        exit_state = state.exit
+        yield "exited", exit_state.exited, (batch,)
+        yield "translation", exit_state.translation, (batch, shape.output_size)
+        yield "streak", exit_state.streak, (batch,)
+        yield "past", exit_state.past, (batch, policy.time.window, shape.output_size)

@@ -244,9 +244,9 @@ def test_states_of_another_policy_are_refused() -> None:
         (head, skip.state, "holds layers"),
         (head, settled.state, "past"),
         (settled, more.state, "past"),
-        (head, changed(head.state, done=two), "done: got torch.float32"),
-        (head, changed(head.state, done=torch.zeros(1, dtype=torch.bool)), "done: got shape"),
-        (head, changed(head.state, final=torch.full((2, H), math.inf)), "final: holds"),
+        (head, changed(head.state, exited=two), "exited: got torch.float32"),
+        (head, changed(head.state, exited=torch.zeros(1, dtype=torch.bool)), "exited: got shape"),
+        (head, changed(head.state, translation=torch.full((2, H), math.inf)), "translation: holds"),
         (head, changed(head.state, streak=torch.tensor([0, -1])), "streak: got -1"),
         (head, changed(head.state, time=-1), "time: got -1"),
     ]

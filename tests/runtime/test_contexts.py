@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -67,9 +68,15 @@ def test_compiled() -> None:
 
 
 def test_autocast() -> None:
-    fast = adapted(6, 9, 2)
+    fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16), always_native():
-        got, want = infer(fast, X), infer(torch_lstm(6, 9, 2), X)
+        try:
+            want = infer(lstm, X)
+        except RuntimeError as error:  # oneDNN has no bfloat16 LSTM for processors without AVX-512
+            with pytest.raises(RuntimeError, match=re.escape(str(error))):
+                infer(fast, X)
+            return
+        got = infer(fast, X)
     assert got[0].dtype == want[0].dtype
     assert (got[0] - want[0]).abs().max() < 0.02
 
