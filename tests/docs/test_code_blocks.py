@@ -1,0 +1,108 @@
+"""Every code block of README and docs runs: Python as a reader would paste it, commands as far as their options go."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs" / "pages").rglob("*.md")])
+FENCE = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of one page share their names, from top to bottom."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for n, block in enumerate(blocks(page, "python"), start=1):
+        exec(compile(block, f"{name(page)}, block {n}", "exec"), names)
+
+
+def test_languages() -> None:
+    """A block in a language that no test here reads would go unchecked."""
+    found = {language for page in PAGES for language, _ in FENCE.findall(page.read_text(encoding="utf-8"))}
+    assert found <= {"", "python", "toml"}, found
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) for every line of the blocks without a language that starts like one."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, ""):
+            for line in block.splitlines():
+                command = line.partition("#")[0].strip()
+                if command and not line.startswith((" ", "+")):
+                    found.append((name(page), command))
+    return found
+
+
+MODULES = {
+    command
+    for page in PAGES
+    for command in re.findall(r"python -m (eval(?:\.[a-z_]+)+)", page.read_text(encoding="utf-8"))
+}
+
+
+def test_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    wanted = {word for _, command in commands() if command.startswith("make ") for word in shlex.split(command)[1:2]}
+    assert wanted
+    assert wanted <= targets, wanted - targets
+
+
+def test_every_command_is_of_a_known_kind() -> None:
+    known = (
+        "make ",
+        "pip install ",
+        "adaptive-lstm ",
+        "python -m ",
+        "bash .ci/run",
+        "git ",
+        "export ",
+        "ADAPTIVE_LSTM_",
+    )
+    unknown = [found for found in commands() if not found[1].startswith(known)]
+    assert not unknown, unknown
+
+
+@pytest.mark.parametrize(("page", "command"), [c for c in commands() if c[1].startswith("adaptive-lstm ")])
+def test_command_line(page: str, command: str) -> None:
+    """The command exists, and so does every option that is shown."""
+    words = shlex.split(command)[1:]
+    run = subprocess.run(
+        [sys.executable, "-m", "adaptive_lstm", words[0], "--help"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, (page, run.stderr)
+    for option in (word for word in words if word.startswith("--")):
+        assert option.partition("=")[0] in run.stdout, (page, option)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_evaluations(module: str) -> None:
+    """``python -m eval.X`` is there and explains itself."""
+    run = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "usage" in run.stdout
