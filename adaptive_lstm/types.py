@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ from .candidates import Candidate, Key, Measured, fits, tracks
 from .certificate import certify
 from .evaluation import Evaluator, Outcome, unskipped
 from .families import check_families, default_families
-from .guarantee import Promise
+from .guarantee import Guarantee
 from .result import Calibration as Calibration
 from .result import Point as Point
 from .search import Scored, Search
-from .splits import Splits, drawn
+from .splits import Splits, split_sequences
 
 SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
 PROBES = 2  # as many for each of them: what counts is the average over all
-BOLD = SkipTimesteps(x_share=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
+EXTREME = SkipTimesteps(x_share=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
 
 
 def calibrate(
@@ -98,7 +98,7 @@ def calibrate(
     lstms = adapted_lstms(model)
     if model.training:  # dropout around the LSTMs would make every output another one
         raise InputError("the model is in training mode; call .eval() on it first")
-    promise = Promise.of(loss, max_loss, confidence, conditional)
+    guarantee = Guarantee.of(loss, max_loss, confidence, conditional)
     if objective not in ("latency", "macs"):
         raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
     shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
@@ -106,24 +106,24 @@ def calibrate(
     check_families(families, shapes, next(model.parameters()))
     if conditional and not any(isinstance(f, ExitInTime) for f in families):
         raise InputError("conditional=True controls exits in time, expected an ExitInTime among the policies")
-    parts, prints = drawn(sequences, shares, seed)
-    share = len(parts.test) / sum(len(part) for part in (parts.fit, parts.search, parts.test))
+    splits, fingerprints = split_sequences(sequences, shares, seed)
+    share = len(splits.test) / sum(len(part) for part in (splits.fit, splits.search, splits.test))
 
     with tqdm(desc="calibrating", unit="run", disable=not progress) as bar:
-        evaluator = Evaluator(model, lstms, promise.losses, output, bar.update)
+        evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.update)
         # One sequence first: what is wrong with the model, the losses or the number of sequences shows here.
-        first = evaluator.items(parts.search[:1], one_row=conditional)
-        promise.on(first, len(parts.test), share)
-        for policy in (Dense(), BOLD):
+        first = evaluator.label(splits.search[:1], one_row=conditional)
+        guarantee.on(first, len(splits.test), share)
+        for policy in (Dense(), EXTREME):
             evaluator.run(dict.fromkeys(lstms, policy), first)
-        search_items = first + evaluator.items(parts.search[1:], one_row=conditional)
-        test_items = evaluator.items(parts.test, one_row=conditional)
+        search_items = first + evaluator.label(splits.search[1:], one_row=conditional)
+        test_items = evaluator.label(splits.test, one_row=conditional)
         everything = search_items + test_items
-        for one in promise.losses:
+        for one in guarantee.losses:
             one.check([item.dense for item in everything])
-        promise = promise.on(everything, len(parts.test), share)
+        guarantee = guarantee.on(everything, len(splits.test), share)
         bar.set_postfix_str("measuring")
-        measured = _measured(model, lstms, [inputs for inputs, _ in parts.fit], families, output, seed)
+        measured = _measured(model, lstms, [inputs for inputs, _ in splits.fit], families, output, seed)
 
         def run(candidate: Candidate, n: int) -> Outcome:
             bar.set_postfix_str(str(candidate)[:60])
@@ -133,14 +133,14 @@ def calibrate(
         names = list(lstms)
         search = Search(
             run,
-            promise.limits,
+            guarantee.limits,
             len(search_items),
             lambda c: fits(c, shapes),
             by_macs=objective == "macs",
-            worst_leavers=promise.worst_leavers,
-            reach=promise.reach,
+            worst_early_exit_ratio=guarantee.worst_early_exit_ratio,
+            certifiable_ratio=guarantee.certifiable_ratio,
         )
-        scored = search.everything(tracks(families, measured, conditional))
+        scored = search.run(tracks(families, measured, conditional))
         dense_cost = search.cost(scored[0])
         # A compressed model that skips nothing has something to prove too, and may be all that passes.
         compressed = any(lstm.pruned or not lstm.quantize.exact for lstm in lstms.values())
@@ -153,11 +153,11 @@ def calibrate(
             for s in front:
                 bar.set_postfix_str(f"testing {s.candidate}"[:60])
                 outcome = evaluator.run(s.candidate.settings(names), test_items)
-                p = promise.p_value(s.candidate, outcome)
+                p = guarantee.p_value(s.candidate, outcome)
                 tested[s.candidate.key] = (outcome, p)
                 yield p
 
-        accepted = front[: risk.fixed_sequence(p_values(), promise.confidence)]
+        accepted = front[: risk.fixed_sequence(p_values(), guarantee.confidence)]
     chosen = min(accepted, key=search.cost).candidate if accepted else Candidate()
     outcome, p_value = tested[chosen.key] if accepted else (None, None)
     passed = {s.candidate.key for s in accepted}
@@ -168,8 +168,8 @@ def calibrate(
         lstms=lstms,
         settings=settings,
         chosen=str(chosen),
-        promise=promise,
-        fingerprints=prints,
+        guarantee=guarantee,
+        fingerprints=fingerprints,
         outcome=outcome,
         p_value=p_value,
         samples=[item.inputs for item in test_items[:8]],
@@ -212,7 +212,7 @@ def _point(
         name=str(s.candidate),
         settings=s.candidate.settings(names),
         cost=cost,
-        macs=s.outcome.work_left,
+        macs=s.outcome.macs_share,
         search_risks=s.risks,
         test_risks=None if outcome is None else tuple(float(r) for r in outcome.losses.mean(0)),
         p_value=p_value,

@@ -23,7 +23,7 @@ from ..runtime.lstm import AdaptiveLSTM
 from . import risk
 from .candidates import Settings
 from .evaluation import Outcome
-from .guarantee import Promise
+from .guarantee import Guarantee
 from .splits import Splits, fingerprint_of_all
 
 # The promise is made with ``forward``: a stream may also leave at its very last timestep (see ``Stream``).
@@ -32,7 +32,7 @@ ASSUMPTION = (
     "is promised for others, nor for single sequences."
 )
 
-ROUNDS = 15  # side by side, of the chosen policy and of none
+TIMING_ROUNDS = 15  # side by side, of the chosen policy and of none
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def certify(
     lstms: Mapping[str, AdaptiveLSTM],
     settings: Settings,
     chosen: str,
-    promise: Promise,
+    guarantee: Guarantee,
     fingerprints: Splits[str],
     outcome: Outcome | None,
     p_value: float | None,
@@ -141,23 +141,22 @@ def certify(
 ) -> Certificate:
     """Put the record together; ``outcome`` of the chosen policy on the test split, None if nothing passed."""
     described = []
-    for i, (loss, limit, b) in enumerate(zip(promise.losses, promise.limits, promise.binary, strict=True)):
+    for i, (loss, limit, b) in enumerate(zip(guarantee.losses, guarantee.limits, guarantee.binary, strict=True)):
         one: dict[str, Any] = {"name": loss.name, "limit": limit, "test": "binomial" if b else "wsr"}
         if outcome is not None:
             values = outcome.losses[:, i]
-            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, promise.confidence, binary=b)}
+            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, guarantee.confidence, binary=b)}
         described.append(one)
     info = backend_info()
     return Certificate(
         certified=outcome is not None,
         policy=chosen,
         losses=tuple(described),
-        confidence=promise.confidence,
+        confidence=guarantee.confidence,
         p_value=p_value,
-        conditional=promise.conditional,
+        conditional=guarantee.conditional,
         sequences={
-            name: {"count": len(prints), "sha256": fingerprint_of_all(prints)}
-            for name, prints in vars(fingerprints).items()
+            name: {"count": len(part), "sha256": fingerprint_of_all(part)} for name, part in vars(fingerprints).items()
         },
         savings=_savings(model, lstms, settings, outcome, samples),
         candidates={"searched": candidates, "tested": tested},
@@ -196,6 +195,6 @@ def _savings(
         return run
 
     contenders = {"chosen": contender(settings), "dense": contender(dict.fromkeys(lstms, Dense()))}
-    timings = bench.measure(contenders, repeats=ROUNDS, warmup=1)
+    timings = bench.measure(contenders, repeats=TIMING_ROUNDS, warmup=1)
     ratio = bench.ratio(timings["chosen"], timings["dense"])
-    return {"macs": outcome.work_left, "time": ratio.median, "time_quartiles": [ratio.p25, ratio.p75]}
+    return {"macs": outcome.macs_share, "time": ratio.median, "time_quartiles": [ratio.p25, ratio.p75]}

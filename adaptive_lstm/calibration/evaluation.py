@@ -20,14 +20,14 @@ from ..model_io import call, copied, first_tensor
 from ..policies import Dense, parts
 from ..runtime.adapt import adapted_lstms, restored
 from ..runtime.lstm import AdaptiveLSTM
-from ..types import RunStats
+from ..types import DoubleArray, RunStats
 from ..weights.precision import Quantize
 from .candidates import Settings
-from .latency_model import FEATURES, Doubles, Way, work_of
+from .latency_model import FEATURES, ExecutionProfile, work_of
 
 
 @dataclass(frozen=True)
-class Item:
+class LabelledInput:
     """One sequence: ``inputs`` as the model takes them, ``target`` or None, the original model's output ``dense``."""
 
     inputs: Any
@@ -44,16 +44,16 @@ class Outcome:
     every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
     """
 
-    losses: Doubles
-    seconds: Doubles
-    work: Doubles
-    macs: Doubles
-    macs_possible: Doubles
+    losses: DoubleArray
+    seconds: DoubleArray
+    work: DoubleArray
+    macs: DoubleArray
+    macs_possible: DoubleArray
     exit_times: npt.NDArray[np.int64]
-    rates: Mapping[str, Doubles]
+    rates: Mapping[str, DoubleArray]
 
     @property
-    def work_left(self) -> float:
+    def macs_share(self) -> float:
         """Multiply-accumulates done, as a share of those possible."""
         return float(self.macs.sum() / self.macs_possible.sum())
 
@@ -91,12 +91,12 @@ class _Call:
 
     name: str
     stats: RunStats
-    work: Doubles
+    work: DoubleArray
     rows: int
     exit_time: int
 
 
-class _Meter:
+class CallMeter:
     """Times the calls of the LSTMs and collects their statistics, one sequence at a time."""
 
     def __init__(self, lstms: Mapping[str, AdaptiveLSTM]):
@@ -105,7 +105,7 @@ class _Meter:
         self.calls: list[_Call] = []
 
     def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
-        shape, way, exits = lstm.stack_shape, Way.of(lstm), parts(lstm.policy).time
+        shape, profile, exits = lstm.stack_shape, ExecutionProfile.of(lstm), parts(lstm.policy).time
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -115,7 +115,7 @@ class _Meter:
             assert stats is not None
             # One row is asked at regular distances until it leaves.
             exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
-            work = work_of(shape, way, stats)
+            work = work_of(shape, profile, stats)
             self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), exit_time))
             return out
 
@@ -144,7 +144,7 @@ def _rows(lstm: AdaptiveLSTM, input: Any, hx: Any = None) -> int:  # noqa: A002 
     return 1 if input.dim() == 2 else int(input.shape[0 if lstm.batch_first else 1])
 
 
-class _Yardstick:
+class SpeedReference:
     """How fast the machine is now: a copy of the model that skips nothing, timed beside every candidate.
 
     The speed of a shared machine drifts over the minutes of a search, and costs of candidates that were run minutes
@@ -159,12 +159,12 @@ class _Yardstick:
             lstm.policy = Dense()
         self._first: float | None = None
 
-    def pace(self, items: Sequence[Item]) -> float:
+    def drift(self, sequences: Sequence[LabelledInput]) -> float:
         """Seconds for the same few sequences as a multiple of those of the first time."""
         seconds = []
         for _ in range(self.ROUNDS):
             start = time.perf_counter()
-            for item in items[: self.SAMPLES]:
+            for item in sequences[: self.SAMPLES]:
                 call(self._model, item.inputs)
             seconds.append(time.perf_counter() - start)
         now = float(np.median(seconds))
@@ -193,10 +193,10 @@ class Evaluator:
         tick: Callable[[], object] = lambda: None,
     ):
         self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
-        self._yardstick: _Yardstick | None = None  # a copy of the model: made where time counts
+        self._speed: SpeedReference | None = None  # a copy of the model: made where time counts
 
     @torch.no_grad()
-    def items(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[Item]:
+    def label(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[LabelledInput]:
         """The (inputs, target) pairs with the outputs of the original model.
 
         ``one_row``: refuse sequences that are not one batch row of one call.
@@ -206,12 +206,12 @@ class Evaluator:
             InputError: the model calls no LSTM, or calls it otherwise than ``one_row`` wants.
             CalibrationError: a loss outside [0, 1] or NaN.
         """
-        meter = _Meter(self.lstms)
-        items = []
+        meter = CallMeter(self.lstms)
+        labelled = []
         with original(self.lstms), meter.watching():
             for inputs, target in sequences:
                 meter.clear()
-                item = Item(inputs, target, call(self.model, inputs))
+                item = LabelledInput(inputs, target, call(self.model, inputs))
                 if not bool(torch.isfinite(self._output(item.dense)).all()):
                     raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
                 if not meter.calls:
@@ -223,23 +223,23 @@ class Evaluator:
                     )
                 for loss in self.losses:
                     self._loss(loss, item.dense, item)  # a wrong loss or target shows here, not after minutes
-                items.append(item)
+                labelled.append(item)
                 self._tick()
-        return items
+        return labelled
 
     @torch.no_grad()
-    def run(self, settings: Settings, items: Sequence[Item]) -> Outcome:
+    def run(self, settings: Settings, sequences: Sequence[LabelledInput]) -> Outcome:
         """Run all sequences one by one, as a service would at batch 1.
 
         Raises:
             CalibrationError: a loss outside [0, 1] or NaN.
         """
-        meter = _Meter(self.lstms)
+        meter = CallMeter(self.lstms)
         rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
         rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
         with skipping(self.lstms, settings), meter.watching():
-            call(self.model, items[0].inputs)  # packs the weights for the new policy
-            for item in items:
+            call(self.model, sequences[0].inputs)  # packs the weights for the new policy
+            for item in sequences:
                 meter.clear()
                 out = call(self.model, item.inputs)
                 calls = meter.calls
@@ -257,15 +257,15 @@ class Evaluator:
         return replace(outcome, exit_times=outcome.exit_times.astype(np.int64))
 
     @torch.no_grad()
-    def timed(self, settings: Settings, items: Sequence[Item]) -> Outcome:
+    def timed(self, settings: Settings, sequences: Sequence[LabelledInput]) -> Outcome:
         """As ``run``, with seconds at the pace that the machine had at first: for comparing with other candidates."""
-        self._yardstick = self._yardstick or _Yardstick(self.model)
-        before = self._yardstick.pace(items)
-        outcome = self.run(settings, items)
-        pace = (before + self._yardstick.pace(items)) / 2
-        return replace(outcome, seconds=outcome.seconds / pace)
+        self._speed = self._speed or SpeedReference(self.model)
+        before = self._speed.drift(sequences)
+        outcome = self.run(settings, sequences)
+        drift = (before + self._speed.drift(sequences)) / 2
+        return replace(outcome, seconds=outcome.seconds / drift)
 
-    def _loss(self, loss: Loss, out: Any, item: Item) -> float:
+    def _loss(self, loss: Loss, out: Any, item: LabelledInput) -> float:
         value = float(loss.of(out, item.dense, item.target))
         if not 0 <= value <= 1:  # also catches NaN
             raise CalibrationError(

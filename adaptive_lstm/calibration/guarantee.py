@@ -15,14 +15,14 @@ from ..losses import Loss, as_loss
 from ..policies import bucket
 from . import risk
 from .candidates import Candidate
-from .evaluation import Item, Outcome
-from .splits import refuse_too_few
+from .evaluation import LabelledInput, Outcome
+from .splits import check_size
 
-ROOM = 1.2  # how many times the least number of early leavers the test split is expected to have
+EXPECTED_MARGIN = 1.2  # how many times the least number of early leavers the test split is expected to have
 
 
 @dataclass(frozen=True)
-class Promise:
+class Guarantee:
     """The mean of every loss is at most its limit, with this confidence.
 
     ``conditional``: also of those who leave first. ``binary``: which losses can only be 0 or 1; ``test``: size of the
@@ -37,7 +37,7 @@ class Promise:
     test: int = 0
 
     @staticmethod
-    def of(loss: Any, max_loss: Any, confidence: Any, conditional: bool) -> Promise:
+    def of(loss: Any, max_loss: Any, confidence: Any, conditional: bool) -> Guarantee:
         """From the arguments of ``calibrate``.
 
         Raises:
@@ -48,20 +48,20 @@ class Promise:
         if len(losses) != len(given) or not losses:
             raise InputError(f"got {len(losses)} losses and {len(given)} values of max_loss, expected one for each")
         limits = tuple(_between(m, 0, "max_loss") for m in given)
-        return Promise(losses, limits, _between(confidence, 0.5, "confidence"), conditional)
+        return Guarantee(losses, limits, _between(confidence, 0.5, "confidence"), conditional)
 
-    def on(self, items: Sequence[Item], test: int, share: float) -> Promise:
+    def on(self, items: Sequence[LabelledInput], test: int, share: float) -> Guarantee:
         """With the kinds of the losses, as the dense outputs of ``items`` tell, and the size of the test split.
 
         Raises:
             CalibrationError: the test split, ``share`` of all sequences, is too small.
         """
         binary = tuple(all(bool(loss.binary(item.dense)) for item in items) for loss in self.losses)
-        refuse_too_few(test, self.limits, self.confidence, binary, share)
+        check_size(test, self.limits, self.confidence, binary, share)
         return replace(self, binary=binary, test=test)
 
     @property
-    def reach(self) -> float:
+    def certifiable_ratio(self) -> float:
         """Largest mean loss, in tenths of its limit, that a test split of this size can certify when it shows there."""
 
         def enough(share: float) -> bool:
@@ -80,7 +80,7 @@ class Promise:
                 found += list(risk.conditional_p_values(losses, buckets, limit, first=first, last=last, binary=binary))
         return risk.joint_p_value(found)
 
-    def worst_leavers(self, candidate: Candidate, outcome: Outcome) -> float:
+    def worst_early_exit_ratio(self, candidate: Candidate, outcome: Outcome) -> float:
         """With ``conditional``: the worst mean loss of those who leave first, as a multiple of its limit, else 0.
 
         Infinity if the test split will hardly have enough of them to tell.
@@ -91,7 +91,7 @@ class Promise:
         buckets, first, last = exit_times
         ratios = []
         for limit, binary, losses in zip(self.limits, self.binary, outcome.losses.T, strict=True):
-            least = ROOM * risk.needed(limit, self.confidence, binary=binary) * len(losses) / self.test
+            least = EXPECTED_MARGIN * risk.needed(limit, self.confidence, binary=binary) * len(losses) / self.test
             for t in range(first, last):
                 early = losses[buckets <= t]
                 ratios.append(float(early.mean()) / limit if len(early) >= max(least, 1) else math.inf)

@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import scipy  # as in risk.py
 
 from ..policies import parts
 from ..runtime.lstm import AdaptiveLSTM
-from ..types import RunStats, StackShape, sites
-
-Doubles = npt.NDArray[np.float64]
+from ..types import DoubleArray, RunStats, StackShape, sites
 
 FEATURES = (
     *("call", "timestep", "held", "chunk", "watched"),
     *("dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask"),
 )
-CHUNK = 64  # timesteps whose input side the native core computes at once where nothing stands in the way
+CHUNK = 64  # timesteps whose input side the native core computes at once where nothing stands in the profile
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionProfile:
     """How a policy makes a stack run, as far as it costs time whatever is skipped.
 
     ``listed``: the operands, (cell, "x" or "h"), whose columns are asked about one by one; ``chunk``: timesteps whose
@@ -36,15 +33,15 @@ class Way:
     watched: bool
 
     @staticmethod
-    def of(lstm: AdaptiveLSTM) -> Way:
+    def of(lstm: AdaptiveLSTM) -> ExecutionProfile:
         """That of an LSTM's policy."""
         policy = parts(lstm.policy)
         listed = ((s.cell, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
         chunk = min(CHUNK, policy.time.check_every) if policy.time else CHUNK
-        return Way(frozenset(listed), chunk, bool(policy.holding))
+        return ExecutionProfile(frozenset(listed), chunk, bool(policy.holding))
 
 
-def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
+def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> DoubleArray:
     """Work of one call in the units of ``FEATURES``: calls, row steps and chunks of layers, multiply-accumulates."""
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
@@ -52,13 +49,13 @@ def work_of(shape: StackShape, way: Way, stats: RunStats) -> Doubles:
     for cell, c in enumerate(stats.columns):
         out["timestep"] += c.advanced
         out["held"] += stats.timesteps - c.advanced
-        out["chunk"] += math.ceil(c.ran / way.chunk)
-        out["watched"] += c.ran if way.watched else 0.0
+        out["chunk"] += math.ceil(c.ran / profile.chunk)
+        out["watched"] += c.ran if profile.watched else 0.0
         for name, operand, sent, possible in (
             ("input", "x", c.x_sent, c.x_possible),
             ("recurrent", "h", c.h_sent, c.h_possible),
         ):
-            asked = (cell, operand) in way.listed
+            asked = (cell, operand) in profile.listed
             out[("sent " if asked else "dense ") + name] += gates * sent
             out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if asked else 0.0
     out["ask"] = stats.policy_macs
@@ -69,11 +66,11 @@ class Timed(Protocol):
     """What is learned from: ``seconds`` [n] and ``work`` [n, features] of n sequences."""
 
     @property
-    def seconds(self) -> Doubles:
+    def seconds(self) -> DoubleArray:
         """Of every sequence."""
 
     @property
-    def work(self) -> Doubles:
+    def work(self) -> DoubleArray:
         """Of every sequence, in the units of ``FEATURES``."""
 
 
@@ -85,9 +82,9 @@ class CostTable:
     """
 
     def __init__(self) -> None:
-        self._work: list[Doubles] = []
+        self._work: list[DoubleArray] = []
         self._seconds: list[float] = []
-        self.seconds_per_unit: Doubles = np.zeros(len(FEATURES))
+        self.seconds_per_unit: DoubleArray = np.zeros(len(FEATURES))
 
     def learn(self, run: Timed) -> None:
         """Take one run into account."""
@@ -103,6 +100,6 @@ class CostTable:
         solution, _ = scipy.optimize.nnls(matrix / scale, np.ones(len(seconds)))
         self.seconds_per_unit = solution / scale
 
-    def seconds(self, work: Doubles) -> float:
+    def seconds(self, work: DoubleArray) -> float:
         """Mean seconds of sequences with this work [n, features]."""
         return float(work.mean(0) @ self.seconds_per_unit)

@@ -27,8 +27,8 @@ import numpy.typing as npt
 import scipy  # its submodules load when they are first used: half a second that only calibration should cost
 
 from ..errors import CalibrationError
+from ..types import DoubleArray
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 Method: TypeAlias = Literal["auto", "binomial", "hoeffding-bentkus", "wsr"]
 
 BET_LEVEL = 0.05  # WSR bets are tuned for p-values near this level; any constant is valid
@@ -93,7 +93,7 @@ def conditional_p_values(
     last: int,
     binary: bool,
     method: Method = "auto",
-) -> FloatArray:
+) -> DoubleArray:
     """P-values of H_t: E[l | exit time <= t] > limit for every time bucket t in first .. last, of one exit policy.
 
     A marginal limit lets early leavers pay: 2 % on average can be 10 % of those who left first. Here every accumulated
@@ -255,7 +255,7 @@ def upper_bound(losses: npt.ArrayLike, confidence: float, *, binary: bool, metho
     return high
 
 
-def _hoeffding_bentkus(losses: FloatArray, limit: float) -> float:
+def _hoeffding_bentkus(losses: DoubleArray, limit: float) -> float:
     # The sum is rounded once (fsum): n * mean can end above the integer it means, and ceil would then add a failure.
     n, total = losses.size, math.fsum(losses)
     r = min(total / n, limit)
@@ -265,7 +265,7 @@ def _hoeffding_bentkus(losses: FloatArray, limit: float) -> float:
     return min(1.0, hoeffding, math.e * float(scipy.special.bdtr(math.ceil(total), n, limit)))
 
 
-def _wsr(losses: FloatArray, limit: float) -> float:
+def _wsr(losses: DoubleArray, limit: float) -> float:
     n = losses.size
     t = np.arange(1, n + 1)
     mean = (0.5 + np.cumsum(losses)) / (t + 1)
@@ -276,7 +276,7 @@ def _wsr(losses: FloatArray, limit: float) -> float:
     return math.exp(-max(0.0, float(log_wealth.max())))
 
 
-def _checked(losses: npt.ArrayLike, binary: bool) -> FloatArray:
+def _checked(losses: npt.ArrayLike, binary: bool) -> DoubleArray:
     try:
         values = np.asarray(losses, dtype=np.float64)
     except (TypeError, ValueError):

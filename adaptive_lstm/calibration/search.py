@@ -28,7 +28,7 @@ PAIRS = 20  # candidates that are tried per joining
 LADDER = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths are lowered
 REFINED = 4  # candidates whose neighbours are tried
 TESTED = 16  # candidates that are tested
-RUNGS = 6  # candidates of equal estimated risk that are tested
+MAX_TIES = 6  # candidates of equal estimated risk that are tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,9 @@ class Search:
         n: size of the search split.
         fits: whether the policies of a candidate can act together.
         by_macs: whether multiply-accumulates are the cost, instead of predicted seconds.
-        worst_leavers: the worst mean loss of those who leave first, as a multiple of its limit; 0 if that is no matter.
-        reach: mean loss up to which a test may be passed, as a multiple of its limit.
+        worst_early_exit_ratio: the largest mean loss of the sequences that exit first, as a multiple of its limit; 0
+            where that does not count.
+        certifiable_ratio: mean loss up to which a test may be passed, as a multiple of its limit.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Search:
         fits: Callable[[Candidate], bool],
         *,
         by_macs: bool,
-        worst_leavers: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
-        reach: float = 1.0,
+        worst_early_exit_ratio: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
+        certifiable_ratio: float = 1.0,
     ):
         self._run, self._limits, self._n, self._fits, self._by_macs = run, limits, n, fits, by_macs
-        self._worst_leavers, self._reach = worst_leavers, reach
+        self._worst_early_exit_ratio, self._certifiable_ratio = worst_early_exit_ratio, certifiable_ratio
         self._seen: dict[tuple[object, int], Scored] = {}
         self.table = CostTable()
 
@@ -88,13 +89,13 @@ class Search:
             self.table.learn(outcome)
             risks = tuple(float(r) for r in outcome.losses.mean(0))
             mean = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
-            ratio = max(mean, self._worst_leavers(candidate, outcome))
+            ratio = max(mean, self._worst_early_exit_ratio(candidate, outcome))
             self._seen[key] = Scored(candidate, outcome, risks, mean, ratio)
         return self._seen[key]
 
     def cost(self, scored: Scored) -> float:
         """Seconds per sequence by the cost table, or the share of multiply-accumulates."""
-        return scored.outcome.work_left if self._by_macs else self.table.seconds(scored.outcome.work)
+        return scored.outcome.macs_share if self._by_macs else self.table.seconds(scored.outcome.work)
 
     def order(self, scored: Sequence[Scored]) -> list[Scored]:
         """The Pareto front: those that no other beats in both cost and risk; risk ascending, cost descending.
@@ -106,7 +107,7 @@ class Search:
         # The first of those that do the same.
         kept = list({(s.ratio, self.cost(s)): s for s in reversed(kept)}.values())
         kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
-        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in self._thinned(list(equal), RUNGS)]
+        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in self._thinned(list(equal), MAX_TIES)]
 
     def to_test(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those worth a test, in the order to test them; a few, as each is run on the whole test split."""
@@ -115,7 +116,7 @@ class Search:
     def _beats(self, one: Scored, other: Scored) -> bool:
         return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
 
-    def everything(self, tracks: Sequence[Track]) -> list[Scored]:
+    def run(self, tracks: Sequence[Track]) -> list[Scored]:
         """All candidates that were run on the whole search split; the dense one comes first."""
         coarse = min(self._n, COARSE)
         dense = self.score(Candidate(), coarse)
@@ -129,21 +130,21 @@ class Search:
                     break
         self.table.fit()
         joined = [dense]
-        fronts = [self._kept([dense, *found]) for found in families.values()]
+        fronts = [self._pareto_thinned([dense, *found]) for found in families.values()]
         for front in sorted(filter(None, fronts), key=lambda f: min(self.cost(s) for s in f)):
-            joined = self._kept([*joined, *front, *self._together(joined, front, coarse)])
+            joined = self._pareto_thinned([*joined, *front, *self._together(joined, front, coarse)])
         full = [self.score(dense.candidate, self._n)]
         for scored in joined:
-            full += self._ladder(scored.candidate)
+            full += self._lowered_strengths(scored.candidate)
         for _ in range(2):
-            best = sorted((s for s in full if s.ratio <= self._reach), key=self.cost)[:REFINED]
+            best = sorted((s for s in full if s.ratio <= self._certifiable_ratio), key=self.cost)[:REFINED]
             for scored in best:
                 full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
             full = list({s.candidate.key: s for s in full}.values())
         self.table.fit()
         return full
 
-    def _ladder(self, candidate: Candidate) -> list[Scored]:
+    def _lowered_strengths(self, candidate: Candidate) -> list[Scored]:
         """A candidate and more careful ones, with all its strengths lowered at once, until two rungs lose nothing.
 
         The few sequences of the first look let bold candidates pass as harmless; what is certified in the end lies
@@ -156,7 +157,7 @@ class Search:
                 break
         return rungs
 
-    def _kept(self, scored: Sequence[Scored]) -> list[Scored]:
+    def _pareto_thinned(self, scored: Sequence[Scored]) -> list[Scored]:
         """The front of those that may pass, thinned out to WIDTH."""
         return self._thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
 

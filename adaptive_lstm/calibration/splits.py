@@ -77,16 +77,16 @@ def fingerprint_of_all(sequences: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(sequences)).encode()).hexdigest()
 
 
-def refuse_shared(fingerprints: Mapping[str, str]) -> None:
+def check_distinct(fingerprints: Mapping[str, str]) -> None:
     """Raise ``CalibrationError`` if two of the named sequences are equal: one could then prove itself."""
     first: dict[str, str] = {}
-    for name, print_ in fingerprints.items():
-        if print_ in first:
+    for name, digest in fingerprints.items():
+        if digest in first:
             raise CalibrationError(
-                f"{first[print_]} and {name} are equal, expected all sequences to differ: one that stands in two "
+                f"{first[digest]} and {name} are equal, expected all sequences to differ: one that stands in two "
                 "splits would be tested on what it was chosen by; remove duplicates"
             )
-        first[print_] = name
+        first[digest] = name
 
 
 def split(count: int, shares: tuple[float, float, float], seed: int) -> Splits[int]:
@@ -106,7 +106,7 @@ def split(count: int, shares: tuple[float, float, float], seed: int) -> Splits[i
     return Splits(order[:a], order[a:b], order[b:])
 
 
-def drawn(
+def split_sequences(
     sequences: Iterable[Any] | Splits[Any], shares: tuple[float, float, float], seed: int
 ) -> tuple[Splits[tuple[Any, Any]], Splits[str]]:
     """The splits as (inputs, target) pairs in random order, and the fingerprint of every input.
@@ -133,16 +133,16 @@ def drawn(
         everything = pairs(sequences)
         names = [f"sequences[{i}]" for i in range(len(everything))]
         index = split(len(everything), shares, seed)
-    prints = [fingerprint(inputs) for inputs, _ in everything]
-    refuse_shared(dict(zip(names, prints, strict=True)))
-    return _picked(everything, index), _picked(prints, index)
+    fingerprints = [fingerprint(inputs) for inputs, _ in everything]
+    check_distinct(dict(zip(names, fingerprints, strict=True)))
+    return _picked(everything, index), _picked(fingerprints, index)
 
 
 def _picked(values: Sequence[T], index: Splits[int]) -> Splits[T]:
     return Splits(*([values[i] for i in part] for part in (index.fit, index.search, index.test)))
 
 
-def refuse_too_few(test: int, limits: Sequence[float], confidence: float, binary: Sequence[bool], share: float) -> None:
+def check_size(test: int, limits: Sequence[float], confidence: float, binary: Sequence[bool], share: float) -> None:
     """Raise ``CalibrationError`` if not even a loss of zero could be certified on a test split of this size."""
     least = max(risk.needed(m, confidence, binary=b) for m, b in zip(limits, binary, strict=True))
     if test >= least:

@@ -83,7 +83,7 @@ def test_equal_work_costs_the_same() -> None:
 def test_work_is_counted() -> None:
     model, data = adapted_classifier(2), drawn(3)
     evaluator = Evaluator(model, {"lstm": model.lstm}, [])
-    items = evaluator.items(data)
+    items = evaluator.label(data)
     shape, steps = model.lstm.stack_shape, 8
     dense = dict(zip(FEATURES, evaluator.run({"lstm": al.Dense()}, items).work[0], strict=True))
     assert dense["call"] == 1

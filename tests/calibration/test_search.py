@@ -20,7 +20,7 @@ from adaptive_lstm.calibration.candidates import Candidate, Measured, Settings, 
 from adaptive_lstm.calibration.evaluation import Evaluator, Outcome
 from adaptive_lstm.calibration.families import default_families
 from adaptive_lstm.calibration.latency_model import FEATURES
-from adaptive_lstm.calibration.search import COARSE, HOPELESS, RUNGS, TESTED, Scored, Search
+from adaptive_lstm.calibration.search import COARSE, HOPELESS, MAX_TIES, TESTED, Scored, Search
 from adaptive_lstm.policies import parts
 from adaptive_lstm.types import StackShape
 
@@ -130,14 +130,14 @@ def test_tracks(measured: Measured) -> None:
     made = tracks([al.Delta(), al.SkipTimesteps(cap=3), al.HoldLayers(), *exits], measured, conditional=False)
     assert {t.family for t in made} == {"delta", "skip", "hold", "time", "depth of sequences", "depth of steps"}
     assert len({t.name for t in made}) == len(made)
-    data = Evaluator(model, {"lstm": model.lstm}, []).items(drawn(24, seed=5))
+    data = Evaluator(model, {"lstm": model.lstm}, []).label(drawn(24, seed=5))
     for one in made:
         evaluator = Evaluator(model, {"lstm": model.lstm}, [al.losses.clipped_error(10.0)])
         careful, bold = (evaluator.run(one.make(one.strength(p)), data) for p in (0, 1))
         assert careful.losses.mean() <= bold.losses.mean()
         assert careful.losses.mean() < 0.02
         assert careful.macs.sum() - careful.work[:, -1].sum() >= bold.macs.sum() - bold.work[:, -1].sum()
-        assert bold.work_left < 1, one.name
+        assert bold.macs_share < 1, one.name
     skip = next(t for t in made if t.family == "skip").make(0.1)["lstm"]
     assert isinstance(skip, al.SkipTimesteps)
     assert skip.cap == 3  # what a family says beside its strength is kept
@@ -176,7 +176,7 @@ def test_default_families() -> None:
 def test_everything() -> None:
     world = World(a=0.1, b=0.05, c=0.2)
     search = world.search()
-    found = search.everything([track("a"), track("b"), track("c", family="a")])
+    found = search.run([track("a"), track("b"), track("c", family="a")])
     keys = [s.candidate.key for s in found]
     assert keys[0] == ()
     assert len(set(keys)) == len(keys)
@@ -190,7 +190,7 @@ def test_everything() -> None:
     assert best.candidate.families == {"a", "b"}
     finest = [(p, q) for p in np.linspace(0, 1, 25) for q in np.linspace(0, 1, 25)]
     possible = [
-        world.run(Candidate(((track("a"), p), (track("b"), q))), N).work_left
+        world.run(Candidate(((track("a"), p), (track("b"), q))), N).macs_share
         for p, q in finest
         if 0.1 * track("a").strength(p) + 0.05 * track("b").strength(q) <= LIMIT
     ]
@@ -199,7 +199,7 @@ def test_everything() -> None:
 
 def test_hopeless_tracks_end() -> None:
     world = World(bad=3.0, good=0.05)
-    world.search().everything([track("bad"), track("good")])
+    world.search().run([track("bad"), track("good")])
     tried = [key for key, n in world.runs if n == COARSE and len(key) == 1]
     assert [position for name, position in (k[0] for k in tried) if name == "bad"] == [0.0]
     assert len([1 for k in tried if k[0][0] == "good"]) == len(LEVELS)
@@ -212,34 +212,34 @@ def test_one_failure_is_not_hopeless() -> None:
         return found
 
     search = Search(run, [0.005], N, lambda c: True, by_macs=True)
-    found = search.everything([track("a")])
+    found = search.run([track("a")])
     assert 1 / (COARSE * 0.005) > HOPELESS  # as the part of the split that is looked at first has it
     assert len(found) > 1
 
 
 def test_nothing_but_hopeless_candidates() -> None:
     world = World(bad=9.0)
-    found = world.search().everything([track("bad")])
+    found = world.search().run([track("bad")])
     assert [s.candidate.key for s in found] == [()]
 
     def lossy(candidate: Candidate, n: int) -> Outcome:  # as a model that was compressed too much
         return outcome(0.9, 1.0, n)
 
     search = Search(lossy, [LIMIT], N, lambda c: True, by_macs=True)
-    assert [s.candidate.key for s in search.everything([track("bad"), track("worse")])] == [()]
+    assert [s.candidate.key for s in search.run([track("bad"), track("worse")])] == [()]
 
 
 def test_what_cannot_act_together_is_not_tried() -> None:
     world = World(a=0.01, b=0.01)
-    world.search(may=lambda c: len(c.choices) < 2).everything([track("a"), track("b")])
+    world.search(may=lambda c: len(c.choices) < 2).run([track("a"), track("b")])
     assert all(len(key) < 2 for key, _ in world.runs)
 
 
 def test_too_few_early_leavers_rank_nowhere() -> None:
     world = World(a=0.01)
     few = lambda c, o: math.inf if any(p < 0.5 for _, p in c.choices) else 0.0  # noqa: E731
-    search = world.search(worst_leavers=few)
-    found = search.everything([track("a")])
+    search = world.search(worst_early_exit_ratio=few)
+    found = search.run([track("a")])
     assert all(p >= 0.5 for s in search.order(found) for _, p in s.candidate.choices)
     assert any(key and key[0][1] == 0.0 for key, _ in world.runs)  # but their track goes on
     assert any(s.candidate.choices for s in search.order(found))
@@ -247,8 +247,8 @@ def test_too_few_early_leavers_rank_nowhere() -> None:
 
 def test_no_candidate_is_refined_beyond_reach() -> None:
     world = World(a=0.3)
-    near = world.search(reach=0.3).everything([track("a")])
-    far = World(a=0.3).search(reach=1.0).everything([track("a")])
+    near = world.search(certifiable_ratio=0.3).run([track("a")])
+    far = World(a=0.3).search(certifiable_ratio=1.0).run([track("a")])
     ratios = [max((s.ratio for s in found if s.ratio <= 1), default=0) for found in (near, far)]
     assert ratios[0] <= ratios[1]
 
@@ -264,7 +264,7 @@ def test_order(drawn_: list[tuple[float, int]]) -> None:
     assert ranks == sorted(set(ranks))
     assert all(not (o.ratio < s.ratio and search.cost(o) <= search.cost(s)) for s in order for o in points)
     assert all(math.isfinite(s.ratio) for s in order)
-    assert max(Counter(s.ratio for s in order).values(), default=0) <= RUNGS
+    assert max(Counter(s.ratio for s in order).values(), default=0) <= MAX_TIES
     worth = search.to_test(points)
     assert len(worth) <= TESTED
     assert [s for s in order if s in worth] == worth

@@ -15,13 +15,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from adaptive_lstm.calibration.risk import needed
 from adaptive_lstm.calibration.splits import (
     Splits,
-    drawn,
+    check_distinct,
+    check_size,
     fingerprint,
     fingerprint_of_all,
     pairs,
-    refuse_shared,
-    refuse_too_few,
     split,
+    split_sequences,
 )
 from adaptive_lstm.errors import CalibrationError
 
@@ -102,9 +102,9 @@ def test_fingerprints_of_sets() -> None:
 
 
 def test_shared_sequences_are_named() -> None:
-    refuse_shared({"x": "1", "y": "2"})
+    check_distinct({"x": "1", "y": "2"})
     with pytest.raises(CalibrationError, match="y and z are equal"):
-        refuse_shared({"x": "1", "y": "2", "z": "2"})
+        check_distinct({"x": "1", "y": "2", "z": "2"})
 
 
 @given(st.integers(3, 300), st.tuples(*[st.floats(0.001, 10)] * 3), st.integers(0, 5))
@@ -134,11 +134,11 @@ def data(n: int, start: int = 0) -> list[tuple[torch.Tensor, int]]:
 
 def test_drawing() -> None:
     everything = data(40)
-    parts, prints = drawn(everything, SHARES, seed=3)
+    splits, fingerprints = split_sequences(everything, SHARES, seed=3)
     index = split(40, SHARES, seed=3)
     for part, told, wanted in zip(
-        (parts.fit, parts.search, parts.test),
-        (prints.fit, prints.search, prints.test),
+        (splits.fit, splits.search, splits.test),
+        (fingerprints.fit, fingerprints.search, fingerprints.test),
         vars(index).values(),
         strict=True,
     ):
@@ -148,35 +148,35 @@ def test_drawing() -> None:
 
 def test_given_splits_are_shuffled_within() -> None:
     given = Splits(data(20), data(20, start=20), data(60, start=40))
-    parts, prints = drawn(given, SHARES, seed=3)
-    assert sorted(label for _, label in parts.fit) == list(range(20))
-    assert sorted(label for _, label in parts.search) == list(range(20, 40))
-    labels = [label for _, label in parts.test]
+    splits, fingerprints = split_sequences(given, SHARES, seed=3)
+    assert sorted(label for _, label in splits.fit) == list(range(20))
+    assert sorted(label for _, label in splits.search) == list(range(20, 40))
+    labels = [label for _, label in splits.test]
     assert sorted(labels) == list(range(40, 100))
     assert labels != sorted(labels)
     assert abs(float(np.mean(labels[:30])) - 69.5) < 15  # no half stands for one end
-    assert prints.test == [fingerprint(x) for x, _ in parts.test]
-    assert drawn(given, SHARES, seed=3)[1] == prints
+    assert fingerprints.test == [fingerprint(x) for x, _ in splits.test]
+    assert split_sequences(given, SHARES, seed=3)[1] == fingerprints
 
 
 def test_drawing_refuses_what_is_shared() -> None:
     with pytest.raises(CalibrationError, match=r"sequences\[2\] and sequences\[5\]"):
-        drawn([*data(5), data(3)[2], *data(5, start=9)], SHARES, seed=0)
+        split_sequences([*data(5), data(3)[2], *data(5, start=9)], SHARES, seed=0)
     with pytest.raises(CalibrationError, match=r"fit\[1\] and test\[0\]"):
-        drawn(Splits(data(2), data(2, start=5), data(3, start=1)), SHARES, seed=0)
+        split_sequences(Splits(data(2), data(2, start=5), data(3, start=1)), SHARES, seed=0)
 
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_how_many_are_needed(binary: bool) -> None:
     least = needed(0.05, 0.95, binary=binary)
-    refuse_too_few(least, [0.05], 0.95, [binary], share=0.5)
+    check_size(least, [0.05], 0.95, [binary], share=0.5)
     with pytest.raises(CalibrationError, match=f"needs at least {least} .* Give at least {4 * least} sequences"):
-        refuse_too_few(least - 1, [0.05], 0.95, [binary], share=0.25)
+        check_size(least - 1, [0.05], 0.95, [binary], share=0.25)
 
 
 def test_the_hardest_of_several_limits_counts() -> None:
     with pytest.raises(CalibrationError, match=r"at most 0.01 .* needs at least 299"):
-        refuse_too_few(100, [0.05, 0.01], 0.95, [True, True], share=0.5)
+        check_size(100, [0.05, 0.01], 0.95, [True, True], share=0.5)
 
 
 def test_packed_sequences_stay_whole() -> None:
