@@ -13,16 +13,16 @@ from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExi
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A policy sorted by kind. ``holding``: from the lowest deciding layer up."""
+    """A policy sorted by the question that its members answer. ``hold``: from the lowest deciding layer up."""
 
     columns: ColumnPolicy
-    holding: tuple[HoldPolicy, ...] = ()
-    time: TimeExitPolicy | None = None
-    depth: DepthExitPolicy | None = None
+    hold: tuple[HoldPolicy, ...] = ()
+    time_exit: TimeExitPolicy | None = None
+    depth_exit: DepthExitPolicy | None = None
 
     def decider(self, shape: StackShape, layer: int) -> HoldPolicy | None:
         """The policy that holds this layer, if it decides for itself."""
-        return next((p for p in self.holding if p.decides(shape, layer)), None)
+        return next((p for p in self.hold if p.decides(shape, layer)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class Combined:
         for policy in self.policies:
             policy.check(shape)
         for layer in range(shape.num_layers):
-            deciders = [type(p).__name__ for p in self.parts.holding if p.decides(shape, layer)]
+            deciders = [type(p).__name__ for p in self.parts.hold if p.decides(shape, layer)]
             if len(deciders) > 1:
                 raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; leave one of them out")
-        if shape.bidirectional and any(p.action == "queue_input" for p in self.parts.holding):
+        if shape.bidirectional and any(p.action == "queue_input" for p in self.parts.hold):
             raise UnsupportedError(
                 "a policy that queues inputs needs one direction: the backward one would have to wait for inputs that "
                 "the forward one still holds back"

@@ -105,7 +105,7 @@ class CallMeter:
         self.calls: list[_Call] = []
 
     def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
-        shape, profile, exits = lstm.stack_shape, ExecutionProfile.of(lstm), parts(lstm.policy).time
+        shape, profile, exits = lstm.stack_shape, ExecutionProfile.of(lstm), parts(lstm.policy).time_exit
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()

@@ -37,8 +37,8 @@ class ExecutionProfile:
         """That of an LSTM's policy."""
         policy = parts(lstm.policy)
         listed = ((s.cell, s.operand) for s in sites(lstm.stack_shape) if policy.columns.thresholded(s))
-        chunk = min(CHUNK, policy.time.check_every) if policy.time else CHUNK
-        return ExecutionProfile(frozenset(listed), chunk, bool(policy.holding))
+        chunk = min(CHUNK, policy.time_exit.check_every) if policy.time_exit else CHUNK
+        return ExecutionProfile(frozenset(listed), chunk, bool(policy.hold))
 
 
 def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> DoubleArray:

@@ -14,17 +14,17 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
     """
     layers, width = shape.num_layers, shape.directions * shape.output_size
     macs = 0
-    if isinstance(policy.time, ExitInTime):
-        translated = policy.time.translators is not None
+    if isinstance(policy.time_exit, ExitInTime):
+        translated = policy.time_exit.translators is not None
         known = layers * width if translated else width
         translation = width * known if translated else 0
-        head = policy.time.head
+        head = policy.time_exit.head
         if isinstance(head, LinearHead):
             macs += counts.exit_checks * len(head.weight) * known + counts.exits * translation
         else:
             macs += counts.exit_checks * translation
-    if isinstance(policy.depth, ExitInDepth):
-        head = policy.depth.head
+    if isinstance(policy.depth_exit, ExitInDepth):
+        head = policy.depth_exit.head
         for layer, (asked, left) in enumerate(zip(counts.depth_checks, counts.depth_exits, strict=True)):
             known = (layer + 1) * width
             if isinstance(head, LinearHead):
@@ -32,7 +32,7 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
             else:
                 macs += asked * width * (known if head is not None else known + layer * width)
             # A timestep leaves with the translation that was asked about; a sequence's outputs have maps of their own.
-            if isinstance(head, LinearHead) or policy.depth.level == "sequence":
+            if isinstance(head, LinearHead) or policy.depth_exit.level == "sequence":
                 macs += left * width * known
     return macs
 
@@ -44,4 +44,6 @@ def run_stats(policy: Parts, shape: StackShape, counts: Counts, timesteps: int, 
 
 def skips(policy: Parts) -> bool:
     """Whether a policy can leave anything out."""
-    return not (isinstance(policy.columns, Dense) and not policy.holding and not policy.time and not policy.depth)
+    return not (
+        isinstance(policy.columns, Dense) and not policy.hold and not policy.time_exit and not policy.depth_exit
+    )

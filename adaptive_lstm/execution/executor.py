@@ -80,7 +80,7 @@ class Executor:
             return "reference: no native extension", None
         if runs_natively(self.policy):
             return None, self.policy
-        without = replace(self.policy, time=None)
+        without = replace(self.policy, time_exit=None)
         if runs_natively(without):
             return f"asked in Python between native chunks: {_foreign(policy)}", without
         return f"reference: {_foreign(policy)}", None
@@ -178,9 +178,11 @@ class Executor:
                 return self._between.run_from(state, x, sizes)
             return reference.run(self.tensors, self.shape, self.policy, x, sizes, state, first=first)
 
-        if self.policy.time is None:
+        if self.policy.time_exit is None:
             return some(rows, alive, state, 0)
-        return early_exit.run_with_exits(self.policy.time, self.shape, some, rows, alive, state, open_ended=open_ended)
+        return early_exit.run_with_exits(
+            self.policy.time_exit, self.shape, some, rows, alive, state, open_ended=open_ended
+        )
 
 
 def _foreign(policy: Policy) -> str:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def runs_natively(policy: Parts) -> bool:
     """Whether the native kernels know every part of this policy; others run on the reference executor."""
-    heads = [p.head for p in (policy.time, policy.depth) if isinstance(p, ExitInTime | ExitInDepth)]
+    heads = [p.head for p in (policy.time_exit, policy.depth_exit) if isinstance(p, ExitInTime | ExitInDepth)]
     return (
         type(policy.columns) in (Delta, Dense)
-        and all(type(p) in (SkipTimesteps, HoldLayers) for p in policy.holding)
-        and type(policy.time) in (type(None), ExitInTime)
-        and type(policy.depth) in (type(None), ExitInDepth)
+        and all(type(p) in (SkipTimesteps, HoldLayers) for p in policy.hold)
+        and type(policy.time_exit) in (type(None), ExitInTime)
+        and type(policy.depth_exit) in (type(None), ExitInDepth)
         and all(type(head) in (type(None), LinearHead) for head in heads)
     )
 
@@ -59,7 +59,7 @@ def _holds(policy: Parts, shape: StackShape) -> list[_native.Hold | None]:
     from .. import _native
 
     out: list[_native.Hold | None] = []
-    for layer in range(shape.num_layers if policy.holding else 0):
+    for layer in range(shape.num_layers if policy.hold else 0):
         decider = policy.decider(shape, layer)
         hold = None
         if isinstance(decider, SkipTimesteps | HoldLayers):
@@ -113,6 +113,6 @@ def packed_policy(policy: Parts, shape: StackShape) -> _native.Policy:
     return _native.policy(
         _columns(policy, shape),
         _holds(policy, shape),
-        _time_exit(policy.time) if isinstance(policy.time, ExitInTime) else None,
-        _depth_exit(policy.depth, shape) if isinstance(policy.depth, ExitInDepth) else None,
+        _time_exit(policy.time_exit) if isinstance(policy.time_exit, ExitInTime) else None,
+        _depth_exit(policy.depth_exit, shape) if isinstance(policy.depth_exit, ExitInDepth) else None,
     )

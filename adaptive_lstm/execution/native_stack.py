@@ -137,7 +137,7 @@ class NativeStack:
                 ]
             )
             asked, left, depth_checks, depth_exits = exits
-            depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth else ((), ())
+            depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth_exit else ((), ())
             return Counts(columns, asked, left, *depth, self.live_units)
 
         return counts
@@ -173,7 +173,7 @@ class NativeStack:
             return out
 
         held = []
-        for cell in range(shape.num_cells if started and self.policy.holding else 0):
+        for cell in range(shape.num_cells if started and self.policy.hold else 0):
             held.append(self._new_held(cell, h))
             self._exchange(state, cell, held[-1], put=False)
         return StreamState(
@@ -182,7 +182,7 @@ class NativeStack:
             tuple(sent(Site(shape, cell, "x")) for cell in range(shape.num_cells)),
             tuple(sent(Site(shape, cell, "h")) for cell in range(shape.num_cells)),
             tuple(held),
-            self._read_left(state, h) if started and self.policy.time else None,
+            self._read_left(state, h) if started and self.policy.time_exit else None,
         )
 
     def write(self, state: _native.State, value: StreamState) -> None:
@@ -203,7 +203,7 @@ class NativeStack:
 
     def exited(self, state: _native.State) -> torch.Tensor:
         """Which rows have left in time: bool [B]."""
-        if self.policy.time is None:
+        if self.policy.time_exit is None:
             return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
         return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).exited
 
@@ -232,7 +232,7 @@ class NativeStack:
 
     def _read_left(self, state: _native.State, like: torch.Tensor) -> ExitState:
         batch, width = state.batch, self.shape.output_size
-        window = self.policy.time.window if self.policy.time else 0
+        window = self.policy.time_exit.window if self.policy.time_exit else 0
         done, final = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
         streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
         time = state.left(False, 0, done.numpy(), final.numpy().reshape(-1), streak.numpy(), past.numpy().reshape(-1))

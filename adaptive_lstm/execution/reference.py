@@ -196,7 +196,7 @@ def run(
     sent_x, sent_h = list(state.sent_x), list(state.sent_h)
     held: list[HoldState] = []
     counts = []
-    depth = policy.depth
+    depth = policy.depth_exit
     asked, left = [0] * shape.num_layers, [0] * shape.num_layers
     for layer in range(shape.num_layers):
         top = layer == shape.num_layers - 1

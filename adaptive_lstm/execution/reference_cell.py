@@ -151,8 +151,8 @@ class ReferenceCell:
         self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
         self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
         self.decider: HoldPolicy | None = policy.decider(shape, cell // shape.directions)
-        self.holding = bool(policy.holding)
-        self.queues = any(p.action == "queue_input" for p in policy.holding)
+        self.holding = bool(policy.hold)
+        self.queues = any(p.action == "queue_input" for p in policy.hold)
         held = held or HoldState()
         self.x_used = h.new_zeros(batch, self.of_x.site.width) if held.x_used is None else held.x_used
         self.h_used = torch.zeros_like(h) if held.h_used is None else held.h_used

@@ -41,7 +41,7 @@ class Stream:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
         self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
-        depth = executor.policy.depth
+        depth = executor.policy.depth_exit
         if depth is not None and depth.level == "sequence":
             raise UnsupportedError(
                 "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
@@ -67,7 +67,7 @@ class Stream:
 
     def _show(self) -> None:
         # A stream may leave at its last timestep, where a sequence is not asked: exits there are no sign of drift.
-        if self._monitor is not None and self._steps and self._executor.policy.time is None:
+        if self._monitor is not None and self._steps and self._executor.policy.time_exit is None:
             self._monitor.see(self._counted(), self._steps * self._batch, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance

@@ -42,9 +42,9 @@ def check_state(
         raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
     if len(state.sent_x) != shape.num_cells or len(state.sent_h) != shape.num_cells:
         raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.num_cells}")
-    if state.hold and (not policy.holding or len(state.hold) != shape.num_cells):
+    if state.hold and (not policy.hold or len(state.hold) != shape.num_cells):
         raise StateError("the state is of a stream whose policy holds layers; this one's does not, or has other layers")
-    if state.exit is not None and policy.time is None:
+    if state.exit is not None and policy.time_exit is None:
         raise StateError("the state is of a stream with an exit in time; this one's policy has none")
     for name, tensor, want in _parts(state, shape, batch, policy):
         if tensor is not None and not isinstance(tensor, torch.Tensor):
@@ -95,9 +95,9 @@ def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> 
         yield "gates", held.gates, (batch, 4 * shape.hidden_size)
         yield "queue", held.queue, (batch, decider.cap, width) if decider is not None and queue else None
         yield "queued", held.queued, (batch,) if queue else None
-    if state.exit is not None and policy.time is not None:
+    if state.exit is not None and policy.time_exit is not None:
         exit_state = state.exit
         yield "exited", exit_state.exited, (batch,)
         yield "translation", exit_state.translation, (batch, shape.output_size)
         yield "streak", exit_state.streak, (batch,)
-        yield "past", exit_state.past, (batch, policy.time.window, shape.output_size)
+        yield "past", exit_state.past, (batch, policy.time_exit.window, shape.output_size)

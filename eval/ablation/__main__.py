@@ -119,7 +119,7 @@ def _streamed(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None] 
     if len(lstms) != 1 or lstms[0].bidirectional:
         return None
     (lstm,) = lstms
-    if parts(lstm.policy).time is not None or parts(lstm.policy).depth is not None:
+    if parts(lstm.policy).time_exit is not None or parts(lstm.policy).depth_exit is not None:
         return None
     given: list[Tensor] = []
     hook = lstm.register_forward_pre_hook(lambda module, args: given.append(args[0]))

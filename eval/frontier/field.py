@@ -74,7 +74,7 @@ class Entry:
     def streams(self) -> bool:
         """Whether its policies decide frame by frame: an exit that asks for final states does not."""
         adapted = [m for m in self.model.modules() if isinstance(m, al.AdaptiveLSTM)]
-        depths = [m.executor().policy.depth for m in adapted]
+        depths = [m.executor().policy.depth_exit for m in adapted]
         return all(depth is None or depth.level == "step" for depth in depths)
 
 

@@ -69,7 +69,7 @@ def test_early_leavers() -> None:
     test = last_split(data)
     checked = 0
     for point in result.frontier:
-        exits = parts(point.settings["lstm"]).time
+        exits = parts(point.settings["lstm"]).time_exit
         if point.p_value is None or not isinstance(exits, al.ExitInTime):
             continue
         losses, starts = flips(model, test, point.settings), exits.starts or (0,)

@@ -149,7 +149,7 @@ def test_tracks_of_exits_open_bucket_by_bucket(measured: Measured) -> None:
     made = tracks([al.ExitInTime(adapted_classifier().head)], measured, conditional=True)
     assert len(made) == 2 * len(time.starts)
     for one in made:
-        exits = parts(one.make(0.2)["lstm"]).time
+        exits = parts(one.make(0.2)["lstm"]).time_exit
         assert isinstance(exits, al.ExitInTime)
         assert exits.starts == one.starts == time.starts
         assert [t < 1 for t in exits.thresholds] == [b >= one.opens for b in range(len(time.starts))]

@@ -60,9 +60,9 @@ def on_reference(
     ) -> tuple[torch.Tensor, StreamState, Counts]:
         return reference.run(tensors, shape, p, some, alive, at, first=first)
 
-    if p.time is None:
+    if p.time_exit is None:
         return advance(x, sizes, state, 0)
-    return leaving.run_with_exits(p.time, shape, advance, x, sizes, state, open_ended=open_ended)
+    return leaving.run_with_exits(p.time_exit, shape, advance, x, sizes, state, open_ended=open_ended)
 
 
 def leaves(state: StreamState | HoldState | ExitState) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def test_random_combinations_follow_the_reference(seed: int) -> None:
         x[choice.randrange(time) :] = 0.0  # silence
     matrices = weights(shape, "fp32", "fp32", gain=choice.choice((0.5, 1.0, 2.0)))
     native = stack(matrices, shape, policy)
-    depth = parts(policy).depth
+    depth = parts(policy).depth_exit
     if not both and (depth is None or depth.level == "step"):
         follow(native, matrices, policy, x, choice, ATOL)
     lengths = sorted((choice.randint(1, time) for _ in range(batch)), reverse=True)
