@@ -53,7 +53,7 @@ def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
                     "unstructured", sparsity, saliency=saliency, gamma=0.5, compensate=compensate, ridge=0.1
                 )
                 for name, weights in prune_model(fast, fit, prune, sensitivities=measured).items():
-                    lstms[name].pruned = weights
+                    lstms[name].replaced = weights
                 with torch.no_grad():
                     found = [first(fast(x)) for x in test]
                 off = [model.distance.between(x, y) * len(y) for x, y in zip(found, dense, strict=True)]

@@ -1,7 +1,7 @@
 """``save`` and ``load``: what was set on an adapted model, in one file, without the weights that the user has.
 
 A safetensors file whose JSON header holds, for every LSTM by its module name, precision, policy, monitor and the
-fingerprint of its parameters; pruned weights, thresholds, heads and translators are arrays. A SHA-256 covers it all,
+fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays. A SHA-256 covers it all,
 because safetensors does not notice altered weights. Nothing is ever unpickled or executed.
 """
 
@@ -28,14 +28,14 @@ from ..types import StackShape
 from ..weights.fingerprint import digest
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from . import fields
 from .fields import Arrays
 from .policies import from_plain, to_plain
-from .weights import read_pruned, write_pruned
+from .weights import read_replaced, write_replaced
 
 _KIND, _VERSION = "model", 1
-_LSTM = ("shape", "parameters", "quantize", "pruned", "policy", "monitor")
+_LSTM = ("shape", "parameters", "quantize", "replaced", "policy", "monitor")
 _OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
 
 
@@ -44,13 +44,13 @@ class _Settings:
     """Everything that is set on one LSTM; ``monitor``: its ranges, or None."""
 
     quantize: Quantize
-    pruned: PrunedWeights | None
+    replaced: ReplacedWeights | None
     policy: Policy
     monitor: Mapping[str, Range] | None
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certificate | None = None) -> None:
-    """Write what makes an adapted model fast: pruned weights, precision, policy and monitor of every LSTM.
+    """Write what makes an adapted model fast: replaced weights, precision, policy and monitor of every LSTM.
 
     The model's own parameters are not stored: ``load`` needs the model again, with the weights that it has now. The
     file is written at once; a failure leaves what was there before.
@@ -62,7 +62,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
 
     Raises:
         InputError: no adapted LSTM, a policy or head written in Python, a certificate of another model, or parameters
-            that have changed since they were pruned.
+            that have changed since they were replaced.
         ModelFileError: the file cannot be written.
     """
     lstms = lstms_of(model)
@@ -108,7 +108,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     for name, one in settings.items():
         lstm = modules[name]
         assert isinstance(lstm, AdaptiveLSTM)
-        lstm.quantize, lstm.pruned, lstm.policy = one.quantize, one.pruned, one.policy
+        lstm.quantize, lstm.replaced, lstm.policy = one.quantize, one.replaced, one.policy
         lstm.monitor = None if one.monitor is None else Monitor(one.monitor)  # after the policy, which takes it away
     return fast
 
@@ -134,9 +134,9 @@ def _plain(lstm: AdaptiveLSTM, name: str, at: str, arrays: dict[str, np.ndarray]
     if quantize.raw_scale is not None:
         arrays[f"{at}.raw_scale"] = np.asarray(quantize.raw_scale, np.float32)
     try:
-        if lstm.pruned is not None:
+        if lstm.replaced is not None:
             lstm.executed()  # raises if the parameters have changed since
-            write_pruned(lstm.pruned, f"{at}.pruned", arrays)
+            write_replaced(lstm.replaced, f"{at}.replaced", arrays)
         policy = to_plain(lstm.policy, f"{at}.policy", arrays)
     except InputError as error:
         raise InputError(f"{name or type(lstm).__name__}: {error}") from error
@@ -144,7 +144,7 @@ def _plain(lstm: AdaptiveLSTM, name: str, at: str, arrays: dict[str, np.ndarray]
         "shape": asdict(lstm.stack_shape),
         "parameters": digest(lstm),
         "quantize": asdict(quantize) | {"raw_scale": quantize.raw_scale is not None},
-        "pruned": lstm.pruned is not None,
+        "replaced": lstm.replaced is not None,
         "policy": policy,
         "monitor": None if lstm.monitor is None else {k: asdict(v) for k, v in lstm.monitor.expected.items()},
     }
@@ -206,10 +206,10 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: Arrays, lstm: nn.LSTM) -> _
         raise ModelFileError("its parameters are others than those of the saved model; load it with that model")
     policy = from_plain(found["policy"], f"{at}.policy", arrays)
     Combined(policy).check(shape)
-    pruned = None
-    if fields.flag(found["pruned"], "pruned"):
-        pruned = PrunedWeights(read_pruned(shape, f"{at}.pruned", arrays), found["parameters"])
-    return _Settings(_quantize(found["quantize"], at, arrays, shape), pruned, policy, _monitor(found["monitor"]))
+    replaced = None
+    if fields.flag(found["replaced"], "replaced"):
+        replaced = ReplacedWeights(read_replaced(shape, f"{at}.replaced", arrays), found["parameters"])
+    return _Settings(_quantize(found["quantize"], at, arrays, shape), replaced, policy, _monitor(found["monitor"]))
 
 
 def _quantize(found: object, at: str, arrays: Arrays, shape: StackShape) -> Quantize:

@@ -1,4 +1,4 @@
-"""Pruned weights as the arrays of a file, and back, bit for bit.
+"""Replaced weights as the arrays of a file, and back, bit for bit.
 
 A matrix with enough zeros is stored as a bit per weight, whether it is kept, and the kept ones. Zeros may have a sign,
 which then takes another bit each.
@@ -12,15 +12,15 @@ import torch
 from ..errors import ModelFileError
 from ..types import StackShape
 from ..weights.layout import CellTensors
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from .fields import Arrays
 
 _KINDS = ("w_ih", "w_hh", "bias", "w_hr", "fixed")
 
 
-def write_pruned(pruned: PrunedWeights, at: str, arrays: dict[str, np.ndarray]) -> None:
-    """Add pruned weights to ``arrays``, with names that begin with ``at``."""
-    for cell, weights in enumerate(pruned.cells):
+def write_replaced(replaced: ReplacedWeights, at: str, arrays: dict[str, np.ndarray]) -> None:
+    """Add replaced weights to ``arrays``, with names that begin with ``at``."""
+    for cell, weights in enumerate(replaced.cells):
         for kind in _KINDS:
             value: torch.Tensor | None = getattr(weights, kind)
             if value is None:
@@ -36,7 +36,7 @@ def write_pruned(pruned: PrunedWeights, at: str, arrays: dict[str, np.ndarray]) 
             arrays |= parts if small else {name: array}
 
 
-def read_pruned(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTensors, ...]:
+def read_replaced(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTensors, ...]:
     """The weights of every cell of a stack of this shape, float32.
 
     Raises:

@@ -143,7 +143,7 @@ def calibrate(
         scored = search.run(tracks(families, measured, conditional))
         dense_cost = search.cost(scored[0])
         # A compressed model that skips nothing has something to prove too, and may be all that passes.
-        compressed = any(lstm.pruned or not lstm.quantize.exact for lstm in lstms.values())
+        compressed = any(lstm.replaced or not lstm.quantize.exact for lstm in lstms.values())
         front = search.to_test(
             [s for s in scored if search.cost(s) < dense_cost or (compressed and not s.candidate.choices)]
         )

@@ -46,7 +46,7 @@ class Certificate:
     ``time``, seconds of the whole model left on a few of its sequences, with quartiles; shares of what the same
     compressed model takes when nothing is skipped. ``candidates``: how many were run on the whole search split, and how
     many tested. ``weights``: fingerprint of the LSTMs' parameters. ``precision``: by module name;
-    ``quantization``: fingerprint of all its settings and of pruned weights. ``seconds``: what
+    ``quantization``: fingerprint of all its settings and of replaced weights. ``seconds``: what
     finding the policy took.
     """
 
@@ -114,14 +114,16 @@ def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
 
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
     """Precision of every LSTM, and whether it executes weights that were fitted: pruned, or rounded so."""
-    return {name: lstm.quantize.precision + (", fitted weights" if lstm.pruned else "") for name, lstm in lstms.items()}
+    return {
+        name: lstm.quantize.precision + (", fitted weights" if lstm.replaced else "") for name, lstm in lstms.items()
+    }
 
 
 def quantization_of(lstms: Mapping[str, AdaptiveLSTM]) -> str:
-    """SHA-256 of all settings that the LSTMs are quantized with, and of their pruned weights."""
+    """SHA-256 of all settings that the LSTMs are quantized with, and of their replaced weights."""
     settings = [(name, lstms[name].quantize) for name in sorted(lstms)]
-    pruned = [(name, lstm.pruned.digest()) for name, lstm in sorted(lstms.items()) if lstm.pruned]
-    return hashlib.sha256(repr(settings + pruned if pruned else settings).encode()).hexdigest()
+    replaced = [(name, lstm.replaced.digest()) for name, lstm in sorted(lstms.items()) if lstm.replaced]
+    return hashlib.sha256(repr(settings + replaced if replaced else settings).encode()).hexdigest()
 
 
 def certify(

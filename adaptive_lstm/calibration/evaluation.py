@@ -63,7 +63,7 @@ def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     """The LSTMs in float32 with nothing pruned or skipped inside the block; as they were afterwards."""
     with unskipped(lstms):
         for lstm in lstms.values():
-            lstm.pruned = None
+            lstm.replaced = None
         yield
 
 

@@ -27,7 +27,7 @@ from ..weights.layout import CellTensors
 from ..weights.matrices import Matrix
 from ..weights.precision import Quantize
 from ..weights.quantization import GRID_COLUMNS, quantize_stack
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from .pruning.recording import Recorder, Weights, originals
 from .pruning.refit import Mask, Quadratic, quadratic, shifted_bias
 from .pruning.stack import Recorded, dense_moments, recorded
@@ -40,8 +40,8 @@ def round_model(
     model: nn.Module,
     batches: Sequence[Any],
     settings: Mapping[str, Quantize],
-    pruned: Mapping[str, PrunedWeights],
-) -> dict[str, PrunedWeights]:
+    pruned: Mapping[str, ReplacedWeights],
+) -> dict[str, ReplacedWeights]:
     """Weights on the int8 grids of ``settings`` for the LSTMs of a model, by name; the model is not changed.
 
     Where ``settings`` has no int8, ``pruned`` is what comes back.
@@ -70,7 +70,7 @@ def round_model(
         calls = recorder.calls(weights, batches)
         for name, steps in grids.items():
             run = recorded(recorder.shapes[name], weights[name], calls[name])
-            out[name] = PrunedWeights(round_stack(run, steps), digest(lstms[name]))
+            out[name] = ReplacedWeights(round_stack(run, steps), digest(lstms[name]))
     return out
 
 

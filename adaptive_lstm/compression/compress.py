@@ -24,7 +24,7 @@ from ..runtime.stream import stream
 from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.quantization import column_scale, quantize_stack
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from .pruning import Prune, prune_model, round_model
 from .report import CompressReport, LSTMReport, matrix_reports
 
@@ -77,11 +77,11 @@ def compress(
     if learns and inputs is None:
         raise InputError(f"{learns[0]} needs inputs to find out what matters: compress(model, inputs, ...)")
     batches = list(as_batches(inputs)) if learns and inputs is not None else inputs  # they are run over again
-    pruned: dict[str, PrunedWeights] = {}
+    pruned: dict[str, ReplacedWeights] = {}
     measured: Mapping[str, Sensitivity] = {}
     with restored(lstms):
         for lstm in lstms.values():
-            lstm.pruned, lstm.quantize = None, Quantize()
+            lstm.replaced, lstm.quantize = None, Quantize()
         chosen = with_scales(model, lstms, batches, quantize)
         if prune is not None and batches is not None:
             measured = measure_sensitivities(model, batches, output=output, progress=progress)
@@ -89,7 +89,7 @@ def compress(
         if rounding == "compensated" and batches is not None:
             pruned = round_model(model, list(batches), chosen, pruned)
     for name, lstm in lstms.items():
-        lstm.pruned, lstm.quantize = pruned.get(name), chosen[name]
+        lstm.replaced, lstm.quantize = pruned.get(name), chosen[name]
     return described(lstms, measured)
 
 
@@ -111,7 +111,7 @@ def restore(model: nn.Module) -> None:
         InputError: no adapted LSTM.
     """
     for lstm in lstms_of(model).values():
-        lstm.pruned, lstm.quantize = None, Quantize()
+        lstm.replaced, lstm.quantize = None, Quantize()
 
 
 def _checked(prune: Prune | None, quantize: Quantize | None, rounding: str) -> Quantize:

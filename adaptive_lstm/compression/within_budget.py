@@ -18,7 +18,7 @@ from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from .compress import compress, described, restore, with_scales
 from .pruning import Prune, prune_model, round_model
 from .pruning.prune_model import parted
@@ -80,7 +80,7 @@ def compress_within(
     fit, judges = parted(batches)
     quantize = quantize or Quantize("int8")
     lstms = adapted_lstms(model)
-    kept = {name: (m.pruned, m.quantize) for name, m in lstms.items()}
+    kept = {name: (m.replaced, m.quantize) for name, m in lstms.items()}
     policies = {name: (m.policy, m.monitor) for name, m in lstms.items()}
     try:
         for lstm in lstms.values():  # what is skipped is another question
@@ -89,7 +89,7 @@ def compress_within(
         return _within(model, fit, judges, change, choices, output, progress)
     except BaseException:
         for name, lstm in lstms.items():
-            lstm.pruned, lstm.quantize = kept[name]
+            lstm.replaced, lstm.quantize = kept[name]
         raise
     finally:
         for name, lstm in lstms.items():
@@ -114,17 +114,19 @@ def _within(
     for prune, precisions in choices:
         for each in settings(prune):
             restore(model)
-            pruned: Mapping[str, PrunedWeights] = {}
+            pruned: Mapping[str, ReplacedWeights] = {}
             if each is not None:
                 pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
             found = math.inf
-            rounded: dict[Quantize, Mapping[str, PrunedWeights]] = {}  # levels of activations leave weights as they are
+            rounded: dict[
+                Quantize, Mapping[str, ReplacedWeights]
+            ] = {}  # levels of activations leave weights as they are
             for precision in precisions:
                 grids = replace(precision, levels=0, input_levels=0)
                 if grids not in rounded:
                     rounded[grids] = round_model(model, fit, scaled[precision], pruned)
                 for name, lstm in lstms.items():
-                    lstm.pruned, lstm.quantize = rounded[grids].get(name), scaled[precision][name]
+                    lstm.replaced, lstm.quantize = rounded[grids].get(name), scaled[precision][name]
                 found = min(found, relative_change(dense, outputs(model, judges, output)))
                 if found <= change:
                     return described(lstms, sensitivities)

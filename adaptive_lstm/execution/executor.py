@@ -29,7 +29,7 @@ class Executor:
         shape: sizes of the stack.
         quantize: precision of every matrix.
         policy: what may be left out; must fit the stack (``policy.check``).
-        pruned: whether ``tensors`` are others than the parameters.
+        replaced: whether ``tensors`` are executed instead of the parameters.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class Executor:
         quantize: Quantize,
         policy: Policy,
         *,
-        pruned: bool = False,
+        replaced: bool = False,
     ):
         self.shape, self.policy = shape, parts(policy)
         self.width = shape.directions * shape.output_size  # of an output
-        self.exact = quantize.exact and not pruned  # whether results are those of the original parameters
+        self.exact = quantize.exact and not replaced  # whether results are those of the original parameters
         self.skips = skips(self.policy)
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device
         # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
         self.finite_only = self.skips or not self.exact
-        self.counts = self.skips or pruned  # whether a run may do less than all
+        self.counts = self.skips or replaced  # whether a run may do less than all
         self._why, kernel = self._native_part(policy)
         # Quantized weights are kept as numbers whoever runs them.
         self.tensors = tuple(tensors)
@@ -102,7 +102,7 @@ class Executor:
 
         Returns:
             Output in the layout of x, h_n, c_n, and a call for what was counted (None where
-            nothing is pruned or can be skipped): adding it up takes as long as a short sequence.
+            the parameters are executed and nothing can be skipped): adding it up takes as long as a short sequence.
 
         Raises:
             NonFiniteError: x holds NaN or infinity, and the policy can skip or weights are quantized.

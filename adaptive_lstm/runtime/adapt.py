@@ -40,15 +40,15 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
 @contextmanager
 def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     """Settings, last run and monitor are put back after the block, of which the monitor sees nothing."""
-    kept = {n: (lstm.policy, lstm.quantize, lstm.pruned, lstm.monitor, lstm._last) for n, lstm in lstms.items()}
+    kept = {n: (lstm.policy, lstm.quantize, lstm.replaced, lstm.monitor, lstm._last) for n, lstm in lstms.items()}
     try:
         for lstm in lstms.values():
             lstm.monitor = None
         yield
     finally:
         for name, lstm in lstms.items():
-            policy, quantize, pruned, monitor, last = kept[name]
-            lstm._pruned = pruned  # as it was, even if the parameters have changed since; the policy plans anew
+            policy, quantize, replaced, monitor, last = kept[name]
+            lstm._replaced = replaced  # as it was, even if the parameters have changed since; the policy plans anew
             lstm.policy, lstm.quantize, lstm.monitor, lstm._last = policy, quantize, monitor, last  # policy: no monitor
 
 

@@ -19,7 +19,7 @@ from ..types import Counts, RunStats, StackShape
 from ..weights.fingerprint import Fingerprint
 from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
-from ..weights.replaced import PrunedWeights
+from ..weights.replaced import ReplacedWeights
 from .monitor import Monitor
 
 _RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
@@ -38,7 +38,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     _policy: Policy = Dense()
     _quantize: Quantize = Quantize()
-    _pruned: PrunedWeights | None = None
+    _replaced: ReplacedWeights | None = None
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
     monitor: Monitor | None = None
     """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
@@ -97,24 +97,24 @@ class AdaptiveLSTM(nn.LSTM):
         self.replan()
 
     @property
-    def pruned(self) -> PrunedWeights | None:
-        """Pruned weights that are executed instead of the parameters, which stay as they are; None: not pruned."""
-        return self._pruned
+    def replaced(self) -> ReplacedWeights | None:
+        """Pruned or rounded weights that are executed instead of the parameters; None: the parameters are executed."""
+        return self._replaced
 
-    @pruned.setter
-    def pruned(self, pruned: PrunedWeights | None) -> None:
-        if pruned is not None:
-            pruned.tensors(self)
-        self._pruned = pruned
+    @replaced.setter
+    def replaced(self, replaced: ReplacedWeights | None) -> None:
+        if replaced is not None:
+            replaced.tensors(self)
+        self._replaced = replaced
         self.replan()
 
     def executed(self) -> tuple[CellTensors, ...]:
-        """The weights that are executed, ahead of quantization: the pruned ones, or the parameters.
+        """The weights that are executed, ahead of quantization: ``replaced``, or the parameters.
 
         Raises:
-            InputError: the parameters have changed since they were pruned.
+            InputError: the parameters have changed since they were replaced.
         """
-        return tensors_of(self) if self._pruned is None else self._pruned.tensors(self)
+        return tensors_of(self) if self._replaced is None else self._replaced.tensors(self)
 
     @property
     def last_run(self) -> RunStats | None:
@@ -146,7 +146,7 @@ class AdaptiveLSTM(nn.LSTM):
                     self.stack_shape,
                     self._quantize,
                     self._policy,
-                    pruned=self._pruned is not None,
+                    replaced=self._replaced is not None,
                 )
             compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
         return compiled
@@ -167,7 +167,7 @@ class AdaptiveLSTM(nn.LSTM):
         text = super().extra_repr()
         if not isinstance(self._policy, Dense):
             text += f", policy={type(self._policy).__name__}"
-        text += "" if self._pruned is None else ", pruned"
+        text += "" if self._replaced is None else ", replaced weights"
         return text + ("" if self._quantize.exact else f", quantize={self._quantize.precision}")
 
     # --------------------------------------------------------------------------------------------------- forward

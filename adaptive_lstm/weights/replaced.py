@@ -14,7 +14,7 @@ from .layout import CellTensors
 
 
 @dataclass(frozen=True, eq=False)
-class PrunedWeights:
+class ReplacedWeights:
     """Weights in the shape of the original ones, float32 on the CPU; zeros are what was pruned.
 
     Weights that only compensated rounding has moved are kept the same way.

@@ -197,7 +197,7 @@ def _pruned(model: ZooModel) -> dict[str, Any]:
     fast = al.adapt(model.model)
     with torch.enable_grad():
         report = al.compress_within(fast, together(_fit(model, PRUNING), BATCH), CHANGE, pattern=PATTERN)
-    if all(lstm.pruned is None for lstm in lstms_of(fast).values() if isinstance(lstm, al.AdaptiveLSTM)):
+    if all(lstm.replaced is None for lstm in lstms_of(fast).values() if isinstance(lstm, al.AdaptiveLSTM)):
         raise AdaptiveLSTMError(f"no blocks can go within a change of {CHANGE:g} of the output")
     return {"model": fast, "note": f"{report.bytes_after / report.bytes_before:.0%} of the bytes"}
 

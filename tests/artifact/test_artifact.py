@@ -148,7 +148,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         next(fast.parameters())[0] += 1
     refused("the weights have changed since they were pruned or rounded")
-    fast.pruned = None
+    fast.replaced = None
     with pytest.raises(al.errors.InputError, match="no AdaptiveLSTM; convert it first"):
         al.save(lstm_of(STACK), path)
     full = mock.patch("os.replace", side_effect=OSError(28, "No space left on device"))

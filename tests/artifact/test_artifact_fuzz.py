@@ -84,7 +84,7 @@ def edit(data: bytearray, choice: random.Random) -> None:
             ("F32", choice.choice(("F16", "BF16", "F64", "I32", "U8", "BOOL", "F8_E4M3", "C64", "X"))),
             ('"shape":[', choice.choice(('"shape":[1,', '"shape":[0,', '"shape":[99999999999,', '"shape":[-1,'))),
             ('"data_offsets":[', choice.choice(('"data_offsets":[1', '"data_offsets":[9999999999'))),
-            (choice.choice(("0.policy", "1.policy", "lstms", "sha256", '\\"')), choice.choice(("0.pruned", "", "x"))),
+            (choice.choice(("0.policy", "1.policy", "lstms", "sha256", '\\"')), choice.choice(("0.replaced", "", "x"))),
             (str(choice.randrange(10)), str(choice.randrange(10))),
         )
     )

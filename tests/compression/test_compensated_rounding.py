@@ -174,7 +174,7 @@ def test_zeros_stay_zeros() -> None:
     for rounding in ROUNDINGS:
         fast = al.adapt(Reader().eval())
         al.compress(fast, inputs(), prune=prune, quantize=INT8, rounding=rounding)
-        pruned = only_lstm(fast).pruned
+        pruned = only_lstm(fast).replaced
         assert pruned is not None
         zeros[rounding] = [p.w_hh == 0 for p in pruned.cells]
     for exact, made in zip(zeros["nearest"], zeros["compensated"], strict=True):
@@ -210,6 +210,6 @@ def test_what_cannot_be_is_refused_and_changes_nothing(capsys: pytest.CaptureFix
         al.compress(lstm, quantize=INT8, rounding="compensated")
     with pytest.raises(al.errors.InputError, match="rounding: got 'up', expected one of nearest, compensated"):
         al.compress(lstm, inputs(), quantize=INT8, rounding="up")  # type: ignore[arg-type]
-    assert lstm.pruned is None
+    assert lstm.replaced is None
     assert lstm.quantize.exact
     assert "invalid choice: 'up'" in refused(capsys, "compress", "--rounding", "up")

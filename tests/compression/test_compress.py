@@ -271,4 +271,4 @@ def test_the_command_line_writes_what_load_reads(tmp_path: Any, capsys: pytest.C
     assert "sideways" in capsys.readouterr().err
     assert main(["compress", "--pattern", "2:4", "--sparsity", "0.9", "--out", str(file)]) == 2
     assert "which removes 0.5" in capsys.readouterr().err
-    assert adapted(3, 4).pruned is None
+    assert adapted(3, 4).replaced is None

@@ -18,7 +18,7 @@ from adaptive_lstm.compression.pruning.prune_model import split
 from adaptive_lstm.compression.pruning.search import relative_error
 from adaptive_lstm.compression.pruning.stack import dense_moments, operands
 from adaptive_lstm.errors import InputError, NonFiniteError
-from adaptive_lstm.weights.replaced import PrunedWeights
+from adaptive_lstm.weights.replaced import ReplacedWeights
 
 from ..support.helpers import OnReference, adapted, signal
 
@@ -40,11 +40,11 @@ def asked(pattern: str, **settings: Any) -> Prune:
     return Prune(pattern, **settings) if ":" in pattern else Prune(pattern, 0.25, **settings)
 
 
-def removed(pruned: PrunedWeights) -> list[np.ndarray]:
+def removed(pruned: ReplacedWeights) -> list[np.ndarray]:
     return [(torch.cat([p.w_ih, p.w_hh], dim=1) == 0).numpy() for p in pruned.cells]
 
 
-def error(lstm: al.AdaptiveLSTM, pruned: PrunedWeights, inputs: Any) -> float:
+def error(lstm: al.AdaptiveLSTM, pruned: ReplacedWeights, inputs: Any) -> float:
     """Squared error of the output with pruned weights on the reference executor, relative to its variance."""
     lstm.policy = OnReference(al.Delta.uniform(0.0))
 
@@ -54,9 +54,9 @@ def error(lstm: al.AdaptiveLSTM, pruned: PrunedWeights, inputs: Any) -> float:
         return out.data if isinstance(out, PackedSequence) else out.flatten(0, -2)
 
     dense = run()
-    lstm.pruned = pruned
+    lstm.replaced = pruned
     off = float((run() - dense).pow(2).sum() / (dense - dense.mean(0)).pow(2).sum())
-    lstm.pruned = None
+    lstm.replaced = None
     return off
 
 
@@ -71,7 +71,7 @@ def test_every_kind_of_stack(options: dict[str, Any], pattern: str) -> None:
     short = pattern == "unit" and "batch_first" in options
     assert error(lstm, pruned, batches()[0]) < (1.0 if short else ALLOWED[pattern])
     assert all(torch.equal(value, before[name]) for name, value in lstm.state_dict().items())
-    assert lstm.pruned is None
+    assert lstm.replaced is None
     gone = removed(pruned)
     if pattern == "2:4":
         for mask, width in zip(gone, [lstm.stack_shape.input_width(p) for p in range(len(gone))], strict=True):
@@ -114,7 +114,7 @@ def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
     lstm = adapted(5, 12, 2)
     prune = Prune("unit", 0.25, allocation="uniform", **(FIXED | {"compensate": compensate}))
     (pruned,) = prune_model(lstm, batches(), prune).values()
-    lstm.pruned, lstm.policy = pruned, OnReference(al.Delta.uniform(0.0))
+    lstm.replaced, lstm.policy = pruned, OnReference(al.Delta.uniform(0.0))
     with torch.no_grad():
         out, _ = lstm(batches()[0])
     top = pruned.cells[1]
@@ -186,9 +186,9 @@ def test_auto_finds_what_matters() -> None:
             (pruned,) = prune_model(lstm, batches(4), prune, output=output).values()
             with torch.no_grad():
                 dense = output(lstm(batches()[0]))
-                lstm.pruned = pruned
+                lstm.replaced = pruned
                 off = output(lstm(batches()[0])) - dense
-                lstm.pruned = None
+                lstm.replaced = None
             return float(off.pow(2).sum() / dense.pow(2).sum())
 
         auto, one = lost(Prune(sparsity=0.5)), lost(Prune(sparsity=0.5, saliency=other))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from adaptive_lstm.runtime.monitor import Monitor, Range
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights.fingerprint import digest
 from adaptive_lstm.weights.layout import tensors_of
-from adaptive_lstm.weights.replaced import PrunedWeights
+from adaptive_lstm.weights.replaced import ReplacedWeights
 
 from .helpers import torch_lstm
 from .policy_cases import SHAPES
@@ -42,18 +42,18 @@ def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
             w_ih[:, 1] = 0.0
         w_hr = None if t.w_hr is None else t.w_hr.detach() * 0.5
         cells.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, fixed=fixed))
-    lstm.pruned = PrunedWeights(tuple(cells), digest(lstm))
+    lstm.replaced = ReplacedWeights(tuple(cells), digest(lstm))
 
 
 def settings(lstm: al.AdaptiveLSTM) -> Any:
     """Everything that is set, in a form that can be compared."""
     arrays: dict[str, np.ndarray] = {}
     policy = to_plain(lstm.policy, "policy", arrays)
-    for cell, t in enumerate(lstm.pruned.cells if lstm.pruned else ()):
+    for cell, t in enumerate(lstm.replaced.cells if lstm.replaced else ()):
         kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "fixed": t.fixed}
         arrays |= {f"{kind}.{cell}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
     contents = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
-    origin = lstm.pruned.origin if lstm.pruned else None
+    origin = lstm.replaced.origin if lstm.replaced else None
     return lstm.quantize, policy, contents, origin, lstm.monitor.expected if lstm.monitor else None
 
 

@@ -16,7 +16,7 @@ from ...runtime.adapt import adapted_lstms, restored
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.fingerprint import digest
 from ...weights.layout import shape_of
-from ...weights.replaced import PrunedWeights
+from ...weights.replaced import ReplacedWeights
 from .candidate import Task
 from .recording import originals
 from .scores import squared_gradients
@@ -36,7 +36,7 @@ def prune_model(
     sensitivities: Mapping[str, Sensitivity] | None = None,
     output: Output = first_tensor,
     progress: bool = False,
-) -> dict[str, PrunedWeights]:
+) -> dict[str, ReplacedWeights]:
     """Pruned weights for every LSTM of a model, by module name, always from its parameters; the model is not changed.
 
     Every fourth batch (at least one) judges the candidates and the others fit them; what is chosen is then fitted on
@@ -67,7 +67,7 @@ def prune_model(
     fit, held = split(batches, 1 if isinstance(model, AdaptiveLSTM) and not model.batch_first else 0)
     with restored(lstms):
         for lstm in lstms.values():
-            lstm.pruned = None
+            lstm.replaced = None
         if sensitivities is None:
             sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)
         _check(sensitivities, lstms)
@@ -79,7 +79,7 @@ def prune_model(
         if fit[0] is not held[0]:  # else all of it was seen: a single batch that cannot be split
             task = Task(model, lstms, prune, batches, sensitivities, gradients, output)
         weights = task.weights(recipe)
-        return {name: PrunedWeights(weights[name], digest(lstm)) for name, lstm in lstms.items()}
+        return {name: ReplacedWeights(weights[name], digest(lstm)) for name, lstm in lstms.items()}
 
 
 def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
