@@ -37,7 +37,7 @@ install: $(STAMP)
 # Also compiles the extension, so an edited C++ file is rebuilt here.
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install -e '.[demo,dev,eval]'
+	$(BIN)/python -m pip install -e '.[demo,dev,peers]'
 	touch $@
 
 clean:

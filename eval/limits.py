@@ -43,7 +43,7 @@ SECONDS = 10.0
 def examine(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One record per use of a model."""
     inputs = list(spread(list(model.inputs), min(TIMED, len(model.inputs))))
-    reached = peers.reaching(model.model, inputs)
+    reached = peers.inputs_of_lstms(model.model, inputs)
     lstms = lstms_of(model.model)
     (base, ours), _ = field(model, (OURS,), options)
     one = {name: [x[:, :1] for x in sequences] for name, sequences in reached.items()}

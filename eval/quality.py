@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
 from adaptive_lstm.compression.compress import Rounding
-from adaptive_lstm.peers import PEERS, Adaptive, Contender, build, check
+from adaptive_lstm.peers import PEERS, Adaptive, Contender, build, verify_contenders
 from eval.shared import common
 from eval.shared.targets import Target, brief, judge, record
 
@@ -210,8 +210,8 @@ def main() -> None:
         encoder, fit, judging = load(folder)
         peers, absent = build(encoder.lstm, PEERS, threads=options.threads, inputs=fit.split(1))
         everyone: list[Contender] = [*peers, *ours(encoder, fit)]
-        found = check([who for who in everyone if who.precision == "fp32"], encoder.lstm, judging[:1])
-        lineup = [who for who in everyone if who in found.right or who.precision != "fp32"]
+        found = verify_contenders([who for who in everyone if who.precision == "fp32"], encoder.lstm, judging[:1])
+        lineup = [who for who in everyone if who in found.verified or who.precision != "fp32"]
         qualities = {who.name: judge_quality(who, encoder, judging) for who in lineup}
         windows = time_windows(lineup, judging, quick=options.quick)
         steps = time_steps(lineup, judging, quick=options.quick)
@@ -225,7 +225,7 @@ def main() -> None:
         if options.json:
             print("\n".join(json.dumps(one) for one in records))
         else:
-            lines += [f"absent: {one.name} ({one.reason})" for one in absent + found.wrong]
+            lines += [f"absent: {one.name} ({one.reason})" for one in absent + found.excluded]
             print("\n".join([table(qualities, windows, steps), f"at a mean cosine of at least {BAR}:", *lines]))
         common.save(options, "quality", records)
 

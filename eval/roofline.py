@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from adaptive_lstm.bench import Timing, format_seconds
-from adaptive_lstm.peers import adaptive
+from adaptive_lstm.peers import build_adaptive
 from eval.shared import common, probes
 from eval.shared.contenders import SHAPES, STEPS, Shape
 
@@ -25,7 +25,7 @@ def rows_of(shape: Shape, quick: bool) -> list[dict[str, object]]:
     lstm = nn.LSTM(inputs, hidden, layers, batch_first=True).eval()
     x = torch.randn(1, STEPS, inputs)
     out: list[dict[str, object]] = []
-    for who in (adaptive(lstm), adaptive(lstm, "int8")):
+    for who in (build_adaptive(lstm), build_adaptive(lstm, "int8")):
         native = who.lstm.executor().native
         if native is None:
             raise SystemExit("roofline needs the native extension: the reference executor has no packed weights")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, ratio
-from adaptive_lstm.peers import PEERS, Absent, Contender
+from adaptive_lstm.peers import PEERS, Contender, Unavailable
 from eval.shared import common
 from eval.shared.contenders import STEPS, Shape, described, lineup, stack
 from eval.shared.targets import brief
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for record, row in GROUPS[group](options):
                 common.save(options, "scaling", [record])
                 rows.append(row)
-                absent |= {Absent(**one) for one in record.get("absent", ())}
+                absent |= {Unavailable(**one) for one in record.get("absent", ())}
                 if options.json:
                     print(json.dumps(record), flush=True)
             if not options.json:

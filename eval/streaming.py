@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, ratio
-from adaptive_lstm.peers import PEERS, Absent, Contender
+from adaptive_lstm.peers import PEERS, Contender, Unavailable
 from eval.shared import common
 from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, shape, skipping, stack, told
 from eval.shared.targets import BASELINES, brief
@@ -44,7 +44,7 @@ FLEETS = ("one by one", "batched")
 UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has no batches"}
 
 
-def everyone(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
+def everyone(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
     """All who take part on one stack."""
     lstm = stack(of)
     present, absent = lineup(lstm, options.peers, threads=options.threads)
@@ -156,7 +156,7 @@ def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, li
     lineup_, absent = everyone(of, options)
     alone = {who.name for who in lineup_ if who.name in UNBATCHED}
     fleets = [Fleet(who, of[0], way) for who in lineup_ for way in FLEETS[: 1 if who.name in alone else None]]
-    absent += [Absent(f"{name}, batched", UNBATCHED[name]) for name in sorted(alone)]
+    absent += [Unavailable(f"{name}, batched", UNBATCHED[name]) for name in sorted(alone)]
     period, ticks, repeats = 1 / options.rate, TICKS, REPEATS
     if options.quick:
         ticks, repeats = 20, 1
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print("\n".join(map(json.dumps, records)), flush=True)
                 else:
                     title = f"{of}: {group}" + (f" at {options.rate:g} frames a second" if group == "streams" else "")
-                    absent = told(Absent(**one) for one in records[0]["absent"])
+                    absent = told(Unavailable(**one) for one in records[0]["absent"])
                     print("\n".join([common.table(title, HEADERS[group], rows), *filter(None, [absent])]), flush=True)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, pad_sequence
 
 from adaptive_lstm.bench import format_seconds, ratio
-from adaptive_lstm.peers import PEERS, Absent, Adaptive
+from adaptive_lstm.peers import PEERS, Adaptive, Unavailable
 from eval.shared import common
 from eval.shared.contenders import SHAPES, Shape, lineup, shape, stack, told
 from eval.shared.targets import brief
@@ -88,7 +88,7 @@ def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, thr
     return found, absent
 
 
-def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[list[Way], list[Absent]]:
+def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[list[Way], list[Unavailable]]:
     """Keep those that give what torch gives, at every timestep that exists.
 
     Raises:
@@ -108,7 +108,7 @@ def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[
         if error <= allowed:
             right.append(way)
             continue
-        wrong.append(Absent(way.name, f"differs from torch fp32 by {error:.2g}; allowed {allowed:g}"))
+        wrong.append(Unavailable(way.name, f"differs from torch fp32 by {error:.2g}; allowed {allowed:g}"))
         if way.ours:
             raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {wrong}")
     return right, wrong
@@ -192,7 +192,7 @@ def _run(of: Shape, size: int, options: argparse.Namespace, threads: int) -> Non
     padding = records[0]["lengths"]["padding"]
     title = f"{of}: batches of {size}, {threads} thread(s), {padding:.0%} padding"
     header = ["form", "sequences/s", "a pass", *(f"against {base}" for base in BASES)]
-    absent = told(Absent(**one) for one in records[0]["absent"])
+    absent = told(Unavailable(**one) for one in records[0]["absent"])
     print("\n".join([common.table(title, header, rows), *filter(None, [absent])]), flush=True)
 
 

@@ -12,8 +12,8 @@ from ..bench import machine, pinned_threads, spread
 from ..calibration.splits import Splits
 from ..errors import InputError
 from ..execution.backend import backend_info
-from ..peers import PEERS, reaching
-from ..peers.compare import USES, Comparison, Measured, compare
+from ..peers import PEERS, inputs_of_lstms
+from ..peers.compare import USES, Comparison, ContenderTiming, compare
 from .model_file import SUFFIXES, load_lstms, load_model, tried
 from .options import positive
 from .sequence_file import load_sequences
@@ -56,14 +56,14 @@ class Bench:
 def _shown(lstm: nn.LSTM, each: Comparison) -> str:
     uses = zip(USES, (each.sequence, each.step), strict=True)
     blocks = [_table(each, use, found) for use, found in uses if found]
-    if each.absent:
-        blocks.append("\n".join(f"absent: {one.name} ({one.reason})" for one in each.absent))
+    if each.unavailable:
+        blocks.append("\n".join(f"not timed: {one.name} ({one.reason})" for one in each.unavailable))
     if lstm.bidirectional:
         blocks.append("no streaming: both directions")
     return "\n\n".join(blocks)
 
 
-def _table(each: Comparison, use: str, found: Mapping[str, Measured]) -> str:
+def _table(each: Comparison, use: str, found: Mapping[str, ContenderTiming]) -> str:
     rows = [[use, "precision", "median (quartiles)", "torch / this", "worst error", "bytes"]]
     for name, measured in found.items():
         told = each.contenders[name]
@@ -164,7 +164,7 @@ def _real(spec: str, data: Path) -> dict[str, Subject]:
         return {name: Subject(lstm, judged, fit) for name, lstm in lstms.items()}
     model = load_model(spec)
     tried(model, judged[0], spec)
-    reached, fitting = reaching(model, judged), reaching(model, fit)
+    reached, fitting = inputs_of_lstms(model, judged), inputs_of_lstms(model, fit)
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, nn.LSTM) and reached[name]}
     if not lstms:
         raise InputError(f"{spec} does not call any of its LSTMs on {data}")

@@ -61,7 +61,7 @@ what reaches them. With a file of weights, x holds the inputs of the LSTM itself
 
 Peers:
 {fill(", ".join(PEERS), 116, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
-  pip install 'adaptive-lstm[eval]' brings the packages. OpenVINO int8 is calibrated on sequences that nobody is timed
+  pip install 'adaptive-lstm[peers]' brings the packages. OpenVINO int8 is calibrated on sequences that nobody is timed
   on, where there are enough; torch compile compiles a step, longer sequences stay in eager."""
 
 BENCH_EXAMPLES = """\

@@ -1,25 +1,26 @@
-"""What users have today: other runtimes with the same LSTM, to race, to check, and to run inside a model.
+"""Other runtimes with the same LSTM: to check, to time, and to run inside a model.
 
-Their packages are optional: whatever is missing makes a peer absent, with the reason, when it is asked for.
+Their packages are optional (``pip install 'adaptive-lstm[peers]'``). A peer whose package is missing is reported as
+unavailable, with the reason, when it is asked for.
 """
 
-from .adaptive import Adaptive, adaptive
+from .adaptive import Adaptive, build_adaptive
 from .catalog import PEERS, build
-from .contender import Absent, Contender
-from .drop_in import plug, replaced
-from .lstm_inputs import reaching
-from .verify import Checked, check
+from .contender import Contender, Unavailable
+from .drop_in import drop_in_peer, with_peer
+from .lstm_inputs import inputs_of_lstms
+from .verify import Verification, verify_contenders
 
 __all__ = [
     "PEERS",
-    "Absent",
     "Adaptive",
-    "Checked",
     "Contender",
-    "adaptive",
+    "Unavailable",
+    "Verification",
     "build",
-    "check",
-    "plug",
-    "reaching",
-    "replaced",
+    "build_adaptive",
+    "drop_in_peer",
+    "inputs_of_lstms",
+    "verify_contenders",
+    "with_peer",
 ]

@@ -1,9 +1,7 @@
 """This project's runtime as a contender, beside the peers."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,11 +10,18 @@ from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
 from ..types import RunStats
 from ..weights.precision import Precision, Quantize
+from .contender import Call
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """``lstm`` is batch-first and holds its own weights and policy."""
+    """An ``AdaptiveLSTM`` as a contender.
+
+    Attributes:
+        name: in tables.
+        precision: of the weights.
+        lstm: batch-first, with its own weights and policy.
+    """
 
     name: str
     precision: str
@@ -24,32 +29,50 @@ class Adaptive:
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of the packed weights, where the native core has packed them."""
+        """Bytes of the packed weights; None without the native core."""
         native = self.lstm.executor().native
         return None if native is None else native.nbytes
 
-    def whole(self, x: Tensor) -> Callable[[], Any]:
+    def whole(self, x: Tensor) -> Call:
         return lambda: self.lstm(x)[0]
 
     def last_run(self) -> RunStats:
-        """What the latest whole sequence did."""
+        """Statistics of the latest whole sequence."""
         stats = self.lstm.last_run
         assert stats is not None, "nothing has run yet"
         return stats
 
-    def stream(self, x: Tensor) -> Callable[[], Any]:
-        frames = itertools.cycle([x[:, t].clone() for t in range(x.shape[1])])
-        session = stream(self.lstm, batch_size=x.shape[0])
+    def steps(self, x: Tensor) -> Call:
+        frames, session = _frames(x), stream(self.lstm, batch_size=x.shape[0])
+
+        def run() -> Tensor | None:
+            y = None
+            session.reset()
+            for frame in frames:
+                y = session.step(frame)
+            return y
+
+        return run
+
+    def stream(self, x: Tensor) -> Call:
+        frames, session = itertools.cycle(_frames(x)), stream(self.lstm, batch_size=x.shape[0])
         return lambda: session.step(next(frames))
 
 
-def adaptive(
+def _frames(x: Tensor) -> list[Tensor]:
+    return [x[:, t].clone() for t in range(x.shape[1])]
+
+
+def build_adaptive(
     lstm: nn.LSTM, precision: Precision | Quantize = "fp32", name: str | None = None, inputs: Tensor | None = None
 ) -> Adaptive:
-    """Our runtime with the weights of ``lstm`` in ``precision`` ("fp32", "bf16", "int8", or settings), nothing skipped.
+    """This project's runtime with the weights of ``lstm`` and nothing skipped.
 
-    name: "adaptive fp32" and the like by default. inputs: [B, T, I], to take the scales of raw features from, where
-    settings want them in int8.
+    Args:
+        lstm: any; it is copied.
+        precision: "fp32", "bf16", "int8", or settings.
+        name: "adaptive fp32" and the like by default.
+        inputs: [B, T, I], to measure the static range of raw features; needed by ``Quantize(raw="int8")`` only.
     """
     settings = precision if isinstance(precision, Quantize) else Quantize(precision)
     fast = AdaptiveLSTM.from_lstm(lstm).eval()

@@ -1,4 +1,4 @@
-"""Torch, the drop-in and other runtimes on one LSTM, checked and raced: what `adaptive-lstm bench` says."""
+"""Check and time torch, the drop-in and other runtimes on one LSTM: the measurement behind `adaptive-lstm bench`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,24 @@ from torch import Tensor, nn
 from ..bench import Ratio, Timing, ratio
 from ..errors import InputError
 from ..weights.precision import Precision
-from . import Absent, Checked, Contender, adaptive, build, check
-from .races import Call, timed
+from . import Unavailable, Verification, build, build_adaptive, verify_contenders
+from .races import time_sequences, time_steps
 
 TORCH = "torch"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 USES = ("sequence", "step")
-REPLAYED = 4  # sequences in one timed call, at most
-STEPPED = 100  # steps in one timed call, about; the next call goes on where it stopped
+TIMED = 4  # sequences in one sample, at most
+STEPPED = 100  # timesteps in one sample of streaming, about
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One contender at one use: seconds, and how many times as long torch takes."""
+class ContenderTiming:
+    """Time of one contender in one use.
+
+    Attributes:
+        timing: seconds per sequence or per step.
+        gain: how many times as long torch takes.
+    """
 
     timing: Timing
     gain: Ratio
@@ -32,11 +37,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of a contender before the race.
+class ContenderInfo:
+    """What is known of a contender before it is timed; of whole sequences and streams the worse figure counts.
 
-    nbytes: of its weights, None where nobody says; error: largest difference of an output from torch's in float32,
-    cosine: with all of torch's outputs, over whole sequences or the stream, whichever is worse.
+    Attributes:
+        precision: of its weights.
+        nbytes: bytes of its weights; None if the runtime does not tell.
+        error: largest absolute difference of an output from torch's in float32.
+        cosine: of all its outputs with torch's.
     """
 
     precision: str
@@ -51,24 +59,27 @@ class Told:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders, torch first, and what they took for a whole sequence in one call and for one step of a stream.
+    """Contenders on one LSTM.
 
-    step is empty for a bidirectional LSTM, which needs the end of a sequence before it can begin; either is where it
-    was not asked for. absent: who does not take part, and why: packages that are missing, outputs that are wrong.
+    Attributes:
+        contenders: name -> what is known of it, torch first.
+        sequence: name -> time of a whole sequence in one call; empty if not asked for.
+        step: name -> time of one step of a stream; empty if not asked for and for a bidirectional LSTM.
+        unavailable: contenders that were not timed, with the reason: a missing package, or wrong outputs.
     """
 
-    contenders: dict[str, Told]
-    sequence: dict[str, Measured]
-    step: dict[str, Measured]
-    absent: list[Absent]
+    contenders: dict[str, ContenderInfo]
+    sequence: dict[str, ContenderTiming]
+    step: dict[str, ContenderTiming]
+    unavailable: list[Unavailable]
 
     def as_dict(self) -> dict[str, object]:
         """Plain numbers for a JSON record."""
         uses = {"sequence": self.sequence, "step": self.step}
         return {
             **{use: {name: each.as_dict() for name, each in found.items()} for use, found in uses.items()},
-            "contenders": {name: told.as_dict() for name, told in self.contenders.items()},
-            "absent": {one.name: one.reason for one in self.absent},
+            "contenders": {name: info.as_dict() for name, info in self.contenders.items()},
+            "unavailable": {one.name: one.reason for one in self.unavailable},
         }
 
 
@@ -83,55 +94,43 @@ def compare(
     threads: int,
     seconds: float,
 ) -> Comparison:
-    """Check everybody on the inputs, then race them on the first few, batch 1.
+    """Check all contenders on the inputs, then time them on the first few, batch 1.
 
     Args:
         lstm: in eval mode.
         inputs: sequences [1, T, I] of the LSTM's own inputs, for checking and timing.
-        fit: more of them, for peers that calibrate.
+        fit: further ones, for peers that calibrate.
         peers: names of `adaptive_lstm.peers.PEERS` beside torch.
-        uses: of USES; a stack in both directions has no steps.
-        threads: of everybody but torch: pin torch's around the call.
-        seconds: how long the race of each use takes, about.
+        uses: of USES; a bidirectional stack has no steps.
+        threads: of all contenders but torch: pin torch's around the call.
+        seconds: how long the timing of each use takes, about.
 
     Raises:
         InputError: there are no inputs, or a peer is unknown.
     """
+    uses = tuple(uses)
     if not inputs:
-        raise InputError("there are no inputs to check and to time on")
+        raise InputError("got no inputs, expected at least one sequence [1, T, I] to check and to time on")
     names = [TORCH, *(name for name in dict.fromkeys(peers) if name != TORCH)]
-    present, absent = build(lstm, names, threads=threads, inputs=fit)
-    found = check([*present, *(adaptive(lstm, precision) for precision in PRECISIONS)], lstm, inputs)
-    chosen = list(inputs[:REPLAYED])
-    uses = [use for use in uses if use == "sequence" or not lstm.bidirectional]
-    taken = {use: _race(use, found.right, chosen, seconds) for use in uses}
-    return Comparison(_told(found), taken.get("sequence", {}), taken.get("step", {}), absent + found.wrong)
+    present, missing = build(lstm, names, threads=threads, inputs=fit)
+    ours = [build_adaptive(lstm, precision) for precision in PRECISIONS]
+    found = verify_contenders([*present, *ours], lstm, inputs)
+    timed = list(inputs[:TIMED])
+    sequence, step = dict[str, Timing](), dict[str, Timing]()
+    if "sequence" in uses:
+        sequence = time_sequences(found.verified, timed, seconds=seconds)
+    if "step" in uses and not lstm.bidirectional:
+        few = [x[:, : max(1, STEPPED // len(timed))] for x in timed]
+        step = time_steps(found.verified, few, seconds=seconds)
+    return Comparison(_infos(found), _against_torch(sequence), _against_torch(step), missing + found.excluded)
 
 
-def _told(found: Checked) -> dict[str, Told]:
+def _infos(found: Verification) -> dict[str, ContenderInfo]:
     return {
-        who.name: Told(who.precision, who.nbytes, found.errors[who.name], found.cosines[who.name])
-        for who in found.right
+        who.name: ContenderInfo(who.precision, who.nbytes, found.errors[who.name], found.cosines[who.name])
+        for who in found.verified
     }
 
 
-def _race(use: str, contenders: list[Contender], inputs: list[Tensor], seconds: float) -> dict[str, Measured]:
-    if use == "sequence":
-        calls = {who.name: _in_turn([(who.whole(x), 1) for x in inputs]) for who in contenders}
-        timings = timed(calls, seconds=seconds, per_call=len(inputs))
-    else:
-        each = max(1, STEPPED // len(inputs))
-        calls = {who.name: _in_turn([(who.stream(x), each) for x in inputs]) for who in contenders}
-        timings = timed(calls, seconds=seconds, per_call=each * len(inputs))
-    return {name: Measured(timing, ratio(timings[TORCH], timing)) for name, timing in timings.items()}
-
-
-def _in_turn(calls: list[tuple[Call, int]]) -> Call:
-    """Every call as often as its number says, one after the other."""
-
-    def run() -> None:
-        for call, times in calls:
-            for _ in range(times):
-                call()
-
-    return run
+def _against_torch(timings: dict[str, Timing]) -> dict[str, ContenderTiming]:
+    return {name: ContenderTiming(timing, ratio(timings[TORCH], timing)) for name, timing in timings.items()}

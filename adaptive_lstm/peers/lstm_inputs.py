@@ -1,4 +1,4 @@
-"""What a model gives to its LSTMs: the inputs that peers are calibrated, checked and timed on."""
+"""The inputs of a model's LSTMs: peers are calibrated, checked and timed on them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +10,15 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from ..model_io import call
 
 
-def reaching(model: nn.Module, items: Iterable[Any]) -> dict[str, list[Tensor]]:
-    """Run the model on every item (a tuple holds several arguments); LSTM by name -> sequences [1, T, I] in order.
+def inputs_of_lstms(model: nn.Module, items: Iterable[Any]) -> dict[str, list[Tensor]]:
+    """Run a model and record what its LSTMs are given.
 
-    A state that the model hands over is left out: what is here starts from zeros.
+    Args:
+        model: in eval mode.
+        items: inputs of the model, one per call; a tuple holds several arguments.
+
+    Returns:
+        Name of an LSTM -> sequences [1, T, I] in the order of the calls, without the initial states.
     """
     lstms = {name: module for name, module in model.named_modules() if isinstance(module, nn.LSTM)}
     found: dict[str, list[Tensor]] = {name: [] for name in lstms}
@@ -37,7 +42,7 @@ def reaching(model: nn.Module, items: Iterable[Any]) -> dict[str, list[Tensor]]:
 
 
 def _rows(x: Tensor | PackedSequence, batch_first: bool) -> list[Tensor]:
-    """Every sequence of a batch by itself."""
+    """The sequences of a batch, one by one."""
     if isinstance(x, PackedSequence):
         padded, lengths = pad_packed_sequence(x, batch_first=True)
         return [padded[row : row + 1, :length].clone() for row, length in enumerate(lengths.tolist())]

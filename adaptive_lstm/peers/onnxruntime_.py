@@ -9,33 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contender import Engine, Order
+from .contender import BuildRequest, Engine
 from .onnx_export import export
-from .silence import quiet
+from .silence import no_warnings
 
 
-def fp32(order: Order) -> Engine:
-    """All graph optimizations, which is its default."""
-    return _session(order)
+def fp32(request: BuildRequest) -> Engine:
+    """All graph optimizations, the default."""
+    return _session(request)
 
 
-def int8(order: Order, *, per_channel: bool) -> Engine:
-    """``quantize_dynamic``: int8 weights, 8-bit activations whose range is taken anew at every call."""
+def int8(request: BuildRequest, *, per_channel: bool) -> Engine:
+    """``quantize_dynamic``: int8 weights, 8-bit activations with a range computed at every call."""
     weight_type = import_module("onnxruntime.quantization").QuantType.QInt8
-    return _session(order, weight_type=weight_type, per_channel=per_channel)
+    return _session(request, weight_type=weight_type, per_channel=per_channel)
 
 
-def _session(order: Order, **int8: Any) -> Engine:
-    """``int8`` holds the options of quantize_dynamic, empty for float32."""
+def _session(request: BuildRequest, **int8: Any) -> Engine:
+    """``int8``: the options of quantize_dynamic, empty for float32."""
     ort = import_module("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
-        path = export(order.model, Path(folder))
+        path = export(request.model, Path(folder))
         if int8:
-            with quiet():
+            with no_warnings():
                 import_module("onnxruntime.quantization").quantize_dynamic(path, path.with_suffix(".int8"), **int8)
             path = path.with_suffix(".int8")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = order.threads
+        options.intra_op_num_threads = options.inter_op_num_threads = request.threads
         options.log_severity_level = 3
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         size = path.stat().st_size

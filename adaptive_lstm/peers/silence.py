@@ -1,6 +1,6 @@
-"""Keeping converters quiet: they print advice and deprecations that say nothing about what comes out.
+"""Suppress what converters print: advice and deprecations that say nothing about the result.
 
-What they make is checked by its output, see ``checked``.
+The result is checked by its outputs, see ``verify``.
 """
 
 import logging
@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Drop warnings and log records inside the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -25,8 +25,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """As ``quiet``, and what goes to stdout and stderr, from native code and child processes too, is dropped."""
+def no_output() -> Iterator[None]:
+    """Drop warnings, log records, and stdout and stderr, those of native code and child processes included."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -34,7 +34,7 @@ def silent() -> Iterator[None]:
         try:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-            with redirect_stdout(nowhere), redirect_stderr(nowhere), quiet():
+            with redirect_stdout(nowhere), redirect_stderr(nowhere), no_warnings():
                 yield
         finally:
             sys.stdout.flush()

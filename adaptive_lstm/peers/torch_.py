@@ -1,4 +1,4 @@
-"""torch itself: eager in float32 and bfloat16, dynamic int8, and what torch.compile can do for a step."""
+"""torch itself: eager float32 and bfloat16, dynamic int8, and torch.compile of a single step."""
 
 import io
 from collections.abc import Callable
@@ -10,48 +10,50 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import UnsupportedError
-from .contender import Carried, Engine, Forward, Order
-from .silence import quiet
+from .contender import BuildRequest, Engine, ExplicitStateLSTM, Forward
+from .silence import no_warnings
 
-SHAPES = 64  # batch sizes that one compiled step may be specialised to
-
-
-def fp32(order: Order) -> Engine:
-    """Eager float32; a PackedSequence goes in as it is. torch has one number of threads per process: the caller's."""
-    return _eager(order.model, torch.float32)
+MAX_BATCH_SIZES = 64  # that one compiled step may be specialised for
 
 
-def bf16(order: Order) -> Engine:
-    """Eager bfloat16: weights, inputs and state. Runs on every processor, fast on those with bfloat16 instructions."""
-    return _eager(order.model.to(torch.bfloat16), torch.bfloat16)
+def fp32(request: BuildRequest) -> Engine:
+    """Eager float32; takes a PackedSequence as it is. Runs on the caller's number of torch threads."""
+    return _eager(request.model, torch.float32)
 
 
-def int8(order: Order) -> Engine:
-    """``quantize_dynamic`` of a module around the LSTM: it leaves a bare ``nn.LSTM`` in float32 without a word."""
-    if order.model.lstm.proj_size:
+def bf16(request: BuildRequest) -> Engine:
+    """Eager bfloat16: weights, inputs and state. Runs on every processor; fast only with bfloat16 instructions."""
+    return _eager(request.model.to(torch.bfloat16), torch.bfloat16)
+
+
+def int8(request: BuildRequest) -> Engine:
+    """``quantize_dynamic`` of a module around the LSTM, because it silently leaves a bare ``nn.LSTM`` in float32."""
+    if request.model.lstm.proj_size:
         raise UnsupportedError("torch's dynamically quantized LSTM has no projection (proj_size)")
-    with quiet():
-        model = Carried(_with_bias(order.model.lstm)).eval()
+    with no_warnings():
+        model = ExplicitStateLSTM(_with_bias(request.model.lstm)).eval()
         quantized = import_module("torch.ao.quantization").quantize_dynamic(model, {nn.LSTM}, torch.qint8)
     if isinstance(quantized.lstm, nn.LSTM):
         raise UnsupportedError("quantize_dynamic left the LSTM in float32")
     return _eager(quantized, torch.float32)
 
 
-def compiled(order: Order) -> Engine:
-    """torch.compile (inductor, frozen weights) of a step written out in linear maps; longer sequences run in eager.
+def compiled(request: BuildRequest) -> Engine:
+    """torch.compile (inductor, frozen weights) of a step written as linear maps; longer sequences run eagerly.
 
-    Dynamo does not trace ``nn.LSTM``: ``torch.compile(model)`` leaves it in eager without a word. Made to trace it
-    (``allow_rnn``) it calls the same oneDNN kernel, which then repacks its weights; that was 2 to 12 times slower.
+    Dynamo does not trace ``nn.LSTM``: ``torch.compile(model)`` silently leaves it eager. With ``allow_rnn`` it calls
+    the same oneDNN kernel, which then repacks its weights at every call and is slower than eager.
     """
-    lstm = order.model.lstm
+    lstm = request.model.lstm
     if lstm.bidirectional or lstm.proj_size:
-        raise UnsupportedError("torch.compile leaves nn.LSTM in eager; the step that is written out has one direction")
+        raise UnsupportedError(
+            "torch.compile leaves nn.LSTM eager; the step compiled instead has one direction, no projection"
+        )
     step = _compile(WrittenOut(lstm))
     state = torch.zeros(lstm.num_layers, 1, lstm.hidden_size)
-    with quiet(), torch.no_grad():
+    with no_warnings(), torch.no_grad():
         step(torch.zeros(1, 1, lstm.input_size), state, state.clone())  # fails here if there is no C++ compiler
-    eager = _eager(order.model, torch.float32)
+    eager = _eager(request.model, torch.float32)
 
     def forward(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.shape[1] == 1:
@@ -64,19 +66,19 @@ def compiled(order: Order) -> Engine:
 
 
 def _compile(step: nn.Module) -> Callable[..., Any]:
-    """Apart from all others: a process has few compilations for all modules of one class together."""
-    apart: dict[str, Any] = {"recompile_limit": SHAPES, "isolate_recompiles": True}
+    """Isolated: otherwise all modules of one class share the process's few recompilations."""
+    isolated: dict[str, Any] = {"recompile_limit": MAX_BATCH_SIZES, "isolate_recompiles": True}
     try:
-        return torch.compile(step, dynamic=False, fullgraph=True, options={"freezing": True}, **apart)
+        return torch.compile(step, dynamic=False, fullgraph=True, options={"freezing": True}, **isolated)
     except TypeError as error:
         raise UnsupportedError(
-            f"torch.compile of torch {torch.__version__} cannot keep several LSTMs apart (isolate_recompiles); "
-            "that of 2.13 can"
+            f"torch.compile of torch {torch.__version__} cannot compile several LSTMs in one process "
+            "(isolate_recompiles); torch 2.13 can"
         ) from error
 
 
 class WrittenOut(nn.Module):
-    """One step of a stack in one direction, as linear maps: x [B, 1, I], h and c [L, B, H]; nn.LSTM's equations."""
+    """One step of a unidirectional stack as linear maps, by nn.LSTM's equations: x [B, 1, I], h and c [L, B, H]."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class WrittenOut(nn.Module):
 
 
 def _with_bias(lstm: nn.LSTM) -> nn.LSTM:
-    """The same function with biases, of zeros where it has none: the quantized LSTM insists on them."""
+    """The same function with biases, zeros if it has none: the quantized LSTM requires them."""
     if lstm.bias:
         return lstm
     form = {"batch_first": True, "bidirectional": lstm.bidirectional}
@@ -111,7 +113,7 @@ def _with_bias(lstm: nn.LSTM) -> nn.LSTM:
     return out
 
 
-def _eager(model: Carried, dtype: torch.dtype) -> Engine:
+def _eager(model: ExplicitStateLSTM, dtype: torch.dtype) -> Engine:
     def packed(x: PackedSequence, h: Tensor, c: Tensor) -> tuple[PackedSequence, Tensor, Tensor]:
         y, h, c = forward(x.to(dtype), h.to(dtype), c.to(dtype))
         return y.to(torch.float32), h.float(), c.float()
@@ -127,7 +129,7 @@ def _eager(model: Carried, dtype: torch.dtype) -> Engine:
 
 
 def _without_gradients(model: Callable[..., Any]) -> Forward:
-    """The model as it is where the caller has switched gradients off already, which a race does for its speed."""
+    """Switch gradients off unless the caller has: a timed call then runs the model itself and nothing else."""
 
     def forward(x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
         if not torch.is_grad_enabled():
@@ -141,7 +143,7 @@ def _without_gradients(model: Callable[..., Any]) -> Forward:
 
 
 def _stored(model: nn.Module) -> int:
-    """Bytes of the weights in a file, which is the only form that quantized ones tell their size in."""
+    """Bytes of the weights in a file: quantized weights tell their size in no other way."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file.tell()

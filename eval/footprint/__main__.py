@@ -32,10 +32,10 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
-from adaptive_lstm.peers import Absent
-from adaptive_lstm.peers.contender import Carried
+from adaptive_lstm.peers import Unavailable
+from adaptive_lstm.peers.contender import ExplicitStateLSTM
 from adaptive_lstm.peers.onnx_export import export
-from adaptive_lstm.peers.silence import quiet
+from adaptive_lstm.peers.silence import no_warnings
 from eval.footprint.child import RUNTIMES, STAGES, VALUE
 from eval.shared import common
 from eval.shared.contenders import STEPS, Shape, shape, stack, told
@@ -60,7 +60,7 @@ def write(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
     al.save(int8, folder / "int8.alstm")
     held |= dict.fromkeys(("adaptive int8", "adaptive int8 from file"), _packed(int8))
     quantized, file = import_module("torch.ao.quantization"), io.BytesIO()
-    with quiet():
+    with no_warnings():
         torch.save(quantized.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, torch.qint8).state_dict(), file)
     held["torch int8"] = file.tell()
     with contextlib.suppress(ImportError):  # those who need these files are then absent, with their own reason
@@ -78,9 +78,9 @@ def _packed(model: nn.Module) -> int:
 
 def _onnx(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
     tools = import_module("onnxruntime.quantization")
-    fp32 = export(Carried(lstm), folder).rename(folder / "fp32.onnx")
+    fp32 = export(ExplicitStateLSTM(lstm), folder).rename(folder / "fp32.onnx")
     int8 = folder / "int8.onnx"
-    with quiet():
+    with no_warnings():
         tools.quantize_dynamic(fp32, int8, weight_type=tools.QuantType.QInt8)
     size = fp32.stat().st_size
     return {"ORT": size, "OpenVINO": size, "ORT int8": int8.stat().st_size}
@@ -104,21 +104,21 @@ def child(kind: str, folder: Path, threads: int) -> dict[str, Any]:
 
 def processes(
     kinds: Sequence[str], folder: Path, expected: np.ndarray, options: argparse.Namespace
-) -> tuple[dict[str, list[dict[str, Any]]], list[Absent]]:
+) -> tuple[dict[str, list[dict[str, Any]]], list[Unavailable]]:
     """What all processes told; a runtime that fails or computes something else is left out, with the reason."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    absent: list[Absent] = []
+    absent: list[Unavailable] = []
     for _ in range(QUICK_REPEATS if options.quick else REPEATS):
         for kind in random.sample(list(runs), len(runs)):
             try:
                 found = child(kind, folder, options.threads)
             except ChildProcessError as error:
-                absent.append(Absent(kind, str(error)))
+                absent.append(Unavailable(kind, str(error)))
                 del runs[kind]
                 continue
             off, allowed = np.abs(np.array(found["output"]) - expected).max(), common.TOLERANCE[_precision(kind)]
             if not off <= allowed:  # NaN is not <= anything
-                absent.append(Absent(kind, f"differs from torch fp32 by {off:.2g}; allowed {allowed:g}"))
+                absent.append(Unavailable(kind, f"differs from torch fp32 by {off:.2g}; allowed {allowed:g}"))
                 del runs[kind]
                 continue
             runs[kind].append(found)
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if options.json:
                 print("\n".join(map(json.dumps, records)), flush=True)
             else:
-                absent = told(Absent(**one) for one in records[0]["absent"])
+                absent = told(Unavailable(**one) for one in records[0]["absent"])
                 print("\n".join([common.table(str(of), HEADER, rows), *filter(None, [absent])]), flush=True)
 
 

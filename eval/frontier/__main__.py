@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from adaptive_lstm.bench import Timing
-from adaptive_lstm.peers import Absent
+from adaptive_lstm.peers import Unavailable
 from eval import zoo
 from eval.frontier.field import NAMES, TORCH, Entry, field
 from eval.frontier.quality import Quality, Yardstick
@@ -51,14 +51,18 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
     for entry in entries:
         _say(options, f"{model.name}: quality of {entry.name}")
         if entry.peer and _slow(entry, timings):
-            absent.append(Absent(entry.name, f"not judged: more than {SLOW:g} times as long as torch in every use"))
+            absent.append(
+                Unavailable(entry.name, f"not judged: more than {SLOW:g} times as long as torch in every use")
+            )
             continue
         try:
             qualities[entry.name] = yardstick.judge(entry)
         except Exception as error:
             if not entry.peer:
                 raise
-            absent.append(Absent(entry.name, f"excluded, it fails: {type(error).__name__}: {error}".splitlines()[0]))
+            absent.append(
+                Unavailable(entry.name, f"excluded, it fails: {type(error).__name__}: {error}".splitlines()[0])
+            )
     judged = {use: verdict(found, entries, qualities, steps=use == "step") for use, found in timings.items()}
     return {
         "group": model.name,

@@ -15,10 +15,10 @@ from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.calibrate import PROBES
 from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.model_io import together
-from adaptive_lstm.peers import PEERS, Absent
-from adaptive_lstm.peers.catalog import engine_of
+from adaptive_lstm.peers import PEERS, Unavailable
+from adaptive_lstm.peers.catalog import build_engine
 from adaptive_lstm.peers.contender import Peer
-from adaptive_lstm.peers.drop_in import Plugged
+from adaptive_lstm.peers.drop_in import DropInPeer
 from eval.savings import CONFIDENCE, calibrated, compressed
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
@@ -85,15 +85,15 @@ def lstms_of(model: nn.Module) -> dict[str, nn.LSTM]:
 
 def field(
     model: ZooModel, chosen: Sequence[str], options: Any, told: Callable[[str], None] = lambda name: None
-) -> tuple[list[Entry], list[Absent]]:
+) -> tuple[list[Entry], list[Unavailable]]:
     """The chosen of ``NAMES`` on a model, torch always, each proved right; and who is left out, with the reason.
 
     options: ``threads``, ``quick``, ``json`` and ``objective`` of the command line. told: hears who is built next.
     """
     entries: list[Entry] = []
-    absent: list[Absent] = []
-    reached = peers.reaching(model.model, model.inputs[:CHECKED])
-    fitting = peers.reaching(model.model, _fit(model, CALIBRATING))
+    absent: list[Unavailable] = []
+    reached = peers.inputs_of_lstms(model.model, model.inputs[:CHECKED])
+    fitting = peers.inputs_of_lstms(model.model, _fit(model, CALIBRATING))
     for name in dict.fromkeys((TORCH, *(n for n in chosen if n in PEERS))):
         told(name)
         found = _peer(model.model, name, options.threads, fitting, reached)
@@ -104,7 +104,7 @@ def field(
         try:
             entries += _ours(model, name, options, measured)
         except AdaptiveLSTMError as error:  # not for this model, or nothing was certified
-            absent.append(Absent(name, f"{type(error).__name__}: {error}".splitlines()[0]))
+            absent.append(Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0]))
     return entries, absent
 
 
@@ -123,24 +123,24 @@ def _peer(
     threads: int,
     fitting: Mapping[str, list[Tensor]],
     reached: Mapping[str, list[Tensor]],
-) -> Entry | Absent:
+) -> Entry | Unavailable:
     """The model with one peer in it, or why not: it cannot be built, or it computes something else."""
     plugged: dict[int, Any] = {}
     for where, lstm in lstms_of(model).items():
         try:
-            engine = engine_of(lstm, name, threads=threads, inputs=fitting[where])
+            engine = build_engine(lstm, name, threads=threads, inputs=fitting[where])
         except Exception as error:  # noqa: BLE001 (whatever somebody else's converter raises)
-            return Absent(name, f"{type(error).__name__}: {error}".splitlines()[0])
+            return Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0])
         width, rows = lstm.proj_size or lstm.hidden_size, lstm.num_layers * (1 + lstm.bidirectional)
         state = (rows, width), (rows, lstm.hidden_size)
         contender = Peer(name, PEERS[name].precision, engine, state, lstm.bidirectional)
         try:
-            checked = peers.check([contender], lstm, reached[where])
+            checked = peers.verify_contenders([contender], lstm, reached[where])
         except Exception as error:  # noqa: BLE001 (a peer that fails when it runs is a broken one)
-            return Absent(name, f"excluded, it fails: {type(error).__name__}: {error}".splitlines()[0])
-        if checked.wrong:
-            return Absent(name, f"{checked.wrong[0].reason} in {where}")
-        plugged[id(lstm)] = Plugged(lstm, engine, name)
+            return Unavailable(name, f"excluded, it fails: {type(error).__name__}: {error}".splitlines()[0])
+        if checked.excluded:
+            return Unavailable(name, f"{checked.excluded[0].reason} in {where}")
+        plugged[id(lstm)] = DropInPeer(lstm, engine, name)
     return Entry(name, True, PEERS[name].precision, deepcopy(model, plugged))
 
 

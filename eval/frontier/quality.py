@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
-from adaptive_lstm.peers.drop_in import Plugged
+from adaptive_lstm.peers.drop_in import DropInPeer
 from eval.frontier.field import Entry
 from eval.zoo.base import ZooModel
 
@@ -81,7 +81,7 @@ class Yardstick:
     @torch.no_grad()
     def _distance_steps(self, entry: Entry) -> float | None:
         """int8 peers scale what a call is given: a step has another scale than a sequence, and another quality."""
-        plugged = [m for m in entry.model.modules() if isinstance(m, Plugged)]
+        plugged = [m for m in entry.model.modules() if isinstance(m, DropInPeer)]
         if entry.precision != "int8" or any(one.bidirectional for one in plugged):
             return None
         stepping = _wrapped(entry.model, StepByStep)
@@ -109,7 +109,7 @@ def keeps(got: float, dense: float, slack: float) -> bool:
 class OneByOne(nn.Module):
     """A batch row by row: int8 peers take one scale for all that a call is given, and are timed on one sequence."""
 
-    def __init__(self, lstm: Plugged) -> None:
+    def __init__(self, lstm: DropInPeer) -> None:
         super().__init__()
         self.lstm = lstm
 
@@ -126,7 +126,7 @@ class OneByOne(nn.Module):
 class StepByStep(nn.Module):
     """A sequence [1, T, I] in T calls, the state carried on: as a stream is served."""
 
-    def __init__(self, lstm: Plugged) -> None:
+    def __init__(self, lstm: DropInPeer) -> None:
         super().__init__()
         self.lstm = lstm
 
@@ -144,7 +144,7 @@ def _joined(called: list[Any]) -> tuple[Tensor, Tensor]:
 
 def _wrapped(model: nn.Module, wrapper: type[OneByOne] | type[StepByStep]) -> nn.Module:
     """A copy of a model that holds the same peers, each in a wrapper."""
-    memo: dict[int, Any] = {id(m): wrapper(m) for m in model.modules() if isinstance(m, Plugged)}
+    memo: dict[int, Any] = {id(m): wrapper(m) for m in model.modules() if isinstance(m, DropInPeer)}
     return deepcopy(model, memo)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import adaptive_lstm as al
-from adaptive_lstm import peers
+from adaptive_lstm import AdaptiveLSTM, peers
 from adaptive_lstm.bench import Timing
-from adaptive_lstm.peers.drop_in import Plugged
-from adaptive_lstm.peers.races import Call, stream_call
+from adaptive_lstm.peers.contender import Call
+from adaptive_lstm.peers.drop_in import DropInPeer
 from eval.frontier.field import Entry, lstms_of
 from eval.shared import common
 from eval.zoo.base import ZooModel, spread
@@ -35,7 +34,7 @@ def streams(model: ZooModel) -> bool:
 def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str, dict[str, Timing]]:
     """Use -> contender -> seconds per sequence, or per timestep; all contenders of a use, that can, interleaved."""
     inputs = list(spread(list(model.inputs), min(TIMED, len(model.inputs))))
-    reached = peers.reaching(model.model, inputs)
+    reached = peers.inputs_of_lstms(model.model, inputs)
     uses: dict[str, tuple[dict[str, Call], int]] = {
         "whole": ({e.name: each(e, reached, whole) for e in entries}, len(inputs)),
         "model": ({e.name: _over(e.model, inputs) for e in entries}, len(inputs)),
@@ -53,7 +52,7 @@ def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str
 
 def whole(lstm: nn.Module, sequences: Sequence[Tensor]) -> Call:
     """Every sequence in one call."""
-    if isinstance(lstm, Plugged):
+    if isinstance(lstm, DropInPeer):
         run, zeros = lstm.engine.forward, _zeros(lstm)
         feeds = [lstm.engine.native(x) for x in sequences]
         return lambda: [run(x, *zeros) for x in feeds]
@@ -62,7 +61,7 @@ def whole(lstm: nn.Module, sequences: Sequence[Tensor]) -> Call:
 
 def stepwise(lstm: nn.Module, sequences: Sequence[Tensor]) -> Call:
     """Every sequence step by step, from the zero state; arrays of other runtimes are made outside the clock."""
-    if isinstance(lstm, Plugged):
+    if isinstance(lstm, DropInPeer):
         run, zeros = lstm.engine.forward, _zeros(lstm)
         fed = [[lstm.engine.native(frame) for frame in x.split(1, dim=1)] for x in sequences]
 
@@ -73,11 +72,13 @@ def stepwise(lstm: nn.Module, sequences: Sequence[Tensor]) -> Call:
                     _, h, c = run(frame, h, c)
 
         return call
-    assert isinstance(lstm, al.AdaptiveLSTM)
-    return stream_call(al.stream(lstm, batch_size=1), [x[0] for x in sequences])
+    assert isinstance(lstm, AdaptiveLSTM)
+    ours = peers.Adaptive("ours", lstm.quantize.precision, lstm)
+    steps = [ours.steps(x) for x in sequences]
+    return lambda: [step() for step in steps]
 
 
-def _zeros(lstm: Plugged) -> tuple[Any, Any]:
+def _zeros(lstm: DropInPeer) -> tuple[Any, Any]:
     rows = lstm.num_layers * (1 + lstm.bidirectional)
     sizes = (lstm.proj_size or lstm.hidden_size, lstm.hidden_size)
     h, c = (lstm.engine.native(torch.zeros(rows, 1, size)) for size in sizes)

@@ -20,7 +20,7 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds
-from adaptive_lstm.peers import PEERS, Absent, Contender, adaptive, build
+from adaptive_lstm.peers import PEERS, Contender, Unavailable, build, build_adaptive
 from eval.latency.delta_time import delta_time
 from eval.latency.zeros_time import zeros_time
 from eval.shared import common
@@ -72,7 +72,7 @@ def stream(options: argparse.Namespace) -> Iterator[Result]:
 def delta(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
         if of[1] >= DELTA_WIDTH:
-            dense = adaptive(stack(of), "int8")
+            dense = build_adaptive(stack(of), "int8")
             yield from delta_time(dense, torch.randn(1, STEPS, of[0]), quick=options.quick)
 
 
@@ -96,7 +96,7 @@ def tiny(options: argparse.Namespace) -> Iterator[Result]:
 def batch(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
         lstm = stack(of)
-        two = [*build(lstm, ["torch"], threads=options.threads)[0], adaptive(lstm)]
+        two = [*build(lstm, ["torch"], threads=options.threads)[0], build_adaptive(lstm)]
         for size in BATCHES:
             if 2 * size * STEPS * sum(p.numel() for p in lstm.parameters()) > MAX_FLOP:
                 continue
@@ -105,13 +105,13 @@ def batch(options: argparse.Namespace) -> Iterator[Result]:
             yield race_result("batch", f"{of}: batch {size}", (*of, size), timings, BATCH_TARGETS)
 
 
-def _everyone(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Absent]]:
+def _everyone(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
     """The chosen peers, and ours twice more, nearer to ORT int8: raw features in int8 too, and h in 8 bits.
 
     Nearer, not equal: its activations have one scale for all, ours one per raw feature and a fixed grid for h.
     """
     inputs = torch.randn(8, STEPS, lstm.input_size)
-    more = [adaptive(lstm, settings, f"adaptive {name}", inputs) for name, settings in CLOSER.items()]
+    more = [build_adaptive(lstm, settings, f"adaptive {name}", inputs) for name, settings in CLOSER.items()]
     return lineup(lstm, options.peers, threads=options.threads, more=more)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds, ratio
-from adaptive_lstm.peers import Adaptive, adaptive
+from adaptive_lstm.peers import Adaptive, build_adaptive
 from adaptive_lstm.weights.precision import Precision
 from eval.latency.delta_time import find_thresholds
 from eval.shared.common import race, table
@@ -45,7 +45,7 @@ PATTERNS: dict[str, Callable[[Tensor], Tensor]] = {
 def zeros_time(lstm: nn.LSTM, x: Tensor, *, quick: bool) -> Iterator[Result]:
     """x: [1, T, I]. By precision: streamed, streamed with delta, and as a whole sequence."""
     for precision in PRECISIONS:
-        dense = {name: adaptive(_with_zeros(lstm, keep), precision, name) for name, keep in PATTERNS.items()}
+        dense = {name: build_adaptive(_with_zeros(lstm, keep), precision, name) for name, keep in PATTERNS.items()}
         yield _race(f"{precision}, one step per call", dense, x, streams=True, quick=quick)
         yield _race(f"{precision}, {x.shape[1]} steps in one call", dense, x, streams=False, quick=quick)
         some = {name: _skipping(who, x) for name, who in dense.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.peers import Absent, Adaptive, Contender, adaptive, build, check
+from adaptive_lstm.peers import Adaptive, Contender, Unavailable, build, build_adaptive, verify_contenders
 from eval.latency.delta_time import find_thresholds
 from eval.shared import common
 
@@ -36,7 +36,7 @@ def stack(of: Shape) -> nn.LSTM:
 
 def lineup(
     lstm: nn.LSTM, peers: Iterable[str], *, threads: int, more: Iterable[Adaptive] = ()
-) -> tuple[list[Contender], list[Absent]]:
+) -> tuple[list[Contender], list[Unavailable]]:
     """The named peers, then ours in fp32, int8 and ``more``; a peer that computes something else is left out, with why.
 
     Raises:
@@ -44,11 +44,11 @@ def lineup(
     """
     calibration = list(torch.randn(CALIBRATED, STEPS, lstm.input_size).split(1))
     present, absent = build(lstm, peers, threads=threads, inputs=calibration)
-    ours = [adaptive(lstm), adaptive(lstm, "int8"), *more]
-    found = check([*present, *ours], lstm, torch.randn(1, CHECKED, lstm.input_size))
-    if bugs := [one for one in found.wrong if one.name in {who.name for who in ours}]:
+    ours = [build_adaptive(lstm), build_adaptive(lstm, "int8"), *more]
+    found = verify_contenders([*present, *ours], lstm, torch.randn(1, CHECKED, lstm.input_size))
+    if bugs := [one for one in found.excluded if one.name in {who.name for who in ours}]:
         raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {bugs}")
-    return found.right, absent + found.wrong
+    return found.verified, absent + found.excluded
 
 
 def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
@@ -56,7 +56,7 @@ def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
 
     What skipping costs in quality is a matter of real models (``eval.quality``): nothing here can be checked.
     """
-    dense = adaptive(lstm, "int8")
+    dense = build_adaptive(lstm, "int8")
     thresholds = find_thresholds(dense, x, SENT)
     fast = al.AdaptiveLSTM.from_lstm(dense.lstm)
     fast.policy = al.Delta(x=tuple(thresholds[::2]), h=tuple(thresholds[1::2]))
@@ -70,6 +70,6 @@ def described(who: Contender, of: Shape, *, batch: int, threads: int) -> dict[st
     return {**whose, "weights": who.nbytes, "I": inputs, "H": hidden, "L": layers, "batch": batch, "threads": threads}
 
 
-def told(absent: Iterable[Absent]) -> str:
+def told(absent: Iterable[Unavailable]) -> str:
     """Those who do not take part, a line each."""
     return "\n".join(f"absent: {one.name} ({one.reason})" for one in absent)

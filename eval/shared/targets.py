@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptive_lstm.bench import MIN_ROUNDS, Ratio, Timing, format_seconds, ratio
-from adaptive_lstm.peers import Absent
+from adaptive_lstm.peers import Unavailable
 from eval.shared.common import Record, table
 
 BASELINES = ("torch", "ORT", "ORT int8")
@@ -64,7 +64,7 @@ def race_result(
     case: tuple[int, ...],
     timings: Mapping[str, Timing],
     targets: Sequence[Target],
-    absent: Sequence[Absent] = (),
+    absent: Sequence[Unavailable] = (),
 ) -> Result:
     """All contenders with their speed relative to the baselines. case: I, H, L and what else names the race."""
     baselines = [name for name in BASELINES if name in timings]

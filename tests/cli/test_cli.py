@@ -15,9 +15,9 @@ from adaptive_lstm.cli import main as cli
 from adaptive_lstm.cli.demo import digits
 from adaptive_lstm.cli.demo.outcome import Outcome
 from adaptive_lstm.cli.demo.run import run
-from adaptive_lstm.peers import catalog as lineup
-from adaptive_lstm.peers.catalog import Kind
-from adaptive_lstm.peers.contender import Engine, Order
+from adaptive_lstm.peers import catalog
+from adaptive_lstm.peers.catalog import PeerKind
+from adaptive_lstm.peers.contender import BuildRequest, Engine
 from adaptive_lstm.policies import ExitInTime
 
 from ..support.helpers import refused
@@ -178,7 +178,7 @@ def test_bench_compares_on_sequences_and_steps(capsys: pytest.CaptureFixture[str
     assert list(lstm["contenders"]) == ["torch", "adaptive fp32", "adaptive int8"]
     assert lstm["contenders"]["adaptive fp32"]["error"] < 1e-5 < lstm["contenders"]["adaptive int8"]["error"]
     assert lstm["contenders"]["torch"]["bytes"] > lstm["contenders"]["adaptive int8"]["bytes"] > 0
-    assert lstm["absent"] == {}
+    assert lstm["unavailable"] == {}
     assert found["machine"]["threads"] == 1
     assert torch.get_num_threads() == threads
 
@@ -197,25 +197,27 @@ def test_bench_races_peers_on_what_reaches_the_lstm(
     def missing(order: object) -> Engine:
         raise ImportError("No module named 'abacus'")
 
-    monkeypatch.setattr(lineup, "PEERS", {**lineup.PEERS, "ORT": Kind("fp32", missing), "ncnn": Kind("int8", _broken)})
+    monkeypatch.setattr(
+        catalog, "PEERS", {**catalog.PEERS, "ORT": PeerKind("fp32", missing), "ncnn": PeerKind("int8", _broken)}
+    )
     data = ("--data", str(reader[1]), "--seconds", "1", "--step")
     assert cli.main(["bench", "--model", reader[0], *data, "--peers", "torch int8,ORT,ncnn", "--json"]) == 0
     (lstm,) = json.loads(capsys.readouterr().out)["lstms"]
     assert lstm["name"] == "lstm"
     assert lstm["sequence"] == {}
     assert list(lstm["step"]) == ["torch", "torch int8", "adaptive fp32", "adaptive int8"]
-    assert lstm["absent"]["ORT"] == "No module named 'abacus'"
-    assert lstm["absent"]["ncnn"].startswith("excluded, its output is wrong: cosine -1.00 with torch")
+    assert lstm["unavailable"]["ORT"] == "No module named 'abacus'"
+    assert lstm["unavailable"]["ncnn"].startswith("excluded, its output is wrong: cosine -1.00 with torch")
     assert cli.main(["bench", reader[0], *data, "--peers", "ncnn"]) == 0
     text = capsys.readouterr().out
-    assert "absent: ncnn (excluded, its output is wrong" in text
+    assert "not timed: ncnn (excluded, its output is wrong" in text
     assert "worst error" in text
     assert "data.npz, batch 1, 1 thread on" in text
 
 
-def _broken(order: Order) -> Engine:
+def _broken(order: BuildRequest) -> Engine:
     """torch, with the sign of every output turned."""
-    engine = lineup.PEERS["torch"].builder(order)
+    engine = catalog.PEERS["torch"].builder(order)
 
     def forward(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, h, c = engine.forward(x, h, c)

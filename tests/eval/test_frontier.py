@@ -15,8 +15,8 @@ from adaptive_lstm.bench import Timing
 from adaptive_lstm.cli.demo import digits
 from adaptive_lstm.losses import disagreement
 from adaptive_lstm.peers import PEERS
-from adaptive_lstm.peers.catalog import Kind
-from adaptive_lstm.peers.contender import Engine, Order
+from adaptive_lstm.peers.catalog import PeerKind
+from adaptive_lstm.peers.contender import BuildRequest, Engine
 from eval.frontier import __main__ as frontier
 from eval.frontier import field as frontier_field
 from eval.frontier.field import Entry
@@ -66,12 +66,12 @@ def model() -> ZooModel:
     )
 
 
-def broken(forward: Callable[[Any, Any, Any], Any]) -> Kind:
+def broken(forward: Callable[[Any, Any, Any], Any]) -> PeerKind:
     """A peer in float32 with a forward of its own."""
-    return Kind("fp32", lambda order: Engine(lambda x: x.clone(), forward, lambda x: x))
+    return PeerKind("fp32", lambda order: Engine(lambda x: x.clone(), forward, lambda x: x))
 
 
-def nearly(order: Order) -> Engine:
+def nearly(order: BuildRequest) -> Engine:
     """Gets the values wrong by a little and everything else right."""
 
     def forward(x: Tensor, h: Tensor, c: Tensor) -> Any:
@@ -106,7 +106,7 @@ def test_a_policy_that_asks_for_final_states_is_not_timed_step_by_step(
 
 def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times, qualities, verdicts, a record on disk and its tables; who computes something else is not in them."""
-    monkeypatch.setitem(PEERS, "nearly", Kind("fp32", nearly))
+    monkeypatch.setitem(PEERS, "nearly", PeerKind("fp32", nearly))
     monkeypatch.setitem(PEERS, "fails", broken(fails))
     monkeypatch.setattr(frontier_field, "TAUS", {"int8": (0.01,)})
     chosen = ("nearly", "fails", "torch int8", "exact", "int8", "int8 raw", "mixed", "delta", "certified")

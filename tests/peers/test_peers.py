@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from adaptive_lstm import AdaptiveLSTM, peers
 from adaptive_lstm.errors import InputError, UnsupportedError
-from adaptive_lstm.peers import PEERS, Absent, Contender
+from adaptive_lstm.peers import PEERS, Contender, Unavailable
 from adaptive_lstm.peers.torch_ import WrittenOut
 
 INPUTS, H, L = 6, 16, 2
@@ -36,9 +36,9 @@ def plugged(lstm: nn.LSTM, name: str) -> nn.Module:
     """The peer in place of the LSTM, or a skip that says what is missing here."""
     packages = (*NEEDED[name.split()[0]], *(("nncf",) if name == "OpenVINO int8" else ()))
     if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-        pytest.skip(f"{name} needs {', '.join(missing)}: pip install 'adaptive-lstm[eval]'")
+        pytest.skip(f"{name} needs {', '.join(missing)}: pip install 'adaptive-lstm[peers]'")
     try:
-        return peers.plug(lstm, name, inputs=inputs())
+        return peers.drop_in_peer(lstm, name, inputs=inputs())
     except UnsupportedError as reason:
         pytest.skip(f"{name}: {reason}")
 
@@ -81,8 +81,8 @@ def test_a_built_peer_runs_sequences_and_streams(name: str) -> None:
     assert peer.nbytes is not None
     weights = sum(p.numel() for p in lstm.parameters())
     assert peer.nbytes > weights * {"fp32": 4, "bf16": 2, "int8": 1}[peer.precision] * 0.9
-    found = peers.check([peer], lstm, [torch.randn(3, 9, INPUTS), torch.randn(1, 4, INPUTS)])
-    assert found.right == [peer]
+    found = peers.verify_contenders([peer], lstm, [torch.randn(3, 9, INPUTS), torch.randn(1, 4, INPUTS)])
+    assert found.verified == [peer]
     assert found.cosines[name] >= (1 - allowed(name) ** 2) ** 0.5
     if peer.precision != "fp32":
         assert found.errors[name] > 1e-6, "an 8- or 16-bit peer that is exact was silently left in float32"
@@ -116,6 +116,9 @@ class Broken:
     def whole(self, x: Tensor) -> Callable[[], Tensor]:
         return lambda: self.spoil(self.lstm(x)[0])
 
+    def steps(self, x: Tensor) -> Callable[[], Tensor]:
+        return self.whole(x)
+
     def stream(self, x: Tensor) -> Callable[[], Tensor]:
         steps = iter(self.lstm(x)[0].split(1, dim=1))
         return lambda: next(steps)
@@ -137,10 +140,10 @@ def test_a_broken_peer_is_excluded_with_the_reason(
 ) -> None:
     lstm = nn.LSTM(INPUTS, H, L, batch_first=True).eval()
     good = Broken("good", "fp32", lstm, lambda y: y)
-    found = peers.check([Broken("bad", precision, lstm, spoil), good], lstm, torch.randn(1, 9, INPUTS))
-    assert found.right == [good]
+    found = peers.verify_contenders([Broken("bad", precision, lstm, spoil), good], lstm, torch.randn(1, 9, INPUTS))
+    assert found.verified == [good]
     assert "bad" not in found.errors
-    (wrong,) = found.wrong
+    (wrong,) = found.excluded
     assert wrong.name == "bad"
     assert wrong.reason.startswith("excluded, its output is wrong: ")
     with pytest.raises(AssertionError, match=reason):
@@ -152,8 +155,8 @@ def test_a_broken_peer_is_excluded_with_the_reason(
 def test_an_imprecise_peer_stays_with_its_error() -> None:
     lstm = nn.LSTM(INPUTS, H, L, batch_first=True).eval()
     rough = Broken("rough", "int8", lstm, lambda y: (y * 20).round() / 20)
-    found = peers.check([rough], lstm, torch.randn(1, 30, INPUTS))
-    assert found.right == [rough]
+    found = peers.verify_contenders([rough], lstm, torch.randn(1, 30, INPUTS))
+    assert found.verified == [rough]
     assert found.errors["rough"] == pytest.approx(0.025, abs=2e-3)
     assert 0.9 < found.cosines["rough"] < 1
 
@@ -183,22 +186,22 @@ def test_what_a_peer_cannot_run_is_said() -> None:
     assert "no projection" in absent[0].reason
     if importlib.util.find_spec("openvino"):
         _, absent = peers.build(nn.LSTM(INPUTS, H), ["OpenVINO int8"], threads=1)
-        assert absent == [Absent("OpenVINO int8", absent[0].reason)]
+        assert absent == [Unavailable("OpenVINO int8", absent[0].reason)]
         assert "inputs=[...]" in absent[0].reason
     (torch_eager,), _ = peers.build(nn.LSTM(INPUTS, H, bidirectional=True), ["torch"], threads=1)
     with pytest.raises(UnsupportedError, match="cannot stream"):
         torch_eager.stream(torch.randn(1, 3, INPUTS))
 
 
-def test_bad_orders_are_refused() -> None:
+def test_bad_requests_are_refused() -> None:
     lstm = nn.LSTM(INPUTS, H)
-    with pytest.raises(InputError, match="unknown peer 'TensorFlow'; there are torch, "):
+    with pytest.raises(InputError, match="unknown peer 'TensorFlow', expected one of torch, "):
         peers.build(lstm, ["TensorFlow"], threads=1)
     with pytest.raises(InputError, match=r"inputs must be \[1, T, 6\].*got \[1, 3, 7\]"):
-        peers.plug(lstm, "torch", inputs=[torch.randn(1, 3, 7)])
+        peers.drop_in_peer(lstm, "torch", inputs=[torch.randn(1, 3, 7)])
     with pytest.raises(InputError, match="nothing to replace"):
-        peers.replaced(nn.Linear(2, 2), "torch")
-    plug = peers.plug(lstm, "torch")
+        peers.with_peer(nn.Linear(2, 2), "torch")
+    plug = peers.drop_in_peer(lstm, "torch")
     with pytest.raises(InputError, match="x must end in 6 features"):
         plug(torch.randn(3, 1, 5))
     with pytest.raises(InputError, match=r"h of the initial state is \[1, 2, 16\], expected \[1, 3, 16\]"):
@@ -227,7 +230,7 @@ def test_a_model_runs_with_a_peer_in_the_place_of_every_lstm(name: str) -> None:
     model = Tagger().eval()
     plugged(model.below, name)
     before = {key: values.clone() for key, values in model.state_dict().items()}
-    fast = peers.replaced(model, name, inputs=inputs())
+    fast = peers.with_peer(model, name, inputs=inputs())
     assert not [m for m in fast.modules() if isinstance(m, nn.LSTM)]
     assert sum(isinstance(m, nn.LSTM) for m in model.modules()) == 2
     x = torch.randn(2, 12, INPUTS)
@@ -235,26 +238,37 @@ def test_a_model_runs_with_a_peer_in_the_place_of_every_lstm(name: str) -> None:
         assert_close((fast(x), ()), (model(x), ()), allowed(name))
     assert all(torch.equal(before[key], values) for key, values in model.state_dict().items())
     lstm = nn.LSTM(INPUTS, H)
-    assert not isinstance(peers.replaced(lstm, "torch"), nn.LSTM)
+    assert not isinstance(peers.with_peer(lstm, "torch"), nn.LSTM)
 
 
 def test_the_inputs_that_reach_an_lstm_are_found() -> None:
     model = Tagger().eval()
     x = torch.randn(2, 5, INPUTS)
-    found = peers.reaching(model, [x, x[:1]])
+    found = peers.inputs_of_lstms(model, [x, x[:1]])
     assert [list(one.shape) for one in found["below"]] == [[1, 5, INPUTS]] * 3
     assert torch.equal(torch.cat(found["below"][:2]), x)
     with torch.no_grad():
         torch.testing.assert_close(found["above.0"][1], model.below(x[1:])[0])
     packed = pack_sequence([torch.randn(n, INPUTS) for n in (2, 4)], enforce_sorted=False)
-    assert [one.shape[1] for one in peers.reaching(model.below, [packed])[""]] == [2, 4]
+    assert [one.shape[1] for one in peers.inputs_of_lstms(model.below, [packed])[""]] == [2, 4]
 
 
 def test_ours_are_contenders_in_any_layout() -> None:
     lstm = nn.LSTM(INPUTS, H, L).eval()
-    ours: list[Contender] = [peers.adaptive(lstm), peers.adaptive(lstm, "int8")]
+    ours: list[Contender] = [peers.build_adaptive(lstm), peers.build_adaptive(lstm, "int8")]
     assert [one.name for one in ours] == ["adaptive fp32", "adaptive int8"]
-    found = peers.check(ours, lstm, torch.randn(2, 8, INPUTS))
-    assert (found.right, found.wrong) == (ours, [])
+    found = peers.verify_contenders(ours, lstm, torch.randn(2, 8, INPUTS))
+    assert (found.verified, found.excluded) == (ours, [])
     assert not lstm.batch_first  # the caller's own stays as it is
-    assert isinstance(peers.adaptive(AdaptiveLSTM.from_lstm(lstm)).lstm, AdaptiveLSTM)
+    assert isinstance(peers.build_adaptive(AdaptiveLSTM.from_lstm(lstm)).lstm, AdaptiveLSTM)
+
+
+@pytest.mark.parametrize("name", ["torch", "adaptive fp32"])
+def test_steps_begin_in_the_zero_state_every_time(name: str) -> None:
+    lstm = nn.LSTM(INPUTS, H, L, batch_first=True).eval()
+    who = peers.build_adaptive(lstm) if name == "adaptive fp32" else peers.build(lstm, [name], threads=1)[0][0]
+    x = torch.randn(1, 7, INPUTS)
+    with torch.no_grad():
+        run, expected = who.steps(x), lstm(x)[0][:, -1]
+        for _ in range(2):
+            torch.testing.assert_close(run().reshape(1, H), expected)

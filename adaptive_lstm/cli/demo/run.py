@@ -1,7 +1,7 @@
 """Run a demo: the original, the drop-in, its int8 form, and its int8 form with the policy that `calibrate` certified.
 
-Quality and multiply-accumulates are those of all test inputs, times those of a few of them (see `race`), on one thread.
-The policy is fitted and chosen on other inputs; its certificate rests on the test inputs.
+Quality and multiply-accumulates are those of all test inputs, times those of the LSTM alone on a few of them, on one
+thread. The policy is fitted and chosen on other inputs; its certificate rests on the test inputs.
 """
 
 import sys
@@ -20,7 +20,8 @@ import adaptive_lstm as al
 from ...bench import Timing, machine, pinned_threads, ratio
 from ...execution.backend import backend_info
 from ...execution.reference import trace
-from ...peers import races as race
+from ...peers import Adaptive, Contender, build
+from ...peers.races import time_sequences, time_steps
 from .outcome import Outcome, Row
 from .task import SequenceModel, Task
 
@@ -57,12 +58,12 @@ def run(task: Task, *, seconds: float = 5.0) -> Outcome:
                 bar.update()
 
             answers = _answers_of_all(lineup, task.test_inputs, stage)
-            lstms = {name: model.lstm for name, model in lineup.items()}
-            replayed = task.test_inputs[torch.linspace(0, len(task.test_inputs) - 1, REPLAYED).long()]
+            contenders = [_contender(name, model) for name, model in lineup.items()]
+            replayed = task.test_inputs[torch.linspace(0, len(task.test_inputs) - 1, REPLAYED).long()].split(1)
             stage("timing whole sequences")
-            sequences = race.whole_sequences(lstms, replayed, seconds=seconds)
+            sequences = time_sequences(contenders, replayed, seconds=seconds)
             stage("timing streaming steps")
-            steps = race.steps(lstms, replayed, seconds=seconds)
+            steps = time_steps(contenders, replayed, seconds=seconds)
         moved, exited_at = _moved(task, _adaptive(certified))
         on = machine(backend_info())
     return Outcome(
@@ -117,6 +118,14 @@ def _rows(
         )
         for name, answer in answers.items()
     )
+
+
+def _contender(name: str, model: SequenceModel) -> Contender:
+    """The model's LSTM alone, to be timed."""
+    if isinstance(model.lstm, al.AdaptiveLSTM):
+        return Adaptive(name, model.lstm.quantize.precision, model.lstm)
+    (contender,), _ = build(model.lstm, [name], threads=1)
+    return contender
 
 
 def _adapted(model: SequenceModel) -> SequenceModel:
