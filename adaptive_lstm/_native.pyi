@@ -16,7 +16,7 @@ class Matrix:
         gates: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
-        compressed: str = "auto",
+        bitmask: str = "auto",
     ) -> Matrix: ...
     @staticmethod
     def bf16(
@@ -25,20 +25,20 @@ class Matrix:
         gates: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
-        compressed: str = "auto",
+        bitmask: str = "auto",
     ) -> Matrix: ...
     @staticmethod
-    def i8(
+    def int8_weight_only(
         values: npt.NDArray[np.int8],
         scale: npt.NDArray[np.float32],
         columns: bool,
         gates: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
-        compressed: str = "auto",
+        bitmask: str = "auto",
     ) -> Matrix: ...
     @staticmethod
-    def q8(
+    def int8(
         values: npt.NDArray[np.int8],
         scale: npt.NDArray[np.float32],
         levels: int,
@@ -47,7 +47,7 @@ class Matrix:
         dynamic: bool,
         fixed: npt.NDArray[np.float32],
         zeros: bool,
-        compressed: str = "auto",
+        bitmask: str = "auto",
     ) -> Matrix: ...
     @property
     def bytes(self) -> int: ...

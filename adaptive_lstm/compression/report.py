@@ -28,7 +28,7 @@ class MatrixReport:
     the model's output by a change of this matrix alone at one timestep, in units of the output,
     sqrt(sum_r F_r d_r^T E[z z^T] d_r) with the F_r of ``Sensitivity`` and the changes d_r of row r; None where no
     sensitivity was measured; ``form``: how the native core executes it, "dense", "blocks" (of zeros are left out) or
-    "compressed" (zeros that lie anywhere are not read; chosen where that saves time), None where it does not run it;
+    "bitmask" (zeros that lie anywhere are not read; chosen where that saves time), None where it does not run it;
     ``columns_left_out``: so many are all zeros, or belong to pruned units, and are not read; ``idle_zeros``: of dense
     matrices, share of zeros that save bytes on paper only, because the kernels read them like any other weight.
     """
@@ -128,7 +128,7 @@ class CompressReport:
         if idle := [m.name for m in self.matrices if m.idle_zeros >= WORTH_TELLING]:
             yield (
                 f"zeros that lie anywhere save no time in {', '.join(idle)}: at this size, precision and share of "
-                "zeros, or on this machine, the compressed form is not faster, and the kernels read whole blocks "
+                "zeros, or on this machine, the bitmask form is not faster, and the kernels read whole blocks "
                 "(projections always)"
             )
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from .. import _native
 
 
-Compressed = Literal["auto", "always", "never"]
+UseBitmask = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
 class Packed:
     """How the native core holds a matrix.
 
-    ``form``: "dense"; "blocks": those of zeros are left out; or "compressed": zeros that lie anywhere are. ``columns``:
+    ``form``: "dense"; "blocks": those of zeros are left out; or "bitmask": zeros that lie anywhere are. ``columns``:
     how many it reads, the others are all zeros or belong to pruned units.
     """
 
@@ -34,19 +34,19 @@ class Packed:
 
 
 def _packed(
-    matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool, compressed: Compressed
+    matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool, bitmask: UseBitmask
 ) -> _native.Matrix:
     from .. import _native
 
-    values, scale, how = matrix.values, matrix.scale, (fixed, zeros, compressed)
+    values, scale, how = matrix.values, matrix.scale, (fixed, zeros, bitmask)
     if matrix.precision == "fp32":
         return _native.Matrix.f32(values, columns, gates, *how)
     if matrix.precision == "bf16":
         return _native.Matrix.bf16(values, columns, gates, *how)
     assert scale is not None
     if matrix.levels:
-        return _native.Matrix.q8(values, scale, matrix.levels, columns, matrix.column_scale, matrix.dynamic, *how)
-    return _native.Matrix.i8(values, scale, columns, gates, *how)
+        return _native.Matrix.int8(values, scale, matrix.levels, columns, matrix.column_scale, matrix.dynamic, *how)
+    return _native.Matrix.int8_weight_only(values, scale, columns, gates, *how)
 
 
 class NativeStack:
@@ -58,7 +58,7 @@ class NativeStack:
         policy: what may be left out.
         zeros: leave out columns, and where there are many blocks, of weights that are all zero; NaN in what they would
             have multiplied does not come through then.
-        compressed: keep only weights that are not zero, wherever they lie, and put the zeros back on the way, so that
+        bitmask: keep only weights that are not zero, wherever they lie, and put the zeros back on the way, so that
             NaN comes through; by default where that is faster.
     """
 
@@ -69,7 +69,7 @@ class NativeStack:
         policy: Parts,
         *,
         zeros: bool = True,
-        compressed: Compressed = "auto",
+        bitmask: UseBitmask = "auto",
     ):
         from .. import _native
 
@@ -81,12 +81,12 @@ class NativeStack:
             x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
             fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
             w_ih, w_hh = (
-                _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, compressed=compressed)
+                _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, bitmask=bitmask)
                 for m, site in ((w.w_ih, x), (w.w_hh, h))
             )
             w_hr = None
             if w.w_hr:
-                w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, compressed="never")
+                w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, bitmask="never")
             directions.append(_native.direction(w_ih, w_hh, w.bias, w_hr, fixed))
             held.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
         self.packed = tuple(held)

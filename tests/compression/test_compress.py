@@ -115,7 +115,7 @@ def test_the_report_tells_how_matrices_are_executed() -> None:
         lstm.get_parameter("weight_hh_l0")[:, 7:9] = 0
     lstm.policy = al.Delta.uniform(0.1)
     x, h = al.report(lstm).matrices
-    assert x.form == ("compressed" if expands() else "dense")
+    assert x.form == ("bitmask" if expands() else "dense")
     assert x.idle_zeros == (0 if expands() else pytest.approx(0.5, abs=0.01))
     assert ("save no time in weight_ih_l0" in str(al.report(lstm))) is not expands()
     assert h.form == "dense"

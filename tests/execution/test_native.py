@@ -172,11 +172,11 @@ def in_float64(t: CellTensors) -> CellTensors:
 
 @pytest.mark.parametrize("levels", [1, 127, 128, 1016, 8191])
 @pytest.mark.parametrize("batch", [1, 2, 7, 70])
-@pytest.mark.parametrize("x_form", ["q8", "q8c"])
+@pytest.mark.parametrize("x_form", ["int8", "int8_per_column"])
 def test_int8_is_exact_however_it_is_computed(x_form: Format, batch: int, levels: int) -> None:
     """All columns, those that moved at all, step by step, in chunks: the same bits."""
     shape = StackShape(40, 65, 2)
-    matrices = weights(shape, x_form, "q8", (levels, levels), gain=6.0)
+    matrices = weights(shape, x_form, "int8", (levels, levels), gain=6.0)
     dense = stack(matrices, shape, Dense())
     tiny = stack(matrices, shape, Delta(h=1e-9, x=(1e-9, 1e-9)))
     x = 2.4 * torch.rand(70, batch, 40) - 1.2
@@ -230,7 +230,7 @@ def error_of_step(w: CellMatrices, x: torch.Tensor, before: Result, after: Resul
     return (end.h - after.h).abs().mean().item()
 
 
-@pytest.mark.parametrize("form", ["fp32", "bf16", "i8"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8_weight_only"])
 @pytest.mark.parametrize("spike", [0.0, 1e6, 3e38])
 def test_rounding_of_float_estimates_does_not_stay(form: Format, spike: float) -> None:
     """Neither that of thousands of updates, nor that of one huge value."""
@@ -282,7 +282,7 @@ def test_activations(
 
 
 # Integers cannot carry NaN: what runs on them is refused before it gets here.
-@pytest.mark.parametrize(("x_form", "h_form"), [forms for forms in FORMATS if "q8" not in forms])
+@pytest.mark.parametrize(("x_form", "h_form"), [forms for forms in FORMATS if "int8" not in forms])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_nan_and_infinity_propagate_where_nothing_is_skipped(batch: int, x_form: Format, h_form: Format) -> None:
     shape, x = StackShape(5, 33, 1), torch.randn(9, batch, 5)

@@ -33,8 +33,8 @@ from ..support.policy_cases import FAMILIES, SHAPES, STACK, depth_translators, h
 ATOL = 2e-5
 PRECISIONS: dict[str, tuple[Format, Format, float]] = {
     "fp32": ("fp32", "fp32", ATOL),
-    "int8": ("q8", "q8", 4e-3),
-    "dynamic": ("q8d", "q8", 4e-3),
+    "int8": ("int8", "int8", 4e-3),
+    "dynamic": ("int8_dynamic", "int8", 4e-3),
 }
 
 
@@ -193,7 +193,7 @@ EXACT = [p for p in FAMILIES if p.values[2] and "delta" not in str(p.id)]
 @pytest.mark.parametrize(("shape", "policy", "streams"), EXACT)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Policy, streams: bool, batch: int) -> None:
-    native = stack(weights(shape, "q8", "fp32"), shape, policy)
+    native = stack(weights(shape, "int8", "fp32"), shape, policy)
     x = signal(40, batch, shape.input_size)
     want, want_end, want_counts = native_run(native, x, None, zeros(shape, batch), open_ended=True)
     state, ys = native.new_state(batch), []
@@ -215,7 +215,7 @@ def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Pol
 
 @pytest.mark.parametrize(("shape", "policy", "streams"), EXACT)
 def test_rows_do_not_see_each_other(shape: StackShape, policy: Policy, streams: bool) -> None:
-    native = stack(weights(shape, "fp32", "q8"), shape, policy)
+    native = stack(weights(shape, "fp32", "int8"), shape, policy)
     x = signal(30, 5, shape.input_size)
     y, end, _ = native_run(native, x, None, zeros(shape, 5), open_ended=False)
     for b in range(5):
@@ -251,7 +251,7 @@ def null_settings(shape: StackShape) -> list[Policy]:
     return out
 
 
-@pytest.mark.parametrize("forms", [("fp32", "fp32"), ("q8", "q8"), ("bf16", "i8")])
+@pytest.mark.parametrize("forms", [("fp32", "fp32"), ("int8", "int8"), ("bf16", "int8_weight_only")])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_at_their_null_settings_policies_are_dense_bit_for_bit(shape: StackShape, forms: tuple[Format, Format]) -> None:
     matrices, batch = weights(shape, *forms), 3
@@ -271,7 +271,7 @@ def test_at_their_null_settings_policies_are_dense_bit_for_bit(shape: StackShape
 
 def test_catching_up_keeps_states_exact() -> None:
     shape, x = STACK, signal(60, 3, 5)
-    matrices = weights(shape, "q8", "fp32")
+    matrices = weights(shape, "int8", "fp32")
     native = stack(matrices, shape, HoldLayers(x_share=(0.3, None), mode="queue_input"))
     x[-1] += 3.0  # the last timestep runs, and so all that waited
     y, end, counts = native_run(native, x, None, zeros(shape, 3), open_ended=False)
@@ -310,7 +310,7 @@ def test_nothing_runs_once_all_rows_have_left() -> None:
     ids=["time", "depth", "catch up"],
 )
 def test_a_step_allocates_nothing(policy: Policy) -> None:
-    native = stack(weights(STACK, "fp32", "q8"), STACK, policy)
+    native = stack(weights(STACK, "fp32", "int8"), STACK, policy)
     assert growth(native.new_state(3), signal(100, 3, 5), torch.empty(3, 9), rounds=50) < 4096
 
 

@@ -39,13 +39,13 @@ from .test_native_policies import ATOL, assert_same_counts, native_run, on_refer
 from .test_native_policies import follow as follow_steps
 from .test_native_policies import signal as jumps
 
-Pattern = str  # of "units", "columns", "blocks", "anywhere": the last is held in the compressed form
+Pattern = str  # of "units", "columns", "blocks", "anywhere": the last is held in the bitmask form
 MIXED: tuple[Pattern, ...] = ("units columns blocks", "units columns anywhere")
 PATTERNS: tuple[Pattern, ...] = ("units", "columns", "blocks", "anywhere", *MIXED)
 
 
 def stack(matrices: Sequence[CellMatrices], shape: StackShape, policy: Policy, pattern: Pattern) -> NativeStack:
-    return plain_stack(matrices, shape, policy, compressed="always" if "anywhere" in pattern else "never")
+    return plain_stack(matrices, shape, policy, bitmask="always" if "anywhere" in pattern else "never")
 
 
 def masked(matrix: Matrix, keep: np.ndarray) -> Matrix:
@@ -169,10 +169,10 @@ def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], patt
     got, want = run(dense, x), run(whole, x)
     # Where floats and integers meet, an activation between two levels may fall to either side.
     # Compressed weights meet in the order of whole ones.
-    exact = forms == ("q8", "q8") or pattern == "anywhere"
-    atol = 0 if exact else 2e-2 if {"q8", "q8c", "q8d"} & set(forms) else 1e-4
+    exact = forms == ("int8", "int8") or pattern == "anywhere"
+    atol = 0 if exact else 2e-2 if {"int8", "int8_per_column", "int8_dynamic"} & set(forms) else 1e-4
     torch.testing.assert_close(got.y, want.y, rtol=0, atol=atol)
-    if forms != ("q8", "q8"):
+    if forms != ("int8", "int8"):
         return
     tiny = run(stack(pruned_stack, shape, Delta(h=1e-9, x=(1e-9,) * 3), pattern), x)
     assert torch.equal(tiny.y, got.y)
@@ -206,15 +206,15 @@ def test_packed_rows_are_those_of_each_row_alone(
     ],
     ids=["units", "columns"],
 )
-@pytest.mark.parametrize("form", ["fp32", "q8", "q8d"])
+@pytest.mark.parametrize("form", ["fp32", "int8", "int8_dynamic"])
 @pytest.mark.parametrize("pattern", MIXED)
 def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern) -> None:
     shape = StackShape(5, 9, 1)
-    (w,) = weights(shape, form, "q8" if form == "q8d" else form)
+    (w,) = weights(shape, form, "int8" if form == "int8_dynamic" else form)
     w = matrices(w)
     if w.fixed is not None:
         w = replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9)))
-    for policy in (Dense(), Delta(h=0.01, x=None if form == "q8d" else (0.01,))):
+    for policy in (Dense(), Delta(h=0.01, x=None if form == "int8_dynamic" else (0.01,))):
         x = signal(20, 2, 5)
         got = run(stack([w], shape, policy, pattern), x)
         start = reference.start(shape, *states(shape, 2, 0.0))
@@ -244,7 +244,7 @@ def test_policies_follow_the_reference(shape: StackShape, policy: Policy, stream
 @pytest.mark.parametrize("activity", ACTIVITIES)
 def test_a_step_allocates_nothing(activity: Activity, pattern: Pattern) -> None:
     shape = StackShape(3, 33, 3)
-    matrices = pruned(weights(shape, "fp32", "q8"), shape, pattern)
+    matrices = pruned(weights(shape, "fp32", "int8"), shape, pattern)
     native = stack(matrices, shape, policy_of(shape, activity), pattern)
     assert growth(native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, 33), rounds=100) < 4096
 
@@ -252,17 +252,17 @@ def test_a_step_allocates_nothing(activity: Activity, pattern: Pattern) -> None:
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [127, 1016])
 @pytest.mark.parametrize("policy", [Dense(), Delta(h=1e-9, x=(1e-9,))], ids=["all columns", "listed columns"])
-def test_compressed_integers_are_summed_exactly(policy: Policy, levels: int, sparsity: float) -> None:
+def test_bitmask_integers_are_summed_exactly(policy: Policy, levels: int, sparsity: float) -> None:
     """Against a plain integer product, which a second stack takes as its bias."""
     for width, hidden, batch in ((1, 7, 1), (7, 33, 2), (33, 130, 9), (130, 1, 3), (300, 300, 1)):
         shape = StackShape(width, hidden, 1)
-        (w,) = weights(shape, "q8", "q8", (levels, levels))
+        (w,) = weights(shape, "int8", "int8", (levels, levels))
         keep = (torch.rand(w.w_ih.values.shape) >= sparsity).numpy()
         keep[:, 0] = False
         w = replace(w, w_ih=masked(w.w_ih, keep), bias=0 * w.bias)
         x = signal(1, batch, width)
-        native = plain_stack([w], shape, policy, compressed="always")
-        assert native.packed[0][0] == Packed("compressed", int(w.w_ih.values.any(0).sum()))
+        native = plain_stack([w], shape, policy, bitmask="always")
+        assert native.packed[0][0] == Packed("bitmask", int(w.w_ih.values.any(0).sum()))
         got = run(native, x).y
         assert w.w_ih.scale is not None
         z = np.rint(np.clip(x[0].numpy() * np.float32(levels), -levels, levels)).astype(np.int64)
@@ -275,16 +275,16 @@ def test_compressed_integers_are_summed_exactly(policy: Policy, levels: int, spa
 def test_the_form_is_chosen_where_it_pays() -> None:
     """Weights that come from far away, enough zeros, and an instruction set that puts them back fast."""
     shape = StackShape(512, 512, 1)
-    (whole,) = weights(shape, "fp32", "i8")
+    (whole,) = weights(shape, "fp32", "int8_weight_only")
     half, few = (pruned_anywhere(whole, share) for share in (0.5, 0.1))
     held = plain_stack([half], shape, Dense()).packed[0]
-    assert [m.form for m in held] == ["compressed" if expands() else "dense", "dense"]
+    assert [m.form for m in held] == ["bitmask" if expands() else "dense", "dense"]
     assert [m.form for m in plain_stack([few], shape, Dense()).packed[0]] == ["dense", "dense"]
     small = StackShape(64, 64, 1)
-    tiny = pruned_anywhere(weights(small, "fp32", "q8")[0], 0.5)
+    tiny = pruned_anywhere(weights(small, "fp32", "int8")[0], 0.5)
     assert [m.form for m in plain_stack([tiny], small, Dense()).packed[0]] == ["dense", "dense"]
-    with pytest.raises(ValueError, match=r"compressed: got 'maybe', expected 'auto', 'always' or 'never'"):
-        plain_stack([tiny], small, Dense(), compressed="maybe")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"bitmask: got 'maybe', expected 'auto', 'always' or 'never'"):
+        plain_stack([tiny], small, Dense(), bitmask="maybe")  # type: ignore[arg-type]
 
 
 def pruned_anywhere(w: CellMatrices, share: float) -> CellMatrices:

@@ -36,11 +36,16 @@ def test_a_pooled_run_leaves_nothing_behind(x_form: Format, h_form: Format, acti
         assert got.counts == want.counts
 
 
-@pytest.mark.parametrize("form", ["fp32", "bf16", "i8", "q8", "q8c"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8_weight_only", "int8", "int8_per_column"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> None:
     shape = StackShape(5, 33, 2)
-    matrices = weights(shape, form, "q8" if form == "q8c" else form, levels=(8191 if form == "q8c" else 127, 1016))
+    matrices = weights(
+        shape,
+        form,
+        "int8" if form == "int8_per_column" else form,
+        levels=(8191 if form == "int8_per_column" else 127, 1016),
+    )
     native = stack(matrices, shape, policy_of(shape, "few"))
     x = signal(60, batch, 5, "few")
     whole, half, other = (native.new_state(batch) for _ in range(3))
@@ -52,14 +57,14 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     assert tensors(native.read(other, started=True)) == tensors(value)
     assert other.counters() == [(0, 0, 0, 0)] * 2
     got = torch.cat([run(native, some, state=other).y for some in x[30:].split([10, 20])])
-    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("q8", "q8c") else 1e-5)
+    torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("int8", "int8_per_column") else 1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("layout", ["time first", "batch first", "wide rows", "packed"])
 def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
     shape = StackShape(5, 33, 2)
-    native = stack(weights(shape, "q8", "fp32"), shape, policy_of(shape, "few"))
+    native = stack(weights(shape, "int8", "fp32"), shape, policy_of(shape, "few"))
     state, x = native.new_state(3), signal(7, 3, 5)
     run(native, x, state=state)
     before, counts = tensors(native.read(state, started=True)), state.counters()
@@ -85,7 +90,7 @@ def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
 @pytest.mark.parametrize("activity", ["dense", "few"])
 def test_empty_runs(activity: Activity) -> None:
     shape = StackShape(6, 33, 2)
-    native = stack(weights(shape, "fp32", "q8"), shape, policy_of(shape, activity))
+    native = stack(weights(shape, "fp32", "int8"), shape, policy_of(shape, activity))
     start = states(shape, 3)
     got = run(native, torch.empty(0, 3, 6), start=start)
     assert (got.y.shape, got.counts) == ((0, 3, 33), [(0, 0, 0, 0)] * 2)
@@ -115,7 +120,7 @@ def test_packed_rows_that_do_not_fit_their_sizes_are_refused(rows: int, sizes: t
 
 def test_threads_share_one_stack() -> None:
     shape = StackShape(6, 65, 2)
-    native = stack(weights(shape, "fp32", "q8"), shape, policy_of(shape, "many"))
+    native = stack(weights(shape, "fp32", "int8"), shape, policy_of(shape, "many"))
     inputs = [signal(150, batch, 6) for batch in (1, 2, 3, 1)]
     want = [run(native, x).y for x in inputs]
     right: list[bool] = []
@@ -156,8 +161,8 @@ def test_two_threads_on_one_state_are_told() -> None:
 @pytest.mark.parametrize(
     ("x_form", "h_form", "projection", "activity"),
     [
-        *((*forms, activity) for forms in (("fp32", "q8", 0), ("q8", "bf16", 5)) for activity in ACTIVITIES),
-        ("q8d", "q8", 0, "dense"),
+        *((*forms, activity) for forms in (("fp32", "int8", 0), ("int8", "bf16", 5)) for activity in ACTIVITIES),
+        ("int8_dynamic", "int8", 0, "dense"),
     ],
 )
 def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: int, activity: Activity) -> None:
@@ -183,11 +188,11 @@ def ones(rows: int, columns: int) -> _native.Matrix:
 
 
 def q8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127, laid: bool = False) -> _native.Matrix:
-    return _native.Matrix.q8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, False, *PLAIN[1:])
+    return _native.Matrix.int8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, False, *PLAIN[1:])
 
 
 def ranged(scale: npt.NDArray[np.float32] | None, *, columns: bool, dynamic: bool = False) -> _native.Matrix:
-    return _native.Matrix.q8(np.ones((8, 2), np.int8), SCALE, 9, columns, scale, dynamic, *PLAIN[1:])
+    return _native.Matrix.int8(np.ones((8, 2), np.int8), SCALE, 9, columns, scale, dynamic, *PLAIN[1:])
 
 
 def direction(
@@ -238,7 +243,10 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
     ("call", "message"),
     [
         (lambda: ones(7, 3), "multiple of 4 rows"),
-        (lambda: _native.Matrix.i8(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN), "scale needs one value"),
+        (
+            lambda: _native.Matrix.int8_weight_only(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN),
+            "scale needs one value",
+        ),
         (lambda: q8(2, scale=7), "scale needs one value per row"),
         (lambda: ranged(SCALE, columns=True), "value per column"),
         (lambda: ranged(None, columns=True, dynamic=True), "a range of their own leave no columns apart"),

@@ -12,16 +12,16 @@ import torch
 
 from adaptive_lstm import _native
 from adaptive_lstm.execution import reference
-from adaptive_lstm.execution.native_stack import Compressed, NativeStack
+from adaptive_lstm.execution.native_stack import NativeStack, UseBitmask
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 from adaptive_lstm.weights.precision import Precision
 from adaptive_lstm.weights.quantization import quantize_matrix
 
-# i8: int8 weights, float activations; q8: integer activations too; q8c: those of every column with a scale of its own;
-# q8d: of every timestep and batch row, for raw features alone
-Format = Literal["fp32", "bf16", "i8", "q8", "q8c", "q8d"]
+# int8_weight_only: float activations; int8: integer activations too; int8_per_column: every column of them with a
+# scale of its own; int8_dynamic: every timestep and batch row, for raw features alone.
+Format = Literal["fp32", "bf16", "int8_weight_only", "int8", "int8_per_column", "int8_dynamic"]
 Activity = Literal["dense", "few", "many"]  # nothing is skipped; most columns are; some are
 States = tuple[torch.Tensor, torch.Tensor]  # h [L * D, B, P], c [L * D, B, H]
 
@@ -29,14 +29,14 @@ ACTIVITIES: tuple[Activity, ...] = ("dense", "few", "many")
 # Formats of w_ih and w_hh: each at least once. The two are independent.
 FORMATS: tuple[tuple[Format, Format], ...] = (
     ("fp32", "fp32"),
-    ("fp32", "q8"),
+    ("fp32", "int8"),
     ("bf16", "fp32"),
-    ("i8", "bf16"),
-    ("q8", "i8"),
-    ("q8", "q8"),
-    ("q8c", "q8"),
+    ("int8_weight_only", "bf16"),
+    ("int8", "int8_weight_only"),
+    ("int8", "int8"),
+    ("int8_per_column", "int8"),
 )
-DYNAMIC: tuple[Format, Format] = ("q8d", "q8")
+DYNAMIC: tuple[Format, Format] = ("int8_dynamic", "int8")
 # With what may be skipped: not columns of dynamic features.
 USES: tuple[tuple[Format, Format, Activity], ...] = (
     *((x, h, activity) for x, h in FORMATS for activity in ACTIVITIES),
@@ -65,10 +65,10 @@ def stack(
     policy: Policy,
     *,
     zeros: bool = True,
-    compressed: Compressed = "auto",
+    bitmask: UseBitmask = "auto",
 ) -> NativeStack:
     """The native stack of a policy."""
-    return NativeStack(matrices, shape, parts(policy), zeros=zeros, compressed=compressed)
+    return NativeStack(matrices, shape, parts(policy), zeros=zeros, bitmask=bitmask)
 
 
 def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0) -> Matrix:
@@ -76,9 +76,9 @@ def matrix(rows: int, columns: int, form: Format, levels: int, gain: float = 2.0
     precisions: dict[Format, Precision] = {"fp32": "fp32", "bf16": "bf16"}
     w = (torch.randn(rows, columns) * gain / columns**0.5).numpy()
     # Up to 2, so that a level stays as fine as the thresholds of policy_of() need it; 0.5 cuts much of a signal() off.
-    scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "q8c" else None
-    sent = levels if form in ("q8", "q8c", "q8d") else 0
-    return quantize_matrix(w, precisions.get(form, "int8"), sent, scale, dynamic=form == "q8d")
+    scale = torch.empty(columns).uniform_(0.5, 2.0).numpy() if form == "int8_per_column" else None
+    sent = levels if form in ("int8", "int8_per_column", "int8_dynamic") else 0
+    return quantize_matrix(w, precisions.get(form, "int8"), sent, scale, dynamic=form == "int8_dynamic")
 
 
 def weights(
@@ -91,13 +91,15 @@ def weights(
             w_ih=matrix(
                 gates,
                 shape.input_width(cell),
-                "q8" if x == "q8d" and cell >= shape.directions else x,
+                "int8" if x == "int8_dynamic" and cell >= shape.directions else x,
                 levels[0],
                 gain,
             ),
             w_hh=matrix(gates, shape.output_size, h, levels[1], gain),
             bias=torch.randn(gates).numpy(),
-            w_hr=matrix(shape.proj_size, shape.hidden_size, "i8" if h == "q8" else h, 0) if shape.proj_size else None,
+            w_hr=matrix(shape.proj_size, shape.hidden_size, "int8_weight_only" if h == "int8" else h, 0)
+            if shape.proj_size
+            else None,
         )
         for cell in range(shape.num_cells)
     ]

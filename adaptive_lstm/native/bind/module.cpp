@@ -13,24 +13,24 @@ namespace {
 using Fixed = Array<float, 1>;
 const float* values_of(const Fixed& fixed) { return fixed.size() ? fixed.data() : nullptr; }
 
-Compress compress_of(const std::string& name) {
-  if (name == "auto") return Compress::where_it_pays;
-  if (name == "always") return Compress::always;
-  if (name == "never") return Compress::never;
-  throw std::invalid_argument("compressed: got '" + name + "', expected 'auto', 'always' or 'never'");
+UseBitmask use_of_bitmask(const std::string& name) {
+  if (name == "auto") return UseBitmask::where_it_pays;
+  if (name == "always") return UseBitmask::always;
+  if (name == "never") return UseBitmask::never;
+  throw std::invalid_argument("bitmask: got '" + name + "', expected 'auto', 'always' or 'never'");
 }
 
 template <class T>
 std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Array<float, 1>> scale, Format format,
                                    int levels, bool gates, bool columns,
-                                   const Fixed& fixed, bool zeros, const std::string& compressed,
+                                   const Fixed& fixed, bool zeros, const std::string& bitmask,
                                    std::optional<Array<float, 1>> column_scale = std::nullopt, bool dynamic = false) {
   if (gates && values.shape(0) % 4) throw std::invalid_argument("a gate matrix needs a multiple of 4 rows");
   if (scale && scale->shape(0) != values.shape(0)) throw std::invalid_argument("the scale needs one value per row");
-  if ((format == Format::i8 || format == Format::q8) && !scale)
+  if ((format == Format::int8_weight_only || format == Format::int8) && !scale)
     throw std::invalid_argument("int8 weights need a scale");
-  if (format == Format::q8 && (levels < 1 || levels > 8191)) throw std::invalid_argument("levels must lie in 1..8191");
-  if (format == Format::q8 && double(levels) * 255 * double(values.shape(1)) >= 2147483648.0)
+  if (format == Format::int8 && (levels < 1 || levels > 8191)) throw std::invalid_argument("levels must lie in 1..8191");
+  if (format == Format::int8 && double(levels) * 255 * double(values.shape(1)) >= 2147483648.0)
     throw std::invalid_argument("levels times columns is too large for 32-bit sums");
   if (column_scale && column_scale->shape(0) != values.shape(1))
     throw std::invalid_argument("the column scale needs one value per column");
@@ -38,10 +38,10 @@ std::shared_ptr<PackedMatrix> pack(const Array<T, 2>& values, std::optional<Arra
     throw std::invalid_argument("rows with a range of their own leave no columns apart and have no scale per column");
   if (fixed.size() && fixed.shape(0) != (gates ? values.shape(0) / 4 : values.shape(1)))
     throw std::invalid_argument("fixed needs one value per unit");
-  return std::make_shared<PackedMatrix>(Source{values.data(), scale ? scale->data() : nullptr,
+  return std::make_shared<PackedMatrix>(MatrixSource{values.data(), scale ? scale->data() : nullptr,
                                                column_scale ? column_scale->data() : nullptr, int(values.shape(0)),
                                                int(values.shape(1)), format, levels, gates, columns,
-                                               values_of(fixed), zeros && gates, compress_of(compressed), dynamic});
+                                               values_of(fixed), zeros && gates, use_of_bitmask(bitmask), dynamic});
 }
 
 Direction make_direction(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh,
@@ -52,7 +52,7 @@ Direction make_direction(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<Pac
   if (fixed.size() && int(fixed.shape(0)) != hidden) throw std::invalid_argument("fixed needs one value per unit");
   const float* stands = values_of(fixed);
   Direction d{w_ih->source_cols(), hidden, w_hh->source_cols(), w_ih, w_hh, nullptr,
-              pack_bias(bias.data(), hidden, stands), living(stands, hidden), {}};
+              pack_bias(bias.data(), hidden, stands), live_units(stands, hidden), {}};
   if (w_hr) d.w_hr = *w_hr;
   if (int(d.lives.size()) < hidden) {
     d.fixed.assign(stands, stands + hidden);
@@ -72,36 +72,36 @@ NB_MODULE(_native, m) {
       .def_static(
           "f32",
           [](Array<float, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros,
-             const std::string& compressed) {
-            return pack(v, std::nullopt, Format::f32, 0, gates, columns, fixed, zeros, compressed);
+             const std::string& bitmask) {
+            return pack(v, std::nullopt, Format::f32, 0, gates, columns, fixed, zeros, bitmask);
           },
           nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
-          nb::arg("compressed") = "auto")
+          nb::arg("bitmask") = "auto")
       .def_static(
           "bf16",
           [](Array<uint16_t, 2> v, bool columns, bool gates, const Fixed& fixed, bool zeros,
-             const std::string& compressed) {
-            return pack(v, std::nullopt, Format::bf16, 0, gates, columns, fixed, zeros, compressed);
+             const std::string& bitmask) {
+            return pack(v, std::nullopt, Format::bf16, 0, gates, columns, fixed, zeros, bitmask);
           },
           nb::arg("values"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
-          nb::arg("compressed") = "auto")
+          nb::arg("bitmask") = "auto")
       .def_static(
-          "i8",
+          "int8_weight_only",
           [](Array<int8_t, 2> v, Array<float, 1> scale, bool columns, bool gates, const Fixed& fixed, bool zeros,
-             const std::string& compressed) {
-            return pack(v, scale, Format::i8, 0, gates, columns, fixed, zeros, compressed);
+             const std::string& bitmask) {
+            return pack(v, scale, Format::int8_weight_only, 0, gates, columns, fixed, zeros, bitmask);
           },
           nb::arg("values"), nb::arg("scale"), nb::arg("columns"), nb::arg("gates"), nb::arg("fixed"), nb::arg("zeros"),
-          nb::arg("compressed") = "auto")
+          nb::arg("bitmask") = "auto")
       .def_static(
-          "q8",
+          "int8",
           [](Array<int8_t, 2> v, Array<float, 1> scale, int levels, bool columns,
              std::optional<Array<float, 1>> column_scale, bool dynamic, const Fixed& fixed, bool zeros,
-             const std::string& compressed) {
-            return pack(v, scale, Format::q8, levels, true, columns, fixed, zeros, compressed, column_scale, dynamic);
+             const std::string& bitmask) {
+            return pack(v, scale, Format::int8, levels, true, columns, fixed, zeros, bitmask, column_scale, dynamic);
           },
           nb::arg("values"), nb::arg("scale"), nb::arg("levels"), nb::arg("columns"), nb::arg("column_scale").none(),
-          nb::arg("dynamic"), nb::arg("fixed"), nb::arg("zeros"), nb::arg("compressed") = "auto")
+          nb::arg("dynamic"), nb::arg("fixed"), nb::arg("zeros"), nb::arg("bitmask") = "auto")
       .def_prop_ro("bytes", &PackedMatrix::bytes)
       .def_prop_ro("form", [](const PackedMatrix& m) { return m.view().form(); })
       .def_prop_ro("columns", &PackedMatrix::useful);

@@ -26,8 +26,8 @@ Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
   if (bias.shape(0) != weight.shape(0)) throw std::invalid_argument("a map needs one bias per row");
   Affine map;
   map.weight = std::make_shared<PackedMatrix>(
-      Source{weight.data(), nullptr, nullptr, int(weight.shape(0)), int(weight.shape(1)), Format::f32, 0, false, true,
-             nullptr, false, Compress::never});
+      MatrixSource{weight.data(), nullptr, nullptr, int(weight.shape(0)), int(weight.shape(1)), Format::f32, 0, false, true,
+             nullptr, false, UseBitmask::never});
   map.bias.assign(map.weight->view().rows, 0.0f);
   std::copy_n(bias.data(), bias.shape(0), map.bias.data());
   return map;

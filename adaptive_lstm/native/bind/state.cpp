@@ -36,7 +36,7 @@ void check_columns(const Plan& plan, const Policy& policy) {
       if (!t.h.empty() && int(t.h.size()) != w.output)
         throw std::invalid_argument("h thresholds need one value per recurrent column");
       for (const auto* m : {t.x.empty() ? nullptr : w.w_ih.get(), t.h.empty() ? nullptr : w.w_hh.get()})
-        if (m && m->view().format == Format::q8 && m->view().layout != Layout::columns)
+        if (m && m->view().format == Format::int8 && m->view().layout != Layout::columns)
           throw std::invalid_argument("thresholded int8 matrices must be packed with columns=True");
     }
   }

@@ -25,19 +25,31 @@ struct Tiles {
 #endif
 
 #include "kernels/bitmask.inc"
-#include "kernels/elementwise.inc"
-#include "kernels/table.inc"
-#include "kernels/float.inc"
 #include "kernels/block_sparse.inc"
 #include "kernels/block_sparse_int8.inc"
+#include "kernels/elementwise.inc"
+#include "kernels/float.inc"
 #include "kernels/int8.inc"
+#include "kernels/table.inc"
 #include "kernels/tiles.inc"
 
 namespace {
 
-const Kernels kTable = {
-    ALSTM_STR(ALSTM_ISA), kBusyQ8, dense,   dense_q8,   columns, columns_q8, finish, finish_q8, cell, quantize, changed,
-    changed_q8,           finite,  expands, mean_square};
+const Kernels kTable = {ALSTM_STR(ALSTM_ISA),
+                        kDenseAboveShareInt8,
+                        dense,
+                        dense_int8,
+                        columns,
+                        columns_int8,
+                        add_bias,
+                        dequantize,
+                        cell,
+                        quantize,
+                        list_changed,
+                        list_changed_int8,
+                        finite,
+                        expands,
+                        mean_square};
 
 }  // namespace
 

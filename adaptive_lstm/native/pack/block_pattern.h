@@ -15,7 +15,7 @@ struct Strips {
   bool at(int strip, int col) const { return used[size_t(strip) * cols + col]; }
 };
 
-constexpr int kStrips = kBlock / kStrip;  // strips of a piece
+constexpr int kStrips = kRowBlock / kGateStrip;  // strips of a piece
 
 // Four strips to a block, in an order that leaves few pieces (see Matrix::strip): those beside each other, or those
 // that were pruned alike.

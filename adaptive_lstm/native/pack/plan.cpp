@@ -24,7 +24,7 @@ Plan::Plan(std::vector<std::vector<Direction>> layers) : layers_(std::move(layer
       if (d.w_hr && (d.w_hr->source_rows() != d.output || d.w_hr->source_cols() != d.hidden))
         fail("the projection must be [output, hidden]");
       if (!d.w_hr && d.output != d.hidden) fail("without projection the output is as wide as the hidden state");
-      if (d.w_hr && d.w_hr->view().format == Format::q8) fail("the projection takes float activations");
+      if (d.w_hr && d.w_hr->view().format == Format::int8) fail("the projection takes float activations");
       if (d.output != layer[0].output) fail("both directions of a layer need the same width");
       if (int(d.bias.size()) != d.rows()) fail("the bias needs one value per packed row");
     }

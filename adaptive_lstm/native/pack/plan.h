@@ -39,10 +39,10 @@ using Buffer = std::vector<T, LineAllocator<T>>;
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
-enum class Compress : uint8_t { where_it_pays, always, never };
+enum class UseBitmask : uint8_t { where_it_pays, always, never };
 
 // A weight matrix as it comes from Python: row-major [rows, cols], float, bfloat16 bits or int8 with a scale per row.
-struct Source {
+struct MatrixSource {
   const void* values;
   const float* scale;         // [rows], int8 only
   const float* column_scale;  // [cols], q8 only: the activation that `levels` stands for in a column; null: 1 for all
@@ -54,19 +54,19 @@ struct Source {
   // [units] what pruned units stand at, NaN for those that live: their rows (without `gates`: their columns) are left
   // out. Null: all live.
   const float* fixed;
-  bool zeros;  // leave out what is all zeros: columns, and pieces where there are many
-  Compress compress;  // keep only what is not zero, wherever it lies
+  bool zeros;            // leave out what is all zeros: columns, and pieces where there are many
+  UseBitmask bitmask;    // keep only what is not zero, wherever it lies
   bool dynamic = false;  // q8 only: rows of activations bring their own range
 };
 
 // The units that live, ascending.
-std::vector<int32_t> living(const float* fixed, int units);
+std::vector<int32_t> live_units(const float* fixed, int units);
 
 struct Strips;
 
 class PackedMatrix {
  public:
-  explicit PackedMatrix(const Source& source);
+  explicit PackedMatrix(const MatrixSource& source);
   const Matrix& view() const { return view_; }
   int source_rows() const { return source_rows_; }
   int source_cols() const { return source_cols_; }
@@ -97,7 +97,7 @@ class PackedMatrix {
 
   int number_pieces(const Strips& used, std::vector<int32_t>& numbers);
   template <class T>
-  void fill(const Source& source, const std::vector<int>& rows, const std::vector<int32_t>& cols,
+  void fill(const MatrixSource& source, const std::vector<int>& rows, const std::vector<int32_t>& cols,
             const std::vector<int32_t>& numbers);
 };
 
@@ -109,10 +109,10 @@ struct Direction {
   std::vector<int32_t> lives;                            // the units that are computed
   Buffer<float> fixed;                                   // [H] what the others stand at; empty: there are no others
   int rows() const { return w_ih->view().rows; }         // R = 4 * units rounded up to 16
-  int blocks() const { return rows() / kBlock; }
+  int blocks() const { return rows() / kRowBlock; }
   int units() const { return blocks() * kUnits; }
   bool pruned() const { return !fixed.empty(); }
-  void pin(float* h) const;  // puts pruned units where they stand
+  void pin(float* h) const;                         // puts pruned units where they stand
   void spread(const float* units, float* h) const;  // outputs of the computed units among those that stand
 };
 

@@ -12,17 +12,17 @@ constexpr float kMoved = 64;   // how far values may move in all, as a multiple 
 
 // acc = W * sent from scratch.
 void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& work) {
-  if (w.format == Format::q8) {
+  if (w.format == Format::int8) {
     int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
     const int16_t* sent = m.sent_q.data() + size_t(b) * w.cols;
     std::memset(acc, 0, w.rows * sizeof(int32_t));
     for (int c = 0; c < w.cols; c++) work.cols[c] = c, work.delta_q[c] = sent[c];
-    k.columns_q8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, false, work.scratch.data());
+    k.columns_int8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, false, work.scratch.data());
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
     std::memset(acc, 0, w.rows * sizeof(float));
     const float* sent = m.sent.data() + size_t(b) * w.cols;
-    if (w.piece) {
+    if (w.block_sparse()) {
       for (int c = 0; c < w.cols; c++) work.cols[c] = c;
       k.columns(w, work.cols.data(), sent, w.cols, acc, false);
     } else {
@@ -53,27 +53,27 @@ int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const floa
                  Workspace& work) {
   const float* limit = m.fresh[b] ? nullptr : thresholds;
   m.fresh[b] = 0;
-  if (w.format == Format::q8)
-    return k.changed_q8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta_q.data());
-  return k.changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
+  if (w.format == Format::int8)
+    return k.list_changed_int8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta_q.data());
+  return k.list_changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
 }
 
 void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre,
                  bool reverse, Workspace& work) {
-  if (w.format == Format::q8) {
+  if (w.format == Format::int8) {
     int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
     if (!m.valid[b])
       recompute(k, w, m, b, work);
     else if (count)
-      k.columns_q8(w, work.cols.data(), work.delta_q.data(), count, acc, reverse, work.scratch.data());
-    k.finish_q8(acc, w.scale, bias, pre, w.rows);
+      k.columns_int8(w, work.cols.data(), work.delta_q.data(), count, acc, reverse, work.scratch.data());
+    k.dequantize(acc, w.scale, bias, pre, w.rows);
   } else {
     float* acc = m.acc.data() + size_t(b) * w.rows;
     if (!m.valid[b] || (count && needs_refresh(w, m, b, count, work)))
       recompute(k, w, m, b, work);
     else if (count)
       k.columns(w, work.cols.data(), work.delta.data(), count, acc, reverse);
-    k.finish(acc, bias, pre, w.rows);
+    k.add_bias(acc, bias, pre, w.rows);
   }
 }
 

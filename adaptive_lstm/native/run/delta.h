@@ -5,9 +5,6 @@
 
 namespace alstm {
 
-// As Kernels::busy_q8, of float matrices: four times the bytes are visited.
-constexpr double kBusyFloat = 0.12;
-
 // Lists the columns of z to send for row b in `work`, and moves the estimate there; returns how many.
 int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,
                  Workspace& work);

@@ -6,18 +6,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pack/tuning.h"
 #include "run/delta.h"
 #include "cpu/dispatch.h"
 #include "run/confidence.h"
 
 namespace alstm {
-
-namespace {
-
-// Share of held timesteps above which projecting a whole chunk costs more than single timesteps that run (measured).
-constexpr double kMostlyHeld = 0.5;
-
-}  // namespace
 
 // Before the first layer every row runs.
 void State::begin_actions() {
@@ -152,7 +146,7 @@ void State::project_items(int layer, int d, size_t first, int n) {
     if (product) multiply_input(layer, d, n);
     return;
   }
-  if (w.format != Format::q8 && n == 1 && dir.w_ih->kept().empty())
+  if (w.format != Format::int8 && n == 1 && dir.w_ih->kept().empty())
     return k.dense(w, x[0], w.cols, 1, dir.bias.data(), work_.gates.data(), padded(w.rows), tick_ & 1);
   for (int i = 0; i < n; i++) put_operand(*dir.w_ih, x[i], i);
   multiply_input(layer, d, n);

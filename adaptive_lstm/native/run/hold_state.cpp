@@ -13,7 +13,7 @@ template <class Visit>
 void each_gate(const Direction& w, Visit visit) {
   for (int gate = 0; gate < 4; gate++)
     for (int k = 0; k < int(w.lives.size()); k++)
-      visit(gate * w.hidden + w.lives[k], k / kUnits * kBlock + gate * kUnits + k % kUnits);
+      visit(gate * w.hidden + w.lives[k], k / kUnits * kRowBlock + gate * kUnits + k % kUnits);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pack/tuning.h"
 #include "run/delta.h"
 #include "cpu/dispatch.h"
 
@@ -35,7 +36,7 @@ void State::project(int layer, int d, const Sequence& in, int t0, int t1) {
   float* gates = work_.gates.data();
   const ptrdiff_t stride = padded(w.rows);
   states_[layer][d].sent_x += rows * dir.w_ih->useful();
-  if (w.format == Format::q8 || !dir.w_ih->kept().empty()) {
+  if (w.format == Format::int8 || !dir.w_ih->kept().empty()) {
     for (int t = t0; t < t1; t++)
       for (int b = 0; b < work_.sizes[t]; b++) put_operand(*dir.w_ih, in.at(t, b), work_.start[t] - first + b);
     return multiply_input(layer, d, int(rows));
@@ -71,7 +72,7 @@ int State::send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bo
     return count;
   }
   m.valid[b] = 0;
-  if (w.format == Format::q8)
+  if (w.format == Format::int8)
     std::memcpy(work_.whole.data() + row * w.cols, m.sent_q.data() + size_t(b) * w.cols, w.cols * sizeof(int16_t));
   else
     std::memcpy(work_.estimate.data() + row * w.cols, m.sent.data() + size_t(b) * w.cols, w.cols * sizeof(float));
@@ -81,7 +82,7 @@ int State::send_input(int layer, int d, int b, const float* x, ptrdiff_t row, bo
 // The values of z that a matrix reads, into a row of the operand that lies in work_.
 void State::put_operand(const PackedMatrix& m, const float* z, ptrdiff_t row) {
   const Matrix& w = m.view();
-  if (w.format != Format::q8) {
+  if (w.format != Format::int8) {
     float* to = work_.estimate.data() + row * w.cols;
     if (m.gather(z, to) == z) std::memcpy(to, z, w.cols * sizeof(float));
     return;
@@ -97,8 +98,8 @@ void State::multiply_input(int layer, int d, int rows) {
   const Direction& dir = plan_->layers()[layer][d];
   const Matrix& w = dir.w_ih->view();
   const ptrdiff_t stride = padded(w.rows);
-  if (w.format == Format::q8)
-    k.dense_q8(w, work_.whole.data(), w.cols, work_.largest.data(), rows, dir.bias.data(), work_.gates.data(), stride,
+  if (w.format == Format::int8)
+    k.dense_int8(w, work_.whole.data(), w.cols, work_.largest.data(), rows, dir.bias.data(), work_.gates.data(), stride,
                false, work_.scratch.data());
   else
     k.dense(w, work_.estimate.data(), w.cols, rows, dir.bias.data(), work_.gates.data(), stride, false);
@@ -107,8 +108,8 @@ void State::multiply_input(int layer, int d, int rows) {
 // In a busy chunk the product with the values last sent gives the same result with the weights read once.
 bool State::product_pays(int layer, int d, int rows) const {
   const Matrix& w = plan_->layers()[layer][d].w_ih->view();
-  const double busy = w.format == Format::q8 ? active_kernels().busy_q8 : kBusyFloat;
-  return rows > 1 && !w.piece && states_[layer][d].x_activity > busy;
+  const double busy = w.format == Format::int8 ? active_kernels().dense_above_share_int8 : kDenseAboveShareFloat;
+  return rows > 1 && !w.block_sparse() && states_[layer][d].x_activity > busy;
 }
 
 // As project() where the input is thresholded. Time order matters: what counts is the change since the value last sent.
@@ -147,9 +148,9 @@ void State::recur(int layer, int d, float* gates, const int* rows, int n, bool r
     }
   } else {
     s.sent_h += int64_t(n) * dir.w_hh->useful();
-    if (w.format == Format::q8) {
+    if (w.format == Format::int8) {
       for (int i = 0; i < n; i++) put_operand(*dir.w_hh, h(i), i);
-      k.dense_q8(w, work_.whole.data(), w.cols, work_.largest.data(), n, nullptr, gates, stride, reverse,
+      k.dense_int8(w, work_.whole.data(), w.cols, work_.largest.data(), n, nullptr, gates, stride, reverse,
                  work_.scratch.data());
     } else if ((n == 1 || !rows) && dir.w_hh->kept().empty()) {
       k.dense(w, h(0), s.h_stride, n, nullptr, gates, stride, reverse);

@@ -10,7 +10,7 @@
 namespace alstm {
 
 void Memory::reset(const Matrix& w, int batch) {
-  if (w.format == Format::q8) {
+  if (w.format == Format::int8) {
     sent_q.assign(size_t(batch) * w.cols, 0);
     acc_q.assign(size_t(batch) * w.rows, 0);
   } else {
@@ -245,7 +245,7 @@ void State::store_sent(int layer, int d, bool recurrent, float* out) const {
     for (int k = 0; k < packed.useful(); k++) {
       const size_t at = size_t(i) * w.cols + k;
       out[size_t(order_[i]) * cols + (packed.kept().empty() ? k : packed.kept()[k])] =
-          w.format == Format::q8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
+          w.format == Format::int8 ? float(m.sent_q[at]) * (w.step ? w.step[k] : step) : m.sent[at];
     }
 }
 
@@ -257,7 +257,7 @@ void State::load_sent(int layer, int d, bool recurrent, const float* sent) {
   const int cols = packed.source_cols(), useful = packed.useful();
   for (int i = 0; i < batch_; i++) {
     const float* row = packed.gather(sent + size_t(order_[i]) * cols, work_.gathered.data());
-    if (w.format == Format::q8)
+    if (w.format == Format::int8)
       active_kernels().quantize(w, row, useful, m.sent_q.data() + size_t(i) * w.cols);
     else
       std::memcpy(m.sent.data() + size_t(i) * w.cols, row, useful * sizeof(float));

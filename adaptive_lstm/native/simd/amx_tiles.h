@@ -23,7 +23,7 @@ class Tiles {
     shapes.set(5, kRows, kBytes);
     if (tail) {
       shapes.set(6, rows, tail);
-      shapes.set(7, tail / alstm::kGroup, kBytes);
+      shapes.set(7, tail / alstm::kQuad, kBytes);
     }
     // Not the intrinsic: GCC 12 is told by it that the first 8 bytes are all that is read, and may drop the others.
     __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
@@ -44,7 +44,7 @@ class Tiles {
     _tile_zero(3);
     int k = 0;
     for (; k + kBytes <= cols; k += kBytes) {
-      const uint8_t* at = w + k / alstm::kGroup * ws;
+      const uint8_t* at = w + k / alstm::kQuad * ws;
       _tile_loadd(4, z + k, zs);
       _tile_loadd(5, at, ws);
       _tile_dpbsud(0, 4, 5);
@@ -56,7 +56,7 @@ class Tiles {
       _tile_dpbsud(3, 4, 5);
     }
     if (k < cols) {
-      const uint8_t* at = w + k / alstm::kGroup * ws;
+      const uint8_t* at = w + k / alstm::kQuad * ws;
       _tile_loadd(6, z + k, zs);
       _tile_loadd(7, at, ws);
       _tile_dpbsud(0, 6, 7);

@@ -22,8 +22,8 @@ inline void read_ahead(const void* from, const uint64_t* mask, int bytes) {
 template <class T>
 inline const T* expand_each(const T* from, const uint64_t* mask, int count, T* to) {
   constexpr T zero = alstm::stored_zero<T>();
-  for (int i = 0; i < count; i++, to += alstm::kBlock)
-    for (int k = 0; k < alstm::kBlock; k++) to[k] = mask[i] >> k & 1 ? *from++ : zero;
+  for (int i = 0; i < count; i++, to += alstm::kRowBlock)
+    for (int k = 0; k < alstm::kRowBlock; k++) to[k] = mask[i] >> k & 1 ? *from++ : zero;
   return from;
 }
 
