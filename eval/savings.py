@@ -236,7 +236,7 @@ def main() -> None:
             record = {"group": name, "case": options.objective, **one}
             if options.json:
                 print(json.dumps(record))
-            common.save(options, "worth", [record])
+            common.save(options, "savings", [record])
             torch.manual_seed(0)
     if not options.json:
         print(tell(found))

@@ -1,8 +1,8 @@
 """All records as one self-contained page that somebody who has never seen the project can read.
 
-``python -m eval.report`` writes build/report.html; ``--markdown`` prints the headline table instead, and ``--readme``
-draws the two figures of the README instead. Nothing is measured: a section without records names the command that makes
-them.
+``python -m eval.report`` writes build/report.html. ``--docs FOLDER`` writes the measurement pages of the documentation
+instead, and ``--readme`` the two figures of the README, whose table it prints. Nothing is measured: a section without
+records names the command that makes them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.shared.common import RESULTS, ROOT
 
-from . import page, readme, records
+from . import measurements, page, readme, records
 from .sections import (
     ablation,
     compression,
@@ -24,13 +24,15 @@ from .sections import (
     losses,
     origin,
     roofline,
+    savings,
     scaling,
     streaming,
     summary,
+    taxonomy,
     throughput,
     validity,
+    within_budget,
 )
-from .sections import savings as worth
 
 PAGE = ROOT.parent / "build" / "report.html"
 FIGURES = ROOT / "figures"
@@ -40,32 +42,37 @@ LEAD = (
     "of torch.nn.LSTM and gives the same results until it is told otherwise. "
     "It makes the weights smaller once, and then leaves out, input by input, the work that would hardly change the "
     "answer. "
-    "A calibration proves on data of the user what that may cost, or says that nothing could be proved."
+    "A calibration proves on the user's data what that may cost, or says that nothing could be proved."
 )
-SECTIONS = (
-    summary,
-    origin,
-    frontier,
-    worth,
-    heat,
-    streaming,
-    delta,
-    latency,
-    throughput,
-    scaling,
-    roofline,
-    limits,
-    compression,
-    ablation,
-    validity,
-    footprint,
-    losses,
+SECTIONS = tuple(
+    module.SECTION
+    for module in (
+        summary,
+        origin,
+        frontier,
+        savings,
+        heat,
+        streaming,
+        delta,
+        latency,
+        throughput,
+        scaling,
+        roofline,
+        limits,
+        compression,
+        within_budget,
+        taxonomy,
+        ablation,
+        validity,
+        footprint,
+        losses,
+    )
 )
 
 
 def build(results: records.Results) -> str:
     """The page."""
-    return page.render(TITLE, [f"<h1>{TITLE}</h1>", page.paragraph(LEAD)], [one.build(results) for one in SECTIONS])
+    return page.render(TITLE, LEAD, SECTIONS, results)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,17 +83,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PAGE, help="the page (default build/report.html)")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="where --readme draws (default eval/figures)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--markdown", action="store_true", help="print the headline table, write nothing")
-    what.add_argument("--readme", action="store_true", help="draw the figures of the README, and nothing else")
+    what.add_argument("--docs", type=Path, metavar="FOLDER", help="write the measurement pages, and nothing else")
+    what.add_argument("--readme", action="store_true", help="print the table and draw the figures of the README")
     options = parser.parse_args(argv)
     if not options.results.is_dir():
         parser.error(f"no folder {options.results}; --results takes the folder that holds the .jsonl files")
     results = records.read(options.results)
-    if options.markdown:
-        print(readme.markdown(results))
+    if options.docs is not None:
+        options.docs.mkdir(parents=True, exist_ok=True)
+        for name, text in measurements.pages(results).items():
+            (options.docs / name).write_text(text, encoding="utf-8")
+            print(options.docs / name)
     elif options.readme:
+        print(readme.markdown(results))
         for path in readme.draw(results, options.figures):
-            print(path)
+            print(path, file=sys.stderr)
     else:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(build(results), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Names beside points and lines, where they cover nothing: figures that need no legend. Part of ``eval/plots.py``.
+"""Names beside points and lines, where they cover nothing: figures that need no legend. Part of ``plots.py``.
 
 Places are in pixels of a figure whose layout is done; the axes stay where they are.
 """

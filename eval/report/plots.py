@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from eval.report.plot_labels import Name, at_ends, beside
+from .plot_labels import Name, at_ends, beside
 
 OURS, INK, BAND = "#0058a8", "#33373d", "#e6f1e8"
 FAMILIES = {  # first words of a contender's name -> colour
@@ -120,8 +120,8 @@ def frontier(points: Sequence[Point], *, band: float, title: str, quality: str) 
         left, right = min(p.low for p in points), max(p.high for p in points)
         axes.set_xlim(left / 1.35, right * 1.6)
         axes.axhspan(low * 1.6, band, color=BAND, zorder=0, linewidth=0)
-        axes.text(0.99, 0.985, f"equal quality: at most {band:.0%} lost", transform=axes.transAxes, ha="right",
-                  va="top", fontsize=FONT - 1, color="#3f6b4a")  # fmt: skip
+        legend = axes.text(0.99, 0.985, f"equal quality: at most {band:.0%} lost", transform=axes.transAxes,
+                           ha="right", va="top", fontsize=FONT - 1, color="#3f6b4a")  # fmt: skip
         for variants in _families(points).values():
             axes.plot([p.seconds for p in variants], [p.lost for p in variants], color=OURS, linewidth=0.8, alpha=0.5)
         for p in points:
@@ -140,7 +140,9 @@ def frontier(points: Sequence[Point], *, band: float, title: str, quality: str) 
         whiskers = axes.transData.transform([(x, p.lost) for p in points for x in (p.low, p.high)]).reshape(-1, 4)
         shown = ["" if p.name in hidden else p.name.removeprefix("ours ") for p in points]
         names = [Name(text, colour(p.name), p.seconds, p.lost) for text, p in zip(shown, points, strict=True)]
-        beside(axes, names, FONT - 0.8, covered=[(x0, y0 - 1.5, x1, y1 + 1.5) for x0, y0, x1, y1 in whiskers])
+        covered = [(x0, y0 - 1.5, x1, y1 + 1.5) for x0, y0, x1, y1 in whiskers]
+        box = legend.get_window_extent()
+        beside(axes, names, FONT - 0.8, covered=[*covered, (box.x0, box.y0, box.x1, box.y1)])
         return _svg(figure)
 
 

@@ -1,50 +1,57 @@
-"""What README takes from the report: the headline table as Markdown, and two figures as small files."""
+"""What README takes from the report: a small table as Markdown, and two figures as small files."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval.report import plots
-
-from . import words
-from .races import STEP, WHOLE, Race, geometric, in_mode, races
+from . import plots, words
+from .races import STEP, WHOLE, Race, in_mode, races
 from .records import Results
 from .sections import heat
 
-COLUMNS = ("best peer,", "here,", "/ peer,", "/ torch,")
+TASKS = {  # model of the zoo -> what it does, and its size
+    "resemblyzer": "speaker embedding, 3 × 256",
+    "fsdd-digits": "spoken digits, 3 × 128",
+    "beatnet": "beat tracking, 2 × 150",
+    "charrnn-shakespeare": "text generation, 2 × 128",
+    "pjm": "load forecast, 2 × 256",
+    "pyannote": "speaker segmentation, 4 × 128 both ways",
+}
+HEADER = ("task", "torch", "best peer at equal quality", "adaptive_lstm", "streaming step")
 
 
 def markdown(results: Results) -> str:
-    """A row per model: whole sequences, then steps; the means over the zoo at the end."""
+    """A row per task that was raced: whole sequences, then a streaming step and its gain on the best peer."""
     found = races(results)
-    by_mode = {mode: {race.model: race for race in in_mode(found, mode)} for mode in (WHOLE, STEP)}
-    models = sorted({race.model for race in found})
-    rows = [[name, *(cell for mode in by_mode for cell in _cells(by_mode[mode].get(name)))] for name in models]
-    rows.append([f"**geometric mean** of {len(models)}"])
-    for mode in by_mode:
-        some = list(by_mode[mode].values())
-        rows[-1] += ["", "", *(f"**{words.times(geometric(some, torch=torch)[0])}**" for torch in (False, True))]
-    header = ["model", *(f"{what} {mode}" for mode in ("sequence", "step") for what in COLUMNS)]
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    whole, step = ({race.model: race for race in in_mode(found, mode)} for mode in (WHOLE, STEP))
+    rows = [[task, *_whole(whole[model]), _step(step.get(model))] for model, task in TASKS.items() if model in whole]
+    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(race: Race | None) -> list[str]:
-    """Of one model in one mode, as in COLUMNS."""
+def _whole(race: Race) -> tuple[str, str, str]:
+    dense, peer, mine = race.dense(), race.peer, race.mine
+    return (
+        words.seconds(dense.seconds if dense else None),
+        f"{words.seconds(peer.seconds)} ({peer.name})" if peer else words.NA,
+        f"**{words.seconds(mine.seconds)}** ({words.times(race.gain)})" if mine else words.NA,
+    )
+
+
+def _step(race: Race | None) -> str:
+    """Blank for a model that reads its sequences in both directions."""
     if race is None:
-        return ["", "", "", ""]
-    who = [words.NA if r is None else f"{r.name.removeprefix('ours ')}, {words.seconds(r.seconds)}"
-           for r in (race.peer, race.mine)]  # fmt: skip
-    return [*who, words.times(race.gain), words.times(race.gain_on_torch)]
+        return ""
+    return f"**{words.seconds(race.mine.seconds)}** ({words.times(race.gain)})" if race.mine else words.NA
 
 
 def draw(results: Results, folder: Path) -> Iterator[Path]:
-    """Draw speed.svg (who is how fast at equal quality) and skipping.svg (a heat map), where there are records."""
+    """Draw speed.svg (speed at equal quality) and skipping.svg (a heat map), where there are records."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [race for race in races(results) if race.gain is not None]
     if found:
         yield _write(folder / "speed.svg", _speed(found))
     if records := results.of("heatmap"):
-        yield _write(folder / "skipping.svg", heat.draw(records[0]))
+        yield _write(folder / "skipping.svg", heat.plot(records[0]))
 
 
 def _write(path: Path, svg: str) -> Path:

@@ -1,7 +1,7 @@
-"""What the evaluations left on disk: records by evaluation, the command that makes them, and where they are from."""
+"""The records of the evaluations on disk, the commands that make them, and where and when they were taken."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 COMMANDS = {
     "frontier": "python -m eval.frontier --zoo PATH",
     "quality": "python -m eval.quality --zoo PATH",
-    "worth": "python -m eval.savings --zoo PATH --objective macs",
+    "savings": "python -m eval.savings --zoo PATH --objective macs",
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
     "throughput": "python -m eval.throughput",
@@ -20,7 +20,7 @@ COMMANDS = {
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",
-    "recommended": "python -m eval.within_budget --zoo PATH",
+    "within_budget": "python -m eval.within_budget --zoo PATH",
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",
@@ -39,7 +39,12 @@ class Results:
         found = self.by_name.get(name, ())
         return tuple(r for r in found if r["group"] in groups) if groups else found
 
+    def only(self, wanted: Callable[[Record], bool]) -> "Results":
+        """The records that are wanted."""
+        return Results({name: tuple(filter(wanted, records)) for name, records in self.by_name.items()})
+
     def everything(self) -> Iterable[Record]:
+        """The records of all evaluations."""
         return (record for records in self.by_name.values() for record in records)
 
 
@@ -66,7 +71,7 @@ def _record(path: Path, number: int, line: str) -> Record:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where records are from; each list has no doubles and is in the order met."""
+    """Where and when records were taken; each list has no doubles and is in the order met."""
 
     machines: tuple[str, ...]
     threads: tuple[str, ...]
@@ -79,10 +84,9 @@ class Origin:
 def origin(records: Iterable[Record]) -> Origin:
     """Machine, threads, versions, commits and time span of records."""
     every = list(records)
-    machines = [r.get("machine", {}) for r in every]
-    times = sorted(str(m["time"]) for m in machines if "time" in m)
+    times = sorted(str(r["machine"]["time"]) for r in every if "time" in r.get("machine", {}))
     return Origin(
-        machines=_distinct(_machine(m) for m in machines if m),
+        machines=_distinct(machine_of(r) for r in every if r.get("machine")),
         threads=_distinct(str(r.get("threads", r.get("machine", {}).get("threads", "?"))) for r in every),
         versions=_distinct(
             ", ".join([*(f"{k} {v}" for k, v in r["versions"].items()), f"Python {r['machine'].get('python', '?')}"])
@@ -95,7 +99,9 @@ def origin(records: Iterable[Record]) -> Origin:
     )
 
 
-def _machine(m: Mapping[str, Any]) -> str:
+def machine_of(record: Record) -> str:
+    """Processor, cores, backend and instruction set of a record."""
+    m = record.get("machine", {})
     return f"{m.get('cpu', 'unknown processor')}, {m.get('cores', '?')} cores, {m.get('backend')} {m.get('isa')}"
 
 

@@ -14,8 +14,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, measure
 from adaptive_lstm.losses import disagreement
-from eval import compression, limits, taxonomy, zoo
-from eval import within_budget as recommended
+from eval import compression, limits, taxonomy, within_budget, zoo
 from eval.ablation import __main__ as ablation
 from eval.ablation import variants
 from eval.frontier.field import lstms_of
@@ -204,8 +203,8 @@ def test_what_a_timestep_takes_at_least() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_zoo")
-def test_recommended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = run(old_style(recommended.main, monkeypatch), "--quick", "--zoo", "unused", "--models", "fsdd-digits")
+def test_within_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = run(old_style(within_budget.main, monkeypatch), "--quick", "--zoo", "unused", "--models", "fsdd-digits")
     assert found["verdict"] in ("PASS", "MISS")
     assert found["bytes"] == found["tried"][-1]["bytes"] or found["verdict"] == "MISS"
     assert found["worst_of"] == "classes that differ"

@@ -1,1 +1,1 @@
-"""One file per question; each has ``build(results) -> Section``."""
+"""One file per question, with its ``SECTION``."""

@@ -1,79 +1,82 @@
-"""What every idea is worth by itself, and together with the others."""
+"""What every idea contributes, alone and together with the others."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
-from eval.report import plots
-
-from .. import page, words
+from .. import plots, words
+from ..blocks import Block, Figure, Heading, Panel, Section, Table, as_table, by_name, table
 from ..records import Record, Results
 
-TITLE = "Which idea is worth what?"
 LINES = {  # ideas with strengths from careful to bold: a line per kind
     "thresholds": "Thresholds of delta columns",
     "policies": "Policies, each alone",
 }
-CLOUDS = {"pruning": "What is done about pruned weights", "precision": "Precision", "ladder": "Step by step"}
+CLOUDS = {"pruning": "Compensation for pruned weights", "precision": "Precision", "ladder": "Step by step"}
 FLOOR = 1e-6  # distances below this are drawn here: the axis is logarithmic
 
 
-def build(results: Results) -> page.Section:
+def _draw(results: Results) -> list[Block]:
     records = results.of("ablation")
-    body = [
-        page.paragraph(
-            "Every idea with and without: the same model, judged on sequences that nothing was fitted on. An idea "
-            "earns its place if it lies lower, closer to the original, at the same work or the same bytes."
-        )
-    ]
-    done = [r for r in records if "refused" not in r]
-    if not done:
-        return page.Section("ablation", TITLE, (*body, page.missing("ablation")))
-    for model in dict.fromkeys(r["model"] for r in done):
-        mine = [r for r in done if r["model"] == model]
-        refused = [
-            f"{r['variant']} (refused: {r['refused']})" for r in records if "refused" in r and r["model"] == model
-        ]
-        body += [f"<h3>{page.text(model)}</h3>", _figure(mine, refused), page.details("As a table", _table(mine))]
-    return page.Section("ablation", TITLE, tuple(body))
+    refused = [r for r in records if "refused" in r]
+    blocks: list[Block] = []
+    for model, done in by_name([r for r in records if "refused" not in r], "model").items():
+        why = [f"{r['variant']} (refused: {r['refused']})" for r in refused if r["model"] == model]
+        blocks += [Heading(model), _figure(done, why), as_table(_table(done))]
+    return blocks
 
 
-def _figure(records: Sequence[Record], refused: list[str]) -> str:
-    panels = []
-    distance = records[0]["distance_name"]
-    for idea, title in LINES.items():
-        some = [r for r in records if r["group"] == idea and "track" in r["settings"] and words.usable(r["distance"])]
-        series = []
-        for tint, track in zip(cycle(plots.TINTS), dict.fromkeys(r["settings"]["track"] for r in some), strict=False):
-            of = sorted((r for r in some if r["settings"]["track"] == track), key=lambda r: r["done"])
-            heights = [max(r["distance"], FLOOR) for r in of]
-            series.append(plots.Series(track, tint, [r["done"] for r in of], heights))
-        if series:
-            alt = f"{title}, distance over work done: " + "; ".join(
-                f"{s.name} " + ", ".join(f"{x:.0%} {y:.2g}" for x, y in zip(s.xs, s.ys, strict=True)) for s in series
-            )
-            axes: dict[str, Any] = {"across": "multiply-accumulates done", "up": f"{distance} (log)"}
-            panels.append((alt, plots.lines(series, title=title, **axes, log="y", percent="x")))
-    for idea, title in CLOUDS.items():
-        some = [r for r in records if r["group"] == idea and words.usable(r["distance"])]
-        if some:
-            points = [(r["bytes"], max(r["distance"], FLOOR), r["variant"]) for r in some]
-            alt = f"{title}, distance over bytes: " + "; ".join(
-                f"{n} {x:.0%} of the bytes, {y:.2g}" for x, y, n in points
-            )
-            axes = {"across": "bytes, of float32", "up": f"{distance} (log)"}
-            panels.append((alt, plots.cloud(points, title=title, **axes, percent="x", log="y")))
-    return page.figure(
-        panels,
-        caption="Down and to the left is better: closer to the original with less work or fewer bytes. Lines run from "
-        "careful to bold settings of one idea.",
-        records=records,
+SECTION = Section(
+    "ablation",
+    "What does each idea contribute?",
+    "Every idea with and without: the same model, judged on held-out sequences. An idea earns its place if it lies "
+    "lower, closer to the original, at the same work or the same bytes.",
+    ("ablation",),
+    _draw,
+)
+
+
+def _figure(records: Sequence[Record], refused: list[str]) -> Figure:
+    panels = [*map(partial(_lines, records), LINES), *map(partial(_cloud, records), CLOUDS)]
+    return Figure(
+        tuple(panel for panel in panels if panel is not None),
+        "Down and to the left is better: closer to the original with less work or fewer bytes. Lines run from careful "
+        "to bold settings of one idea.",
+        tuple(records),
         layout="two",
-        na="; ".join(refused),
+        left_out="; ".join(refused),
     )
 
 
-def _table(records: Sequence[Record]) -> str:
+def _lines(records: Sequence[Record], idea: str) -> Panel | None:
+    some = [r for r in records if r["group"] == idea and "track" in r["settings"] and words.usable(r["distance"])]
+    series = []
+    for tint, track in zip(cycle(plots.TINTS), dict.fromkeys(r["settings"]["track"] for r in some), strict=False):
+        of = sorted((r for r in some if r["settings"]["track"] == track), key=lambda r: r["done"])
+        series.append(plots.Series(track, tint, [r["done"] for r in of], [max(r["distance"], FLOOR) for r in of]))
+    if not series:
+        return None
+    alt = f"{LINES[idea]}, distance over work done: " + "; ".join(
+        f"{s.name} " + ", ".join(f"{x:.0%} {y:.2g}" for x, y in zip(s.xs, s.ys, strict=True)) for s in series
+    )
+    axes: dict[str, Any] = {"across": "multiply-accumulates done", "up": f"{records[0]['distance_name']} (log)"}
+    return Panel(alt, partial(plots.lines, series, title=LINES[idea], **axes, log="y", percent="x"))
+
+
+def _cloud(records: Sequence[Record], idea: str) -> Panel | None:
+    some = [r for r in records if r["group"] == idea and words.usable(r["distance"])]
+    if not some:
+        return None
+    points = [(r["bytes"], max(r["distance"], FLOOR), r["variant"]) for r in some]
+    alt = f"{CLOUDS[idea]}, distance over bytes: " + "; ".join(
+        f"{name} {x:.0%} of the bytes, {y:.2g}" for x, y, name in points
+    )
+    axes: dict[str, Any] = {"across": "bytes, of float32", "up": f"{records[0]['distance_name']} (log)"}
+    return Panel(alt, partial(plots.cloud, points, title=CLOUDS[idea], **axes, percent="x", log="y"))
+
+
+def _table(records: Sequence[Record]) -> Table:
     header = ["idea", "variant", "distance", "loss", "limit", "work done", "bytes", "whole, against torch",
               "whole, against base", "step, against base"]  # fmt: skip
     rows = [
@@ -89,10 +92,13 @@ def _table(records: Sequence[Record]) -> str:
         ]
         for r in records
     ]
-    return page.table(header, rows, caption=f"Distance: {records[0]['distance_name']}. Base: the same precision with "
-                      "nothing pruned or skipped. Work and bytes as shares of the float32 model's.")  # fmt: skip
+    caption = (
+        f"Distance: {records[0]['distance_name']}. Base: the same precision with nothing pruned or skipped. Work and "
+        "bytes are shares of the float32 model's."
+    )
+    return table(header, rows, caption=caption, records=records)
 
 
 def _speed(r: Record, kind: str, base: str) -> str:
-    """A blank where the question does not arise: the model has no single LSTM that can stream."""
+    """A blank for models that have no single LSTM that can stream."""
     return words.times(words.quoted(r["speed"][kind][base])) if kind in r["speed"] else ""

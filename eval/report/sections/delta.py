@@ -1,28 +1,27 @@
 """Does a skipped column save its time?"""
 
+from functools import partial
 from itertools import cycle
 from typing import Any
 
-from eval.report import plots
-
-from .. import page, words
+from .. import plots, words
+from ..blocks import Block, Figure, Panel, Section, Table, table
 from ..records import Record, Results
 
-TITLE = "Does skipping pay in proportion?"
-ENDS = ("dense", "idle", "p=1")
 
-
-def build(results: Results) -> page.Section:
+def _draw(results: Results) -> list[Block]:
     records = results.of("latency", "delta")
-    body = [
-        page.paragraph(
-            "Every operand of every layer is made to send a chosen share of its columns. If skipping pays in full, "
-            "half the columns take half the time of all of them, above the time of a run that sends none."
-        )
-    ]
-    if not records:
-        return page.Section("delta", TITLE, (*body, page.missing("latency")))
-    return page.Section("delta", TITLE, (*body, _figure(records), _table(records)))
+    return [_figure(records), _table(records)] if records else []
+
+
+SECTION = Section(
+    "delta",
+    "Does skipping pay in proportion?",
+    "Every operand of every layer is made to send a chosen share of its columns. If skipping pays in full, half the "
+    "columns take half the time of all of them, above the time of a run that sends none.",
+    ("latency",),
+    _draw,
+)
 
 
 def _points(r: Record) -> list[Record]:
@@ -31,7 +30,7 @@ def _points(r: Record) -> list[Record]:
     return sorted(kept, key=lambda one: one["activity"])
 
 
-def _figure(records: tuple[Record, ...]) -> str:
+def _figure(records: tuple[Record, ...]) -> Figure:
     panels = []
     for mode, title in (("whole", "Whole sequence"), ("stream", "Streaming step")):
         some = [(r["case"].removesuffix(f" {mode}"), _points(r)) for r in records if r["case"].endswith(mode)]
@@ -47,19 +46,19 @@ def _figure(records: tuple[Record, ...]) -> str:
             for s in series
         )
         axes: dict[str, Any] = {"across": "columns computed", "up": "time, of all columns"}
-        panels.append((alt, plots.lines(series, title=title, **axes, ideal=True, percent="xy")))
+        panels.append(Panel(alt, partial(plots.lines, series, title=title, **axes, ideal=True, percent="xy")))
     na = [f"{r['case']} {one['who']}" for r in records for one in r["targets"] if one["verdict"] == words.NA]
-    return page.figure(
-        panels,
-        caption="int8 stacks with random weights, batch 1. On the dashed diagonal a skipped column saves exactly its "
-        "time; the distance above it is what finding out and visiting in another order costs.",
-        records=records,
+    return Figure(
+        tuple(panels),
+        "int8 stacks with random weights, batch 1. On the dashed diagonal a skipped column saves exactly its time; the "
+        "distance above it is the cost of finding the changed columns and of visiting them in another order.",
+        records,
         layout="two",
-        na=", ".join(na),
+        left_out=", ".join(na),
     )
 
 
-def _table(records: tuple[Record, ...]) -> str:
+def _table(records: tuple[Record, ...]) -> Table:
     header = ["stack (I, H, L)", "columns computed", "median time", "time, of all columns", "of int8 without skipping"]
     rows = [
         [r["case"], words.percent(one["activity"], 1), words.seconds(r["seconds"][one["who"]]["median"]),
@@ -67,5 +66,8 @@ def _table(records: tuple[Record, ...]) -> str:
         for r in records
         for one in _points(r)
     ]  # fmt: skip
-    return page.table(header, rows, caption="The last column compares with the same int8 stack without a policy, which "
-                      "visits all columns in the order that is fastest then.")  # fmt: skip
+    caption = (
+        "The last column compares with the same int8 stack without a policy, which visits all columns in the order "
+        "that is fastest then."
+    )
+    return table(header, rows, caption=caption, records=records)

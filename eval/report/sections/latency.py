@@ -1,32 +1,33 @@
-"""Plain speed with random weights and nothing skipped: the same arithmetic, done by everyone."""
+"""Speed with random weights and nothing skipped: the same arithmetic in every runtime."""
 
-from eval.report import plots
+from functools import partial
 
-from .. import page, words
+from .. import plots, words
+from ..blocks import Block, Figure, Heading, Panel, Section, Table, as_table, table
 from ..records import Record, Results
 
-TITLE = "Plain speed, nothing skipped"
 MODES = {"whole": "100 steps in one call", "stream": "one step per call", "tiny": "one step of a tiny layer"}
 
 
-def build(results: Results) -> page.Section:
-    records = results.of("latency", *MODES)
-    body = [
-        page.paragraph(
-            "What remains when no input helps: random weights, batch 1, every column computed. Int8 here is only "
-            "speed; what it does to a model's quality is in the section on quality against time."
-        )
-    ]
-    if not records:
-        return page.Section("latency", TITLE, (*body, page.missing("latency")))
-    for mode, told in MODES.items():
-        if some := [r for r in records if r["group"] == mode]:
-            body += [f"<h3>{told.capitalize()}</h3>", _figure(some)]
-    body.append(page.details("As a table", _table(records)))
-    return page.Section("latency", TITLE, tuple(body))
+def _draw(results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for mode, title in MODES.items():
+        if some := results.of("latency", mode):
+            blocks += [Heading(title.capitalize()), _figure(some), as_table(_table(some))]
+    return blocks
 
 
-def _figure(records: list[Record]) -> str:
+SECTION = Section(
+    "latency",
+    "Dense speed, nothing skipped",
+    "The speed when no input helps: random weights, batch 1, every column computed. Int8 here is only speed; its "
+    "effect on a model's quality is shown under quality against time.",
+    ("latency",),
+    _draw,
+)
+
+
+def _figure(records: tuple[Record, ...]) -> Figure:
     panels, lacking = [], []
     for r in records:
         usable = {
@@ -38,21 +39,20 @@ def _figure(records: list[Record]) -> str:
             for name, t in sorted(usable.items(), key=lambda item: item[1]["median"])
         ]
         alt = f"Time on stack {r['case']}: " + "; ".join(f"{name} {m.words}" for name, m in marks)
-        panels.append(
-            (alt, plots.dots(marks, title=f"Stack {r['case'].strip('()')}", unit="time of a call", clock=True))
-        )
-    return page.figure(
-        panels,
-        caption="Median time per call with quartiles; further left is faster. Titles: inputs, hidden units, layers.",
-        records=records,
-        na=", ".join(lacking),
+        title = f"Stack {r['case'].strip('()')}"
+        panels.append(Panel(alt, partial(plots.dots, marks, title=title, unit="time of a call", clock=True)))
+    return Figure(
+        tuple(panels),
+        "Median time per call with quartiles; further left is faster. Titles: inputs, hidden units, layers.",
+        records,
+        left_out=", ".join(lacking),
     )
 
 
-def _table(records: tuple[Record, ...]) -> str:
+def _table(records: tuple[Record, ...]) -> Table:
     rows = [
         [
-            f"{r['case']}, {MODES[r['group']]}",
+            r["case"],
             f"*{name}" if name.startswith("adaptive") else name,
             words.seconds(t["median"]),
             f"{words.seconds(t.get('p25'))} to {words.seconds(t.get('p75'))}",
@@ -61,5 +61,5 @@ def _table(records: tuple[Record, ...]) -> str:
         for r in records
         for name, t in sorted(r["seconds"].items(), key=lambda item: item[1]["median"])
     ]
-    return page.table(["stack (I, H, L)", "contender", "median", "quartiles", "against torch"], rows,
-                      caption="Random weights, batch 1.")  # fmt: skip
+    header = ["stack (I, H, L)", "contender", "median", "quartiles", "against torch"]
+    return table(header, rows, caption=f"Random weights, batch 1, {MODES[records[0]['group']]}.", records=records)

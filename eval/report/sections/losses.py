@@ -1,9 +1,10 @@
-"""Where it loses: every row in which somebody else is faster at the same quality, and every broken promise."""
+"""Where it loses: every case in which a peer is faster at the same quality, and every broken promise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import page, words
+from .. import words
+from ..blocks import Block, Missing, Paragraph, Section, table
 from ..races import races
 from ..records import Record, Results
 
@@ -19,21 +20,18 @@ COSTS: dict[tuple[str, str], tuple[str, Callable[[Any], str], Callable[[Record],
         words.seconds,
         lambda r: r["seconds"]["process"]["median"],
     ),
-}  # (evaluation, group) -> what is compared, how it is written, and what is better low
+}  # (evaluation, group) -> the measure, how it is written, and a cost: lower is better
 MORE = {"T": "steps", "batch": "batch", "threads": "threads", "form": "form"}
 VERSUS = ("faster peer", "its time", "this project", "its time", "speed")
-TITLE = "Where it loses"
 OURS = "adaptive"
 
+Row = tuple[list[str], Record]
+"""The cells of a loss, and the record that shows it."""
 
-def build(results: Results) -> page.Section:
-    body = [
-        page.paragraph(
-            "Every row of this report in which a peer at equal quality is faster, in which skipping costs time instead "
-            "of saving it, or in which a promise was broken. Rows too noisy to divide are listed as well."
-        )
-    ]
-    tables = [
+
+def _draw(results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for rows, header, caption in (
         (_at_equal_quality(results), ["model", "mode", *VERSUS],
          "At equal quality on real models: speed below 1 is a loss."),
         (_same_precision(results), ["stack", "question", *VERSUS],
@@ -44,27 +42,37 @@ def build(results: Results) -> page.Section:
          "Certified policies that make whole sequences slower than the same int8 model without skipping."),
         (_broken(results), ["model", "calibrated for", "limit", "loss on fresh data", "at least"],
          "Certified promises that fresh data contradict."),
-    ]  # fmt: skip
-    for rows, header, caption in tables:
-        body.append(page.table(header, rows, caption=caption) if rows else page.paragraph(f"{caption} None."))
-    if not results.of("frontier"):
-        body.append(page.missing("frontier"))
-    return page.Section("losses", TITLE, tuple(body))
+    ):  # fmt: skip
+        found = list(rows)
+        records = [record for _, record in found]
+        cells = [row for row, _ in found]
+        blocks.append(
+            table(header, cells, caption=caption, records=records) if found else Paragraph(f"{caption} None.")
+        )
+    return blocks if results.of("frontier") else [*blocks, Missing(("frontier",))]
 
 
-def _at_equal_quality(results: Results) -> list[list[str]]:
-    rows = []
+SECTION = Section(
+    "losses",
+    "Where it loses",
+    "Every row of this report in which a peer at equal quality is faster, in which skipping costs time instead of "
+    "saving it, or in which a promise was broken. Rows too noisy to divide are listed as well.",
+    (),
+    _draw,
+)
+
+
+def _at_equal_quality(results: Results) -> Iterable[Row]:
     for race in races(results):
         peer, mine, gain = race.peer, race.mine, race.gain
         if peer is None or (gain is not None and gain >= 1):
             continue
-        told = [mine.name, words.seconds(mine.seconds)] if mine else ["none kept the quality", words.NA]
-        rows.append([race.model, race.mode, peer.name, words.seconds(peer.seconds), *told, words.times(gain)])
-    return rows
+        ours = [mine.name, words.seconds(mine.seconds)] if mine else ["none kept the quality", words.NA]
+        cells = [race.model, race.mode, peer.name, words.seconds(peer.seconds), *ours, words.times(gain)]
+        yield cells, race.record
 
 
-def _same_precision(results: Results) -> list[list[str]]:
-    rows = []
+def _same_precision(results: Results) -> Iterable[Row]:
     for r in results.of("latency", "whole", "stream", "tiny", "batch"):
         for int8 in (False, True):
             timings = {
@@ -77,19 +85,17 @@ def _same_precision(results: Results) -> list[list[str]]:
             peer, best = (min(of, key=lambda n: of[n]["median"]) for of in (peers, mine))
             gain = words.speed(peers[peer], mine[best])
             if gain is None or gain < 1:
-                rows.append([r["case"], r["group"], peer, words.seconds(peers[peer]["median"]), best,
-                             words.seconds(mine[best]["median"]), words.times(gain)])  # fmt: skip
-    return rows
+                yield [r["case"], r["group"], peer, words.seconds(peers[peer]["median"]), best,
+                       words.seconds(mine[best]["median"]), words.times(gain)], r  # fmt: skip
 
 
-def _alone(results: Results) -> list[list[str]]:
-    """The same for records of one contender each: who is cheapest of every precision, under equal circumstances."""
-    rows = []
-    for (name, group), (told, show, cost) in COSTS.items():
+def _alone(results: Results) -> Iterable[Row]:
+    """The same for records of one contender each: the cheapest of every precision under equal circumstances."""
+    for (name, group), (measure, show, cost) in COSTS.items():
         races: dict[str, list[Record]] = {}
         for r in results.of(name, group):
             same = [str(r.get(key, "")) for key in ("I", "H", "L", "T", "batch", "threads", "form")]
-            # Streams in batches of a number of their own: what counts is how many there are in the end.
+            # Each contender serves its streams in batches of its own size; only their number in the end counts.
             circumstances = same[:3] if group == "streams" else same
             races.setdefault(", ".join([*circumstances, r["precision"]]), []).append(r)
         for of in races.values():
@@ -100,11 +106,8 @@ def _alone(results: Results) -> list[list[str]]:
             if peer is not None and mine is not None and cost(peer) < cost(mine):
                 stack = f"({peer['I']}, {peer['H']}, {peer['L']})"
                 more = [f"{word} {peer[key]}" for key, word in MORE.items() if key in peer and group != "streams"]
-                rows.append(
-                    [" ".join([stack, *more]), told, peer["contender"], show(abs(cost(peer))), mine["contender"],
-                     show(abs(cost(mine))), words.times(_advantage(peer, mine, cost))]
-                )  # fmt: skip
-    return rows
+                yield [" ".join([stack, *more]), measure, peer["contender"], show(abs(cost(peer))), mine["contender"],
+                       show(abs(cost(mine))), words.times(_advantage(peer, mine, cost))], mine  # fmt: skip
 
 
 def _advantage(peer: Record, mine: Record, cost: Callable[[Record], float]) -> float | None:
@@ -113,23 +116,14 @@ def _advantage(peer: Record, mine: Record, cost: Callable[[Record], float]) -> f
     return (a / b if b > 0 else b / a) if a and b else None
 
 
-def _skipping(results: Results) -> list[list[str]]:
-    return [
-        [r["group"], r["case"], r["policy"], words.percent(r["skipped"]), words.percent(r["saved"])]
-        for r in results.of("worth")
-        if "failed" not in r and (not words.usable(r["saved"]) or r["saved"] < 0)
-    ]
+def _skipping(results: Results) -> Iterable[Row]:
+    for r in results.of("savings"):
+        if "failed" not in r and (not words.usable(r["saved"]) or r["saved"] < 0):
+            yield [r["group"], r["case"], r["policy"], words.percent(r["skipped"]), words.percent(r["saved"])], r
 
 
-def _broken(results: Results) -> list[list[str]]:
-    return [
-        [
-            r["group"],
-            r["case"],
-            f"{r['max_loss']:g}",
-            words.number(r["loss_fresh"], 3),
-            words.number(r["fresh_at_least"], 3),
-        ]
-        for r in results.of("worth")
-        if r.get("certified") and r["fresh_at_least"] > r["max_loss"]
-    ]
+def _broken(results: Results) -> Iterable[Row]:
+    for r in results.of("savings"):
+        if r.get("certified") and r["fresh_at_least"] > r["max_loss"]:
+            yield [r["group"], r["case"], f"{r['max_loss']:g}", words.number(r["loss_fresh"], 3),
+                   words.number(r["fresh_at_least"], 3)], r  # fmt: skip

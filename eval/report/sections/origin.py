@@ -1,44 +1,56 @@
-"""On what, with what and from which commit: without that no number means anything."""
+"""Machines, versions and commits of all records."""
 
-from .. import page, words
-from ..records import COMMANDS, Results, origin
+from .. import words
+from ..blocks import Block, Paragraph, Section, Table, table
+from ..records import COMMANDS, Origin, Results, origin
 
-TITLE = "Where the numbers are from"
 
-
-def build(results: Results) -> page.Section:
+def _draw(results: Results) -> list[Block]:
     every = list(results.everything())
     if not every:
-        return page.Section("origin", TITLE, (page.warning("There are no records at all yet."),))
+        return [Paragraph("There are no records at all yet.", "warning")]
     found = origin(every)
-    body = []
-    for what, values in (
-        ("machines", found.machines),
-        ("commits", found.commits),
-        ("sets of versions", found.versions),
-    ):
-        if len(values) > 1:
-            body.append(page.warning(f"The records come from {len(values)} different {what}: {'; '.join(values)}. "
-                                     "Compare within a table row, not across tables."))  # fmt: skip
-    if any(commit.endswith("-dirty") for commit in found.commits):
-        body.append(page.warning("Some records were taken with uncommitted changes: commits that end with -dirty."))
-    if "unknown" in found.commits:
-        body.append(page.warning("Some records do not know their commit: they were taken outside a checkout."))
-    body.append(page.paragraph(f"Machine: {'; '.join(found.machines)}. Versions: {'; '.join(found.versions)}."))
-    body.append(
-        page.paragraph(
+    return [
+        *(Paragraph(warning, "warning") for warning in _warnings(found)),
+        Paragraph(f"Machine: {'; '.join(found.machines)}. Versions: {'; '.join(found.versions)}."),
+        Paragraph(
             "Contenders of one race run interleaved in one process, in a new order every round; figures are medians, "
             "whiskers quartiles. A ratio whose quartiles lie too far apart is not printed: n/a stands in its place."
+        ),
+        overview(results),
+    ]
+
+
+SECTION = Section("origin", "Where the numbers are from", "", (), _draw)
+
+
+def _warnings(found: Origin) -> list[str]:
+    warnings = [
+        f"The records come from {len(values)} different {kind}: {'; '.join(values)}. Compare within a table row, not "
+        "across tables."
+        for kind, values in (
+            ("machines", found.machines),
+            ("commits", found.commits),
+            ("sets of versions", found.versions),
         )
-    )
+        if len(values) > 1
+    ]
+    if any(commit.endswith("-dirty") for commit in found.commits):
+        warnings.append("Some records were taken with uncommitted changes: commits that end with -dirty.")
+    if "unknown" in found.commits:
+        warnings.append("Some records do not know their commit: they were taken outside a checkout.")
+    return warnings
+
+
+def overview(results: Results) -> Table:
+    """One row per evaluation: its command, and when and from which commits its records were taken."""
     rows = []
     for name, records in results.by_name.items():
         one = origin(records)
         rows.append([name, COMMANDS.get(name, words.NA), len(records), ", ".join(one.threads),
                      _span(one.first, one.last), ", ".join(one.commits)])  # fmt: skip
     header = ["evaluation", "command", "records", "threads", "taken (UTC)", "commits"]
-    body.append(page.table(header, rows, caption="Records by evaluation."))
-    return page.Section("origin", TITLE, tuple(body))
+    return table(header, rows, caption="Records by evaluation.", records=())
 
 
 def _span(first: str, last: str) -> str:

@@ -1,45 +1,52 @@
 """What certified skipping saves, and whether its promise was kept."""
 
-from eval.report import plots
+from functools import partial
 
-from .. import page, words
+from .. import plots, words
+from ..blocks import Block, Details, Figure, Heading, Panel, Paragraph, Section, Table, table
 from ..records import Record, Results
 
 OBJECTIVES = {"macs": "multiply-accumulates", "latency": "time"}
 
 
-def build(results: Results) -> page.Section:
-    records = results.of("worth")
-    body = [
-        page.paragraph(
-            "A calibration picks what to skip and proves, on sequences kept aside for that, that the loss stays below "
-            "a limit with the confidence that was asked for. Here it ran on real models, compressed to int8 first; "
-            "fresh sequences, which it never saw, then put the promise to the test. It is broken if they contradict "
-            "the limit, not if a small sample lies above it by chance."
-        )
-    ]
+def _draw(results: Results) -> list[Block]:
+    records = results.of("savings")
     done = [r for r in records if "failed" not in r]
-    if not done:
-        return page.Section("worth", "What certified skipping saves", (*body, page.missing("worth")))
-    for objective, told in OBJECTIVES.items():
+    blocks: list[Block] = []
+    for objective, saved in OBJECTIVES.items():
         if some := [r for r in done if r["case"] == objective]:
-            body += [f"<h3>Calibrated to save {told}</h3>", _figure(some), _table(some)]
-    body += [page.warning(f"{r['group']}: the calibration failed: {r['failed']}") for r in records if "failed" in r]
-    body.append(page.details("What each promise is about", "".join(page.paragraph(_promise(r)) for r in done)))
-    return page.Section("worth", "What certified skipping saves", tuple(body))
+            blocks += [Heading(f"Calibrated to save {saved}"), _figure(some), _table(some)]
+    failed = [r for r in records if "failed" in r]
+    blocks += [Paragraph(f"{r['group']}: the calibration failed: {r['failed']}", "warning") for r in failed]
+    if done:
+        blocks.append(Details("What each promise is about", tuple(Paragraph(_promise(r)) for r in done)))
+    return blocks
+
+
+SECTION = Section(
+    "savings",
+    "What certified skipping saves",
+    "A calibration picks what to skip and proves, on sequences kept aside for that, that the loss stays below a limit "
+    "with the confidence that was asked for. Here it ran on real models, compressed to int8 first; fresh sequences, "
+    "which it never saw, then put the promise to the test. It is broken if they contradict the limit, not if a small "
+    "sample lies above it by chance.",
+    ("savings",),
+    _draw,
+)
 
 
 def _promise(r: Record) -> str:
     return f"{r['group']}: policy {r['policy']}; {r['loss']} at most {r['max_loss']:g}; a sequence is {r['promise']}."
 
 
-def _figure(records: list[Record]) -> str:
+def _figure(records: list[Record]) -> Figure:
     order = sorted(records, key=lambda r: -r["skipped"])
     skipped = [
         (r["group"], plots.Mark("", r["skipped"] * 100, 0, r["skipped"] * 100, words.percent(r["skipped"])))
         for r in order
     ]
-    panels = [(_alt(order), plots.dots(skipped, title="Work skipped", unit="% of multiply-accumulates", log=False))]
+    work = partial(plots.dots, skipped, title="Work skipped", unit="% of multiply-accumulates", log=False)
+    panels = [Panel(_alt(order), work)]
     lacking = []
     for base, title in (("int8", "int8 that skips nothing"), ("torch", "torch fp32")):
         usable = [r for r in order if words.quiet(r["speed"][base])]
@@ -47,14 +54,15 @@ def _figure(records: list[Record]) -> str:
         marks = [(r["group"], _speed_mark(r["speed"][base])) for r in usable]
         if marks:
             alt = f"Speed against {title}: " + "; ".join(f"{label} {m.words}" for label, m in marks)
-            panels.append((alt, plots.dots(marks, title=f"Speed against {title}", unit="times as fast", line=1.0)))
-    return page.figure(
-        panels,
-        caption="Left: the share of all multiply-accumulates that was left out on the test split. Then: the time of "
-        "the whole model at batch 1; right of the dashed line the certified policy is faster. Whiskers are quartiles. "
-        "On whole sequences plain int8 shares its weights between timesteps, so skipped work is not yet saved time.",
-        records=records,
-        na=", ".join(lacking),
+            draw = partial(plots.dots, marks, title=f"Speed against {title}", unit="times as fast", line=1.0)
+            panels.append(Panel(alt, draw))
+    return Figure(
+        tuple(panels),
+        "Left: the share of all multiply-accumulates that was left out on the test split. Then: the time of the whole "
+        "model at batch 1; right of the dashed line the certified policy is faster. Whiskers are quartiles. On whole "
+        "sequences dense int8 shares its weights between timesteps, so skipped work does not yet save time there.",
+        tuple(records),
+        left_out=", ".join(lacking),
     )
 
 
@@ -66,14 +74,15 @@ def _alt(order: list[Record]) -> str:
     return "Work skipped: " + ", ".join(f"{r['group']} {words.percent(r['skipped'])}" for r in order)
 
 
-def _table(records: list[Record]) -> str:
+def _table(records: list[Record]) -> Table:
     header = ["model", "certified", "limit", "loss, test", "loss, fresh", "promise", "work skipped", "of the recurrent",
               "time saved", "against fp32", "against torch", "calibration"]  # fmt: skip
-    return page.table(
+    return table(
         header,
         [_row(r) for r in sorted(records, key=lambda r: -r["skipped"])],
         caption="Losses are means over sequences; time saved is against the same int8 model with nothing skipped "
         "(negative: skipping costs time there); speeds are against this project's exact fp32 and against torch.",
+        records=records,
     )
 
 

@@ -1,59 +1,39 @@
 """How long a frame takes, tail included, and how many live streams one core serves."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from eval.report import plots
-
-from .. import page, words
+from .. import plots, words
+from ..blocks import Block, Figure, Heading, Panel, Section, Table, absent, as_table, by_shape, contender, table
 from ..records import Record, Results
 
-TITLE = "Streaming: single steps, and streams per core"
 
-
-def build(results: Results) -> page.Section:
+def _draw(results: Results) -> list[Block]:
     steps, streams = results.of("streaming", "step"), results.of("streaming", "streams")
-    body = [
-        page.paragraph(
-            "A live stream brings one frame at a time, and its state is carried from step to step. Two questions "
-            "matter: how long a frame takes at worst, and how many streams one core keeps up with. A number of "
-            "streams counts as served if, of 100 rounds in which every stream advances by a frame, the 99th "
-            "percentile is over before the next frame is due. Weights are random; quality is the subject of the "
-            "section above."
-        )
-    ]
-    if not steps and not streams:
-        return page.Section("streaming", TITLE, (*body, page.missing("streaming")))
+    blocks: list[Block] = []
     if streams:
-        body += [
-            "<h3>Concurrent real-time streams per core</h3>",
-            _streams_figure(streams),
-            _details(_streams_table(streams)),
-        ]
+        blocks += [Heading("Concurrent real-time streams per core"), _streams_figure(streams)]
+        blocks += [as_table(_streams_table(streams))]
     if steps:
-        body += ["<h3>One step of one stream</h3>", _steps_figure(steps), _details(_steps_table(steps))]
-    return page.Section("streaming", TITLE, tuple(body))
+        blocks += [Heading("One step of one stream"), _steps_figure(steps), as_table(_steps_table(steps))]
+    return blocks
 
 
-def _details(table: str) -> str:
-    return page.details("As a table", table)
+SECTION = Section(
+    "streaming",
+    "Streaming: single steps, and streams per core",
+    "A live stream brings one frame at a time, and its state is carried from step to step. Two questions matter: how "
+    "long a frame takes at worst, and how many streams one core keeps up with. A number of streams counts as served "
+    "if, of 100 rounds in which every stream advances by a frame, the 99th percentile is over before the next frame is "
+    "due. Weights are random; quality is shown under quality against time.",
+    ("streaming",),
+    _draw,
+)
 
 
-def by_shape(records: Sequence[Record]) -> Mapping[str, list[Record]]:
-    """Records of one contender each, by (inputs, hidden units, layers)."""
-    found: dict[str, list[Record]] = {}
-    for r in records:
-        found.setdefault(f"{r['I']}, {r['H']}, {r['L']}", []).append(r)
-    return found
-
-
-def left_out(records: Sequence[Record]) -> list[str]:
-    """'name (reason)' of contenders that did not take part in any of them."""
-    return list(dict.fromkeys(f"{one['name']} ({one['reason']})" for r in records for one in r.get("absent", ())))
-
-
-def _streams_figure(records: Sequence[Record]) -> str:
-    panels, lacking = [], left_out(records)
+def _streams_figure(records: Sequence[Record]) -> Figure:
+    panels, lacking = [], absent(records)
     for shape, some in by_shape(records).items():
         best: dict[str, Record] = {}
         for r in some:
@@ -66,27 +46,27 @@ def _streams_figure(records: Sequence[Record]) -> str:
         ]
         if marks:
             alt = f"Streams per core, stack {shape}: " + "; ".join(f"{name} {m.words}" for name, m in marks)
-            panels.append((alt, plots.dots(marks, title=f"Stack {shape}", unit="streams per core")))
+            panels.append(Panel(alt, partial(plots.dots, marks, title=f"Stack {shape}", unit="streams per core")))
     rates = ", ".join(sorted({f"{r['rate']:g}" for r in records}))
-    return page.figure(
-        panels,
-        caption=f"Streams of {rates} frames a second that one core serves in time; further right is cheaper to run. "
+    return Figure(
+        tuple(panels),
+        f"Streams of {rates} frames a second that one core serves in time; further right is cheaper to run. "
         "Each contender in the better of its two ways: stream by stream, or all in one batch. Whiskers reach from the "
         "least to the most of the repeated searches; a question mark where they lie too far apart to trust. Titles: "
         "inputs, hidden units, layers.",
-        records=records,
-        na="; ".join(lacking),
+        tuple(records),
+        left_out="; ".join(lacking),
     )
 
 
 def _streams_mark(r: Record) -> plots.Mark:
     per = r["streams_per_core"] / r["streams"] if r["streams"] else 1.0
     low, high = min(r["counts"]) * per, max(r["counts"]) * per
-    told = f"{r['streams_per_core']:,.0f}" + ("" if r["meaningful"] else " ?")
-    return plots.Mark(r["contender"], r["streams_per_core"], max(low, 0.5), high, told)
+    label = f"{r['streams_per_core']:,.0f}" + ("" if r["meaningful"] else " ?")
+    return plots.Mark(r["contender"], r["streams_per_core"], max(low, 0.5), high, label)
 
 
-def _streams_table(records: Sequence[Record]) -> str:
+def _streams_table(records: Sequence[Record]) -> Table:
     header = [
         "stack (I, H, L)",
         "contender",
@@ -99,7 +79,7 @@ def _streams_table(records: Sequence[Record]) -> str:
     rows = [
         [
             shape,
-            _name(r),
+            contender(r),
             r["way"],
             f"{r['rate']:g}",
             f"{r['streams_per_core']:g}" if r["meaningful"] else words.NA,
@@ -109,12 +89,11 @@ def _streams_table(records: Sequence[Record]) -> str:
         for shape, some in by_shape(records).items()
         for r in sorted(some, key=lambda r: -r["streams_per_core"])
     ]
-    return page.table(header, rows, caption="n/a: the repeated searches lie too far apart.")
+    return table(header, rows, caption="n/a: the repeated searches lie too far apart.", records=records)
 
 
-def _steps_figure(records: Sequence[Record]) -> str:
-    panels = []
-    lacking = left_out(records)
+def _steps_figure(records: Sequence[Record]) -> Figure:
+    panels, lacking = [], absent(records)
     for shape, some in by_shape(records).items():
         usable = [r for r in some if all(words.usable(r["seconds"].get(k)) for k in ("median", "p99"))]
         lacking += [f"{r['contender']} on {shape}: no times" for r in some if r not in usable]
@@ -124,13 +103,14 @@ def _steps_figure(records: Sequence[Record]) -> str:
         ]
         if marks:
             alt = f"Step, stack {shape}: " + "; ".join(f"{name} {m.words}" for name, m in marks)
-            panels.append((alt, plots.dots(marks, title=f"Stack {shape}", unit="time of a step", clock=True)))
-    return page.figure(
-        panels,
-        caption="The marker is the median of single steps, its line reaches to the 99th percentile; the words give "
-        "both. Further left is faster, a short line is a steady one.",
-        records=records,
-        na="; ".join(lacking),
+            draw = partial(plots.dots, marks, title=f"Stack {shape}", unit="time of a step", clock=True)
+            panels.append(Panel(alt, draw))
+    return Figure(
+        tuple(panels),
+        "The marker is the median of single steps, its line reaches to the 99th percentile; the words give both. "
+        "Further left is faster, a short line is a steady one.",
+        tuple(records),
+        left_out="; ".join(lacking),
     )
 
 
@@ -139,7 +119,7 @@ def _step_mark(who: str, timing: Mapping[str, Any]) -> plots.Mark:
     return plots.Mark(who, median, median, tail, f"{words.seconds(median)}, {words.seconds(tail)}")
 
 
-def _steps_table(records: Sequence[Record]) -> str:
+def _steps_table(records: Sequence[Record]) -> Table:
     bases = list(dict.fromkeys(base for r in records for base in r["speed"]))
     header = [
         "stack (I, H, L)",
@@ -152,17 +132,12 @@ def _steps_table(records: Sequence[Record]) -> str:
     rows = [
         [
             shape,
-            _name(r),
+            contender(r),
             *(words.seconds(r["seconds"].get(k)) for k in ("median", "p95", "p99")),
             *(words.times(r["speed"].get(base, {}).get("median")) for base in bases),
         ]
         for shape, some in by_shape(records).items()
         for r in sorted(some, key=lambda r: r["seconds"]["median"])
     ]
-    return page.table(
-        header, rows, caption="Times of one step, batch 1. n/a: too noisy to divide, or it did not take part."
-    )
-
-
-def _name(r: Record) -> str:
-    return f"*{r['contender']}" if r["ours"] else str(r["contender"])
+    caption = "Times of one step, batch 1. n/a: too noisy to divide, or it did not take part."
+    return table(header, rows, caption=caption, records=records)

@@ -5,33 +5,30 @@ from typing import Any
 
 from eval.frontier.verdict import means
 
-from .. import page, words
+from .. import words
+from ..blocks import Block, Cards, Missing, Section, Table, table
 from ..races import MODEL, STEP, USES, WHOLE, Race, geometric, in_mode, races
 from ..records import Record, Results
 
 HEADER = ["model", "mode", "torch fp32", "best peer at equal quality", "its time", "this project", "its time",
           "against peer", "against torch"]  # fmt: skip
 PROMISE_HELD = "certificates that fresh data do not contradict"
-
-
-def build(results: Results) -> page.Section:
-    body = [page.cards(_cards(results)), page.table(*headline(results), caption=CAPTION)]
-    if records := results.of("frontier"):
-        body.append(_targets(list(records)))
-    else:
-        body.insert(0, page.missing("frontier"))
-    return page.Section("summary", "Headline numbers", tuple(body))
-
-
 CAPTION = (
     "Fastest contender that keeps the quality of torch fp32, peers and this project; median seconds per call, batch 1. "
-    "n/a: nobody kept the quality, or the times were too noisy to divide."
+    "n/a: none kept the quality, or the times were too noisy to divide."
 )
 
 
-def headline(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the headline table; also what README shows."""
-    found = races(results)
+def _draw(results: Results) -> list[Block]:
+    blocks: list[Block] = [Cards(tuple(_cards(results))), _headline(races(results))]
+    records = results.of("frontier")
+    return [*blocks, _targets(list(records))] if records else [Missing(("frontier",)), *blocks]
+
+
+SECTION = Section("summary", "Headline numbers", "", (), _draw)
+
+
+def _headline(found: list[Race]) -> Table:
     rows = [_row(race) for race in found]
     for mode in (WHOLE, MODEL, STEP):
         some = in_mode(found, mode)
@@ -41,11 +38,11 @@ def headline(results: Results) -> tuple[list[str], list[list[str]]]:
             rows.append(
                 [f"geometric mean of {count}", mode, *[""] * 5, words.times(against_peer), words.times(against_torch)]
             )
-    return HEADER, rows
+    return table(HEADER, rows, caption=CAPTION, records=[race.record for race in found])
 
 
-def _targets(records: list[Record]) -> str:
-    """What was asked of the zoo, and what came of it."""
+def _targets(records: list[Record]) -> Table:
+    """The targets over the zoo, and whether they were reached."""
     rows = [
         [USES.get(one["use"], one["use"]), one["goal"], f"{one['n']} {one['over']}", words.times(one["median"]),
          _span(one), words.times(one["least"]), one["verdict"],
@@ -53,9 +50,8 @@ def _targets(records: list[Record]) -> str:
         for one in means(records)
     ]  # fmt: skip
     header = ["mode", "against", "geometric mean over", "times as fast", "quartiles", "at least", "verdict", "left out"]
-    return page.table(
-        header, rows, caption="Targets of the project, set before measuring. Left out: models whose ratio is n/a."
-    )
+    caption = "Targets of the project, set before measuring. Left out: models whose ratio is n/a."
+    return table(header, rows, caption=caption, records=records)
 
 
 def _span(one: Mapping[str, Any]) -> str:
@@ -87,7 +83,7 @@ def _cards(results: Results) -> list[tuple[str, str]]:
             mean, count = geometric(some, torch=torch)
             over = f"geometric mean over {count} models" if count > 1 else "one model" if count else "no usable race"
             cards.append((words.times(mean), f"as fast as {against}, {mode}; {over}"))
-    certified = [r for r in results.of("worth") if r.get("certified")]
+    certified = [r for r in results.of("savings") if r.get("certified")]
     if certified:
         kept = sum(r["fresh_at_least"] <= r["max_loss"] for r in certified)
         cards.append((f"{kept} of {len(certified)}", PROMISE_HELD))

@@ -1,0 +1,167 @@
+"""The measurement pages of the documentation: every table of the report as Markdown, with where its figures come from.
+
+``python -m eval.report --docs docs/measurements`` writes one page per evaluation and an overview. The pages are
+committed; a test compares them with what the records give, so nobody edits them by hand.
+
+A page has one main machine, the one with most of its records. Records from other machines stand below a heading of
+their own that names the machine: figures of two machines never share a table.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from . import words
+from .blocks import Block, Cards, Cell, Details, Heading, Missing, Paragraph, Section, Table
+from .records import COMMANDS, Record, Results, machine_of, origin
+from .sections import (
+    ablation,
+    compression,
+    delta,
+    footprint,
+    frontier,
+    latency,
+    limits,
+    quality,
+    roofline,
+    savings,
+    scaling,
+    streaming,
+    summary,
+    taxonomy,
+    throughput,
+    validity,
+    within_budget,
+)
+from .sections.origin import overview
+
+GENERATED = "<!-- Written by `python -m eval.report --docs`; do not edit. -->"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One evaluation: the file NAME.md, its title, and the sections of the report that show it."""
+
+    name: str
+    title: str
+    sections: tuple[Section, ...]
+
+
+PAGES = (
+    Page("frontier", "Quality against time on real models", (summary.SECTION, frontier.SECTION)),
+    Page("latency", "Latency with random weights", (latency.SECTION, delta.SECTION)),
+    Page("streaming", "Streaming", (streaming.SECTION,)),
+    Page("throughput", "Throughput in batches", (throughput.SECTION,)),
+    Page("quality", "The speaker encoder in detail", (quality.SECTION,)),
+    Page("compression", "Compression", (compression.SECTION, taxonomy.SECTION)),
+    Page("within_budget", "Compression within a budget", (within_budget.SECTION,)),
+    Page("ablation", "Ablation", (ablation.SECTION,)),
+    Page("savings", "Savings of certified policies", (savings.SECTION,)),
+    Page("validity", "Validity of certificates", (validity.SECTION,)),
+    Page("limits", "Limits of each model", (limits.SECTION,)),
+    Page("roofline", "Roofline", (roofline.SECTION,)),
+    Page("scaling", "Scaling with width, depth and length", (scaling.SECTION,)),
+    Page("footprint", "Memory and start-up", (footprint.SECTION,)),
+)
+
+
+def pages(results: Results) -> dict[str, str]:
+    """File name -> content, of the overview and of every page."""
+    return {"index.md": _index(results)} | {f"{page.name}.md": _page(page, results) for page in PAGES}
+
+
+def _index(results: Results) -> str:
+    links = "\n".join(f"- [{page.title}]({page.name}.md): `{COMMANDS[page.name]}`" for page in PAGES)
+    return "\n\n".join(
+        [
+            GENERATED,
+            "# Measurements",
+            "Every figure on these pages comes from a record in `eval/results`, which carries its machine, versions, "
+            "commit and time. `make report` draws the same records as one HTML page with figures.",
+            "Contenders of one race run interleaved in one process, in a new order every round; figures are medians, "
+            "ratios are taken round by round. A ratio whose quartiles lie too far apart is n/a.",
+            links,
+            *_table(overview(results)),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _page(page: Page, results: Results) -> str:
+    machines = _machines(results.of(page.name))
+    parts = [GENERATED, f"# {page.title}", f"Command: `{COMMANDS[page.name]}`."]
+    if not machines:
+        parts += list(_markdown(Missing((page.name,))))
+    for place in machines:
+        if len(machines) > 1:
+            which = "Main machine" if place == machines[0] else "Another machine"
+            parts.append(f"## {which}: {_escaped(place)}")
+        found = results.only(lambda record, place=place: machine_of(record) == place)  # type: ignore[misc]
+        for section in page.sections:
+            parts += _section(section, found, level="###" if len(machines) > 1 else "##")
+    return "\n\n".join(parts) + "\n"
+
+
+def _machines(records: Iterable[Record]) -> list[str]:
+    """The one with most records first."""
+    return [place for place, _ in Counter(map(machine_of, records)).most_common()]
+
+
+def _section(section: Section, results: Results, level: str) -> list[str]:
+    """Title, introduction and blocks; nothing of a section that has no table for these records."""
+    blocks = (
+        [block for block in section.draw(results) if not isinstance(block, Missing)] if _has(section, results) else []
+    )
+    body = [text for block in blocks for text in _markdown(block, level + "#")]
+    if not any("\n| ---" in text for text in body):
+        return []
+    return [f"{level} {section.title}", *([section.intro] if section.intro else []), *body]
+
+
+def _has(section: Section, results: Results) -> bool:
+    return not section.evaluations or any(results.of(name) for name in section.evaluations)
+
+
+def _markdown(block: Block, level: str = "##") -> Iterator[str]:
+    """Paragraphs of Markdown. Figures are left to the report: the tables hold their values."""
+    if isinstance(block, Table):
+        yield from _table(block)
+    elif isinstance(block, Heading):
+        yield f"{level} {_escaped(block.text)}"
+    elif isinstance(block, Paragraph):
+        yield f"**{_escaped(block.text)}**" if block.style else _escaped(block.text)
+    elif isinstance(block, Missing):
+        yield "No records yet: " + " and ".join(f"`{command}`" for command in block.commands) + "."
+    elif isinstance(block, Cards):
+        yield "\n".join(f"- **{value}** {_escaped(what)}" for value, what in block.items)
+    elif isinstance(block, Details):
+        for inner in block.inner:
+            yield from _markdown(inner, level)
+
+
+def _table(one: Table) -> Iterator[str]:
+    """The table between its caption and a line that says where its figures come from."""
+    yield _escaped(one.caption)
+    ruler = ["---:" if number else "---" for number in one.numeric]
+    lines = [list(map(_escaped, one.header)), ruler, *([_cell(cell) for cell in row] for row in one.rows)]
+    yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if one.records:
+        yield _provenance(one.records)
+
+
+def _cell(cell: Cell) -> str:
+    text = _escaped(cell.text)
+    return f"**{text}**" if cell.strong and text else text
+
+
+def _provenance(records: Sequence[Record]) -> str:
+    found = origin(records)
+    names = dict.fromkeys(str(record.get("eval", "")) for record in records)
+    commands = ", ".join(f"`{COMMANDS[name]}`" for name in names if name in COMMANDS)
+    days = " to ".join(dict.fromkeys(time[:10] for time in (found.first, found.last))) or words.NA
+    commits, threads = ", ".join(found.commits), ", ".join(found.threads)
+    return f"*{_escaped('; '.join(found.machines))}; threads {threads}; {days}; commit {commits}; {commands}*"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown must not read as markup of its own."""
+    return text.replace("|", r"\|").replace("*", r"\*").replace("<", "&lt;")

@@ -1,0 +1,70 @@
+"""The measurement pages of the documentation: what the records give, with the origin of every figure."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.report import __main__ as report
+from eval.report.measurements import PAGES, pages
+from eval.report.records import COMMANDS, Results, read
+from eval.shared.common import RESULTS
+
+from .test_report import MACHINE, latency, write
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    return pages(read(RESULTS))
+
+
+def test_committed_pages_are_those_of_the_records(generated: dict[str, str]) -> None:
+    assert {path.name for path in DOCS.glob("*.md")} == generated.keys()
+    for name, text in generated.items():
+        same = (DOCS / name).read_text(encoding="utf-8") == text
+        assert same, f"docs/measurements/{name} is out of date; run: python -m eval.report --docs docs/measurements"
+
+
+def test_every_table_says_where_it_is_from(generated: dict[str, str]) -> None:
+    for page in PAGES:
+        paragraphs = generated[f"{page.name}.md"].split("\n\n")
+        tables = [i for i, text in enumerate(paragraphs) if text.startswith("| ")]
+        assert tables, page.name
+        for i in tables:
+            origin = paragraphs[i + 1]
+            for part in ("cores", "; threads ", "; 20", "; commit ", "`python -m eval."):
+                assert part in origin, (page.name, origin)
+            assert len({line.replace(r"\|", "").count("|") for line in paragraphs[i].splitlines()}) == 1
+
+
+def test_records_of_another_machine_stand_apart(tmp_path: Path) -> None:
+    mine = [r for r in latency() if r["group"] in ("whole", "stream")]
+    write(tmp_path, "latency", mine)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere, "latency", [{**mine[0], "group": "tiny"}], machine={**MACHINE, "cpu": "slow one"})
+    with (tmp_path / "latency.jsonl").open("a", encoding="utf-8") as file:
+        file.write((elsewhere / "latency.jsonl").read_text(encoding="utf-8"))
+    text = pages(read(tmp_path))["latency.md"]
+    main, another = text.split("## Another machine: slow one")
+    assert "## Main machine: test &lt;cpu>" in main
+    assert main.count("| adaptive int8 |") == 0
+    assert main.count("| **adaptive int8** |") == 2
+    assert another.count("| **adaptive int8** |") == 1
+    assert "slow one" not in main
+    assert "test &lt;cpu>" not in another
+
+
+def test_pages_without_records_name_their_command() -> None:
+    text = pages(Results({}))
+    for page in PAGES:
+        assert f"No records yet: `{COMMANDS[page.name]}`" in text[f"{page.name}.md"]
+
+
+def test_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "latency", latency())
+    report.main(["--results", str(tmp_path), "--docs", str(tmp_path / "docs")])
+    written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "docs").iterdir()}
+    assert written == pages(read(tmp_path))
+    assert len(capsys.readouterr().out.splitlines()) == len(PAGES) + 1
