@@ -18,14 +18,14 @@ import numpy as np
 from torch import nn
 
 from .. import tensorfile
-from ..calibration.certificate import Certificate, quantization_of, weights_fingerprint
+from ..calibration.certificate import Certificate
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..policies import Combined, Policy
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import Monitor, Range, Rates
 from ..types import StackShape
-from ..weights.fingerprint import digest
+from ..weights.fingerprint import model_digest, quantization_digest, weights_digest
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
@@ -67,7 +67,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
     """
     lstms = lstms_of(model)
     if certificate is not None and (
-        certificate.weights != weights_fingerprint(lstms) or certificate.quantization != quantization_of(lstms)
+        certificate.weights != model_digest(lstms) or certificate.quantization != quantization_digest(lstms)
     ):
         raise InputError("certificate: it is of a model with other weights or in another precision than this one")
     arrays: dict[str, np.ndarray] = {}
@@ -142,7 +142,7 @@ def _plain(lstm: AdaptiveLSTM, name: str, at: str, arrays: dict[str, np.ndarray]
         raise InputError(f"{name or type(lstm).__name__}: {error}") from error
     return {
         "shape": asdict(lstm.stack_shape),
-        "parameters": digest(lstm),
+        "parameters": weights_digest(lstm),
         "quantize": asdict(quantize) | {"raw_scale": quantize.raw_scale is not None},
         "replaced": lstm.replaced is not None,
         "policy": policy,
@@ -202,7 +202,7 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: Arrays, lstm: nn.LSTM) -> _
     shape = shape_of(lstm)
     if found["shape"] != asdict(shape):
         raise ModelFileError(f"got {asdict(shape)}, but the file is of another model, with {found['shape']!r:.200}")
-    if found["parameters"] != digest(lstm):
+    if found["parameters"] != weights_digest(lstm):
         raise ModelFileError("its parameters are others than those of the saved model; load it with that model")
     policy = from_plain(found["policy"], f"{at}.policy", arrays)
     Combined(policy).check(shape)

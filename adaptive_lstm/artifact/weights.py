@@ -15,7 +15,7 @@ from ..weights.layout import CellTensors
 from ..weights.replaced import ReplacedWeights
 from .fields import Arrays
 
-_KINDS = ("w_ih", "w_hh", "bias", "w_hr", "fixed")
+_KINDS = ("w_ih", "w_hh", "bias", "w_hr", "constant")
 
 
 def write_replaced(replaced: ReplacedWeights, at: str, arrays: dict[str, np.ndarray]) -> None:
@@ -34,6 +34,8 @@ def write_replaced(replaced: ReplacedWeights, at: str, arrays: dict[str, np.ndar
                 parts[f"{name}.negative"] = np.packbits(negative)
             small = sum(part.nbytes for part in parts.values()) < array.nbytes
             arrays |= parts if small else {name: array}
+        if weights.live is not None:
+            arrays[f"{at}.{cell}.live"] = np.packbits(weights.live.cpu().numpy())
 
 
 def read_replaced(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTensors, ...]:
@@ -48,21 +50,29 @@ def read_replaced(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTenso
 
         def tensor(kind: str, *size: int, cell: int = cell) -> torch.Tensor:
             array = _array(f"{at}.{cell}.{kind}", arrays, size)
-            if np.isinf(array).any() or (kind != "fixed" and np.isnan(array).any()):
+            if not np.isfinite(array).all():
                 raise ModelFileError(f"{at}.{cell}.{kind}: it holds NaN or infinity, expected finite weights")
             return torch.from_numpy(array)
 
-        fixed = f"{at}.{cell}.fixed"
+        live = _live(f"{at}.{cell}.live", arrays, shape.hidden_size)
         out.append(
             CellTensors(
                 w_ih=tensor("w_ih", gates, shape.input_width(cell)),
                 w_hh=tensor("w_hh", gates, width),
                 bias=tensor("bias", gates),
                 w_hr=tensor("w_hr", shape.proj_size, shape.hidden_size) if shape.proj_size else None,
-                fixed=tensor("fixed", shape.hidden_size) if fixed in arrays or f"{fixed}.kept" in arrays else None,
+                live=live,
+                constant=None if live is None else tensor("constant", shape.hidden_size),
             )
         )
     return tuple(out)
+
+
+def _live(name: str, arrays: Arrays, units: int) -> torch.Tensor | None:
+    if name not in arrays:
+        return None
+    bits = arrays.take(name, "uint8", -(-units // 8))
+    return torch.from_numpy(np.unpackbits(bits, count=units).astype(np.bool_))
 
 
 def _array(name: str, arrays: Arrays, size: tuple[int, ...]) -> np.ndarray:

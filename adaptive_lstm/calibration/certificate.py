@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from ..model_io import call, copied
 from ..policies import Dense
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
+from ..weights.fingerprint import model_digest, quantization_digest
 from . import risk
 from .candidates import Settings
 from .evaluation import Outcome
@@ -102,28 +102,11 @@ class Certificate:
         return "\n".join(lines)
 
 
-def weights_fingerprint(lstms: Mapping[str, AdaptiveLSTM]) -> str:
-    """SHA-256 of all parameters of the LSTMs."""
-    digest = hashlib.sha256()
-    for name in sorted(lstms):
-        for key, value in sorted(lstms[name].state_dict().items()):
-            digest.update(f"{name}.{key}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
     """Precision of every LSTM, and whether it executes weights that were fitted: pruned, or rounded so."""
     return {
         name: lstm.quantize.precision + (", fitted weights" if lstm.replaced else "") for name, lstm in lstms.items()
     }
-
-
-def quantization_of(lstms: Mapping[str, AdaptiveLSTM]) -> str:
-    """SHA-256 of all settings that the LSTMs are quantized with, and of their replaced weights."""
-    settings = [(name, lstms[name].quantize) for name in sorted(lstms)]
-    replaced = [(name, lstm.replaced.digest()) for name, lstm in sorted(lstms.items()) if lstm.replaced]
-    return hashlib.sha256(repr(settings + replaced if replaced else settings).encode()).hexdigest()
 
 
 def certify(
@@ -162,9 +145,9 @@ def certify(
         },
         savings=_savings(model, lstms, settings, outcome, samples),
         candidates={"searched": candidates, "tested": tested},
-        weights=weights_fingerprint(lstms),
+        weights=model_digest(lstms),
         precision=precision_of(lstms),
-        quantization=quantization_of(lstms),
+        quantization=quantization_digest(lstms),
         backend={"name": info.backend, "isa": info.isa, "threads": info.threads},
         versions={name: version(name) for name in ("adaptive-lstm", "torch", "numpy")},
         assumption=ASSUMPTION,

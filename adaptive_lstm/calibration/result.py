@@ -11,8 +11,9 @@ from ..errors import InputError
 from ..policies import Policy
 from ..runtime.adapt import adapted_lstms
 from ..runtime.monitor import Monitor, Range
+from ..weights.fingerprint import model_digest, quantization_digest
 from .candidates import Settings
-from .certificate import Certificate, precision_of, quantization_of, weights_fingerprint
+from .certificate import Certificate, precision_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +71,12 @@ class Calibration:
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
             raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")
-        if quantization_of(lstms) != self.certificate.quantization:
+        if quantization_digest(lstms) != self.certificate.quantization:
             raise InputError(
                 f"precision: got {precision_of(lstms)}, calibrated was {self.certificate.precision}, or other settings "
                 "of Quantize; compress first, then calibrate"
             )
-        if weights_fingerprint(lstms) != self.certificate.weights:
+        if model_digest(lstms) != self.certificate.weights:
             raise InputError("the LSTMs have other weights than those that were calibrated; calibrate this model")
         for name, lstm in lstms.items():
             lstm.policy = self.settings[name]

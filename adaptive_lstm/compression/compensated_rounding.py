@@ -22,7 +22,7 @@ from torch import nn
 
 from ..analysis.moments import Doubles
 from ..runtime.adapt import adapted_lstms
-from ..weights.fingerprint import digest
+from ..weights.fingerprint import weights_digest
 from ..weights.layout import CellTensors
 from ..weights.matrices import Matrix
 from ..weights.precision import Quantize
@@ -70,7 +70,7 @@ def round_model(
         calls = recorder.calls(weights, batches)
         for name, steps in grids.items():
             run = recorded(recorder.shapes[name], weights[name], calls[name])
-            out[name] = ReplacedWeights(round_stack(run, steps), digest(lstms[name]))
+            out[name] = ReplacedWeights(round_stack(run, steps), weights_digest(lstms[name]))
     return out
 
 

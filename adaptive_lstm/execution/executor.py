@@ -17,6 +17,7 @@ from .accounting import skips
 from .backend import native, refuse_non_finite
 from .native_policy import runs_natively
 from .native_stack import NativeStack
+from .reference_weights import dequantized
 
 Counted = Callable[[], Counts]
 
@@ -57,7 +58,7 @@ class Executor:
         if not quantize.exact:
             thresholded = [site for site in sites(shape) if self.policy.columns.thresholded(site)]
             matrices = quantize_stack(self.tensors, shape, quantize, thresholded)
-            self.tensors = tuple(m.tensors(self.dtype, self.device) for m in matrices)
+            self.tensors = tuple(dequantized(m, self.dtype, self.device) for m in matrices)
         stack = None
         if kernel is not None:
             packed = matrices or quantize_stack(self.tensors, shape, quantize)

@@ -49,6 +49,13 @@ def _packed(
     return _native.Matrix.int8_weight_only(values, scale, columns, gates, *how)
 
 
+def _fixed(w: CellMatrices) -> FloatArray:
+    """The constants of pruned units as the native core takes them: [H], NaN for live units; empty if all are live."""
+    if w.live is None or w.constant is None:
+        return np.empty(0, np.float32)
+    return np.where(w.live, np.float32(np.nan), w.constant)
+
+
 class NativeStack:
     """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it.
 
@@ -79,7 +86,7 @@ class NativeStack:
         directions, held = [], list[tuple[Packed, ...]]()
         for cell, w in enumerate(weights):
             x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
-            fixed = np.empty(0, np.float32) if w.fixed is None else w.fixed
+            fixed = _fixed(w)
             w_ih, w_hh = (
                 _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, bitmask=bitmask)
                 for m, site in ((w.w_ih, x), (w.w_hh, h))

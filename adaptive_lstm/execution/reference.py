@@ -22,7 +22,16 @@ from ..policies import DepthExitPolicy, Parts, Policy, parts
 from ..types import Counts, HoldState, Site, StackShape, StreamState
 from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.matrices import live_units
-from .reference_cell import EXITED, HOLD_GATES, QUEUE_INPUT, RUN, Observer, ReferenceCell, Step, standing
+from .reference_cell import (
+    EXITED,
+    HOLD_GATES,
+    QUEUE_INPUT,
+    RUN,
+    Observer,
+    ReferenceCell,
+    Step,
+    state_with_pruned_constant,
+)
 
 
 @dataclass
@@ -191,7 +200,7 @@ def run(
     batch = _Batch(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
     xs = list(x.split(batch.sizes))
     ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
-    start = [standing(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
+    start = [state_with_pruned_constant(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
     h_end, c_end = [h for h, _ in start], [c for _, c in start]
     sent_x, sent_h = list(state.sent_x), list(state.sent_h)
     held: list[HoldState] = []

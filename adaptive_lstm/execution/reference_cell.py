@@ -9,7 +9,7 @@ import torch
 
 from ..policies import ColumnPolicy, HoldPolicy, Parts
 from ..types import ColumnCounts, HoldState, Site, StackShape
-from ..weights.layout import CellTensors
+from ..weights.layout import CellTensors, split_gates
 
 RUN, HOLD_GATES, HOLD_STATE, QUEUE_INPUT, EXITED = range(5)
 """Action of one batch row at one timestep: RUN (compute), HOLD_GATES (reuse the gates, advance c and h), HOLD_STATE,
@@ -17,8 +17,9 @@ QUEUE_INPUT (hold, and replay the input later), EXITED (use the depth exit's tra
 
 ACTION = {"hold_gates": HOLD_GATES, "hold_state": HOLD_STATE, "queue_input": QUEUE_INPUT}
 
-# Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. kernels.h says the same.
-FAINT = 2.0**-100
+# Rows whose largest magnitude is below count as zeros under a dynamic range: levels / magnitude has to stay finite.
+# kernels.h has the same number.
+MIN_DYNAMIC_RANGE = 2.0**-100
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _Operand:
         self,
         site: Site,
         policy: ColumnPolicy,
-        useful: torch.Tensor,
+        nonzero: torch.Tensor,
         levels: int,
         scale: torch.Tensor | None,
         batch: int,
@@ -64,8 +65,8 @@ class _Operand:
         self.factor, self.step = count / full, full / count
         self.thresholded = policy.thresholded(site)
         # A column whose weights are all zero is never sent, and counts as none.
-        self.useful, self.columns = useful, int(useful.sum())
-        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(useful, sent, 0.0)
+        self.nonzero, self.columns = nonzero, int(nonzero.sum())
+        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(nonzero, sent, 0.0)
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
         self.count = 0
 
@@ -77,45 +78,48 @@ class _Operand:
             rounded = (whole * self.step).to(value.dtype)
         if not self.thresholded:
             self.count += len(rows) * self.columns
-            return rounded, self.useful.expand_as(value)
+            return rounded, self.nonzero.expand_as(value)
         old = self.sent[rows]
-        fires = self.useful & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
+        fires = self.nonzero & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
         estimate = torch.where(fires, rounded, old)
         self.sent = self.sent.index_copy(0, rows, estimate)
         self.count += int(fires.sum())
         return estimate, fires
 
 
-def whole_rows(value: torch.Tensor, useful: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows [n, C] as integers in -levels..levels, and what one step of each row stands for [n, 1].
+def quantize_rows(value: torch.Tensor, nonzero: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [n, C] as integers in -levels..levels, and the size of one step of each row [n, 1].
 
-    The largest magnitude of a row becomes ``levels``; only the ``useful`` columns [C] count and are sent.
+    The largest magnitude of a row becomes ``levels``; only ``nonzero`` columns [C] count and are sent.
     """
-    sent = torch.where(useful, value, 0.0)
+    sent = torch.where(nonzero, value, 0.0)
     largest = sent.abs().amax(dim=1, keepdim=True) if value.shape[1] else value.new_zeros(len(value), 1)
     count = torch.full_like(largest, levels)
-    factor = torch.where(largest < FAINT, 0.0, count / largest.clamp(min=FAINT))
+    factor = torch.where(largest < MIN_DYNAMIC_RANGE, 0.0, count / largest.clamp(min=MIN_DYNAMIC_RANGE))
     return (sent * factor).round().clamp(-levels, levels), largest / count
 
 
 def cell_update(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One LSTM cell: pre-activations [n, 4H] and c [n, H] to o * tanh(c') and c'."""
-    i, f, g, o = gates.chunk(4, dim=1)
+    i, f, g, o = split_gates(gates)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def pinned(fixed: torch.Tensor | None, units: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs of the units, ahead of a projection, and c, both [n, H], with pruned units where they stand."""
-    if fixed is None:
+def units_with_pruned_constant(
+    weights: CellTensors, units: torch.Tensor, c: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of the units ahead of a projection and c, both [n, H]; pruned units get their constant and c = 0."""
+    if weights.live is None or weights.constant is None:
         return units, c
-    lives = fixed.isnan()
-    return torch.where(lives, units, fixed), torch.where(lives, c, 0.0)
+    return torch.where(weights.live, units, weights.constant), torch.where(weights.live, c, 0.0)
 
 
-def standing(weights: CellTensors, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A state [B, P], [B, H] with pruned units where they stand, whatever was given."""
-    units, c = pinned(weights.fixed, h if weights.w_hr is None else c, c)
+def state_with_pruned_constant(
+    weights: CellTensors, h: torch.Tensor, c: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A given state [B, P], [B, H] with pruned units at their constant and c = 0."""
+    units, c = units_with_pruned_constant(weights, h if weights.w_hr is None else c, c)
     return (units if weights.w_hr is None else h), c
 
 
@@ -126,7 +130,7 @@ class ReferenceCell:
         shape, cell: which one.
         weights: its matrices.
         policy: what may be left out.
-        h, c: states [B, P], [B, H], ``standing``.
+        h, c: states [B, P], [B, H], from ``state_with_pruned_constant``.
         sent: values last sent of x and h, or None.
         held: what it remembers for a policy that holds it, or None: nothing yet.
         observer: called with every step that runs.
@@ -146,7 +150,7 @@ class ReferenceCell:
     ):
         self.shape, self.index, self.weights, self.observer = shape, cell, weights, observer
         self.h, self.c = h, c
-        batch, (used_x, used_h) = len(h), weights.useful
+        batch, (used_x, used_h) = len(h), weights.nonzero_columns
         static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
         self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
         self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
@@ -191,7 +195,7 @@ class ReferenceCell:
     def advance(self, x: torch.Tensor, rows: torch.Tensor, time: int) -> None:
         """Run the given rows [n] on x [n, width]."""
         h, w = self.h[rows], self.weights
-        operand, step = whole_rows(x, w.useful[0], w.x_levels) if w.x_dynamic else (x, None)
+        operand, step = quantize_rows(x, w.nonzero_columns[0], w.x_levels) if w.x_dynamic else (x, None)
         x_hat, x_sent = self.of_x.estimate(operand, rows)
         h_hat, h_sent = self.of_h.estimate(h, rows)
         from_x = x_hat @ w.w_ih.T
@@ -209,11 +213,11 @@ class ReferenceCell:
 
     def take(self, rows: torch.Tensor, h: torch.Tensor) -> None:
         """Put h [n, P] of the given rows where an exit in depth says; pruned units stay."""
-        h = standing(self.weights, h, self.c[rows])[0]
+        h = state_with_pruned_constant(self.weights, h, self.c[rows])[0]
         self.h = self.h.index_copy(0, rows, h)
 
     def _move(self, gates: torch.Tensor, rows: torch.Tensor) -> None:
-        out, c = pinned(self.weights.fixed, *cell_update(gates, self.c[rows]))
+        out, c = units_with_pruned_constant(self.weights, *cell_update(gates, self.c[rows]))
         if self.weights.w_hr is not None:
             out = out @ self.weights.w_hr.T
         self.h, self.c = self.h.index_copy(0, rows, out), self.c.index_copy(0, rows, c)

@@ -30,7 +30,7 @@ class Layer:
                 if value is not None:
                     getattr(self.lstm, f"{name}_l0{end}").data.copy_(value)
         self.lstm.eval()
-        self.standing = torch.cat([_standing(w) for w in weights])
+        self.constant = torch.cat([_pruned_constant(w) for w in weights])
 
     def matrices(self) -> list[torch.Tensor]:
         """W_ih and W_hh of every direction, as leaves of a graph."""
@@ -45,13 +45,15 @@ class Layer:
         else:
             packed, (h, c) = self.lstm(PackedSequence(rows, torch.tensor(alive)), initial)
             out = packed.data
-        return out + self.standing, (h + self.standing.view(self.directions, 1, -1), c)
+        return out + self.constant, (h + self.constant.view(self.directions, 1, -1), c)
 
 
-def _standing(w: CellTensors) -> torch.Tensor:
-    """What pruned units stand at, to be added to states [P] in which torch leaves them at zero."""
+def _pruned_constant(w: CellTensors) -> torch.Tensor:
+    """The constant output of pruned units, to be added to states [P] in which torch leaves them at zero."""
     zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
-    return zeros if w.fixed is None or w.w_hr is not None else zeros + w.fixed.nan_to_num(0.0)
+    if w.live is None or w.constant is None or w.w_hr is not None:
+        return zeros
+    return torch.where(w.live, zeros, w.constant)
 
 
 def of_layer(initial: State | None, layer: int, directions: int) -> State | None:

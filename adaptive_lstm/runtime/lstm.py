@@ -22,7 +22,7 @@ from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
 from .monitor import Monitor
 
-_RUNTIME = ("_compiled", "_last")  # rebuilt on demand, never copied, pickled or saved
+_RUNTIME = ("_compiled", "_last", "_origin")  # rebuilt on demand, never copied, pickled or saved
 
 
 class AdaptiveLSTM(nn.LSTM):
@@ -40,6 +40,7 @@ class AdaptiveLSTM(nn.LSTM):
     _quantize: Quantize = Quantize()
     _replaced: ReplacedWeights | None = None
     _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
+    _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
     monitor: Monitor | None = None
     """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
     _last: tuple[Counted | None, int, str | None, Parts | None] | None = None
@@ -79,7 +80,7 @@ class AdaptiveLSTM(nn.LSTM):
         Combined(policy).check(self.stack_shape)
         self._policy = policy
         self.monitor = None
-        self.replan()
+        self._compiled = None
 
     @property
     def quantize(self) -> Quantize:
@@ -94,7 +95,7 @@ class AdaptiveLSTM(nn.LSTM):
             )
         quantize.check(self.stack_shape)
         self._quantize = quantize
-        self.replan()
+        self._compiled = None
 
     @property
     def replaced(self) -> ReplacedWeights | None:
@@ -104,9 +105,9 @@ class AdaptiveLSTM(nn.LSTM):
     @replaced.setter
     def replaced(self, replaced: ReplacedWeights | None) -> None:
         if replaced is not None:
-            replaced.tensors(self)
+            self._check_origin(replaced)
         self._replaced = replaced
-        self.replan()
+        self._compiled = None
 
     def executed(self) -> tuple[CellTensors, ...]:
         """The weights that are executed, ahead of quantization: ``replaced``, or the parameters.
@@ -114,7 +115,17 @@ class AdaptiveLSTM(nn.LSTM):
         Raises:
             InputError: the parameters have changed since they were replaced.
         """
-        return tensors_of(self) if self._replaced is None else self._replaced.tensors(self)
+        if self._replaced is None:
+            return tensors_of(self)
+        self._check_origin(self._replaced)
+        return self._replaced.tensors(self)
+
+    def _check_origin(self, replaced: ReplacedWeights) -> None:
+        """Hash the parameters, unless they have not changed since their hash was found to be ``replaced.origin``."""
+        known = self._origin
+        if known is None or known[0] != replaced.origin or not known[1].unchanged(self):
+            replaced.check(self)
+            self._origin = replaced.origin, Fingerprint(self)
 
     @property
     def last_run(self) -> RunStats | None:
@@ -128,8 +139,8 @@ class AdaptiveLSTM(nn.LSTM):
         return run_stats(policy, shape, counts(), timesteps, fallback)
 
     def replan(self) -> None:
-        """Forget the packed weights; the next call packs them again."""
-        self._compiled = None
+        """Forget the packed weights and the parameters' hash; the next call packs them again."""
+        self._compiled = self._origin = None
 
     def executor(self) -> Executor:
         """The compiled stack for the current weights, policy and precision."""
@@ -155,7 +166,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     def train(self, mode: bool = True) -> AdaptiveLSTM:
         """As ``nn.Module.train``. Training may write weights in ways that leave no trace, so leaving it replans."""
-        self._compiled = None
+        self.replan()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,18 +1,24 @@
-"""Digests of weights: has an LSTM changed since it was planned, is it the one that was compressed or certified?"""
+"""Detects changed weights: by address since an LSTM was planned, by content since it was compressed or certified.
+
+Every digest of weights and of their settings is made here.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import nn
+from .layout import float32, named_weights
+from .precision import Quantize
 
-from .layout import named_weights
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often torch has counted a write to the tensor; those made under inference_mode have no counter."""
-    return -1 if tensor.is_inference() else tensor._version
+    from .replaced import ReplacedWeights
 
 
 class Fingerprint:
@@ -29,7 +35,7 @@ class Fingerprint:
     def unchanged(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since."""
         parameters = lstm._parameters
-        for name, old, address, version, _ in self._seen:  # as short as it can be: this runs before every call
+        for name, old, address, version, _ in self._seen:  # kept short: this runs before every call
             w = parameters.get(name)
             if w is None:
                 w = getattr(lstm, name, None)
@@ -38,15 +44,56 @@ class Fingerprint:
         return True
 
 
-def digest(lstm: nn.LSTM) -> str:
-    """SHA-256 of all parameters as float32, in hexadecimal."""
+def _version(tensor: torch.Tensor) -> int:
+    """How often torch has counted a write to the tensor; those made under inference_mode have no counter."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def digest(named: Iterable[tuple[str, torch.Tensor | None]]) -> str:
+    """SHA-256 of names, shapes and float32 values, in the order given, in hexadecimal."""
     found = hashlib.sha256()
-    for name, value in sorted(named_weights(lstm).items()):
-        _update(found, f"{name}{tuple(value.shape)}", value)
+    for name, value in named:
+        found.update(f"{name}{None if value is None else tuple(value.shape)};".encode())
+        if value is not None:
+            found.update(float32(value).tobytes())
     return found.hexdigest()
 
 
-def _update(found: hashlib._Hash, name: str, value: torch.Tensor | None) -> None:
-    found.update(name.encode())
-    if value is not None:
-        found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+def weights_digest(lstm: nn.LSTM) -> str:
+    """``digest`` of all parameters of an LSTM."""
+    return digest(sorted(named_weights(lstm).items()))
+
+
+def model_digest(lstms: Mapping[str, nn.LSTM]) -> str:
+    """SHA-256 of the parameters and dtypes of several LSTMs by module name, in hexadecimal."""
+    return _json_digest({name: (weights_digest(lstm), str(lstm.weight_ih_l0.dtype)) for name, lstm in lstms.items()})
+
+
+class Compressed(Protocol):
+    """An LSTM with settings of what it executes."""
+
+    @property
+    def quantize(self) -> Quantize:
+        """The precision of every matrix."""
+
+    @property
+    def replaced(self) -> ReplacedWeights | None:
+        """Weights that are executed instead of the parameters."""
+
+
+def quantization_digest(lstms: Mapping[str, Compressed]) -> str:
+    """SHA-256 of precisions and replaced weights of several LSTMs by module name, in hexadecimal.
+
+    Settings at their defaults are left out, so that a new one in ``Quantize`` leaves old digests valid.
+    """
+    default = dataclasses.asdict(Quantize())
+    found = {}
+    for name, lstm in lstms.items():
+        settings = dataclasses.asdict(lstm.quantize)
+        given = {key: value for key, value in settings.items() if value != default[key]}
+        found[name] = (given, None if lstm.replaced is None else lstm.replaced.digest())
+    return _json_digest(found)
+
+
+def _json_digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

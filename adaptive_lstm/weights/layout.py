@@ -1,26 +1,66 @@
-"""From ``nn.LSTM`` to the weights that a backend executes: the only place that knows torch's names and bias pairs."""
+"""From ``nn.LSTM`` to the weights that a backend executes: the only place that knows torch's names and gate order.
+
+Tensors are used through their methods only, so that nothing here imports torch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import nn
+import numpy as np
+import numpy.typing as npt
 
-from ..types import StackShape
+from ..types import FloatArray, StackShape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+GATES = ("i", "f", "g", "o")
+"""Input, forget, cell and output gate: torch's order of the H rows each has in W_ih, W_hh and the biases [4H]."""
+
+Rows = TypeVar("Rows", bound="np.ndarray[Any, Any] | torch.Tensor")
+
+
+def gate_rows(gate: str, hidden: int) -> slice:
+    """The rows of one gate, of "i", "f", "g" and "o", in a matrix [4H, C] or a bias [4H]."""
+    first = GATES.index(gate) * hidden
+    return slice(first, first + hidden)
+
+
+def split_gates(gates: Rows) -> tuple[Rows, Rows, Rows, Rows]:
+    """Views i, f, g, o [..., H] of pre-activations [..., 4H]."""
+    hidden = gates.shape[-1] // len(GATES)
+    i, f, g, o = (gates[..., gate_rows(gate, hidden)] for gate in GATES)
+    return i, f, g, o  # type: ignore[return-value]  # indexing a union of arrays and tensors keeps the kind
+
+
+def rows_of_units(units: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """One value per unit [H] as one per gate row [4H]."""
+    return np.tile(units, len(GATES))
+
+
+def gate_and_unit_of_rows(hidden: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The number of the gate, and of the unit, that every gate row belongs to: both [4H]."""
+    gate, unit = np.divmod(np.arange(len(GATES) * hidden), hidden)
+    return gate, unit
 
 
 @dataclass(frozen=True)
 class CellTensors:
-    """Weights of one layer and direction as tensors, gates in torch order.
+    """Weights of one layer and direction as tensors, gates in torch's order.
 
-    ``w_ih`` [4H, width], ``w_hh`` [4H, P], ``bias`` [4H] (both biases added), ``w_hr`` [P, H] or None. ``x_levels``,
-    ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: it is used as it is.
-    ``x_scale`` [width], float32, or None: x_j is rounded to multiples of x_scale_j / levels and ends at x_scale_j.
+    ``w_ih`` [4H, width], ``w_hh`` [4H, P]: the matrices.
+    ``bias`` [4H]: both biases of torch, added.
+    ``w_hr`` [P, H]: the projection, or None.
+    ``x_levels``, ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: not rounded.
+    ``x_scale`` [width], float32: x_j is rounded to multiples of x_scale_j / levels and clipped at x_scale_j; or None.
     ``x_dynamic``: every row of x is rounded to multiples of its own largest magnitude / levels instead.
-    ``fixed`` [H] or None: units that were pruned have c = 0 and, ahead of a projection, stand at this value for ever;
-    NaN: the unit lives.
+    ``live`` [H], bool: False for pruned units, whose c is 0; None: no unit is pruned.
+    ``constant`` [H]: output of the pruned units, ahead of a projection; not read where ``live``. None if ``live`` is.
     """
 
     w_ih: torch.Tensor
@@ -31,12 +71,29 @@ class CellTensors:
     h_levels: int = 0
     x_scale: torch.Tensor | None = None
     x_dynamic: bool = False
-    fixed: torch.Tensor | None = None
+    live: torch.Tensor | None = None
+    constant: torch.Tensor | None = None
 
     @functools.cached_property
-    def useful(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def nonzero_columns(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Which columns of w_ih [width] and w_hh [P] are not all zero, bool; the others need never be sent."""
         return self.w_ih.detach().ne(0).any(dim=0), self.w_hh.detach().ne(0).any(dim=0)
+
+    def to_device(self, like: torch.Tensor) -> CellTensors:
+        """The same weights, detached, in the dtype and on the device of another tensor."""
+
+        def to(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value.detach().to(like)
+
+        return dataclasses.replace(
+            self,
+            w_ih=self.w_ih.detach().to(like),
+            w_hh=self.w_hh.detach().to(like),
+            bias=self.bias.detach().to(like),
+            w_hr=to(self.w_hr),
+            live=None if self.live is None else self.live.to(like.device),
+            constant=to(self.constant),
+        )
 
 
 def shape_of(lstm: nn.LSTM) -> StackShape:
@@ -66,6 +123,11 @@ def tensors_of(lstm: nn.LSTM) -> tuple[CellTensors, ...]:
     out = []
     for cell in range(shape.num_cells):
         w_ih = need("weight_ih", cell)
-        bias = need("bias_ih", cell) + need("bias_hh", cell) if lstm.bias else w_ih.new_zeros(4 * shape.hidden_size)
+        bias = need("bias_ih", cell) + need("bias_hh", cell) if lstm.bias else w_ih.new_zeros(w_ih.shape[0])
         out.append(CellTensors(w_ih, need("weight_hh", cell), bias, get("weight_hr", cell)))
     return tuple(out)
+
+
+def float32(tensor: torch.Tensor) -> FloatArray:
+    """A tensor's values as a contiguous float32 array, which may share its memory."""
+    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..types import FloatArray, Site, StackShape
-from .layout import CellTensors
+from .layout import CellTensors, float32
 from .matrices import CellMatrices, Matrix
 from .precision import SCALES, Precision, Quantize
+
+if TYPE_CHECKING:
+    import torch
 
 HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
 
@@ -128,21 +131,18 @@ def quantize_stack(
         x = Site(shape, cell, "x")
 
         def matrix(kind: str, w: torch.Tensor, levels: int, cell: int = cell) -> Matrix:
-            return quantize_matrix(_array(w), settings.of(shape, kind, cell), levels)
+            return quantize_matrix(float32(w), settings.of(shape, kind, cell), levels)
 
         out.append(
             CellMatrices(
-                w_ih=_raw_matrix(_array(t.w_ih), settings, x, compared=x in thresholded)
+                w_ih=_raw_matrix(float32(t.w_ih), settings, x, compared=x in thresholded)
                 if x.raw
                 else matrix("weight_ih", t.w_ih, settings.input_levels if bounded else 0),
                 w_hh=matrix("weight_hh", t.w_hh, settings.levels if bounded else 0),
-                bias=_array(t.bias).copy(),
+                bias=float32(t.bias).copy(),
                 w_hr=None if t.w_hr is None else matrix("weight_hr", t.w_hr, 0),
-                fixed=None if t.fixed is None else _array(t.fixed).copy(),
+                live=None if t.live is None else t.live.cpu().numpy().copy(),
+                constant=None if t.constant is None else float32(t.constant).copy(),
             )
         )
     return tuple(out)
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    return np.ascontiguousarray(tensor.detach().to("cpu", dtype=torch.float32).numpy())

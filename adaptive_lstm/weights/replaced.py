@@ -1,65 +1,48 @@
-"""Pruned weights beside the original ones: what a compressed ``AdaptiveLSTM`` executes instead of its parameters."""
+"""Weights that an ``AdaptiveLSTM`` executes instead of its parameters: pruned, rounded with compensation, or both."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
-
-import torch
-from torch import nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .fingerprint import _update, digest
+from .fingerprint import digest, weights_digest
 from .layout import CellTensors
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)
 class ReplacedWeights:
-    """Weights in the shape of the original ones, float32 on the CPU; zeros are what was pruned.
+    """Weights in the shape of the parameters, float32 on the CPU; pruned weights are zeros.
 
-    Weights that only compensated rounding has moved are kept the same way.
-
-    ``cells``: one entry per layer and direction; ``origin``: ``digest`` of the parameters that they were made from.
+    ``cells``: one entry per layer and direction.
+    ``origin``: ``weights_digest`` of the parameters that they were made from.
     """
 
     cells: tuple[CellTensors, ...]
     origin: str
 
     def digest(self) -> str:
-        """SHA-256 of the pruned weights, in hexadecimal."""
-        found = hashlib.sha256(self.origin.encode())
-        for cell in self.cells:
-            for value in (cell.w_ih, cell.w_hh, cell.bias, cell.w_hr, cell.fixed):
-                _update(found, "" if value is None else str(tuple(value.shape)), value)
-        return found.hexdigest()
+        """SHA-256 of the weights and of the parameters they replace, in hexadecimal."""
+        kinds = ("w_ih", "w_hh", "bias", "w_hr", "live", "constant")
+        parts = [(f"{i}.{kind}", getattr(cell, kind)) for i, cell in enumerate(self.cells) for kind in kinds]
+        return digest([(self.origin, None), *parts])
 
-    def tensors(self, lstm: nn.LSTM) -> tuple[CellTensors, ...]:
-        """The same in the dtype and on the device of an LSTM's parameters.
+    def check(self, lstm: nn.LSTM) -> None:
+        """Raise ``InputError`` if the parameters of an LSTM are not those that these weights were made from.
 
-        Raises:
-            InputError: the parameters are no longer those that were pruned.
+        Hashes all parameters.
         """
-        if digest(lstm) != self.origin:
+        if weights_digest(lstm) != self.origin:
             raise InputError(
-                "the weights have changed since they were pruned or rounded, and what was made of them does not "
-                "follow. Compress the model again (adaptive_lstm.compress), or go back to its parameters "
+                "the weights have changed since they were pruned or rounded, and the replaced weights do not follow. "
+                "Compress the model again (adaptive_lstm.compress), or go back to its parameters "
                 "(adaptive_lstm.restore)."
             )
+
+    def tensors(self, lstm: nn.LSTM) -> tuple[CellTensors, ...]:
+        """The weights in the dtype and on the device of an LSTM's parameters, which ``check`` has passed."""
         like = next(lstm.parameters())
-        return tuple(moved(cell, like) for cell in self.cells)
-
-
-def moved(cell: CellTensors, like: torch.Tensor) -> CellTensors:
-    """A cell's weights in the dtype and on the device of another tensor."""
-
-    def to(value: torch.Tensor | None) -> torch.Tensor | None:
-        return None if value is None else value.detach().to(like)
-
-    return replace(
-        cell,
-        w_ih=cell.w_ih.detach().to(like),
-        w_hh=cell.w_hh.detach().to(like),
-        bias=cell.bias.detach().to(like),
-        w_hr=to(cell.w_hr),
-        fixed=to(cell.fixed),
-    )
+        return tuple(cell.to_device(like) for cell in self.cells)

@@ -162,8 +162,9 @@ def test_statistics_count_what_is_left(policy: al.Policy, options: dict[str, Any
     infer(fast, X)
     stats, left = fast.lstm.last_run, 0
     for cell in fast.lstm.executor().tensors:
-        living = 24 if cell.fixed is None else int(cell.fixed.isnan().sum())
-        left += 4 * living * sum(int(useful.sum()) for useful in cell.useful) + living * options.get("proj_size", 0)
+        live = 24 if cell.live is None else int(cell.live.sum())
+        columns = sum(int(nonzero.sum()) for nonzero in cell.nonzero_columns)
+        left += 4 * live * columns + live * options.get("proj_size", 0)
     assert 0.2 < left * stats.timesteps / stats.macs_possible < 0.9
     assert stats.macs == pytest.approx(left * stats.timesteps, rel=0 if isinstance(policy, al.Dense) else 0.02)
 

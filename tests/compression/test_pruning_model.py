@@ -102,15 +102,15 @@ def test_a_constant_unit_costs_nothing() -> None:
     lstm.replan()
     prune = Prune("unit", 1 / 36, **(FIXED | {"saliency": "activation"}))
     (pruned,) = prune_model(lstm, batches(), prune).values()
-    fixed = [p.fixed for p in pruned.cells]
-    assert [int((~f.isnan()).sum()) for f in fixed if f is not None] == [0, 1, 0]
-    assert fixed[1] is not None
-    assert fixed[1][7] == 0
+    live, constant = [p.live for p in pruned.cells], pruned.cells[1].constant
+    assert [int((~units).sum()) for units in live if units is not None] == [0, 1, 0]
+    assert constant is not None
+    assert constant[7] == 0
     assert error(lstm, pruned, signal(12, 4, 5, seed=9)) < 1e-8
 
 
 @pytest.mark.parametrize("compensate", ["none", "mean", "refit"])
-def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
+def test_pruned_units_are_constant_at_their_mean(compensate: str) -> None:
     lstm = adapted(5, 12, 2)
     prune = Prune("unit", 0.25, allocation="uniform", **(FIXED | {"compensate": compensate}))
     (pruned,) = prune_model(lstm, batches(), prune).values()
@@ -118,11 +118,12 @@ def test_pruned_units_stand_at_their_mean(compensate: str) -> None:
     with torch.no_grad():
         out, _ = lstm(batches()[0])
     top = pruned.cells[1]
-    assert top.fixed is not None
-    dead = ~top.fixed.isnan()
+    assert top.live is not None
+    assert top.constant is not None
+    dead = ~top.live
     assert dead.any()
-    assert torch.equal(out[..., dead], top.fixed[dead].expand_as(out[..., dead]))
-    assert bool((top.fixed[dead] == 0).all()) == (compensate == "none")
+    assert torch.equal(out[..., dead], top.constant[dead].expand_as(out[..., dead]))
+    assert bool((top.constant[dead] == 0).all()) == (compensate == "none")
     rows = torch.cat([top.w_ih, top.w_hh, top.bias[:, None]], dim=1).view(4, 12, -1)
     assert not rows[:, dead].any()
     assert not top.w_hh[:, dead].any()

@@ -11,6 +11,7 @@ import torch
 
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.executor import Executor
+from adaptive_lstm.execution.reference_weights import dequantized
 from adaptive_lstm.policies import Delta, Dense, parts
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights.layout import CellTensors, tensors_of
@@ -225,7 +226,7 @@ def error_of_step(w: CellMatrices, x: torch.Tensor, before: Result, after: Resul
     shape = StackShape(x.shape[-1], before.h.shape[-1], 1)
     start = reference.start(shape, before.h.double(), before.c.double())
     _, end, _ = reference.run(
-        [w.tensors(torch.float64, torch.device("cpu"))], shape, parts(Dense()), x[0].double(), [1], start
+        [dequantized(w, torch.float64, torch.device("cpu"))], shape, parts(Dense()), x[0].double(), [1], start
     )
     return (end.h - after.h).abs().mean().item()
 
@@ -291,7 +292,7 @@ def test_nan_and_infinity_propagate_where_nothing_is_skipped(batch: int, x_form:
     x[6, 0, 3] = float("nan")
     matrices = weights(shape, x_form, h_form)
     got = run(stack(matrices, shape, Dense()), x)
-    tensors = [w.tensors(torch.float32, torch.device("cpu")) for w in matrices]
+    tensors = [dequantized(w, torch.float32, torch.device("cpu")) for w in matrices]
     start = reference.start(shape, *states(shape, batch, 0.0))
     want, end, _ = reference.run(tensors, shape, parts(Dense()), x.reshape(-1, 5), [batch] * 9, start)
     assert want[-batch].isnan().all()

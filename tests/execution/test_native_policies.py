@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adaptive_lstm.execution import early_exit as leaving
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack
+from adaptive_lstm.execution.reference_weights import dequantized
 from adaptive_lstm.policies import (
     Combined,
     Delta,
@@ -52,7 +53,7 @@ def on_reference(
     open_ended: bool,
 ) -> tuple[torch.Tensor, StreamState, Counts]:
     """Packed rows x [sum(sizes), I] on the reference executor, in float32."""
-    tensors = [w.tensors(torch.float32, torch.device("cpu")) for w in matrices]
+    tensors = [dequantized(w, torch.float32, torch.device("cpu")) for w in matrices]
     p = parts(policy)
 
     def advance(

@@ -11,6 +11,7 @@ import torch
 
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack, Packed
+from adaptive_lstm.execution.reference_weights import dequantized
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import FloatArray, StackShape
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
@@ -59,24 +60,23 @@ def some(n: int, share: float) -> np.ndarray:
     return out
 
 
-def gates_of(lives: np.ndarray, columns: int) -> np.ndarray:
-    """Bool [4H, columns], false for half of the kernel's blocks: four strips of 16 living units of one gate, 1 column.
+def gates_of(live: np.ndarray, columns: int) -> np.ndarray:
+    """Bool [4H, columns], false for half of the kernel's blocks: four strips of 16 live units of one gate, 1 column.
 
     Which strips form a block is left to chance.
     """
-    blocks = -(-max(int(lives.sum()), 1) // 16)  # as many as strips of one gate
-    strip = np.maximum(np.cumsum(lives) - 1, 0) // 16 + np.arange(4)[:, None] * blocks
+    blocks = -(-max(int(live.sum()), 1) // 16)  # as many as strips of one gate
+    strip = np.maximum(np.cumsum(live) - 1, 0) // 16 + np.arange(4)[:, None] * blocks
     block = torch.randperm(4 * blocks).numpy() // 4
     kept = (torch.rand(blocks, columns) < 0.5).numpy()
     out: np.ndarray = kept[block[strip.ravel()]]
     return out
 
 
-def fixed_of(hidden: int, share: float) -> FloatArray:
-    """What units stand at [H], NaN for those that live."""
-    stands: FloatArray = (torch.rand(hidden) - 0.5).numpy()
-    stands[~some(hidden, share)] = np.nan
-    return stands
+def pruned_units(hidden: int, share: float) -> tuple[np.ndarray, FloatArray]:
+    """Which units live [H], and the constants of the others [H]."""
+    constant: FloatArray = (torch.rand(hidden) - 0.5).numpy()
+    return ~some(hidden, share), constant
 
 
 def pruned(
@@ -86,24 +86,25 @@ def pruned(
     H, out, below = shape.hidden_size, [], np.ones(shape.input_size, np.bool_)
     lives_above: list[np.ndarray] = []
     for cell, w in enumerate(whole):
-        fixed = fixed_of(H, share) if "units" in pattern else None
-        lives = np.ones(H, np.bool_) if fixed is None else np.isnan(fixed)
-        recurrent = np.ones(shape.output_size, np.bool_) if shape.proj_size else lives
-        keep_x, keep_h = (np.outer(np.tile(lives, 4), columns) for columns in (below, recurrent))
+        units, constant = pruned_units(H, share) if "units" in pattern else (None, None)
+        live = np.ones(H, np.bool_) if units is None else units
+        recurrent = np.ones(shape.output_size, np.bool_) if shape.proj_size else live
+        keep_x, keep_h = (np.outer(np.tile(live, 4), columns) for columns in (below, recurrent))
         if "columns" in pattern:
             keep_x, keep_h = keep_x & ~some(keep_x.shape[1], share), keep_h & ~some(keep_h.shape[1], share)
         if "blocks" in pattern:
-            keep_x = keep_x & gates_of(lives, keep_x.shape[1])
-            keep_h = keep_h & gates_of(lives, keep_h.shape[1])
+            keep_x = keep_x & gates_of(live, keep_x.shape[1])
+            keep_h = keep_h & gates_of(live, keep_h.shape[1])
         if "anywhere" in pattern:
             keep_x, keep_h = (keep & (torch.rand(keep.shape) < 0.5).numpy() for keep in (keep_x, keep_h))
         out.append(
             CellMatrices(
                 masked(w.w_ih, keep_x),
                 masked(w.w_hh, keep_h),
-                w.bias * np.tile(lives, 4).astype(np.float32),
-                masked(w.w_hr, lives) if w.w_hr else None,
-                fixed,
+                w.bias * np.tile(live, 4).astype(np.float32),
+                masked(w.w_hr, live) if w.w_hr else None,
+                units,
+                constant,
             )
         )
         lives_above.append(recurrent)
@@ -140,12 +141,11 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
             assert torch.equal(got.h[d], own[0 if d else -1])
             torch.testing.assert_close(got.c[d], c, rtol=1e-5, atol=5e-5)
             assert got.counts[d] == (*sent, case.time * case.batch, case.time * case.batch)
-            if w.fixed is not None:
-                stands = torch.from_numpy(w.fixed)
-                gone = ~stands.isnan()
+            if w.live is not None and w.constant is not None:
+                constant, gone = torch.from_numpy(w.constant), torch.from_numpy(~w.live)
                 assert not got.c[d][:, gone].any()
                 if not case.projection:
-                    assert torch.equal(own[..., gone], stands[gone].expand_as(own[..., gone]))
+                    assert torch.equal(own[..., gone], constant[gone].expand_as(own[..., gone]))
         if case.directions == 1:  # the same in pieces
             state = native.new_state(case.batch)
             state.load(start[0].numpy(), start[1].numpy())
@@ -159,12 +159,12 @@ def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], patt
     """A whole stack beside the same weights as if they were not pruned."""
     shape = StackShape(20, 70, 3)
     pruned_stack = pruned(weights(shape, *forms), shape, pattern)
-    stands = [replace(w, fixed=None) for w in pruned_stack]
+    zeros = [replace(w, live=None, constant=None) for w in pruned_stack]
     x = signal(40, 2, 20)
-    dense, whole = stack(pruned_stack, shape, Dense(), pattern), plain_stack(stands, shape, Dense(), zeros=False)
+    dense, whole = stack(pruned_stack, shape, Dense(), pattern), plain_stack(zeros, shape, Dense(), zeros=False)
     assert dense.nbytes < 0.9 * whole.nbytes
     if "units" in pattern:  # pruned units of zeros stay at zero
-        pruned_stack = [replace(w, fixed=None if w.fixed is None else 0 * w.fixed) for w in pruned_stack]
+        pruned_stack = [replace(w, constant=None if w.constant is None else 0 * w.constant) for w in pruned_stack]
         dense = stack(pruned_stack, shape, Dense(), pattern)
     got, want = run(dense, x), run(whole, x)
     # Where floats and integers meet, an activation between two levels may fall to either side.
@@ -201,7 +201,7 @@ def test_packed_rows_are_those_of_each_row_alone(
 @pytest.mark.parametrize(
     "matrices",
     [
-        lambda w: replace(w, fixed=np.full(9, 0.25, np.float32), bias=0 * w.bias),
+        lambda w: replace(w, live=np.zeros(9, np.bool_), constant=np.full(9, 0.25, np.float32), bias=0 * w.bias),
         lambda w: replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9))),
     ],
     ids=["units", "columns"],
@@ -212,13 +212,13 @@ def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern)
     shape = StackShape(5, 9, 1)
     (w,) = weights(shape, form, "int8" if form == "int8_dynamic" else form)
     w = matrices(w)
-    if w.fixed is not None:
+    if w.live is not None:
         w = replace(w, w_ih=masked(w.w_ih, np.zeros(5)), w_hh=masked(w.w_hh, np.zeros(9)))
     for policy in (Dense(), Delta(h=0.01, x=None if form == "int8_dynamic" else (0.01,))):
         x = signal(20, 2, 5)
         got = run(stack([w], shape, policy, pattern), x)
         start = reference.start(shape, *states(shape, 2, 0.0))
-        tensors = w.tensors(torch.float32, torch.device("cpu"))
+        tensors = dequantized(w, torch.float32, torch.device("cpu"))
         want, _, counts = reference.run([tensors], shape, parts(policy), x.reshape(-1, 5), [2] * 20, start)
         torch.testing.assert_close(got.y.reshape(want.shape), want, rtol=0, atol=1e-6)
         assert got.counts[0][:2] == (counts.columns[0].x_sent, counts.columns[0].h_sent) == (0, 0)

@@ -11,10 +11,10 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.artifact.policies import to_plain
-from adaptive_lstm.calibration.certificate import Certificate, quantization_of, weights_fingerprint
+from adaptive_lstm.calibration.certificate import Certificate
 from adaptive_lstm.runtime.monitor import Monitor, Range
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.fingerprint import digest
+from adaptive_lstm.weights.fingerprint import model_digest, quantization_digest, weights_digest
 from adaptive_lstm.weights.layout import tensors_of
 from adaptive_lstm.weights.replaced import ReplacedWeights
 
@@ -28,21 +28,21 @@ def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:
 
 
 def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
-    """Weights at random; and, without projection, the second unit of the first layer, which stands at 0.25."""
+    """Weights at random; and, without projection, the second unit of the first layer, which is constant at 0.25."""
     cells = []
     for cell, t in enumerate(tensors_of(lstm)):
         w_ih, w_hh, bias = (w.detach() * (torch.rand_like(w) > share) for w in (t.w_ih, t.w_hh, t.bias))
-        fixed = None
+        live = constant = None
         if cell == 0 and not lstm.proj_size and not lstm.bidirectional:
             h = lstm.hidden_size
             w_ih[1::h], w_hh[1::h], bias[1::h], w_hh[:, 1] = 0.0, 0.0, 0.0, 0.0
-            fixed = torch.full((h,), torch.nan)
-            fixed[1] = 0.25
+            live, constant = torch.arange(h) != 1, torch.zeros(h)
+            constant[1] = 0.25
         if cell == 1 and not lstm.proj_size and not lstm.bidirectional:
             w_ih[:, 1] = 0.0
         w_hr = None if t.w_hr is None else t.w_hr.detach() * 0.5
-        cells.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, fixed=fixed))
-    lstm.replaced = ReplacedWeights(tuple(cells), digest(lstm))
+        cells.append(replace(t, w_ih=w_ih, w_hh=w_hh, bias=bias, w_hr=w_hr, live=live, constant=constant))
+    lstm.replaced = ReplacedWeights(tuple(cells), weights_digest(lstm))
 
 
 def settings(lstm: al.AdaptiveLSTM) -> Any:
@@ -50,7 +50,7 @@ def settings(lstm: al.AdaptiveLSTM) -> Any:
     arrays: dict[str, np.ndarray] = {}
     policy = to_plain(lstm.policy, "policy", arrays)
     for cell, t in enumerate(lstm.replaced.cells if lstm.replaced else ()):
-        kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "fixed": t.fixed}
+        kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "live": t.live, "constant": t.constant}
         arrays |= {f"{kind}.{cell}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
     contents = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
     origin = lstm.replaced.origin if lstm.replaced else None
@@ -95,8 +95,8 @@ def certificate_of(fast: nn.Module, **changes: Any) -> Certificate:
         "conditional": False,
         "sequences": {"test": {"count": 99, "sha256": "0"}},
         "savings": {"macs": 0.3, "time": 0.4, "time_quartiles": [0.3, 0.5]},
-        "weights": weights_fingerprint(lstms),
-        "quantization": quantization_of(lstms),
+        "weights": model_digest(lstms),
+        "quantization": quantization_digest(lstms),
         "seconds": 1.5,
     }
     return Certificate(**empty | changes)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from adaptive_lstm import _native
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack, UseBitmask
+from adaptive_lstm.execution.reference_weights import dequantized
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
@@ -217,7 +218,7 @@ def follow(
     # Integers and decisions come out the same only where they are computed in the same float type.
     exact = isinstance(policy, Dense) and not w.w_ih.levels and not w.w_hh.levels
     dtype = torch.float64 if exact else torch.float32
-    tensors = w.tensors(dtype, torch.device("cpu"))
+    tensors = dequantized(w, dtype, torch.device("cpu"))
     shape = StackShape(x.shape[-1], c.shape[-1], 1, h.shape[-1] if w.w_hr else 0)
     state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
     wanted, sent_x, sent_h = torch.empty(y.shape, dtype=dtype), 0, 0

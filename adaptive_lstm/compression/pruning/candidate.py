@@ -67,25 +67,25 @@ class Task:
     def weights(self, recipe: Recipe) -> Weights:
         """The pruned weights of every LSTM."""
         names, flat = list(self.lstms), [data for cells in self.cells.values() for data in cells]
-        alive: dict[str, list[Mask]] = {}
+        live: dict[str, list[Mask]] = {}
         mapped: dict[str, list[int]] = {}
         if self.prune.pattern == "unit":
-            lives = live_units(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
-            alive = dict(zip(names, lives, strict=True))
-            keep = {name: unit_masks(self.shapes[name], alive[name], self.cells[name]) for name in names}
+            masks = live_units(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
+            live = dict(zip(names, masks, strict=True))
+            keep = {name: unit_masks(self.shapes[name], live[name], self.cells[name]) for name in names}
         elif self.prune.pattern == "layer":
             mapped = {name: self._mapped(name, recipe) for name in names}
             keep = {name: [np.ones(d.w.shape, dtype=bool) for d in self.cells[name]] for name in names}
         else:
-            masks = iter(weight_masks(self.prune, recipe, flat))
-            keep = {name: [next(masks) for _ in self.cells[name]] for name in names}
+            rest = iter(weight_masks(self.prune, recipe, flat))
+            keep = {name: [next(rest) for _ in self.cells[name]] for name in names}
         out = dict(self.originals)
         for index, name in enumerate(names):
             dense, cells = self.dense[name], self.cells[name]
             if recipe.sweeps and index:  # what it is given depends on those before it
                 dense = self._recorded(out)[name]
                 cells = [replace(data, moments=dense_moments(dense, cell)) for cell, data in enumerate(cells)]
-            out[name] = prune_stack(recipe, dense, cells, keep[name], alive.get(name), mapped.get(name, ()))
+            out[name] = prune_stack(recipe, dense, cells, keep[name], live.get(name), mapped.get(name, ()))
         return out
 
     def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...analysis.moments import moments
-from ...weights.layout import CellTensors
+from ...weights.layout import CellTensors, gate_rows
 from .refit import quadratic
 
 REACH = 0.75  # of |h|, a little less than tanh(1)
@@ -46,8 +46,9 @@ def feed_forward(
     problem = quadratic(np.zeros((hidden, width)), of_x, ridge)
     a = (joint.covariance[y, x] / problem.scale) @ problem.inverse / problem.scale
     w = torch.zeros_like(original.w_ih)
-    w[2 * hidden : 3 * hidden] = torch.from_numpy(a)
+    w[gate_rows("g", hidden)] = torch.from_numpy(a)
     bias = torch.zeros_like(original.bias)
-    bias[:hidden], bias[hidden : 2 * hidden], bias[3 * hidden :] = SATURATED, -SATURATED, SATURATED
-    bias[2 * hidden : 3 * hidden] = torch.from_numpy(joint.mean[y] - a @ joint.mean[x])
+    for gate, value in (("i", SATURATED), ("f", -SATURATED), ("o", SATURATED)):
+        bias[gate_rows(gate, hidden)] = value
+    bias[gate_rows("g", hidden)] = torch.from_numpy(joint.mean[y] - a @ joint.mean[x])
     return replace(original, w_ih=w, w_hh=torch.zeros_like(original.w_hh), bias=bias)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...analysis.moments import Doubles, Moments
+from ...weights.layout import GATES
 from . import scores as saliency
 from .obs import losses
 from .patterns import Groups, cheapest, groups, n_of_m
@@ -15,7 +16,7 @@ from .refit import Mask, quadratic
 from .settings import Prune
 
 ROUNDS = 4  # of an OBS elimination
-BLIND = ("magnitude", "activation")  # scores that know nothing of the output
+OUTPUT_AGNOSTIC = ("magnitude", "activation")  # scores that do not depend on the output
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class CellData:
     @property
     def hidden(self) -> int:
         """H."""
-        return len(self.w) // 4
+        return len(self.w) // len(GATES)
 
     @property
     def matrices(self) -> tuple[slice, slice]:
@@ -61,7 +62,7 @@ def scores(recipe: Recipe, data: CellData) -> Doubles:
     if recipe.saliency == "taylor":
         assert data.squares is not None, "taylor scores need gradients"
         return saliency.taylor(data.w, data.squares)
-    if recipe.saliency in BLIND:
+    if recipe.saliency in OUTPUT_AGNOSTIC:
         power = data.moments.power
         found = saliency.magnitude(data.w) if recipe.saliency == "magnitude" else saliency.activation(data.w, power)
         return found / (found.mean() or 1.0)
@@ -103,5 +104,5 @@ def _kept(prune: Prune, found: Sequence[Doubles], cells: Sequence[CellData], par
     for some in together:
         stay = cheapest([one[3] for one in some], [one[4] for one in some], part * prune.sparsity) if some else []
         for (index, columns, group, _, _), one in zip(some, stay, strict=True):
-            keep[index][:, columns] = group.spread(one)
+            keep[index][:, columns] = group.per_weight(one)
     return keep

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...analysis.moments import Doubles
+from ...weights.layout import gate_and_unit_of_rows
 from .refit import Mask
 from .settings import KERNEL_BLOCK, STRIP, Prune
 
@@ -28,14 +29,15 @@ class Groups:
         np.add.at(out, (self.rows[:, None], self.columns[None]), values)
         return out
 
-    def spread(self, keep: Mask) -> Mask:
+    def per_weight(self, keep: Mask) -> Mask:
         """From one entry per group to one per weight [R, C]."""
         return np.asarray(keep[self.rows[:, None], self.columns[None]])
 
 
 def groups(prune: Prune, hidden: int, columns: int) -> Groups:
     """The groups of one gate matrix [4H, columns] under an unstructured, block or column pattern."""
-    rows, each = np.arange(4 * hidden), np.arange(columns)
+    gate, unit = gate_and_unit_of_rows(hidden)
+    rows, each = np.arange(len(gate)), np.arange(columns)
     if prune.pattern == "unstructured":
         return Groups(rows, each)
     if prune.pattern == "column":
@@ -43,9 +45,9 @@ def groups(prune: Prune, hidden: int, columns: int) -> Groups:
     height, width = prune.block
     if prune.block == KERNEL_BLOCK:  # strips of one gate, four to a block, and of two gates only where one ends
         strips = -(-hidden // STRIP)
-        return Groups((rows // hidden * strips + rows % hidden // STRIP) // (height // STRIP), each // width)
+        return Groups((gate * strips + unit // STRIP) // (height // STRIP), each // width)
     tall = -(-hidden // height)  # blocks of one gate; the last one may be lower
-    return Groups(rows // hidden * tall + rows % hidden // height, each // width)
+    return Groups(gate * tall + unit // height, each // width)
 
 
 def cheapest(scores: Sequence[Doubles], sizes: Sequence[Doubles], share: float) -> list[Mask]:

@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...model_io import as_batches, first_tensor
 from ...runtime.adapt import adapted_lstms, restored
 from ...runtime.lstm import AdaptiveLSTM
-from ...weights.fingerprint import digest
+from ...weights.fingerprint import weights_digest
 from ...weights.layout import shape_of
 from ...weights.replaced import ReplacedWeights
 from .candidate import Task
@@ -79,7 +79,7 @@ def prune_model(
         if fit[0] is not held[0]:  # else all of it was seen: a single batch that cannot be split
             task = Task(model, lstms, prune, batches, sensitivities, gradients, output)
         weights = task.weights(recipe)
-        return {name: ReplacedWeights(weights[name], digest(lstm)) for name, lstm in lstms.items()}
+        return {name: ReplacedWeights(weights[name], weights_digest(lstm)) for name, lstm in lstms.items()}
 
 
 def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:

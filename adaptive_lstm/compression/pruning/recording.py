@@ -14,7 +14,6 @@ from ...errors import InputError, NonFiniteError
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.layout import CellTensors, shape_of, tensors_of
-from ...weights.replaced import moved
 from .layers import Call, Stack
 
 Weights = dict[str, tuple[CellTensors, ...]]
@@ -57,7 +56,7 @@ class Recorder:
             return next(self.lstms[name].parameters())
 
         return {
-            name: Stack([moved(w, like(name)) for w in weights[name]], self.shapes[name], record=record)
+            name: Stack([w.to_device(like(name)) for w in weights[name]], self.shapes[name], record=record)
             for name in self.lstms
         }
 
@@ -66,4 +65,4 @@ def originals(lstms: Mapping[str, AdaptiveLSTM]) -> Weights:
     """The parameters of every LSTM, float32 on the CPU."""
     cpu = torch.zeros(())
     with torch.no_grad():
-        return {name: tuple(moved(w, cpu) for w in tensors_of(lstm)) for name, lstm in lstms.items()}
+        return {name: tuple(w.to_device(cpu) for w in tensors_of(lstm)) for name, lstm in lstms.items()}

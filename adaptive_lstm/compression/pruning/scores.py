@@ -23,7 +23,6 @@ from ...errors import InputError
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.layout import CellTensors, shape_of
-from ...weights.replaced import moved
 from .layers import Stack
 
 
@@ -69,7 +68,7 @@ def squared_gradients(
         InputError: the output depends on no LSTM.
     """
     stacks = {
-        name: Stack([moved(w, next(lstm.parameters())) for w in weights[name]], shape_of(lstm))
+        name: Stack([w.to_device(next(lstm.parameters())) for w in weights[name]], shape_of(lstm))
         for name, lstm in lstms.items()
     }
     matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]

@@ -11,7 +11,7 @@ import torch
 from ...analysis.moments import Doubles, Moments, moments
 from ...execution.torch_layer import Layer, of_layer
 from ...types import StackShape
-from ...weights.layout import CellTensors
+from ...weights.layout import CellTensors, rows_of_units
 from .feed_forward import feed_forward
 from .layers import Call, before
 from .masks import CellData, Recipe
@@ -71,7 +71,7 @@ def prune_stack(
     dense: Recorded,
     cells: Sequence[CellData],
     keep: Sequence[Mask],
-    alive: Sequence[Mask] | None = None,
+    live: Sequence[Mask] | None = None,
     mapped: Sequence[int] = (),
 ) -> tuple[CellTensors, ...]:
     """Weights of a stack with masks applied and compensated.
@@ -82,7 +82,7 @@ def prune_stack(
         dense: the dense run.
         cells: weights and dense statistics.
         keep: masks [4H, C], one per cell.
-        alive: units that stay [H], one per cell, or None: all.
+        live: units that stay [H], one per cell, or None: all.
         mapped: layers that become feed-forward maps.
     """
     shape, D = dense.shape, dense.shape.directions
@@ -101,8 +101,8 @@ def prune_stack(
                     z = operands(shape, cell, dense.calls, below, level)
                     seen = moments(zip(d, z, strict=True))
                 out[cell] = _compensated(recipe, cells[cell], seen, keep[cell], dense.weights[cell])
-                if alive is not None:
-                    out[cell] = _without(recipe, out[cell], alive[cell], _outputs(dense, cell))
+                if live is not None:
+                    out[cell] = _with_pruned_units(recipe, out[cell], live[cell], _outputs(dense, cell))
             if recipe.sweeps and (layer + 1 < shape.num_layers or sweep + 1 < recipe.sweeps):
                 level = _through(shape, out, layer, below, dense.calls)
         below = level
@@ -133,15 +133,17 @@ def _as_map(recipe: Recipe, dense: Recorded, cell: int, below: list[torch.Tensor
     return feed_forward(dense.weights[cell], zip(_outputs(dense, cell), below, strict=True), recipe.ridge)
 
 
-def _without(recipe: Recipe, w: CellTensors, lives: Mask, outputs: list[torch.Tensor]) -> CellTensors:
-    """A cell whose pruned units stand still: at their mean, or at zero ahead of a projection or uncompensated."""
-    dead = torch.from_numpy(~lives)
-    standing = torch.zeros(len(lives))
+def _with_pruned_units(recipe: Recipe, w: CellTensors, live: Mask, outputs: list[torch.Tensor]) -> CellTensors:
+    """A cell whose pruned units are constant: at their mean, or at zero ahead of a projection or uncompensated."""
+    pruned = torch.from_numpy(~live)
+    constant = torch.zeros(len(live))
     if recipe.compensate != "none" and w.w_hr is None:
-        standing = (torch.stack([h.double().sum(0) for h in outputs]).sum(0) / sum(map(len, outputs))).float()
+        mean = torch.stack([h.double().sum(0) for h in outputs]).sum(0) / sum(map(len, outputs))
+        constant = torch.where(pruned, mean.float(), constant)
     return replace(
         w,
-        bias=w.bias.masked_fill(dead.repeat(4), 0.0),
-        w_hr=None if w.w_hr is None else w.w_hr.masked_fill(dead, 0.0),
-        fixed=torch.where(dead, standing, torch.nan),
+        bias=w.bias.masked_fill(torch.from_numpy(rows_of_units(~live)), 0.0),
+        w_hr=None if w.w_hr is None else w.w_hr.masked_fill(pruned, 0.0),
+        live=~pruned,
+        constant=constant,
     )

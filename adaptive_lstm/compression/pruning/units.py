@@ -8,13 +8,14 @@ import numpy as np
 
 from ...analysis.moments import Doubles
 from ...types import StackShape
+from ...weights.layout import GATES, rows_of_units
 from .masks import CellData, Recipe, scores
 from .patterns import cheapest
 from .refit import Mask
 from .settings import Prune
 
 
-def readers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
+def consumers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
     """Where the units of a cell are read: (cell, first column of its [W_ih | W_hh]); none ahead of a projection."""
     if shape.proj_size:
         return []
@@ -23,15 +24,15 @@ def readers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
     return [(cell, shape.input_width(cell)), *((p, direction * shape.hidden_size) for p in above)]
 
 
-def worth(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
+def unit_scores(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
     """Scores [H] of the units of every cell: sums over their gate rows and over the columns that read them.
 
     found: scores of single weights [4H, C], one per cell.
     """
     out = []
     for cell in range(shape.num_cells):
-        total = found[cell].sum(axis=1).reshape(4, -1).sum(axis=0)
-        for reader, start in readers(shape, cell):
+        total = found[cell].sum(axis=1).reshape(len(GATES), -1).sum(axis=0)
+        for reader, start in consumers(shape, cell):
             total = total + found[reader][:, start : start + shape.hidden_size].sum(axis=0)
         out.append(total)
     return out
@@ -42,7 +43,8 @@ def live_units(
 ) -> list[list[Mask]]:
     """Which units [H] stay, per LSTM and cell; every cell keeps at least one."""
     values = [
-        worth(shape, [scores(recipe, data) for data in stack]) for shape, stack in zip(shapes, stacks, strict=True)
+        unit_scores(shape, [scores(recipe, data) for data in stack])
+        for shape, stack in zip(shapes, stacks, strict=True)
     ]
     flat = [value for stack in values for value in stack]
     sizes = [np.where(np.arange(len(v)) == v.argmax(), 0.0, 1.0) for v in flat]
@@ -58,11 +60,11 @@ def live_units(
     return [[next(left) for _ in stack] for stack in values]
 
 
-def unit_masks(shape: StackShape, alive: Sequence[Mask], cells: Sequence[CellData]) -> list[Mask]:
+def unit_masks(shape: StackShape, live: Sequence[Mask], cells: Sequence[CellData]) -> list[Mask]:
     """Keep-masks [4H, C] without the rows of pruned units and without the columns that read them."""
     keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
-    for cell, lives in enumerate(alive):
-        keep[cell][~np.tile(lives, 4)] = False
-        for reader, start in readers(shape, cell):
-            keep[reader][:, start : start + shape.hidden_size][:, ~lives] = False
+    for cell, units in enumerate(live):
+        keep[cell][~rows_of_units(units)] = False
+        for reader, start in consumers(shape, cell):
+            keep[reader][:, start : start + shape.hidden_size][:, ~units] = False
     return keep
