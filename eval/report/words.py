@@ -1,10 +1,10 @@
-"""Numbers as people read them. What was not measured, or must not be quoted, is "n/a" everywhere."""
+"""Numbers as text. Those that were not measured, or must not be quoted, are "n/a" everywhere."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from adaptive_lstm.bench import MAX_SPREAD, MIN_ROUNDS
+from adaptive_lstm.bench import MAX_SPREAD, MIN_ROUNDS, format_seconds
 
 NA = "n/a"
 
@@ -15,10 +15,8 @@ def usable(value: object) -> bool:
 
 
 def seconds(value: Any) -> str:
-    if not usable(value):
-        return NA
-    unit, word = next((u for u in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if abs(value) >= u[0]), (1e-9, "ns"))
-    return f"{value / unit:.3g} {word}"
+    """With the unit that fits it: '7.9 µs'."""
+    return format_seconds(value).replace(" us", " µs") if usable(value) else NA
 
 
 def times(value: Any) -> str:

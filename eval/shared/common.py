@@ -1,4 +1,4 @@
-"""What every script in ``eval/`` shares: its command line, its table on the screen, its JSON lines on disk.
+"""Shared by every script of ``eval/``: the command line, tables on the screen, records on disk.
 
 A record is one JSON object on one line of ``eval/results/NAME.jsonl``; it carries the machine, the versions and the
 commit, so that a line can be read alone. Records replace those that an earlier run left for the same group and case.
@@ -17,13 +17,15 @@ import torch
 
 from adaptive_lstm import backend_info
 from adaptive_lstm.bench import Timing, machine, measure, pinned_threads
+from adaptive_lstm.cli.options import positive as positive
+from adaptive_lstm.cli.tables import aligned
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 MIN_SAMPLE = 1e-3  # seconds; longer than the protocol asks for: a streaming step then averages over several inputs
 PACKAGES = ("adaptive-lstm", "torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx")
-# Largest difference of any output from torch fp32 on random weights, where outputs lie in (-1, 1): the loose ones only
-# catch somebody who computes another function; what 8 bits cost on a real model is the subject of ``eval.quality``.
+# Largest difference of any output from torch fp32 on random weights, where outputs lie in (-1, 1). The loose ones only
+# catch a runtime that computes another function; ``eval.quality`` measures the cost of 8 bits on a real model.
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "int8": 1e-1}
 
 Record = Mapping[str, Any]
@@ -43,16 +45,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def add_zoo_options(options: argparse.ArgumentParser, names: Sequence[str], default: Sequence[str]) -> None:
     """The options of scripts that run on several models of the zoo."""
-    told = "all" if tuple(default) == tuple(names) else ",".join(default)
+    shown = "all" if tuple(default) == tuple(names) else ",".join(default)
     options.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
-    options.add_argument("--models", type=one_of(*names), default=tuple(default), help=f"default: {told}")
-
-
-def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return int(text)
+    options.add_argument("--models", type=one_of(*names), default=tuple(default), help=f"default: {shown}")
 
 
 def one_of(*names: str) -> Callable[[str], tuple[str, ...]]:
@@ -78,7 +73,7 @@ def inference(threads: int) -> Iterator[None]:
 def race(
     contenders: Mapping[str, Callable[[], object]], *, quick: bool, prime: int = 0, seconds: float = 20
 ) -> dict[str, Timing]:
-    """Measure with as many rounds as fit into ``seconds`` (3 if quick), between 5 and 60, judged by a pilot round."""
+    """Measure with as many rounds as fit into ``seconds`` (3 if quick) by a pilot round, between 5 and 60."""
     pilot = measure(contenders, repeats=1, warmup=1, min_time=0, prime=prime)
     sample = (max(MIN_SAMPLE, timing.median) + prime * timing.median for timing in pilot.values())
     repeats = int((3 if quick else seconds) / sum(sample))
@@ -86,12 +81,9 @@ def race(
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as aligned plain text, names to the left and figures to the right."""
+    """A title and rows as aligned plain text, names to the left and figures to the right."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    forms = [f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])]
-    lines = ["  ".join(forms).format(*row).rstrip() for row in cells]
-    return "\n".join([f"\n{title}", lines[0], "-" * len(lines[0]), *lines[1:]])
+    return f"\n{title}\n{aligned(cells)}"
 
 
 def versions() -> dict[str, str]:
@@ -108,7 +100,7 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Short git commit of the measured code, with '-dirty' if it was changed since, 'unknown' outside a checkout.
 
-    Records that were written meanwhile are no change of the code.
+    Records written since then do not count as a change.
     """
     name = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)eval/results")
@@ -124,7 +116,7 @@ def _git(*arguments: str) -> str:
 
 
 def headline(options: argparse.Namespace) -> None:
-    """Say in one line what the figures are taken on; nothing with --json, whose records carry it."""
+    """Print the machine in one line, unless with --json, whose records carry it."""
     if not options.json:
         here = machine(backend_info())
         print(f"{here['cpu']}, {here['backend']} {here['isa']}, {here['threads']} thread(s), load {here['load']}")

@@ -100,13 +100,8 @@ def load(zoo: Path) -> ZooModel:
             letters = dict.fromkeys(_separate(line, set("".join(classes)))[0] for line in read)
             return [encode(line) for line in letters if len(line) in CALIBRATED]
 
-        fit, search = parted(lines("val"), (80, 60), seed=0)
-        test, fresh = parted(lines("test"), (250, 150), seed=1)
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            [*parted(lines("val"), (80, 60), seed=0), *parted(lines("test"), (250, 150), seed=1)],
             promise="lines of 20 to 100 characters, drawn from the test text; fit and search from the validation text",
             loss=disagreement,
             max_loss=0.05,

@@ -80,12 +80,8 @@ def load(zoo: Path, author: str) -> ZooModel:
         with (folder / f"{next(iter(BITS[author]))}.txt").open(encoding="utf-8", newline="") as file:
             text = torch.tensor([vocabulary[c] for c in file.read() if c in vocabulary])
         parts = [[part] for part in ranges(text, (3, 2, 3, 2))]
-        fit, search, test, fresh = drawn_parts(parts, WINDOW, (80, 60, 300, 200))
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            drawn_parts(parts, WINDOW, (80, 60, 300, 200)),
             promise="200 characters from anywhere in one range of a text, which the model was mostly trained on; every "
             "part has a range of its own",
             loss=disagreement,

@@ -85,12 +85,8 @@ def load(zoo: Path) -> ZooModel:
         return {f"FCD muv {name}": frechet_distance(base, describe(other)) for name, other in others.items()}
 
     def material() -> Material:
-        fit, search, test, fresh = parted([_encode(smiles) for smiles in muv], (100, 80, 500, 300), seed=0)
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            parted([_encode(smiles) for smiles in muv], (100, 80, 500, 300), seed=0),
             promise="molecules drawn from one list of 3,000 (MUV), all different",
             loss=cosine_distance,
             max_loss=0.02,

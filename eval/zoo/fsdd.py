@@ -57,13 +57,10 @@ def load(zoo: Path, task: Task) -> ZooModel:
     def material() -> Material:
         train = arrays(folder / "train.npz")
         seen = [recording[None] for recording in train["x"].float().split(train["length"].tolist())]
-        (fit,) = parted(seen, (len(seen),), seed=0)  # the file is sorted by digit
-        search, test, fresh = parted([recording[None] for recording in recordings], (200, 550, 150), seed=1)
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        fit = parted(seen, (len(seen),), seed=0)  # the file is sorted by digit
+        unseen = parted([recording[None] for recording in recordings], (200, 550, 150), seed=1)
+        return Material.of(
+            [*fit, *unseen],
             promise="recordings drawn from the 900 that the model never saw, by the six speakers whom it knows; fit "
             "are those that it was trained on",
             loss=disagreement,

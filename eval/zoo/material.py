@@ -64,6 +64,20 @@ class Material:
     max_loss: float
     families: Callable[[nn.Module], list[al.Policy]] = skipping
 
+    @classmethod
+    def of(
+        cls,
+        parts: Iterable[Sequence[Tensor]],
+        *,
+        promise: str,
+        loss: Loss,
+        max_loss: float,
+        families: Callable[[nn.Module], list[al.Policy]] = skipping,
+    ) -> "Material":
+        """From the four parts in their order: fit, search, test, fresh."""
+        fit, search, test, fresh = parts
+        return cls(fit, search, test, fresh, promise, loss, max_loss, families)
+
     @property
     def splits(self) -> al.Splits[Tensor]:
         """What a calibration may see."""

@@ -106,12 +106,8 @@ def load(zoo: Path, language: Language) -> ZooModel:
             return torch.tensor(np.frombuffer(joined, np.uint8).astype(np.int64))
 
         parts = [[part] for name, shares in CALIBRATED[language].items() for part in ranges(bytes_of(name), shares)]
-        fit, search, test, fresh = drawn_parts(parts, WINDOW, (80, 60, 300, 200))
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            drawn_parts(parts, WINDOW, (80, 60, 300, 200)),
             promise="500 bytes from anywhere in one range of a text; every part has a range of its own",
             loss=Loss("sentence ends lost or invented", _lost_or_invented),
             max_loss=0.05,

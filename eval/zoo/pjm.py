@@ -92,12 +92,8 @@ def load(zoo: Path) -> ZooModel:
     def material() -> Material:
         zones = [torch.tensor(_scaled(files[zone]), dtype=torch.float32) for zone in NEVER_SEEN]
         parts = zip(*(ranges(zone, (4, 2, 3, 1)) for zone in zones), strict=True)
-        fit, search, test, fresh = drawn_parts(parts, HOURS, (150, 100, 400, 200))
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            drawn_parts(parts, HOURS, (150, 100, 400, 200)),
             promise="90 hours from anywhere in three zones that the model never saw; the parts follow each other in "
             "time, fresh is the newest tenth",
             loss=clipped_error(SCALE),

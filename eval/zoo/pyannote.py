@@ -91,13 +91,9 @@ def load(zoo: Path) -> ZooModel:
 
     def material() -> Material:
         chunks = {part: [c for name in names for c in recordings[name]] for part, names in PARTS.items()}
-        fit, search, test, fresh = drawn_parts(chunks.values(), CALIBRATED, (80, 60, 400, 200))
         differ = decisions("speech frames", _speech)
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            drawn_parts(chunks.values(), CALIBRATED, (80, 60, 400, 200)),
             promise="2.5 s from anywhere in the 5 s chunks of a few meetings; nobody speaks in two parts",
             loss=Loss(differ.name, lambda output, dense, target: differ.between(output, dense)),
             max_loss=0.05,

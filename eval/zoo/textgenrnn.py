@@ -104,12 +104,8 @@ def load(zoo: Path, variant: Variant) -> ZooModel:
         places = np.random.default_rng(0)
         contexts = (tuple(_context(known, int(places.integers(SHORTEST - 1, len(known) - 1)))) for known in long)
         different = [torch.tensor([context]) for context in dict.fromkeys(contexts)]
-        fit, search, test, fresh = parted(different, (200, 150, 600, 300), seed=1)
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            parted(different, (200, 150, 600, 300), seed=1),
             promise="one place, after at least ten characters, of each of a list of titles; all different",
             loss=disagreement,
             max_loss=0.05,

@@ -68,12 +68,8 @@ def load(zoo: Path) -> ZooModel:
     def material() -> Material:
         records = _records(folder)
         parts = (records["train"], records["test"][:25], records["test"][25:75], records["test"][75:])
-        fit, search, test, fresh = drawn_parts(parts, CYCLES, (150, 100, 400, 200))
-        return Material(
-            fit,
-            search,
-            test,
-            fresh,
+        return Material.of(
+            drawn_parts(parts, CYCLES, (150, 100, 400, 200)),
             promise="30 cycles from anywhere in the records of 50 engines that the model never saw; every part has "
             "engines of its own, fit those of the training",
             loss=clipped_error(SCALE),

@@ -47,7 +47,7 @@ def test_files_are_short() -> None:
 
 
 def test_functions_are_short() -> None:
-    lengths = {}
+    lengths: dict[str, int] = {}
     for name, node in definitions(ast.FunctionDef, ast.AsyncFunctionDef):
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         assert node.end_lineno is not None
