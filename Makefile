@@ -1,6 +1,7 @@
 # `make demo` and `make test` are all that a fresh clone needs. CI runs these same targets through .ci/run.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2 # processes of tests
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -16,8 +17,9 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 demo: install
 	$(BIN)/adaptive-lstm demo
 
+# By file, so that what a file prepares once is prepared once.
 test: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .
