@@ -29,6 +29,7 @@ from .policies import Delta as Delta
 from .policies import Dense as Dense
 from .policies import ExitInDepth as ExitInDepth
 from .policies import ExitInTime as ExitInTime
+from .policies import Family as Family
 from .policies import HoldLayers as HoldLayers
 from .policies import LinearHead as LinearHead
 from .policies import Policy as Policy
@@ -59,6 +60,7 @@ __all__ = [
     "DriftWarning",
     "ExitInDepth",
     "ExitInTime",
+    "Family",
     "HoldLayers",
     "LinearHead",
     "Policy",

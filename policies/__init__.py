@@ -10,13 +10,17 @@ from ..types import Site as Site
 from ..types import sites as sites
 from .combined import Combined as Combined
 from .combined import Parts as Parts
+from .combined import members as members
 from .combined import parts as parts
 from .delta import Delta as Delta
 from .dense import Dense as Dense
 from .exit_depth import ExitInDepth as ExitInDepth
 from .exit_time import ExitInTime as ExitInTime
+from .family import Family as Family
 from .head import LinearHead as LinearHead
 from .hold_layers import HoldLayers as HoldLayers
+from .kind import PolicyKind as PolicyKind
+from .kind import kind_of as kind_of
 from .protocol import ColumnPolicy as ColumnPolicy
 from .protocol import ColumnScale as ColumnScale
 from .protocol import DepthExitPolicy as DepthExitPolicy
@@ -24,6 +28,8 @@ from .protocol import HoldPolicy as HoldPolicy
 from .protocol import Policy as Policy
 from .protocol import TimeExitPolicy as TimeExitPolicy
 from .skip_timesteps import SkipTimesteps as SkipTimesteps
+from .sweep import FitData as FitData
+from .sweep import Sweep as Sweep
 from .translators import DepthTranslators as DepthTranslators
 from .translators import Map as Map
 from .translators import TimeTranslators as TimeTranslators
@@ -39,17 +45,23 @@ __all__ = [
     "DepthTranslators",
     "ExitInDepth",
     "ExitInTime",
+    "Family",
+    "FitData",
     "HoldLayers",
     "HoldPolicy",
     "LinearHead",
     "Map",
     "Parts",
     "Policy",
+    "PolicyKind",
     "Site",
     "SkipTimesteps",
+    "Sweep",
     "TimeExitPolicy",
     "TimeTranslators",
     "bucket",
+    "kind_of",
+    "members",
     "parts",
     "sites",
 ]

@@ -1,20 +1,22 @@
-"""An affine map as plain data: what translators and linear heads are made of."""
+"""An affine map as plain data: the form of translators and of linear heads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from ..errors import PolicyError
 from ..types import FloatArray
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """``weight`` [out, in] and ``bias`` [out], float32, of a map of states.
+    """``y = weight @ state + bias``: ``weight`` [out, in] and ``bias`` [out], float32, owned by the map.
 
     Raises:
         PolicyError: shapes that do not fit, or values that are not finite.
@@ -37,5 +39,7 @@ class Affine:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """[n, out] from states [n, in]."""
+        import torch
+
         weight = torch.as_tensor(self.weight, dtype=states.dtype, device=states.device)
         return states @ weight.T + torch.as_tensor(self.bias, dtype=states.dtype, device=states.device)

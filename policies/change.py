@@ -8,12 +8,19 @@ delta networks, Neil et al., ICML 2017, applied to whole vectors). Skipping stat
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import PolicyError
 
+if TYPE_CHECKING:
+    import torch
+
+SEARCHED_LIMITS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Shares of ``rms(x_used)`` that a search tries, from careful to bold."""
+
 
 def check_limit(value: float | None, where: str) -> None:
+    """Raise ``PolicyError`` unless it is a number >= 0 or None; ``where`` names it."""
     if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
         raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
 
@@ -31,10 +38,13 @@ def unmoved(
     h_used: torch.Tensor,
     h_limit: float | None,
 ) -> torch.Tensor:
-    """Rows whose input has changed by less than ``x_limit`` of its size, and whose h by less than ``h_limit``.
+    """Which rows have moved too little to run: bool [n].
 
-    An exact repeat is no change under any limit above 0, silence (all zeros) included.
+    The input must have changed by less than ``x_limit`` times its own size, and h by less than ``h_limit``. An exact
+    repeat is no change under any limit above 0, silence (all zeros) included.
     """
+    import torch
+
     still = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
         change = rms_change(x, x_used)

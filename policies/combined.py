@@ -1,4 +1,4 @@
-"""Several policies at once, and which kind of question each of them answers."""
+"""Several policies at once, sorted by the question that each of them answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .dense import Dense
+from .kind import Question, kind_of
 from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExitPolicy
 
 
@@ -20,6 +21,17 @@ class Parts:
     time_exit: TimeExitPolicy | None = None
     depth_exit: DepthExitPolicy | None = None
 
+    @property
+    def acts(self) -> bool:
+        """Whether anything may be left out."""
+        return acts(self.columns) or bool(self.hold or self.time_exit or self.depth_exit)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All of them in one row."""
+        exits = (self.time_exit, self.depth_exit)
+        return (self.columns, *self.hold, *(p for p in exits if p is not None))
+
     def decider(self, shape: StackShape, layer: int) -> HoldPolicy | None:
         """The policy that holds this layer, if it decides for itself."""
         return next((p for p in self.hold if p.decides(shape, layer)), None)
@@ -27,10 +39,10 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """Policies of different kinds that act together: ``Combined(Delta(0.1), ExitInTime(head, 0.9))``.
+    """Policies of different kinds that act together: ``Combined(Delta(h=0.1), ExitInTime(head, threshold=0.9))``.
 
-    Columns are left out in the timesteps that run, timesteps and layers are held in sequences that have not left. At
-    most one policy of each kind; ``SkipTimesteps`` and ``HoldLayers`` may go together.
+    Columns are left out in the timesteps that run; timesteps and layers are held in sequences that have not exited. At
+    most one policy answers each question; ``SkipTimesteps`` and ``HoldLayers`` may go together.
 
     Raises:
         PolicyError: not a policy, or two of a kind.
@@ -42,7 +54,7 @@ class Combined:
     def __init__(self, *policies: Policy):
         flat: list[Policy] = []
         for p in policies:
-            flat += p.policies if isinstance(p, Combined) else [p]
+            flat += members(p)
         object.__setattr__(self, "policies", tuple(flat))
         self.parts  # noqa: B018 (raises what the docstring says)
 
@@ -62,28 +74,19 @@ class Combined:
 
     @property
     def parts(self) -> Parts:
-        """The policies by kind."""
-        found: dict[str, list[Any]] = {mark: [] for mark in ("send", "should_hold", "check_every", "checks_after")}
+        """The policies by question."""
+        found: dict[Question, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": []}
         for p in self.policies:
-            if not isinstance(p, Policy):
-                raise PolicyError(f"got {type(p).__name__}, which lacks check(); see adaptive_lstm.policies.Policy")
-            marks = [mark for mark in found if hasattr(p, mark)]
-            if len(marks) != 1:
-                raise PolicyError(
-                    f"{type(p).__name__} answers {len(marks)} kinds of question, expected one: ColumnPolicy (send), "
-                    "HoldPolicy (should_hold), TimeExitPolicy (check_every) or DepthExitPolicy (checks_after); see "
-                    "adaptive_lstm.policies"
-                )
-            found[marks[0]].append(p)
-        skipping: list[ColumnPolicy] = [c for c in found["send"] if not isinstance(c, Dense)]
-        holding: list[HoldPolicy] = found["should_hold"]
-        time: list[TimeExitPolicy] = found["check_every"]
-        depth: list[DepthExitPolicy] = found["checks_after"]
-        for name, count in (("column", len(skipping)), ("time", len(time)), ("depth", len(depth))):
+            found[kind_of(p).question].append(p)
+        # A policy whose settings never let it act is left out: it is not even asked.
+        columns: list[ColumnPolicy] = [p for p in found["columns"] if acts(p)]
+        hold: list[HoldPolicy] = found["hold"]
+        time: list[TimeExitPolicy] = found["time_exit"]
+        depth: list[DepthExitPolicy] = found["depth_exit"]
+        for name, count in (("column", len(columns)), ("time", len(time)), ("depth", len(depth))):
             if count > 1:
                 raise PolicyError(f"got {count} {name} policies, expected at most one of a kind")
-        exact = [p for p in holding if p.action == "queue_input"]
-        if exact and (depth or len(holding) > 1):
+        if any(p.action == "queue_input" for p in hold) and (depth or len(hold) > 1):
             raise UnsupportedError(
                 "HoldLayers(mode='queue_input') keeps states exact, which SkipTimesteps and ExitInDepth do not; "
                 "combine it with Delta and ExitInTime only"
@@ -93,17 +96,26 @@ class Combined:
                 "exits in time go through all layers timestep by timestep, exits in depth of whole sequences through "
                 "all timesteps layer by layer; combine ExitInTime with ExitInDepth(level='step')"
             )
-        # A policy whose settings never let it act is left out: it is not even asked.
         return Parts(
-            skipping[0] if skipping else Dense(),
-            tuple(p for p in holding if getattr(p, "active", True)),
-            next((p for p in time if getattr(p, "active", True)), None),
-            next((p for p in depth if getattr(p, "active", True)), None),
+            columns[0] if columns else Dense(),
+            tuple(filter(acts, hold)),
+            next(filter(acts, time), None),
+            next(filter(acts, depth), None),
         )
 
 
+def acts(policy: Policy) -> bool:
+    """Whether a policy may leave anything out: its ``active``, if it has one."""
+    return bool(getattr(policy, "active", True))
+
+
+def members(policy: Policy) -> tuple[Policy, ...]:
+    """The policies that a policy joins, or the policy alone."""
+    return policy.policies if isinstance(policy, Combined) else (policy,)
+
+
 def parts(policy: Policy) -> Parts:
-    """A policy sorted by kind.
+    """A policy sorted by question.
 
     Raises:
         PolicyError: it answers no kind of question, or several.

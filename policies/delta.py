@@ -8,15 +8,24 @@ M = b + W_ih x̂ + W_hh ĥ, so errors do not accumulate. Thresholds of 0 are the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..errors import PolicyError
 from ..types import FloatArray, Site, StackShape, sites
+from .kind import PolicyKind
+from .native_form import NativeColumns
 from .protocol import ColumnCurves, ColumnScale
+from .sweep import FitData, Settings, Sweep
+
+if TYPE_CHECKING:
+    import torch
+
+    from .family import Family
 
 Entry = float | tuple[float, ...] | None
 """Thresholds of one operand of one layer: a number for all its columns, one per column, or None: never skip."""
@@ -54,6 +63,8 @@ class Delta:
 
     h: float | tuple[Entry, ...] | None = None
     x: float | tuple[Entry, ...] | None = None
+
+    kind: ClassVar[PolicyKind]
 
     def __post_init__(self) -> None:
         for name, value in (("h", self.h), ("x", self.x)):
@@ -175,6 +186,44 @@ class Delta:
         return threshold is not None and bool(threshold.any())
 
     def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
-        """Columns that have moved further than their threshold: bool [B, C]."""
+        """Columns whose value has moved further than their threshold: bool [B, C]."""
+        import torch
+
         threshold = torch.as_tensor(self.threshold(site), dtype=value.dtype, device=value.device)
         return (value - sent).abs() > threshold
+
+
+_TAU = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.35)
+_PRICE = (1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0)
+
+
+def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
+    del family  # all of its settings are searched
+
+    def scaled(gamma: float, power: float) -> Callable[[float], Settings]:
+        return lambda tau: {n: Delta.scaled(s, tau, gamma=gamma, power=power) for n, s in fit.sensitivities.items()}
+
+    def priced(gamma: float, raw: bool) -> Callable[[float], Settings]:
+        return lambda price: {n: Delta.priced(s, price, gamma=gamma, raw=raw) for n, s in fit.sensitivities.items()}
+
+    yield Sweep("delta", "delta(one threshold)", _TAU, scaled(0, 0))
+    for gamma, power in ((0.0, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 0.5)):
+        yield Sweep("delta", f"delta(gamma={gamma:g}, power={power:g})", _TAU, scaled(gamma, power))
+    for gamma, raw in ((0.0, False), (0.5, False), (0.5, True)):
+        label = f"delta(priced, gamma={gamma:g}{', raw' if raw else ''})"
+        yield Sweep("delta", label, _PRICE, priced(gamma, raw))
+
+
+def _native(policy: Delta, shape: StackShape) -> NativeColumns:
+    limits = [policy.threshold(site) if policy.thresholded(site) else None for site in sites(shape)]
+    return NativeColumns(tuple(zip(limits[::2], limits[1::2], strict=True)))  # x before h, cell by cell
+
+
+Delta.kind = PolicyKind(
+    name="Delta",
+    question="columns",
+    searched=("h", "x"),
+    sweeps=_sweeps,
+    needs=frozenset({"sensitivity"}),
+    native=_native,
+)

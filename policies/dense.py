@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from ..types import Site, StackShape
+from .kind import PolicyKind
+from .native_form import NativeColumns
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Computes every column at every timestep; the result is that of ``nn.LSTM``."""
+    """Compute every column at every timestep; the result is that of ``nn.LSTM``."""
+
+    kind: ClassVar[PolicyKind]
+    active: ClassVar[bool] = False
 
     def check(self, shape: StackShape) -> None:
         """Fits every stack."""
@@ -21,5 +28,14 @@ class Dense:
         return False
 
     def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
-        """All columns."""
+        """All columns: bool [B, C]."""
+        import torch
+
         return torch.ones_like(value, dtype=torch.bool)
+
+
+def _native(policy: Dense, shape: StackShape) -> NativeColumns:
+    return NativeColumns(((None, None),) * shape.num_cells)
+
+
+Dense.kind = PolicyKind(name="Dense", question="columns", native=_native)

@@ -1,38 +1,47 @@
-"""Exits in depth: leave out the layers above once the top layer's state is foreseen from those below.
+"""Exits in depth: leave out the layers above once the top layer's state can be predicted from those below.
 
-The same "translate, then trust" as in ``exit_time``. A whole sequence leaves after a layer (layer by layer, so nothing
-is stale), or single timesteps do, and the layers above hold their state meanwhile, as in Schuster et al., "Confident
-Adaptive Language Modeling" (NeurIPS 2022).
+A whole sequence exits after a layer (layer by layer, so nothing is stale), or single timesteps do, and the layers above
+hold their state meanwhile, as in Schuster et al., "Confident Adaptive Language Modeling" (NeurIPS 2022). What both
+exits share: ``exits``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import PolicyError, UnsupportedError
-from ..types import StackShape
-from .exit_time import check_width
-from .head import Head, Measure, can_exit, confidence, resolved
+from ..types import Counts, StackShape
+from .exits import Exit, searched_levels, threshold_at
+from .head import check_width
+from .kind import PolicyKind
+from .native_form import NativeDepthExit, NativeHead
+from .sweep import FitData, Settings, Sweep
 from .translators import DepthTranslators
+
+if TYPE_CHECKING:
+    import torch
+
+    from .family import Family
+
+Level = Literal["sequence", "step"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ExitInDepth:
-    """Leave the layers above when the head is sure of the translated state.
+class ExitInDepth(Exit):
+    """Leave out the layers above when the head is confident in the translated state.
 
     At the level of sequences all outputs and ``h_n`` of the top layer are translations; the other layers that did not
-    run keep their initial states. At the level of steps the outputs of timesteps that leave are translations, which
+    run keep their initial states. At the level of steps the outputs of timesteps that exit are translations, which
     also replace h of the top layer; the layers between hold their state.
 
     Args:
-        translators: from ``fit_translators``; None: nothing leaves (calibration fits them).
-        head: as in ``ExitInTime``. None: leave when the translation agrees with that from one layer less.
-        threshold: with a head, leave while its confidence is above this; without, while the two translations differ by
+        head: as in ``ExitInTime``. None: exit when the translation agrees with that from one layer less.
+        threshold: with a head, exit when its confidence exceeds this; without, when the two translations differ by
             less (root mean square). A number, or one per layer but the top. Default: never.
         measure: confidence as "margin", "max" (probability) or "entropy".
+        translators: from ``fit_translators``; None: nothing exits (calibration fits them).
         level: "sequence" (decided on final states; needs the whole sequence) or "step" (decided at every timestep;
             works in streams).
 
@@ -41,10 +50,7 @@ class ExitInDepth:
     """
 
     translators: DepthTranslators | None = None
-    head: Head | None = None
-    threshold: float | tuple[float, ...] | None = None
-    measure: Measure = "margin"
-    level: Literal["sequence", "step"] = "sequence"
+    level: Level = "sequence"
 
     def __post_init__(self) -> None:
         if not isinstance(self.translators, DepthTranslators | None):
@@ -52,22 +58,9 @@ class ExitInDepth:
                 f"translators: got {type(self.translators).__name__}, expected the depth part of fit_translators(...)"
             )
         count = len(self.translators.steps) if self.translators else 1
-        head, thresholds = resolved(self.head, self.threshold, self.measure, count, "layers below the top")
+        self._resolve(count, "layers below the top")
         if self.level not in ("sequence", "step"):
             raise PolicyError(f"level: got {self.level!r}, expected 'sequence' or 'step'")
-        object.__setattr__(self, "head", head)
-        object.__setattr__(self, "threshold", thresholds)
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """The threshold of every layer below the top."""
-        assert isinstance(self.threshold, tuple)  # resolved in __post_init__
-        return self.threshold
-
-    @property
-    def active(self) -> bool:
-        """Whether anything can leave."""
-        return can_exit(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if maps or head do not fit the stack."""
@@ -81,7 +74,7 @@ class ExitInDepth:
             )
         if self.translators is None:
             if self.active:
-                raise PolicyError("translators: got None, expected those of fit_translators(...) to leave with")
+                raise PolicyError("translators: got None, expected those of fit_translators(...) to exit with")
         elif len(self.translators.steps) != layers - 1:
             raise PolicyError(
                 f"translators: got maps for {len(self.translators.steps)} layers, expected {layers - 1} (all below the "
@@ -104,13 +97,68 @@ class ExitInDepth:
         return self.thresholds[layer] < 1 if self.head is not None else layer > 0 and self.thresholds[layer] > 0
 
     def translate(self, layer: int, h: torch.Tensor, final: bool) -> torch.Tensor:
-        """The top layer's output [n, D * P] as foreseen from those of layers 0..layer [n, layer + 1, D * P]."""
-        assert self.translators is not None  # asks() says no
+        """The predicted output of the top layer [n, D * P] from those of layers 0..layer [n, layer + 1, D * P]."""
+        assert self.translators is not None  # checks_after says no
         return (self.translators.finals if final else self.translators.steps)[layer](h.flatten(1))
 
     def should_exit(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
-        """Whether to leave with this ``translation`` [n, D * P]: bool [n]."""
-        if self.head is not None:
-            return confidence(self.head, translation, self.measure) > self.thresholds[layer]
-        assert below is not None  # asks() says no to the first layer
-        return (translation - below).pow(2).mean(1).sqrt() < self.thresholds[layer]
+        """Whether to exit with this ``translation`` [n, D * P]: bool [n]; ``below`` is read without a head."""
+        return self.passes(layer, translation, below)
+
+
+def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
+    (name,) = fit.shapes
+    fitted = fit.translators[name].depth if name in fit.translators else None
+    if fitted is None:
+        return
+    levels: tuple[Level, ...] = ("sequence", "step")
+    for level in levels:
+
+        def make(strength: float, level: Level = level) -> Settings:
+            return {name: family.make(translators=fitted, threshold=threshold_at(family, strength), level=level)}
+
+        yield Sweep(f"depth of {level}s", f"exit in depth({level})", searched_levels(family), make)
+
+
+def _native(policy: ExitInDepth, shape: StackShape) -> NativeDepthExit | None:
+    if policy.holds_code:
+        return None
+    maps, head, whole = policy.translators, policy.native_head, policy.level == "sequence"
+    steps, finals = (maps.steps, maps.finals) if maps else ((), ())
+    return NativeDepthExit(
+        whole_sequences=whole,
+        head=NativeHead.of(head, policy.measure),
+        checks=tuple(policy.checks_after(shape, layer) for layer in range(shape.num_layers - 1)),
+        thresholds=policy.thresholds,
+        steps=steps,
+        finals=finals,
+        logits=() if head is None else tuple(head.after(m) for m in (finals if whole else steps)),
+    )
+
+
+def _macs(policy: ExitInDepth, shape: StackShape, counts: Counts) -> int:
+    """With a linear head a check is one map to logits, the translator folded in; else one or two translations.
+
+    A timestep exits with the translation that was checked; the outputs of a sequence have maps of their own.
+    """
+    width, head, macs = shape.directions * shape.output_size, policy.native_head, 0
+    for layer, (checks, exits) in enumerate(zip(counts.depth_checks, counts.depth_exits, strict=True)):
+        known = (layer + 1) * width
+        if head is not None:
+            macs += checks * len(head.weight) * known
+        else:
+            macs += checks * width * (known if policy.head is not None else known + layer * width)
+        if head is not None or policy.level == "sequence":
+            macs += exits * width * known
+    return macs
+
+
+ExitInDepth.kind = PolicyKind(
+    name="ExitInDepth",
+    question="depth_exit",
+    searched=("threshold", "translators", "level"),
+    sweeps=_sweeps,
+    needs=frozenset({"translators"}),
+    native=_native,
+    macs=_macs,
+)

@@ -1,54 +1,58 @@
-"""Exits in time: leave out the rest of a sequence once the answer is foreseen.
+"""Exits in time: leave out the rest of a sequence once its final state can be predicted.
 
-Translate, then trust: the states of all layers are mapped to the final state of the top layer, and the model's own
-head says how sure it is of *that*. Early exit by confidence with patience: Zhou et al., "BERT Loses Patience" (NeurIPS
-2020); in time: "Early Time Classification with Accumulated Accuracy Gap Control" (Ringel et al., ICML 2024).
+Early exit by confidence with patience: Zhou et al., "BERT Loses Patience" (NeurIPS 2020); in time: "Early Time
+Classification with Accumulated Accuracy Gap Control" (Ringel et al., ICML 2024). What both exits share: ``exits``.
 """
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-
-import torch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import PolicyError, UnsupportedError
-from ..types import StackShape
+from ..types import Counts, StackShape
 from .counts import LONGEST, MOST_KEPT, check_count
-from .head import Head, LinearHead, Measure, can_exit, confidence, resolved
+from .exits import Exit, never, searched_levels, threshold_at
+from .head import check_width
+from .kind import PolicyKind
+from .native_form import NativeHead, NativeTimeExit
+from .sweep import FitData, Settings, Sweep
 from .translators import TimeTranslators, bucket, check_buckets
 
+if TYPE_CHECKING:
+    import torch
 
-@dataclass(frozen=True, eq=False)
-class ExitInTime:
-    """Leave a sequence when the head is sure of the translated state, or when the translation has settled.
+    from .family import Family
 
-    From the timestep at which a row leaves, its outputs and ``h_n`` of the top layer are the translated state; ``h_n``
-    of the layers below and ``c_n`` are those of that timestep. Rows of a batch leave one by one, the rest goes on
-    without them. So it suits models that read the final state or the last output; one that reads every output feels
-    it, and calibration says how much.
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExitInTime(Exit):
+    """Exit a sequence when the head is confident in the translated state, or when the translation has settled.
+
+    From the timestep at which a row exits, its outputs and ``h_n`` of the top layer are the translated state; ``h_n``
+    of the layers below and ``c_n`` are those of that timestep. Rows of a batch exit one by one; the others go on
+    without them. It suits models that read the final state or the last output. A model that reads every output loses
+    more; calibration measures how much.
 
     Args:
         head: the model's head on the top layer's state (see ``as_head``). A linear one runs natively; any other
-            callable runs between native chunks, or on the reference executor. None: leave when the translation has
+            callable runs between native chunks, or on the reference executor. None: exit when the translation has
             settled.
-        threshold: with a head, leave while its confidence is above this; without, while the translation has moved by
-            less (root mean square, h lies in -1..1) since ``window`` questions ago. A number, or one per time bucket.
+        threshold: with a head, exit when its confidence exceeds this; without, when the translation has moved by
+            less (root mean square, h lies in -1..1) since ``window`` checks ago. A number, or one per time bucket.
             Default: never.
         measure: confidence as "margin", "max" (probability) or "entropy".
         translators: from ``fit_translators``; None: the top layer's state as it is.
         starts: first timestep of each bucket of ``threshold``; default: those of the translators, or one bucket.
-        check_every: timesteps between two questions, up to 2**30.
-        patience: questions in a row that must be answered with yes, up to 2**30.
-        window: without a head, how many questions to look back, up to 4,096.
+        check_every: timesteps between two checks, up to 2**30.
+        patience: consecutive checks that must pass, up to 2**30.
+        window: without a head, how many checks to look back, up to 4,096.
 
     Raises:
         PolicyError: impossible settings, or one threshold per bucket and another number of buckets.
     """
 
-    head: Head | None = None
-    _: KW_ONLY
-    threshold: float | tuple[float, ...] | None = None
-    measure: Measure = "margin"
     translators: TimeTranslators | None = None
     starts: tuple[int, ...] | None = None
     check_every: int = 4
@@ -63,27 +67,14 @@ class ExitInTime:
         starts = self.starts or (self.translators.starts if self.translators else (0,))
         starts = tuple(int(s) for s in starts)
         check_buckets(starts)
-        head, thresholds = resolved(self.head, self.threshold, self.measure, len(starts), "time buckets")
+        self._resolve(len(starts), "time buckets")
         check_count(self.check_every, "check_every", LONGEST)
         check_count(self.patience, "patience", LONGEST)
         if self.head is None:
             check_count(self.window, "window", MOST_KEPT)
-        object.__setattr__(self, "head", head)
-        object.__setattr__(self, "threshold", thresholds)
         object.__setattr__(self, "starts", starts)
         if self.head is not None:
             object.__setattr__(self, "window", 0)
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """The threshold of every time bucket of ``starts``."""
-        assert isinstance(self.threshold, tuple)  # resolved in __post_init__
-        return self.threshold
-
-    @property
-    def active(self) -> bool:
-        """Whether anything can leave."""
-        return can_exit(self.head, self.thresholds)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``UnsupportedError`` for a bidirectional stack, ``PolicyError`` if maps or head do not fit."""
@@ -102,23 +93,75 @@ class ExitInTime:
         check_width(self.head, top)
 
     def translate(self, time: int, h: torch.Tensor) -> torch.Tensor:
-        """The top layer's final state [B, P] as foreseen after timestep ``time`` from h of all layers [B, L, P]."""
+        """The predicted final state of the top layer [B, P] after timestep ``time``, from h of all layers [B, L, P]."""
         if self.translators is None:
             return h[:, -1]
         return self.translators.maps[bucket(self.translators.starts, time)](h.flatten(1))
 
     def should_exit(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-        """Whether to leave with this ``translation`` [B, P]: bool [B]; past [B, window, P] is read without a head."""
-        assert self.starts is not None  # resolved in __post_init__
-        threshold = self.thresholds[bucket(self.starts, time)]
-        if self.head is not None:
-            return confidence(self.head, translation, self.measure) > threshold
-        return (translation - past[:, 0]).pow(2).mean(1).sqrt() < threshold  # NaN, before the first: no
+        """Whether to exit with this ``translation`` [B, P]: bool [B]; past [B, window, P] is read without a head."""
+        assert self.starts is not None  # settled in __post_init__
+        return self.passes(bucket(self.starts, time), translation, None if self.head is not None else past[:, 0])
 
 
-def check_width(head: Head | None, width: int) -> None:
-    """Raise ``PolicyError`` if a linear head does not take states of this width."""
-    if isinstance(head, LinearHead) and head.weight.shape[1] != width:
-        raise PolicyError(
-            f"head: it takes states of width {head.weight.shape[1]}, expected {width}, the width of the LSTM's output"
-        )
+def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
+    (name,) = fit.shapes
+    fitted = fit.translators[name].time if name in fit.translators else None
+    options: list[tuple[str, TimeTranslators | None]] = [("as it is", None)]
+    if fitted is not None:
+        options.append(("translated", fitted))
+    starts = fitted.starts if fitted is not None else (0,)
+    closed = never(family.settings.get("head"))
+    for text, translators in options:
+        for first in range(len(starts)):
+
+            def make(level: float, translators: TimeTranslators | None = translators, first: int = first) -> Settings:
+                threshold = threshold_at(family, level)
+                per_bucket = tuple(threshold if b >= first else closed for b in range(len(starts)))
+                return {name: family.make(threshold=per_bucket, translators=translators, starts=starts)}
+
+            later = f", from step {starts[first]}" if first else ""
+            yield Sweep("time", f"exit in time({text}{later})", searched_levels(family), make, first, starts)
+
+
+def _native(policy: ExitInTime, shape: StackShape) -> NativeTimeExit | None:
+    if policy.holds_code:
+        return None
+    head, translators = policy.native_head, policy.translators
+    maps = translators.maps if translators else ()
+    folded = () if head is None else tuple(head.after(m) for m in maps) if translators else (head,)
+    return NativeTimeExit(
+        check_every=policy.check_every,
+        patience=policy.patience,
+        window=policy.window,
+        head=NativeHead.of(head, policy.measure),
+        starts=policy.starts or (0,),
+        thresholds=policy.thresholds,
+        map_starts=translators.starts if translators else (0,),
+        maps=maps,
+        logits=folded,
+    )
+
+
+def _macs(policy: ExitInTime, shape: StackShape, counts: Counts) -> int:
+    """With a linear head a check is one map to logits, the translator folded in; else it is the translation.
+
+    Of a head in Python only the translations are known.
+    """
+    width, translated = shape.directions * shape.output_size, policy.translators is not None
+    known = shape.num_layers * width if translated else width
+    translation = width * known if translated else 0
+    if policy.native_head is None:
+        return counts.exit_checks * translation
+    return counts.exit_checks * len(policy.native_head.weight) * known + counts.exits * translation
+
+
+ExitInTime.kind = PolicyKind(
+    name="ExitInTime",
+    question="time_exit",
+    searched=("threshold", "translators", "starts"),
+    sweeps=_sweeps,
+    needs=frozenset({"translators"}),
+    native=_native,
+    macs=_macs,
+)

@@ -1,21 +1,28 @@
-"""The model's own head, and how sure it is: the confidence that exits are decided by.
+"""The model's own head, and its confidence, by which exits are decided.
 
-A linear head is plain data (``LinearHead``), which the native kernels can run; anything else that maps states to
-logits is a Python callable.
+A linear head is plain data (``LinearHead``), which the native core can run; anything else that maps states to logits is
+a Python callable.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import nn
 
 from ..errors import PolicyError
 from .affine import Affine
+from .translators import Map
+
+if TYPE_CHECKING:
+    import torch
+
+    HeadFunction = Callable[[torch.Tensor], torch.Tensor]
+else:  # read as a type hint at run time, where torch may be missing
+    HeadFunction = Callable
 
 Activation = Literal["softmax", "sigmoid"]
 Measure = Literal["margin", "max", "entropy"]
@@ -44,8 +51,16 @@ class LinearHead(Affine):
         if self.activation == "softmax" and len(self.weight) < 2:
             raise PolicyError("head: softmax over one class is always sure; use activation='sigmoid'")
 
+    def after(self, translator: Map) -> Map:
+        """This head on a translated state as one map to logits, multiplied in float64."""
+        weight, bias = self.weight.astype(np.float64), self.bias.astype(np.float64)
+        return Map(
+            (weight @ translator.weight.astype(np.float64)).astype(np.float32),
+            (weight @ translator.bias.astype(np.float64) + bias).astype(np.float32),
+        )
 
-Head = LinearHead | Callable[[torch.Tensor], torch.Tensor]
+
+Head = LinearHead | HeadFunction
 
 
 def as_head(head: object) -> Head:
@@ -61,10 +76,13 @@ def as_head(head: object) -> Head:
     """
     if isinstance(head, LinearHead):
         return head
-    layers = [m for m in (head if isinstance(head, nn.Sequential) else [head]) if not _idle(m)]
+    from torch import nn
+
+    layers = [m for m in (head if isinstance(head, nn.Sequential) else [head]) if not _no_op(m)]
     linear = layers[0] if layers else None
     end = layers[1:]
-    if isinstance(linear, nn.Linear) and (not end or (len(end) == 1 and isinstance(end[0], _ENDS))):
+    last = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+    if isinstance(linear, nn.Linear) and (not end or (len(end) == 1 and isinstance(end[0], last))):
         weight = linear.weight.detach().cpu().float().numpy()
         given: torch.Tensor | None = linear.bias  # annotated as always there, which it is not
         bias = np.zeros(len(weight), np.float32) if given is None else given.detach().cpu().float().numpy()
@@ -77,48 +95,32 @@ def as_head(head: object) -> Head:
     return head
 
 
-_ENDS = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+def _no_op(module: object) -> bool:
+    """Whether a module does nothing in eval mode."""
+    from torch import nn
 
-
-def resolved(
-    head: object | None, threshold: object, measure: Measure, parts: int, named: str
-) -> tuple[Head | None, tuple[float, ...]]:
-    """The head and one threshold for each of ``parts`` places (``named`` in errors) from the settings of an exit.
-
-    No threshold means never: with a head confidence must exceed it, without a head a change must stay below it.
-
-    Raises:
-        PolicyError: another number of thresholds, negative ones, an unknown measure, or a head that is not callable.
-    """
-    if threshold is None:
-        threshold = float("inf") if head is not None else 0.0
-    each = tuple(float(t) for t in (threshold if isinstance(threshold, tuple | list) else (threshold,)))
-    if len(each) == 1:
-        each *= parts
-    if len(each) != parts:
-        raise PolicyError(f"threshold: got {len(each)} values for {parts} {named}")
-    if not all(t >= 0 for t in each):
-        raise PolicyError(f"threshold: got {threshold}, expected numbers >= 0")
-    if measure not in MEASURES:
-        raise PolicyError(f"measure: got {measure!r}, expected one of {', '.join(MEASURES)}")
-    return (None if head is None else as_head(head)), each
-
-
-def can_exit(head: Head | None, thresholds: tuple[float, ...]) -> bool:
-    """Whether any of the thresholds lets anything leave."""
-    return any(t < 1 for t in thresholds) if head is not None else any(thresholds)
-
-
-def _idle(module: object) -> bool:
     return isinstance(module, nn.Identity | nn.Dropout)
 
 
-def confidence(head: Head, state: torch.Tensor, measure: Measure) -> torch.Tensor:
-    """How sure a head is of its answer for states [n, P]: [n], 1 if entirely.
+def check_width(head: Head | None, width: int) -> None:
+    """Raise ``PolicyError`` if a linear head does not take states of this width."""
+    if isinstance(head, LinearHead) and head.weight.shape[1] != width:
+        raise PolicyError(
+            f"head: it takes states of width {head.weight.shape[1]}, expected {width}, the width of the LSTM's output"
+        )
 
-    "margin": the largest probability minus the second; "max": the largest; "entropy": 1 - entropy / log C. For a
-    sigmoid head the same of each answer as a choice of two, and then the least sure one.
+
+def confidence(head: Head, state: torch.Tensor, measure: Measure) -> torch.Tensor:
+    """Confidence of a head in its answer for states [n, P]: [n], in 0..1.
+
+    "margin": the largest probability minus the second; "max": the largest; "entropy": 1 - entropy / log C. A sigmoid
+    head answers C questions with two choices each; its confidence is that of the least certain answer.
+
+    Raises:
+        PolicyError: the head does not return [n, C].
     """
+    import torch
+
     with torch.no_grad():
         logits = head(state)
     if logits.dim() != 2 or len(logits) != len(state):
@@ -126,16 +128,16 @@ def confidence(head: Head, state: torch.Tensor, measure: Measure) -> torch.Tenso
     activation = head.activation if isinstance(head, LinearHead) else "sigmoid" if logits.shape[1] == 1 else "softmax"
     if activation == "sigmoid":
         p = torch.stack([torch.sigmoid(logits), torch.sigmoid(-logits)], dim=-1)
-        return _sureness(p, measure).min(dim=1).values
-    return _sureness(torch.softmax(logits, dim=1), measure)
+        return _confidence_of(p, measure).min(dim=1).values
+    return _confidence_of(torch.softmax(logits, dim=1), measure)
 
 
-def _sureness(p: torch.Tensor, measure: Measure) -> torch.Tensor:
-    """Of probabilities along the last dimension."""
+def _confidence_of(p: torch.Tensor, measure: Measure) -> torch.Tensor:
+    """Confidence of probabilities along the last dimension."""
     if measure == "max":
         return p.max(dim=-1).values
     if measure == "margin":
         top = p.topk(2, dim=-1).values
         return top[..., 0] - top[..., 1]
     entropy = -(p * p.clamp_min(1e-30).log()).sum(-1)
-    return 1 - entropy / float(np.log(p.shape[-1]))
+    return 1 - entropy / math.log(p.shape[-1])

@@ -1,17 +1,25 @@
-"""Holding layers: a layer and all above it rest while its input hardly changes (law: ``holding``)."""
+"""Holding layers: a layer and all above it rest while its input hardly changes (law: ``change``)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
-from .change import check_limit, unmoved
+from .change import SEARCHED_LIMITS, check_limit, unmoved
+from .combined import Combined
 from .counts import LONGEST, MOST_KEPT, check_count
+from .kind import PolicyKind
+from .native_form import NativeHold
 from .protocol import HoldAction
+from .sweep import FitData, Settings, Sweep
+
+if TYPE_CHECKING:
+    import torch
+
+    from .family import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,8 @@ class HoldLayers:
     h: float | None = None
     mode: Literal["hold_state", "queue_input"] = "hold_state"
     cap: int = 8
+
+    kind: ClassVar[PolicyKind]
 
     def __post_init__(self) -> None:
         if isinstance(self.x_share, tuple | list):
@@ -93,6 +103,60 @@ class HoldLayers:
     def should_hold(
         self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
-        """Rows to hold, bool [B]."""
+        """Rows to hold: bool [B]."""
         x_limit, h_limit = self.limits(cell // shape.directions)
         return unmoved(x, x_used, x_limit, h, h_used, h_limit)
+
+
+def _with_limit(family: Family, shape: StackShape, limit: float, only: int | None) -> HoldLayers:
+    """All layers above the first decide by this limit, or ``only`` that one."""
+    above = range(1, shape.num_layers)
+    share = limit if only is None else tuple(limit if layer == only else None for layer in above)
+    made = family.make(x_share=share)
+    assert isinstance(made, HoldLayers)
+    return made
+
+
+def _deciding(family: Family, shape: StackShape) -> tuple[int | None, ...]:
+    """Which layers may decide: all above the first together (None), or with a queue one at a time."""
+    if shape.num_layers < 2:
+        return ()
+    return tuple(range(1, shape.num_layers)) if family.settings.get("mode") == "queue_input" else (None,)
+
+
+def _check_family(family: Family, shape: StackShape) -> None:
+    if shape.num_layers < 2:
+        HoldLayers().check(shape)
+    for only in _deciding(family, shape):
+        Combined(_with_limit(family, shape, SEARCHED_LIMITS[0], only)).check(shape)
+
+
+def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
+    options = {only: None for shape in fit.shapes.values() for only in _deciding(family, shape)}
+    for only in options:
+
+        def make(limit: float, only: int | None = only) -> Settings:
+            return {
+                name: _with_limit(family, shape, limit, only)
+                for name, shape in fit.shapes.items()
+                if only in _deciding(family, shape)
+            }
+
+        yield Sweep("hold", "hold" if only is None else f"hold(queue, layer {only})", SEARCHED_LIMITS, make)
+
+
+def _native(policy: HoldLayers, shape: StackShape) -> tuple[NativeHold | None, ...]:
+    return tuple(
+        NativeHold(*policy.limits(layer), policy.cap, policy.action) if policy.decides(shape, layer) else None
+        for layer in range(shape.num_layers)
+    )
+
+
+HoldLayers.kind = PolicyKind(
+    name="HoldLayers",
+    question="hold",
+    searched=("x_share",),
+    sweeps=_sweeps,
+    check_family=_check_family,
+    native=_native,
+)

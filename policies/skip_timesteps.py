@@ -1,17 +1,24 @@
-"""Skipping timesteps: the whole stack is held while its input hardly changes (law: ``holding``)."""
+"""Skipping timesteps: the whole stack is held while its input hardly changes (law: ``change``)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError
 from ..types import StackShape
-from .change import check_limit, unmoved
+from .change import SEARCHED_LIMITS, check_limit, unmoved
 from .counts import LONGEST, check_count
+from .kind import PolicyKind
+from .native_form import NativeHold
 from .protocol import HoldAction
+from .sweep import FitData, Settings, Sweep
+
+if TYPE_CHECKING:
+    import torch
+
+    from .family import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,8 @@ class SkipTimesteps:
     h: float | None = None
     mode: Literal["hold_gates", "hold_state"] = "hold_gates"
     cap: int = 8
+
+    kind: ClassVar[PolicyKind]
 
     def __post_init__(self) -> None:
         check_limit(self.x_share, "x_share")
@@ -63,12 +72,28 @@ class SkipTimesteps:
         """The first layer, for all."""
         return layer == 0
 
-    def limits(self, layer: int) -> tuple[float | None, float | None]:
-        """Limits of x and h of a layer that decides."""
-        return self.x_share, self.h
-
     def should_hold(
         self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
     ) -> torch.Tensor:
-        """Rows to hold, bool [B]."""
+        """Rows to hold: bool [B]."""
         return unmoved(x, x_used, self.x_share, h, h_used, self.h)
+
+
+def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
+    modes: tuple[HoldAction, ...] = ("hold_gates", "hold_state")
+    for mode in modes:
+
+        def make(limit: float, mode: HoldAction = mode) -> Settings:
+            return {name: family.make(x_share=limit, mode=mode) for name in fit.shapes}
+
+        yield Sweep("skip", f"skip({mode})", SEARCHED_LIMITS, make)
+
+
+def _native(policy: SkipTimesteps, shape: StackShape) -> tuple[NativeHold | None, ...]:
+    first = NativeHold(policy.x_share, policy.h, policy.cap, policy.action)
+    return (first, *(None,) * (shape.num_layers - 1))
+
+
+SkipTimesteps.kind = PolicyKind(
+    name="SkipTimesteps", question="hold", searched=("x_share", "mode"), sweeps=_sweeps, native=_native
+)

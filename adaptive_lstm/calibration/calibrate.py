@@ -20,12 +20,12 @@ from ..analysis.measure_sensitivity import measure_sensitivities
 from ..errors import InputError
 from ..losses import Loss
 from ..model_io import first_tensor
-from ..policies import Delta, Dense, ExitInDepth, ExitInTime, Policy, SkipTimesteps
+from ..policies import Dense, Family, FitData, Policy, SkipTimesteps
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import Range
 from . import risk
-from .candidates import Candidate, Key, Measured, fits, tracks
+from .candidates import Candidate, Key, fits, sweeps_of
 from .certificate import certify
 from .evaluation import Evaluator, Outcome, unskipped
 from .families import check_families, default_families
@@ -47,7 +47,7 @@ def calibrate(
     loss: Loss | Callable[[Any, Any, Any], float] | Sequence[Loss | Callable[[Any, Any, Any], float]],
     max_loss: float | Sequence[float],
     confidence: float,
-    policies: Sequence[Policy] | None = None,
+    policies: Sequence[Family | type[Policy]] | None = None,
     objective: Literal["latency", "macs"] = "latency",
     conditional: bool = False,
     shares: tuple[float, float, float] = (0.25, 0.25, 0.5),
@@ -70,9 +70,9 @@ def calibrate(
             several for several promises at once.
         max_loss: the largest mean loss that is acceptable, in (0, 1); one for each loss.
         confidence: how sure to be, in (0.5, 1), for example 0.95.
-        policies: families to search, without strength: thresholds, limits and translators are what is searched for,
-            and those given are not used. Default: all that apply without knowing the head. Give exits the model's
-            head: ``ExitInTime(head=model.fc)``.
+        policies: families to search: ``Family(ExitInTime, head=model.fc)``, or a class of policies (``Delta``) for a
+            family without fixed settings. Their strengths (thresholds, limits, translators) are what is searched for.
+            Default: all that apply without knowing the head.
         objective: what to make cheap: predicted seconds on this machine, or multiply-accumulates.
         conditional: promise the limit also for those that leave first, at every time bucket of ``ExitInTime``
             (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
@@ -102,9 +102,9 @@ def calibrate(
     if objective not in ("latency", "macs"):
         raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
     shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
-    families = default_families(shapes) if policies is None else policies
-    check_families(families, shapes, next(model.parameters()))
-    if conditional and not any(isinstance(f, ExitInTime) for f in families):
+    given = default_families(shapes) if policies is None else policies
+    families = check_families(given, shapes, next(model.parameters()))
+    if conditional and not any(f.kind.question == "time_exit" for f in families):
         raise InputError("conditional=True controls exits in time, expected an ExitInTime among the policies")
     splits, fingerprints = split_sequences(sequences, shares, seed)
     share = len(splits.test) / sum(len(part) for part in (splits.fit, splits.search, splits.test))
@@ -140,7 +140,7 @@ def calibrate(
             worst_early_exit_ratio=guarantee.worst_early_exit_ratio,
             certifiable_ratio=guarantee.certifiable_ratio,
         )
-        scored = search.run(tracks(families, measured, conditional))
+        scored = search.run(sweeps_of(families, measured, conditional=conditional))
         dense_cost = search.cost(scored[0])
         # A compressed model that skips nothing has something to prove too, and may be all that passes.
         compressed = any(lstm.replaced or not lstm.quantize.exact for lstm in lstms.values())
@@ -185,19 +185,19 @@ def _measured(
     model: nn.Module,
     lstms: Mapping[str, AdaptiveLSTM],
     inputs: Sequence[Any],
-    families: Sequence[Policy],
+    families: Sequence[Family],
     output: Callable[[Any], torch.Tensor],
     seed: int,
-) -> Measured:
+) -> FitData:
     """What the fit split tells about the model in float32, pruned if it is: thresholds and exits see its states."""
     sensitivities, translators = {}, {}
     with unskipped(lstms):
-        if any(isinstance(f, Delta) for f in families):
+        if any("sensitivity" in f.kind.needs for f in families):
             few = inputs[:SENSITIVITY_SEQUENCES]
             sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed)
-        if any(isinstance(f, ExitInTime | ExitInDepth) for f in families):
+        if any("translators" in f.kind.needs for f in families):
             translators = {name: fit_translators(model, inputs, lstm=name) for name in lstms}
-    return Measured({name: lstm.stack_shape for name, lstm in lstms.items()}, sensitivities, translators)
+    return FitData({name: lstm.stack_shape for name, lstm in lstms.items()}, sensitivities, translators)
 
 
 def _point(

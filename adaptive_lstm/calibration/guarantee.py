@@ -99,13 +99,13 @@ class Guarantee:
 
     def _halts(self, candidate: Candidate, outcome: Outcome) -> tuple[npt.NDArray[np.int64], int, int] | None:
         """Bucket in which every sequence left, the first open bucket and the last."""
-        exits = next((t for t, _ in candidate.choices if t.family == "time"), None) if self.conditional else None
+        exits = next((s for s, _ in candidate.choices if s.starts), None) if self.conditional else None
         if exits is None:
             return None
         last = len(exits.starts) - 1
         # After h timesteps, so during timestep h - 1; those that did not leave count to the last bucket.
         buckets = [bucket(exits.starts, h - 1) if h else last for h in outcome.exit_times.tolist()]
-        return np.array(buckets, dtype=np.int64), exits.opens, last
+        return np.array(buckets, dtype=np.int64), exits.first_open_bucket, last
 
 
 def _between(value: Any, low: float, name: str) -> float:

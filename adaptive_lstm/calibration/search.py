@@ -1,6 +1,6 @@
 """Coarse to fine: which candidates are worth a test, from a few hundred that are not all run in full.
 
-1. every track alone, from careful to bold, on a part of the search split, until it is hopeless;
+1. every sweep alone, from careful to bold, on a part of the search split, until it is hopeless;
 2. families joined greedily: the best so far with the best of the next family, if their losses leave room;
 3. the survivors on the whole search split, and their nearest neighbours.
 """
@@ -14,7 +14,8 @@ from itertools import groupby
 
 import numpy as np
 
-from .candidates import Candidate, Track
+from ..policies import Sweep
+from .candidates import Candidate
 from .evaluation import Outcome
 from .latency_model import CostTable
 
@@ -52,7 +53,7 @@ class Scored:
 
 
 class Search:
-    """A search over tracks.
+    """A search over sweeps.
 
     Args:
         run: runs a candidate.
@@ -116,15 +117,15 @@ class Search:
     def _beats(self, one: Scored, other: Scored) -> bool:
         return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
 
-    def run(self, tracks: Sequence[Track]) -> list[Scored]:
+    def run(self, sweeps: Sequence[Sweep]) -> list[Scored]:
         """All candidates that were run on the whole search split; the dense one comes first."""
         coarse = min(self._n, COARSE)
         dense = self.score(Candidate(), coarse)
         families: dict[str, list[Scored]] = {}
-        for track in tracks:
-            found = families.setdefault(track.family, [])
-            for position in track.positions:
-                scored = self.score(Candidate(((track, position),)), coarse)
+        for sweep in sweeps:
+            found = families.setdefault(sweep.family, [])
+            for position in sweep.positions:
+                scored = self.score(Candidate(((sweep, position),)), coarse)
                 found.append(scored)
                 if scored.hopeless:
                     break
@@ -152,7 +153,7 @@ class Search:
         """
         rungs: list[Scored] = []
         for step in LADDER:
-            rungs.append(self.score(candidate.careful(step), self._n))
+            rungs.append(self.score(candidate.more_careful(step), self._n))
             if sum(s.ratio == 0 for s in rungs) == 2:
                 break
         return rungs

@@ -117,17 +117,17 @@ def loss_named(text: str) -> Loss:
     raise InputError(f"expected {', '.join(LOSSES)} or {SCALED}:SCALE, got {text!r}")
 
 
-def _families(fast: nn.Module, head: str) -> list[al.Policy]:
-    """All policies that apply, with exits that ask the head."""
+def _families(fast: nn.Module, head: str) -> list[al.Family]:
+    """All families that apply, with exits that ask the head."""
     module = dict(fast.named_modules()).get(head)
     if module is None or not head:
         linear = [name for name, m in fast.named_modules() if isinstance(m, nn.Linear)]
         raise InputError(f"the model has no module named {head!r}; its linear modules: {', '.join(linear) or 'none'}")
     shapes = {name: lstm.stack_shape for name, lstm in adapted_lstms(fast).items()}
-    exits: list[al.Policy] = []
+    exits: list[al.Family] = []
     if not any(shape.bidirectional for shape in shapes.values()):
-        exits.append(al.ExitInTime(head=module))
+        exits.append(al.Family(al.ExitInTime, head=module))
     if all(shape.num_layers > 1 for shape in shapes.values()):
-        exits.append(al.ExitInDepth(head=module))
-    without = [family for family in default_families(shapes) if not isinstance(family, al.ExitInTime)]
-    return without + (exits or [al.ExitInTime(head=module)])  # which is refused with the reason
+        exits.append(al.Family(al.ExitInDepth, head=module))
+    without = [family for family in default_families(shapes) if family.kind.question != "time_exit"]
+    return without + (exits or [al.Family(al.ExitInTime, head=module)])  # which is refused with the reason

@@ -8,7 +8,8 @@ import numpy as np
 from ..calibration import risk
 from ..calibration.calibrate import Calibration, Point
 from ..calibration.certificate import Certificate
-from ..policies import Combined, Dense
+from ..policies import Dense, kind_of, members
+from ..policies.combined import acts
 from .tables import aligned
 
 SHOWN = 14  # lines of the table
@@ -19,9 +20,8 @@ def families(point: Point) -> str:
     """The policy families that a candidate joins, "Delta + ExitInTime"; "Dense" if it skips nothing."""
     found: dict[str, None] = {}
     for policy in point.settings.values():
-        parts = policy.policies if isinstance(policy, Combined) else (policy,)
-        found |= dict.fromkeys(type(part).__name__ for part in parts if not isinstance(part, Dense))
-    return " + ".join(sorted(found)) or Dense.__name__
+        found |= dict.fromkeys(kind_of(one).name for one in members(policy) if acts(one))
+    return " + ".join(sorted(found)) or Dense.kind.name
 
 
 def risk_scale(calibration: Calibration) -> tuple[str, float, tuple[float, ...]]:

@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from ..policies import Combined, Parts, Policy, parts
+from ..policies import Parts, Policy, parts
 from ..types import Counts, StackShape, StreamState, sites
 from ..weights.layout import CellTensors
 from ..weights.precision import Quantize
 from ..weights.quantization import quantize_stack
 from . import early_exit, reference
-from .accounting import skips
 from .backend import native, refuse_non_finite
-from .native_policy import runs_natively
+from .native_policy import python_part, runs_natively
 from .native_stack import NativeStack
 from .reference_weights import dequantized
 
@@ -45,7 +44,7 @@ class Executor:
         self.shape, self.policy = shape, parts(policy)
         self.width = shape.directions * shape.output_size  # of an output
         self.exact = quantize.exact and not replaced  # whether results are those of the original parameters
-        self.skips = skips(self.policy)
+        self.skips = self.policy.acts
         first = tensors[0].w_ih
         self.dtype, self.device = first.dtype, first.device
         # Whether NaN and infinity are refused: they would stay in estimates, and integers cannot pass them on.
@@ -79,12 +78,12 @@ class Executor:
             return f"reference: dtype {str(self.dtype).removeprefix('torch.')}", None
         if not native():
             return "reference: no native extension", None
-        if runs_natively(self.policy):
+        if runs_natively(self.policy, self.shape):
             return None, self.policy
         without = replace(self.policy, time_exit=None)
-        if runs_natively(without):
-            return f"asked in Python between native chunks: {_foreign(policy)}", without
-        return f"reference: {_foreign(policy)}", None
+        if runs_natively(without, self.shape):
+            return f"asked in Python between native chunks: {python_part(policy)}", without
+        return f"reference: {python_part(policy)}", None
 
     def run(
         self,
@@ -184,11 +183,3 @@ class Executor:
         return early_exit.run_with_exits(
             self.policy.time_exit, self.shape, some, rows, alive, state, open_ended=open_ended
         )
-
-
-def _foreign(policy: Policy) -> str:
-    """What of a policy only Python can run."""
-    for part in policy.policies if isinstance(policy, Combined) else (policy,):
-        if type(part).__module__.partition(".")[0] != __package__.partition(".")[0]:
-            return f"policy {type(part).__name__} is written in Python"
-    return "the head is written in Python"

@@ -1,109 +1,30 @@
-"""Policies as the native kernels take them: plain numbers and packed matrices."""
+"""From a policy's plain numbers to the objects of the native core."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..policies import Delta, Dense, ExitInDepth, ExitInTime, HoldLayers, LinearHead, Map, Parts, SkipTimesteps
+from ..policies import Parts, Policy, kind_of, members
 from ..policies.affine import Affine
-from ..types import FloatArray, Site, StackShape
+from ..policies.native_form import NativeColumns, NativeDepthExit, NativeHead, NativeHold, NativeTimeExit
+from ..types import StackShape
 
 if TYPE_CHECKING:
     from .. import _native
 
 
-def runs_natively(policy: Parts) -> bool:
-    """Whether the native kernels know every part of this policy; others run on the reference executor."""
-    heads = [p.head for p in (policy.time_exit, policy.depth_exit) if isinstance(p, ExitInTime | ExitInDepth)]
-    return (
-        type(policy.columns) in (Delta, Dense)
-        and all(type(p) in (SkipTimesteps, HoldLayers) for p in policy.hold)
-        and type(policy.time_exit) in (type(None), ExitInTime)
-        and type(policy.depth_exit) in (type(None), ExitInDepth)
-        and all(type(head) in (type(None), LinearHead) for head in heads)
-    )
+def runs_natively(policy: Parts, shape: StackShape) -> bool:
+    """Whether every part of this policy can be given to the native core; others run on the reference executor."""
+    return all(_numbers(part, shape) is not None for part in policy.policies)
 
 
-def _map(m: Affine) -> _native.Affine:
-    from .. import _native
-
-    return _native.affine(m.weight, m.bias)
-
-
-def _folded(head: LinearHead, m: Map) -> _native.Affine:
-    """A head on a translated state as one map, multiplied in float64."""
-    from .. import _native
-
-    weight, bias = head.weight.astype(np.float64), head.bias.astype(np.float64)
-    return _native.affine(
-        (weight @ m.weight.astype(np.float64)).astype(np.float32),
-        (weight @ m.bias.astype(np.float64) + bias).astype(np.float32),
-    )
-
-
-def _columns(policy: Parts, shape: StackShape) -> list[list[_native.Thresholds]]:
-    from .. import _native
-
-    def limits(cell: int, operand: Literal["x", "h"]) -> FloatArray | None:
-        site = Site(shape, cell, operand)
-        thresholded = isinstance(policy.columns, Delta) and policy.columns.thresholded(site)
-        return policy.columns.threshold(site) if isinstance(policy.columns, Delta) and thresholded else None
-
-    cells = [_native.thresholds(limits(cell, "x"), limits(cell, "h")) for cell in range(shape.num_cells)]
-    return [cells[i : i + shape.directions] for i in range(0, shape.num_cells, shape.directions)]
-
-
-def _holds(policy: Parts, shape: StackShape) -> list[_native.Hold | None]:
-    from .. import _native
-
-    out: list[_native.Hold | None] = []
-    for layer in range(shape.num_layers if policy.hold else 0):
-        decider = policy.decider(shape, layer)
-        hold = None
-        if isinstance(decider, SkipTimesteps | HoldLayers):
-            hold = _native.hold(*decider.limits(layer), decider.cap, decider.action)
-        out.append(hold)
-    return out
-
-
-def _time_exit(time: ExitInTime) -> _native.TimeExit:
-    from .. import _native
-
-    head = time.head if isinstance(time.head, LinearHead) else None
-    maps = time.translators.maps if time.translators else ()
-    logits = [] if head is None else [_folded(head, m) for m in maps] if time.translators else [_map(head)]
-    return _native.time_exit(
-        time.check_every,
-        time.patience,
-        time.window,
-        None if head is None else _native.head(head.activation == "sigmoid", time.measure),
-        list(time.starts or (0,)),
-        list(time.thresholds),
-        list(time.translators.starts if time.translators else (0,)),
-        [_map(m) for m in maps],
-        logits,
-    )
-
-
-def _depth_exit(depth: ExitInDepth, shape: StackShape) -> _native.DepthExit | None:
-    """None if it never asks."""
-    from .. import _native
-
-    maps, asks = depth.translators, [depth.checks_after(shape, layer) for layer in range(shape.num_layers - 1)]
-    if maps is None or not any(asks):
-        return None
-    head = depth.head if isinstance(depth.head, LinearHead) else None
-    return _native.depth_exit(
-        depth.level == "sequence",
-        None if head is None else _native.head(head.activation == "sigmoid", depth.measure),
-        asks,
-        list(depth.thresholds),
-        [_map(m) for m in maps.steps],
-        [_map(m) for m in maps.finals],
-        [] if head is None else [_folded(head, m) for m in (maps.finals if depth.level == "sequence" else maps.steps)],
-    )
+def python_part(policy: Policy) -> str:
+    """The part of a policy that only Python can run, for people."""
+    for part in members(policy):
+        kind = kind_of(part)
+        if kind.native is None:
+            return f"policy {kind.name} is written in Python"
+    return "the head is written in Python"
 
 
 def packed_policy(policy: Parts, shape: StackShape) -> _native.Policy:
@@ -111,8 +32,74 @@ def packed_policy(policy: Parts, shape: StackShape) -> _native.Policy:
     from .. import _native
 
     return _native.policy(
-        _columns(policy, shape),
-        _holds(policy, shape),
-        _time_exit(policy.time_exit) if isinstance(policy.time_exit, ExitInTime) else None,
-        _depth_exit(policy.depth_exit, shape) if isinstance(policy.depth_exit, ExitInDepth) else None,
+        _columns(_numbers(policy.columns, shape), shape),
+        _holds([_numbers(p, shape) for p in policy.hold]),
+        None if policy.time_exit is None else _time_exit(_numbers(policy.time_exit, shape)),
+        None if policy.depth_exit is None else _depth_exit(_numbers(policy.depth_exit, shape)),
     )
+
+
+def _numbers(policy: Policy, shape: StackShape) -> Any:
+    """What the kind of a policy converts it to, or None: it runs in Python."""
+    native = kind_of(policy).native
+    return None if native is None else native(policy, shape)
+
+
+def _columns(numbers: NativeColumns, shape: StackShape) -> list[list[_native.Thresholds]]:
+    from .. import _native
+
+    cells = [_native.thresholds(x, h) for x, h in numbers.thresholds]
+    return [cells[i : i + shape.directions] for i in range(0, shape.num_cells, shape.directions)]
+
+
+def _holds(numbers: list[tuple[NativeHold | None, ...]]) -> list[_native.Hold | None]:
+    """One entry per layer: the policy that decides on it, or None."""
+    from .. import _native
+
+    deciders = [next((hold for hold in layer if hold is not None), None) for layer in zip(*numbers, strict=True)]
+    return [None if hold is None else _native.hold(hold.x_share, hold.h, hold.cap, hold.action) for hold in deciders]
+
+
+def _time_exit(numbers: NativeTimeExit) -> _native.TimeExit:
+    from .. import _native
+
+    return _native.time_exit(
+        numbers.check_every,
+        numbers.patience,
+        numbers.window,
+        _head(numbers.head),
+        list(numbers.starts),
+        list(numbers.thresholds),
+        list(numbers.map_starts),
+        _affine(numbers.maps),
+        _affine(numbers.logits),
+    )
+
+
+def _depth_exit(numbers: NativeDepthExit) -> _native.DepthExit | None:
+    """None if no layer is ever checked."""
+    from .. import _native
+
+    if not any(numbers.checks):
+        return None
+    return _native.depth_exit(
+        numbers.whole_sequences,
+        _head(numbers.head),
+        list(numbers.checks),
+        list(numbers.thresholds),
+        _affine(numbers.steps),
+        _affine(numbers.finals),
+        _affine(numbers.logits),
+    )
+
+
+def _head(numbers: NativeHead | None) -> _native.Head | None:
+    from .. import _native
+
+    return None if numbers is None else _native.head(numbers.sigmoid, numbers.measure)
+
+
+def _affine(maps: tuple[Affine, ...]) -> list[_native.Affine]:
+    from .. import _native
+
+    return [_native.affine(m.weight, m.bias) for m in maps]

@@ -11,7 +11,7 @@ ladder      precision, pruning and delta, one after the other
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,11 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.calibration.calibrate import PROBES, SENSITIVITY_SEQUENCES
-from adaptive_lstm.calibration.candidates import Candidate, Measured, Track, fits, tracks
+from adaptive_lstm.calibration.candidates import Candidate, fits, sweeps_of
 from adaptive_lstm.compression.compress import Rounding
 from adaptive_lstm.compression.pruning.settings import Compensate
 from adaptive_lstm.model_io import together
+from adaptive_lstm.policies import FitData, Sweep
 from adaptive_lstm.runtime.adapt import adapted_lstms
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
@@ -59,7 +60,8 @@ class Subject:
     model: ZooModel
     material: Material
     int8: nn.Module
-    measured: Measured
+    sensitivities: Mapping[str, al.Sensitivity]
+    measured: FitData
     quick: bool
 
     @property
@@ -79,18 +81,18 @@ def subject(model: ZooModel, *, quick: bool) -> Subject:
     exact = al.adapt(model.model)
     lstms = adapted_lstms(exact)
     sensitivities = al.measure_sensitivities(exact, material.fit[:SENSITIVITY_SEQUENCES], probes=PROBES)
-    leaving = any(isinstance(f, al.ExitInTime | al.ExitInDepth) for f in material.families(exact))
-    translators = {n: al.fit_translators(exact, material.fit, lstm=n) for n in lstms} if leaving else {}
+    exits = any("translators" in family.kind.needs for family in material.families(exact))
+    translators = {n: al.fit_translators(exact, material.fit, lstm=n) for n in lstms} if exits else {}
     int8 = al.adapt(model.model)
     al.compress(int8, quantize=al.Quantize("int8"))
     shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
-    return Subject(model, material, int8, Measured(shapes, sensitivities, translators), quick)
+    return Subject(model, material, int8, sensitivities, FitData(shapes, sensitivities, translators), quick)
 
 
 def thresholds(of: Subject) -> Iterator[Variant]:
     """Where the thresholds of delta columns come from."""
-    for track in tracks([al.Delta()], of.measured, conditional=False):
-        yield from _alone(of, track)
+    for sweep in sweeps_of([al.Family(al.Delta)], of.measured, conditional=False):
+        yield from _alone(of, sweep)
 
 
 def pruning(of: Subject) -> Iterator[Variant]:
@@ -130,9 +132,9 @@ def policies(of: Subject, boldest: Callable[[Sequence[Variant]], list[Variant]])
     families = of.material.families(of.int8)
     alone = [
         variant
-        for track in tracks(families, of.measured, conditional=False)
-        if track.family != "delta" or track.name == "delta(gamma=0.5, power=1)"
-        for variant in _alone(of, track)
+        for sweep in sweeps_of(families, of.measured, conditional=False)
+        if sweep.family != "delta" or sweep.name == "delta(gamma=0.5, power=1)"
+        for variant in _alone(of, sweep)
     ]
     yield from alone
     chosen = boldest(alone)
@@ -171,13 +173,13 @@ def ladder(of: Subject) -> Iterator[Variant]:
         yield _compressed(of, name, {"sparsity": sparsity, "tau": tau}, pruned, quantize, tau if skips else None)
 
 
-def _alone(of: Subject, track: Track) -> Iterator[Variant]:
-    positions = track.positions
+def _alone(of: Subject, sweep: Sweep) -> Iterator[Variant]:
+    positions = sweep.positions
     for i in range(of.strengths):
         position = positions[round(i * (len(positions) - 1) / (of.strengths - 1))]
-        candidate = Candidate(((track, position),))
+        candidate = Candidate(((sweep, position),))
         if fits(candidate, of.measured.shapes):
-            settings = {"track": track.name, "strength": track.strength(position)}
+            settings = {"track": sweep.name, "strength": sweep.strength(position)}
             yield Variant(str(candidate), _skipping(of, candidate), of.int8, settings, candidate)
 
 
@@ -219,5 +221,5 @@ def _compressed(
 def _mixed(of: Subject, size: float) -> nn.Module:
     fast = al.adapt(of.model.model)
     for name, lstm in adapted_lstms(fast).items():
-        lstm.quantize = al.mixed_precision(of.measured.sensitivities[name], size=size)
+        lstm.quantize = al.mixed_precision(of.sensitivities[name], size=size)
     return fast

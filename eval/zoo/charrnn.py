@@ -55,8 +55,8 @@ def bits_per_character(model: nn.Module, characters: Tensor) -> float:
     return float(cross_entropy(torch.cat(logits)[:-1], characters[1:])) / math.log(2)
 
 
-def _leaving_in_depth(model: nn.Module) -> al.Policy:
-    return al.ExitInDepth(head=model.get_submodule("out"))
+def _exit_in_depth(model: nn.Module) -> al.Family:
+    return al.Family(al.ExitInDepth, head=model.get_submodule("out"))
 
 
 def load(zoo: Path, author: str) -> ZooModel:
@@ -86,7 +86,7 @@ def load(zoo: Path, author: str) -> ZooModel:
             "part has a range of its own",
             loss=disagreement,
             max_loss=0.05,
-            families=skipping_and(_leaving_in_depth),
+            families=skipping_and(_exit_in_depth),
         )
 
     golden: tuple[Golden, ...] = ()

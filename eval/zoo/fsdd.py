@@ -33,12 +33,12 @@ class Classifier(nn.Module):
         return logits
 
 
-def _leaving_in_time(model: nn.Module) -> al.Policy:
-    return al.ExitInTime(head=model.get_submodule("fc"))
+def _exit_in_time(model: nn.Module) -> al.Family:
+    return al.Family(al.ExitInTime, head=model.get_submodule("fc"))
 
 
-def _leaving_in_depth(model: nn.Module) -> al.Policy:
-    return al.ExitInDepth(head=model.get_submodule("fc"))
+def _exit_in_depth(model: nn.Module) -> al.Family:
+    return al.Family(al.ExitInDepth, head=model.get_submodule("fc"))
 
 
 def load(zoo: Path, task: Task) -> ZooModel:
@@ -65,7 +65,7 @@ def load(zoo: Path, task: Task) -> ZooModel:
             "are those that it was trained on",
             loss=disagreement,
             max_loss=0.02,
-            families=skipping_and(_leaving_in_time, _leaving_in_depth),
+            families=skipping_and(_exit_in_time, _exit_in_depth),
         )
 
     return ZooModel(

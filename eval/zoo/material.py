@@ -19,27 +19,27 @@ from adaptive_lstm.losses import Loss
 QUICK_LIMIT = 0.2  # with few sequences nothing stricter can be certified
 
 
-def skipping(model: nn.Module) -> list[al.Policy]:
+def skipping(model: nn.Module) -> list[al.Family]:
     """The families that need neither a head nor a single stack."""
     deep = any(isinstance(m, nn.LSTM) and m.num_layers > 1 for m in model.modules())
-    return [al.Delta(), al.SkipTimesteps(), *([al.HoldLayers()] if deep else [])]
+    return [al.Family(al.Delta), al.Family(al.SkipTimesteps), *([al.Family(al.HoldLayers)] if deep else [])]
 
 
-def skipping_and(*exits: Callable[[nn.Module], al.Policy]) -> Callable[[nn.Module], list[al.Policy]]:
+def skipping_and(*exits: Callable[[nn.Module], al.Family]) -> Callable[[nn.Module], list[al.Family]]:
     """``skipping``, and exits that are made from the adapted model."""
     return lambda model: [*skipping(model), *(make(model) for make in exits)]
 
 
-def settling_in_time(model: nn.Module) -> al.Policy:
-    """Leave in time when the translation has settled: for models without a head that says how sure it is."""
+def settling_in_time(model: nn.Module) -> al.Family:
+    """Exit in time when the translation has settled: for models whose head gives no confidence."""
     del model
-    return al.ExitInTime()
+    return al.Family(al.ExitInTime)
 
 
-def settling_in_depth(model: nn.Module) -> al.Policy:
-    """Leave in depth when two translations agree."""
+def settling_in_depth(model: nn.Module) -> al.Family:
+    """Exit in depth when two translations agree."""
     del model
-    return al.ExitInDepth()
+    return al.Family(al.ExitInDepth)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Material:
         promise: what a sequence is, what the parts are drawn from, and so what a certificate holds for.
         loss: of one sequence.
         max_loss: the limit that is asked for.
-        families: the policies to search, from the adapted model, whose heads are its own.
+        families: families of policies to search, from the adapted model, whose heads are its own.
     """
 
     fit: Sequence[Tensor]
@@ -62,7 +62,7 @@ class Material:
     promise: str
     loss: Loss
     max_loss: float
-    families: Callable[[nn.Module], list[al.Policy]] = skipping
+    families: Callable[[nn.Module], list[al.Family]] = skipping
 
     @classmethod
     def of(

@@ -39,11 +39,11 @@ def found() -> Found:
     """An int8 model calibrated with all families that apply and its head."""
     model, data = adapted_classifier(2), drawn(240)
     al.compress(model, quantize=al.Quantize("int8"))
-    families: list[al.Policy] = [
-        al.Delta(),
-        al.SkipTimesteps(),
-        al.HoldLayers(),
-        al.ExitInTime(head=model.head, check_every=2),
+    families: list[al.Family] = [
+        al.Family(al.Delta),
+        al.Family(al.SkipTimesteps),
+        al.Family(al.HoldLayers),
+        al.Family(al.ExitInTime, head=model.head, check_every=2),
     ]
     model.lstm.policy = al.Delta.uniform(0.01)
     with unchanged(model):
@@ -123,7 +123,7 @@ def test_apply(found: Found) -> None:
     assert torch.equal(got, outputs(model, test, dict(result.settings)))
     assert served.lstm.monitor.status.ok
     with unchanged(served):  # calibrated anew, a monitored model keeps what its monitor has seen
-        al.calibrate(served, drawn(120), **ASKED, policies=[al.SkipTimesteps()])
+        al.calibrate(served, drawn(120), **ASKED, policies=[al.SkipTimesteps])
 
 
 def test_apply_refuses_other_models(found: Found) -> None:
@@ -151,7 +151,7 @@ def test_apply_refuses_other_models(found: Found) -> None:
 
 def test_the_same_seed_finds_the_same() -> None:
     model, data = adapted_classifier(), drawn(120)
-    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, check_every=2)]
+    families = [al.Family(al.SkipTimesteps), al.Family(al.ExitInTime, head=model.head, check_every=2)]
     results = [al.calibrate(model, data, **ASKED, policies=families, seed=seed) for seed in (3, 3, 4)]
     told = []
     for result in results:
@@ -167,7 +167,7 @@ def test_nothing_passes(constant: float) -> None:
     model = adapted_classifier()
     model.lstm.quantize = al.Quantize("int8")
     always = Loss("always", lambda out, dense, target: constant)
-    result = al.calibrate(model, drawn(200), **(ASKED | {"loss": always}), policies=[al.SkipTimesteps()])
+    result = al.calibrate(model, drawn(200), **(ASKED | {"loss": always}), policies=[al.SkipTimesteps])
     assert not result.certified
     assert isinstance(result.policy, al.Dense)
     assert not any(p.certified for p in result.frontier)
@@ -196,7 +196,7 @@ def test_given_splits_and_several_lstms() -> None:
     model: Any = al.adapt(Two())
     data = [x for x, _ in drawn(150)]
     splits = al.Splits(data[:20], data[20:50], data[50:])
-    asked = ASKED | {"loss": al.losses.cosine_distance, "policies": [al.Delta()]}
+    asked = ASKED | {"loss": al.losses.cosine_distance, "policies": [al.Delta]}
     result = al.calibrate(model, splits, **asked)
     assert [s["count"] for s in result.certificate.sequences.values()] == [20, 30, 100]
     with pytest.raises(al.errors.InputError, match=r"use \.settings"):
@@ -216,7 +216,7 @@ def test_needs_what_it_says() -> None:
     data = drawn(3 * least)
     splits = al.Splits(data[:5], data[5:20], data[20 : 20 + least])
     model = adapted_classifier()
-    assert al.calibrate(model, splits, **ASKED, policies=[al.SkipTimesteps()]).certificate is not None
+    assert al.calibrate(model, splits, **ASKED, policies=[al.SkipTimesteps]).certificate is not None
     short = al.Splits(splits.fit, splits.search, splits.test[1:])
     with pytest.raises(al.errors.CalibrationError, match=f"needs at least {least}"):
-        al.calibrate(model, short, **ASKED, policies=[al.SkipTimesteps()])
+        al.calibrate(model, short, **ASKED, policies=[al.SkipTimesteps])

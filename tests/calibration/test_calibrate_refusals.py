@@ -6,20 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.calibration.splits import split
-from adaptive_lstm.policies import Map, TimeTranslators
 
 from ..support.helpers import infer, torch_lstm
 from ..support.small_task import I, Pair, T, adapted_classifier, counted, drawn, unchanged
 
 ASKED: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "progress": False}
-SKIPS = [al.SkipTimesteps()]
+SKIPS = [al.SkipTimesteps]
 AT_ONCE, ONE, FIRST = 0, 1, 5  # calls of the model: none; one; the first sequence, dense and with two policies
 
 
@@ -46,10 +44,6 @@ def refused(model: nn.Module, error: str, message: str, calls: int, sequences: A
         assert count.count <= calls
 
 
-def zero_map(out: int, width: int) -> Map:
-    return Map(np.zeros((out, width), np.float32), np.zeros(out, np.float32))
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -70,22 +64,26 @@ def zero_map(out: int, width: int) -> Map:
         ({"shares": (0.5, 0.5)}, "CalibrationError", "shares"),
         ({"shares": (1, math.inf, 1)}, "CalibrationError", "shares"),
         ({"policies": []}, "InputError", "policies: got"),
-        ({"policies": al.Delta()}, "InputError", "expected a list"),
-        ({"policies": [al.Delta]}, "InputError", "policies: got <class"),
-        ({"policies": [al.Dense()]}, "InputError", "policies: got Dense"),
-        ({"policies": [al.Delta(), al.SkipTimesteps(), al.Delta.uniform(0.1)]}, "InputError", "more than one Delta"),
-        ({"policies": [al.Delta(h=(0.1, 0.1))]}, "PolicyError", "2 layers, expected 1"),
-        ({"policies": [al.HoldLayers()]}, "PolicyError", "one layer"),
-        ({"policies": [al.ExitInDepth()]}, "UnsupportedError", "one layer"),
-        ({"policies": [al.ExitInTime(head=nn.Linear(5, 3))]}, "PolicyError", "width 5, expected 6"),
-        ({"policies": [al.ExitInTime(head=nn.Bilinear(5, 5, 3))]}, "PolicyError", "head"),
-        ({"policies": [al.ExitInTime(head=lambda h: nn.Linear(5, 3)(h))]}, "PolicyError", "head: .* shape \\(1, 6\\)"),
-        ({"policies": [al.ExitInTime(head=lambda h: h[0])]}, "PolicyError", "expected \\[n, C\\]"),
+        ({"policies": al.Delta}, "InputError", "expected a list"),
+        ({"policies": [nn.LSTM]}, "InputError", "policies: got <class"),
         (
-            {"policies": [al.ExitInTime(translators=TimeTranslators((0,), (zero_map(7, 7),)))]},
-            "PolicyError",
-            "a map of shape",
+            {"policies": [al.Delta()]},
+            "InputError",
+            r"got Delta\(...\), a policy with fixed settings; write Family\(Delta\)",
         ),
+        ({"policies": [al.Dense()]}, "InputError", "policies: got Dense"),
+        ({"policies": [al.Delta, al.SkipTimesteps, al.Family(al.Delta)]}, "InputError", "more than one Delta"),
+        ({"policies": [al.SkipTimesteps, al.Delta(h=(0.1, 0.1))]}, "InputError", "fixed settings"),
+        ({"policies": [al.HoldLayers]}, "PolicyError", "one layer"),
+        ({"policies": [al.ExitInDepth]}, "UnsupportedError", "one layer"),
+        ({"policies": [al.Family(al.ExitInTime, head=nn.Linear(5, 3))]}, "PolicyError", "width 5, expected 6"),
+        ({"policies": [al.Family(al.ExitInTime, head=nn.Bilinear(5, 5, 3))]}, "PolicyError", "head"),
+        (
+            {"policies": [al.Family(al.ExitInTime, head=lambda h: nn.Linear(5, 3)(h))]},
+            "PolicyError",
+            "head: .* shape \\(1, 6\\)",
+        ),
+        ({"policies": [al.Family(al.ExitInTime, head=lambda h: h[0])]}, "PolicyError", "expected \\[n, C\\]"),
         ({"conditional": True, "policies": SKIPS}, "InputError", "expected an ExitInTime"),
     ],
 )
@@ -131,9 +129,9 @@ def test_models_that_cannot_be_calibrated() -> None:
     half = adapted_classifier().train()
     half.lstm.eval()
     refused(half, "InputError", "training mode", AT_ONCE)
-    refused(adapted_classifier(bidirectional=True), "UnsupportedError", "backward", AT_ONCE, policies=[al.ExitInTime()])
-    refused(al.adapt(Two()), "InputError", "2 LSTMs", AT_ONCE, policies=[al.Delta(), al.ExitInTime()])
-    refused(adapted_classifier(2), "UnsupportedError", "two layers", AT_ONCE, policies=[al.ExitInDepth()])
+    refused(adapted_classifier(bidirectional=True), "UnsupportedError", "backward", AT_ONCE, policies=[al.ExitInTime])
+    refused(al.adapt(Two()), "InputError", "2 LSTMs", AT_ONCE, policies=[al.Delta, al.ExitInTime])
+    refused(adapted_classifier(2), "UnsupportedError", "two layers", AT_ONCE, policies=[al.ExitInDepth])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,7 @@ def test_outputs_that_are_not_finite() -> None:
     assert calls.count == 1
     data = drawn(100)
     data[3] = (torch.full((1, T, I), math.inf), 0)
-    refused(adapted_classifier(), "NonFiniteError", "finite|NaN", FIRST + 100, data, policies=[*SKIPS, al.ExitInTime()])
+    refused(adapted_classifier(), "NonFiniteError", "finite|NaN", FIRST + 100, data, policies=[*SKIPS, al.ExitInTime])
 
 
 class Wrapped(nn.Module):
@@ -235,7 +233,7 @@ class Idle(nn.Module):
 def test_what_the_first_sequence_tells() -> None:
     refused(al.adapt(Idle()), "InputError", "without calling", ONE)
     pairs = [(torch.cat([x, x + 1]), None) for x, _ in drawn(100)]
-    exits = [al.ExitInTime()]
+    exits = [al.ExitInTime]
     refused(Wrapped(lambda y: y), "InputError", r"\[2\] batch rows", ONE, pairs, conditional=True, policies=exits)
 
 

@@ -24,7 +24,7 @@ def test_several_losses_of_both_kinds() -> None:
     model, data = adapted_classifier(), drawn(300)
     distance = al.losses.clipped_error(20.0)
     asked = ASKED | {"loss": [al.losses.disagreement, distance], "max_loss": [0.15, 0.05]}
-    result = al.calibrate(model, data, **asked, policies=[al.SkipTimesteps()])
+    result = al.calibrate(model, data, **asked, policies=[al.SkipTimesteps])
     assert [one["test"] for one in result.certificate.losses] == ["binomial", "wsr"]
     assert result.certified
     test = last_split(data)
@@ -55,14 +55,14 @@ class Sometimes(nn.Module):
 
 def test_a_loss_counts_as_binary_only_if_all_outputs_say_so() -> None:
     asked = ASKED | {"loss": [al.losses.disagreement, Loss("flip", lambda *_: 0.0, lambda _: True)]}
-    result = al.calibrate(Sometimes(), drawn(300), **(asked | {"max_loss": [0.2, 0.2]}), policies=[al.SkipTimesteps()])
+    result = al.calibrate(Sometimes(), drawn(300), **(asked | {"max_loss": [0.2, 0.2]}), policies=[al.SkipTimesteps])
     assert [one["test"] for one in result.certificate.losses] == ["wsr", "binomial"]
 
 
 def test_early_leavers() -> None:
     model, data = adapted_classifier(), drawn(400, noise=0.6)
     asked = ASKED | {"max_loss": 0.15}
-    families: list[al.Policy] = [al.ExitInTime(head=model.head, check_every=1), al.SkipTimesteps()]
+    families = [al.Family(al.ExitInTime, head=model.head, check_every=1), al.Family(al.SkipTimesteps)]
     result = al.calibrate(model, data, **asked, policies=families, conditional=True)
     assert result.certificate.conditional
     assert result.certified
@@ -107,7 +107,7 @@ def test_the_promise_holds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     true: dict[str, float] = {"dense": 0.0}
     false = certified = 0
     for seed in range(repeats):
-        result = al.calibrate(model, drawn(110, seed=seed), **asked, policies=[al.SkipTimesteps()], seed=seed)
+        result = al.calibrate(model, drawn(110, seed=seed), **asked, policies=[al.SkipTimesteps], seed=seed)
         name = result.certificate.policy
         if name not in true:
             served.lstm.policy = result.policy

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import adaptive_lstm as al
 from adaptive_lstm.calibration import risk
-from adaptive_lstm.calibration.candidates import Candidate, Measured, Settings, Track, fits, tracks
+from adaptive_lstm.calibration.candidates import Candidate, Settings, fits, sweeps_of
 from adaptive_lstm.calibration.evaluation import Evaluator, Outcome
 from adaptive_lstm.calibration.families import default_families
 from adaptive_lstm.calibration.latency_model import FEATURES
 from adaptive_lstm.calibration.search import COARSE, HOPELESS, MAX_TIES, TESTED, Scored, Search
-from adaptive_lstm.policies import parts
+from adaptive_lstm.policies import FitData, Sweep, parts
 from adaptive_lstm.types import StackShape
 
 from ..support.small_task import adapted_classifier, drawn
@@ -31,11 +31,11 @@ LEVELS = (0.1, 0.2, 0.4, 0.8)
 LUCK = np.random.default_rng(0).permutation((np.arange(N) + 0.5) / N)  # sequence i fails where the risk is above
 
 
-def track(name: str, make: Callable[[float], al.Policy] = al.Delta.uniform, family: str | None = None) -> Track:
+def sweep(name: str, make: Callable[[float], al.Policy] = al.Delta.uniform, family: str | None = None) -> Sweep:
     def settings(strength: float) -> Settings:
         return {"lstm": make(strength)}
 
-    return Track(family or name, name, LEVELS, settings)
+    return Sweep(family or name, name, LEVELS, settings)
 
 
 def outcome(risk: float, share: float, n: int = N) -> Outcome:
@@ -70,7 +70,7 @@ class World:
 
 
 def scored(ratio: float, share: float) -> Scored:
-    candidate = Candidate(((track(f"{ratio} {share}"), 0.0),))
+    candidate = Candidate(((sweep(f"{ratio} {share}"), 0.0),))
     return Scored(candidate, outcome(0.0, share), (ratio * LIMIT,), ratio, ratio)
 
 
@@ -78,7 +78,7 @@ def scored(ratio: float, share: float) -> Scored:
 
 
 def test_strengths_lie_between_their_levels() -> None:
-    one = track("a")
+    one = sweep("a")
     assert [one.strength(p) for p in one.positions] == pytest.approx(list(LEVELS))
     assert one.strength(one.spacing / 2) == pytest.approx(math.sqrt(0.1 * 0.2))
     assert one.strength(-1) == pytest.approx(0.1)
@@ -88,7 +88,7 @@ def test_strengths_lie_between_their_levels() -> None:
 
 
 def test_candidates() -> None:
-    a, b = track("a"), track("b", lambda limit: al.SkipTimesteps(x_share=limit))
+    a, b = sweep("a"), sweep("b", lambda limit: al.SkipTimesteps(x_share=limit))
     both = Candidate(((a, 0.0),)).joined(Candidate(((b, 1.0),)))
     assert both is not None
     assert str(both) == "a 0.1 + b 0.8"
@@ -98,8 +98,8 @@ def test_candidates() -> None:
     assert made.policies == (al.Delta.uniform(0.1), al.SkipTimesteps(x_share=0.8))
     assert Candidate(((a, 0.0),)).settings(["lstm"]) == {"lstm": al.Delta.uniform(0.1)}
     assert Candidate().settings(["x", "y"]) == {"x": al.Dense(), "y": al.Dense()}
-    assert both.joined(Candidate(((track("c", family="a"), 0.0),))) is None
-    time, depth = track("time"), track("depth of sequences")
+    assert both.joined(Candidate(((sweep("c", family="a"), 0.0),))) is None
+    time, depth = sweep("time"), sweep("depth of sequences")
     assert Candidate(((time, 0.0),)).joined(Candidate(((depth, 0.0),))) is None
     near = [c.choices for c in both.neighbours()]
     assert all(0 <= p <= 1 for choices in near for _, p in choices)
@@ -109,25 +109,26 @@ def test_candidates() -> None:
 
 def test_fits() -> None:
     shapes = {"lstm": StackShape(3, 4, 1)}
-    assert fits(Candidate(((track("a"), 0.0),)), shapes)
-    assert not fits(Candidate(((track("a", lambda limit: al.HoldLayers(x_share=limit)), 0.0),)), shapes)
-    twice = Candidate(((track("a"), 0.0), (track("b", family="b"), 0.0)))
+    assert fits(Candidate(((sweep("a"), 0.0),)), shapes)
+    assert not fits(Candidate(((sweep("a", lambda limit: al.HoldLayers(x_share=limit)), 0.0),)), shapes)
+    twice = Candidate(((sweep("a"), 0.0), (sweep("b", family="b"), 0.0)))
     assert not fits(twice, shapes)  # two column policies
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> FitData:
     model, data = adapted_classifier(2), [x for x, _ in drawn(100)]
     shapes = {"lstm": model.lstm.stack_shape}
     translators = {"lstm": al.fit_translators(model, data, buckets=2)}
-    return Measured(shapes, al.measure_sensitivities(model, data[:8]), translators)
+    return FitData(shapes, al.measure_sensitivities(model, data[:8]), translators)
 
 
-def test_tracks(measured: Measured) -> None:
+def test_sweeps(measured: FitData) -> None:
     model = adapted_classifier(2)
     head = model.head
-    exits: list[al.Policy] = [al.ExitInTime(head), al.ExitInDepth(head=head)]
-    made = tracks([al.Delta(), al.SkipTimesteps(cap=3), al.HoldLayers(), *exits], measured, conditional=False)
+    exits = [al.Family(al.ExitInTime, head=head), al.Family(al.ExitInDepth, head=head)]
+    skips = [al.Family(al.Delta), al.Family(al.SkipTimesteps, cap=3), al.Family(al.HoldLayers)]
+    made = sweeps_of([*skips, *exits], measured, conditional=False)
     assert {t.family for t in made} == {"delta", "skip", "hold", "time", "depth of sequences", "depth of steps"}
     assert len({t.name for t in made}) == len(made)
     data = Evaluator(model, {"lstm": model.lstm}, []).label(drawn(24, seed=5))
@@ -143,24 +144,24 @@ def test_tracks(measured: Measured) -> None:
     assert skip.cap == 3  # what a family says beside its strength is kept
 
 
-def test_tracks_of_exits_open_bucket_by_bucket(measured: Measured) -> None:
+def test_sweeps_of_exits_open_bucket_by_bucket(measured: FitData) -> None:
     time = measured.translators["lstm"].time
     assert time is not None
-    made = tracks([al.ExitInTime(adapted_classifier().head)], measured, conditional=True)
+    made = sweeps_of([al.Family(al.ExitInTime, head=adapted_classifier().head)], measured, conditional=True)
     assert len(made) == 2 * len(time.starts)
     for one in made:
         exits = parts(one.make(0.2)["lstm"]).time_exit
         assert isinstance(exits, al.ExitInTime)
         assert exits.starts == one.starts == time.starts
-        assert [t < 1 for t in exits.thresholds] == [b >= one.opens for b in range(len(time.starts))]
-    settled = tracks([al.ExitInTime()], measured, conditional=True)[-1].make(0.05)["lstm"]
+        assert [t < 1 for t in exits.thresholds] == [b >= one.first_open_bucket for b in range(len(time.starts))]
+    settled = sweeps_of([al.Family(al.ExitInTime)], measured, conditional=True)[-1].make(0.05)["lstm"]
     assert isinstance(settled, al.ExitInTime)
     assert settled.thresholds == (0.0,) * (len(time.starts) - 1) + (0.05,)
 
 
 def test_default_families() -> None:
     def names(*shapes: StackShape) -> list[str]:
-        return [type(f).__name__ for f in default_families({str(i): s for i, s in enumerate(shapes)})]
+        return [family.name for family in default_families({str(i): s for i, s in enumerate(shapes)})]
 
     one, two = StackShape(3, 4, 1), StackShape(3, 4, 2)
     assert names(one) == ["Delta", "SkipTimesteps", "ExitInTime"]
@@ -176,7 +177,7 @@ def test_default_families() -> None:
 def test_everything() -> None:
     world = World(a=0.1, b=0.05, c=0.2)
     search = world.search()
-    found = search.run([track("a"), track("b"), track("c", family="a")])
+    found = search.run([sweep("a"), sweep("b"), sweep("c", family="a")])
     keys = [s.candidate.key for s in found]
     assert keys[0] == ()
     assert len(set(keys)) == len(keys)
@@ -190,16 +191,16 @@ def test_everything() -> None:
     assert best.candidate.families == {"a", "b"}
     finest = [(p, q) for p in np.linspace(0, 1, 25) for q in np.linspace(0, 1, 25)]
     possible = [
-        world.run(Candidate(((track("a"), p), (track("b"), q))), N).macs_share
+        world.run(Candidate(((sweep("a"), p), (sweep("b"), q))), N).macs_share
         for p, q in finest
-        if 0.1 * track("a").strength(p) + 0.05 * track("b").strength(q) <= LIMIT
+        if 0.1 * sweep("a").strength(p) + 0.05 * sweep("b").strength(q) <= LIMIT
     ]
     assert search.cost(best) <= min(possible) * 1.1
 
 
-def test_hopeless_tracks_end() -> None:
+def test_hopeless_sweeps_end() -> None:
     world = World(bad=3.0, good=0.05)
-    world.search().run([track("bad"), track("good")])
+    world.search().run([sweep("bad"), sweep("good")])
     tried = [key for key, n in world.runs if n == COARSE and len(key) == 1]
     assert [position for name, position in (k[0] for k in tried) if name == "bad"] == [0.0]
     assert len([1 for k in tried if k[0][0] == "good"]) == len(LEVELS)
@@ -212,26 +213,26 @@ def test_one_failure_is_not_hopeless() -> None:
         return found
 
     search = Search(run, [0.005], N, lambda c: True, by_macs=True)
-    found = search.run([track("a")])
+    found = search.run([sweep("a")])
     assert 1 / (COARSE * 0.005) > HOPELESS  # as the part of the split that is looked at first has it
     assert len(found) > 1
 
 
 def test_nothing_but_hopeless_candidates() -> None:
     world = World(bad=9.0)
-    found = world.search().run([track("bad")])
+    found = world.search().run([sweep("bad")])
     assert [s.candidate.key for s in found] == [()]
 
     def lossy(candidate: Candidate, n: int) -> Outcome:  # as a model that was compressed too much
         return outcome(0.9, 1.0, n)
 
     search = Search(lossy, [LIMIT], N, lambda c: True, by_macs=True)
-    assert [s.candidate.key for s in search.run([track("bad"), track("worse")])] == [()]
+    assert [s.candidate.key for s in search.run([sweep("bad"), sweep("worse")])] == [()]
 
 
 def test_what_cannot_act_together_is_not_tried() -> None:
     world = World(a=0.01, b=0.01)
-    world.search(may=lambda c: len(c.choices) < 2).run([track("a"), track("b")])
+    world.search(may=lambda c: len(c.choices) < 2).run([sweep("a"), sweep("b")])
     assert all(len(key) < 2 for key, _ in world.runs)
 
 
@@ -239,16 +240,16 @@ def test_too_few_early_leavers_rank_nowhere() -> None:
     world = World(a=0.01)
     few = lambda c, o: math.inf if any(p < 0.5 for _, p in c.choices) else 0.0  # noqa: E731
     search = world.search(worst_early_exit_ratio=few)
-    found = search.run([track("a")])
+    found = search.run([sweep("a")])
     assert all(p >= 0.5 for s in search.order(found) for _, p in s.candidate.choices)
-    assert any(key and key[0][1] == 0.0 for key, _ in world.runs)  # but their track goes on
+    assert any(key and key[0][1] == 0.0 for key, _ in world.runs)  # but their sweep goes on
     assert any(s.candidate.choices for s in search.order(found))
 
 
 def test_no_candidate_is_refined_beyond_reach() -> None:
     world = World(a=0.3)
-    near = world.search(certifiable_ratio=0.3).run([track("a")])
-    far = World(a=0.3).search(certifiable_ratio=1.0).run([track("a")])
+    near = world.search(certifiable_ratio=0.3).run([sweep("a")])
+    far = World(a=0.3).search(certifiable_ratio=1.0).run([sweep("a")])
     ratios = [max((s.ratio for s in found if s.ratio <= 1), default=0) for found in (near, far)]
     assert ratios[0] <= ratios[1]
 

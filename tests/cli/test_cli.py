@@ -18,7 +18,7 @@ from adaptive_lstm.cli.demo.run import run
 from adaptive_lstm.peers import catalog
 from adaptive_lstm.peers.catalog import PeerKind
 from adaptive_lstm.peers.contender import BuildRequest, Engine
-from adaptive_lstm.policies import ExitInTime
+from adaptive_lstm.policies import ExitInTime, Family
 
 from ..support.helpers import refused
 
@@ -257,7 +257,7 @@ def quick_outcome() -> Outcome:
         test_inputs=task.test_inputs[:20],
         score=lambda outputs: 1.0,
         max_loss=0.3,
-        families=lambda model: [ExitInTime(head=model.get_submodule("fc"))],
+        families=lambda model: [Family(ExitInTime, head=model.get_submodule("fc"))],
     )
     return run(few, seconds=0.2)
 

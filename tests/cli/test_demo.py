@@ -20,7 +20,7 @@ from adaptive_lstm.cli.demo.table import render
 from adaptive_lstm.cli.demo.task import Task
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.losses import Loss
-from adaptive_lstm.policies import Delta, ExitInTime
+from adaptive_lstm.policies import Delta, ExitInTime, Family
 
 MEGABYTE = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,7 +49,7 @@ def outcome() -> Outcome:
 @pytest.fixture(scope="module")
 def uncertified() -> Outcome:
     task = _small()
-    return run(replace(task, loss=NEVER, families=lambda model: [ExitInTime()]), seconds=0.3)
+    return run(replace(task, loss=NEVER, families=lambda model: [Family(ExitInTime)]), seconds=0.3)
 
 
 def _fingerprints(images: Tensor) -> set[str]:
@@ -122,7 +122,7 @@ def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
     splits = task.splits
     assert (len(splits.fit), len(splits.search), len(splits.test)) == (150, 150, 450)
     assert (task.max_loss, task.confidence) == (0.02, 0.95)
-    assert [type(family) for family in task.families(task.model)] == [Delta, ExitInTime]
+    assert [family.policy for family in task.families(task.model)] == [Delta, ExitInTime]
 
 
 def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: Outcome, tmp_path: Path) -> None:

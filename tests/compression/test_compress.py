@@ -146,7 +146,7 @@ def test_a_certificate_compares_with_the_model_before_pruning() -> None:
     differs = [bool(infer(fast, x).argmax() != infer(exact, x).argmax()) for x, _ in sequences]
     assert sum(differs) / len(differs) > 0.15
     found = al.calibrate(
-        fast, sequences, loss=al.losses.disagreement, max_loss=0.1, confidence=0.9, policies=[al.Delta()]
+        fast, sequences, loss=al.losses.disagreement, max_loss=0.1, confidence=0.9, policies=[al.Delta]
     )
     assert not found.certified
 

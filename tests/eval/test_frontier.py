@@ -49,7 +49,7 @@ def model() -> ZooModel:
         return {"accuracy": float((logits.argmax(1) == images.labels[:TESTED:every]).double().mean())}
 
     def leaving(fast: nn.Module) -> Any:
-        return al.ExitInTime(head=fast.get_submodule(digits.HEAD))
+        return al.Family(al.ExitInTime, head=fast.get_submodule(digits.HEAD))
 
     def material() -> Material:
         parts = (unlabelled[:40], unlabelled[40:90], test[100:200], test[200:230])

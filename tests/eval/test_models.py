@@ -36,8 +36,8 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> ZooModel:
             parameter.mul_(2)
     sequences = [x for x, _ in drawn(200)]
 
-    def leaving(model: nn.Module) -> al.Policy:
-        return al.ExitInTime(head=model.get_submodule("head"), check_every=1)
+    def leaving(model: nn.Module) -> al.Family:
+        return al.Family(al.ExitInTime, head=model.get_submodule("head"), check_every=1)
 
     def material() -> Material:
         return Material(

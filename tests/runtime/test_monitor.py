@@ -41,7 +41,7 @@ def calibrated() -> Any:
     """A classifier with a certified policy and its monitor."""
     model = adapted_classifier()
     asked: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "objective": "macs"}
-    families: list[al.Policy] = [al.SkipTimesteps(), al.ExitInTime(head=model.head, check_every=2)]
+    families = [al.Family(al.SkipTimesteps), al.Family(al.ExitInTime, head=model.head, check_every=2)]
     result = al.calibrate(model, drawn(300), **asked, policies=families, progress=False)
     assert result.certified
     return result.apply(model)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ...losses import disagreement
-from ...policies import Delta, ExitInTime, Policy
+from ...policies import Delta, ExitInTime, Family
 from .task import SequenceModel, Task
 
 ROWS, STEPS = 16, 64  # input features, and columns of the enlarged picture
@@ -110,9 +110,9 @@ def load_task() -> Task:
     )
 
 
-def families(model: SequenceModel) -> list[Policy]:
+def families(model: SequenceModel) -> list[Family]:
     """Columns that hardly moved, and the columns of the picture that come after the decision."""
-    return [Delta(), ExitInTime(head=model.get_submodule(HEAD))]
+    return [Family(Delta), Family(ExitInTime, head=model.get_submodule(HEAD))]
 
 
 def _share(flags: Tensor) -> float:

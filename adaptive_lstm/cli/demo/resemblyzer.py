@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from ...errors import InputError
 from ...losses import cosine_distance
-from ...policies import Delta, HoldLayers, SkipTimesteps
+from ...policies import Delta, Family, HoldLayers, SkipTimesteps
 from ..sequence_file import read_arrays
 from .task import SequenceModel, Task
 
@@ -79,7 +79,7 @@ def load_task(zoo: Path) -> Task:
         loss=cosine_distance,
         max_loss=MAX_LOSS,
         confidence=CONFIDENCE,
-        families=lambda model: [Delta(), SkipTimesteps(), HoldLayers()],
+        families=lambda model: [Family(Delta), Family(SkipTimesteps), Family(HoldLayers)],
         caution="The windows are of five speakers and overlap, so they are not independent: read it as one about them.",
         shown=shown,
         picture=(shown.T + 1e-6).log().flip(0),

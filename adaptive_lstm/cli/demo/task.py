@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...calibration.splits import Splits
 from ...losses import Loss
-from ...policies import Policy
+from ...policies import Family
 from ..sequence_file import Pair
 
 
@@ -51,7 +51,7 @@ class Task:
     loss: Loss
     max_loss: float
     confidence: float
-    families: Callable[[SequenceModel], Sequence[Policy]]
+    families: Callable[[SequenceModel], Sequence[Family]]
     caution: str
     shown: Tensor
     picture: Tensor
