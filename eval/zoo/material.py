@@ -72,7 +72,7 @@ class Material:
         promise: str,
         loss: Loss,
         max_loss: float,
-        families: Callable[[nn.Module], list[al.Policy]] = skipping,
+        families: Callable[[nn.Module], list[al.Family]] = skipping,
     ) -> "Material":
         """From the four parts in their order: fit, search, test, fresh."""
         fit, search, test, fresh = parts
