@@ -40,9 +40,9 @@ TIME_MAP = Map(drawn(H, L * H, seed=3), drawn(H, seed=4))
 TIME = al.ExitInTime(
     head(), threshold=0.75, measure="max", translators=TimeTranslators((0,), (TIME_MAP,)), check_every=3, patience=2
 )
-SKIP, SKIP_RULE = al.SkipTimesteps(x_share=0.4, cap=3), Rule(0.4, None, "coast", 3)
-HOLD, HOLD_RULE = al.HoldLayers(x_share=(None, 0.3), cap=4), Rule(0.3, None, "rest", 4)
-COPY, COPY_RULE = al.SkipTimesteps(x_share=0.4, h=0.1, mode="hold_state"), Rule(0.4, 0.1, "rest")
+SKIP, SKIP_RULE = al.SkipTimesteps(x_share=0.4, cap=3), Rule(0.4, None, "hold_gates", 3)
+HOLD, HOLD_RULE = al.HoldLayers(x_share=(None, 0.3), cap=4), Rule(0.3, None, "hold_state", 4)
+COPY, COPY_RULE = al.SkipTimesteps(x_share=0.4, h=0.1, mode="hold_state"), Rule(0.4, 0.1, "hold_state")
 
 
 def stacked(policy: al.Policy, D: int = 1) -> al.AdaptiveLSTM:
@@ -59,10 +59,10 @@ def by_map(m: Map, states: torch.Tensor) -> torch.Tensor:
 
 def is_sure(z: torch.Tensor, threshold: float, D: int = 1) -> bool:
     logits = torch.as_tensor(head(D).weight).to(z) @ z + torch.as_tensor(head(D).bias).to(z)
-    return by_hand.sureness(logits.softmax(0), "max") > threshold
+    return by_hand.confidence(logits.softmax(0), "max") > threshold
 
 
-def foresee(D: int) -> by_hand.Foresee:
+def translate(D: int) -> by_hand.Translate:
     def trusted(layer: int, states: torch.Tensor) -> torch.Tensor | None:
         z = by_map(depth_maps(D).steps[layer], states)
         return z if is_sure(z, 0.8, D) else None
@@ -82,7 +82,7 @@ def foresee(D: int) -> by_hand.Foresee:
     st.lists(st.integers(1, T), min_size=1, max_size=3),
     st.integers(0, 99),
 )
-@example((SKIP, HOLD), False, True, "both ways", [3], 3)  # the top layer coasts before it ever ran
+@example((SKIP, HOLD), False, True, "both ways", [3], 3)  # the top layer holds gates before it ever ran
 def test_together_they_do_what_plain_loops_do(
     held: tuple[al.Policy, ...], delta: bool, depth: bool, way: str, lengths: list[int], seed: int
 ) -> None:
@@ -105,7 +105,7 @@ def test_together_they_do_what_plain_loops_do(
     assert stats is not None
     sent, moved, ran, exits = 0, 0, [0] * shape.num_cells, 0
     for row, length in enumerate(lengths):
-        some: dict[str, Any] = {"delta": 0.05 if delta else None, "foresee": foresee(D) if depth else None}
+        some: dict[str, Any] = {"delta": 0.05 if delta else None, "translate": translate(D) if depth else None}
         want = by_hand.run(lstm, x[:length, row], rules, **some)
         want_y, (want_h, want_c) = want.y, want.end
         if way == "in time":
@@ -120,7 +120,7 @@ def test_together_they_do_what_plain_loops_do(
         assert_close((y[:length, row], h[:, row], c[:, row]), (want_y, want_h, want_c), "fp64")
         sent += sum(sum(s) for s in want.sent)
         ran = [r + did.count("run") for r, did in zip(ran, want.did, strict=True)]
-        moved += sum(did.count("run") + did.count("coast") for did in want.did)
+        moved += sum(did.count("run") + did.count("hold_gates") for did in want.did)
     assert [col.ran for col in stats.columns] == ran
     assert sum(col.advanced for col in stats.columns) == moved
     assert stats.macs == 4 * H * sent + stats.policy_macs

@@ -60,7 +60,7 @@ class Case:
     def sure(self, t: int, z: torch.Tensor, past: list[torch.Tensor]) -> bool:
         threshold = self.thresholds[sum(s <= t for s in self.starts) - 1]
         if self.distributions:
-            return min(by_hand.sureness(p, self.measure) for p in self.distributions(z)) > threshold
+            return min(by_hand.confidence(p, self.measure) for p in self.distributions(z)) > threshold
         window = self.policy.window
         return len(past) >= window and by_hand.rms(z - past[-window]) < threshold
 

@@ -169,12 +169,12 @@ def test_every_timestep_leaves_by_hand(kind: str, threshold: tuple[float, float]
     ran = [0] * (L * D)
     for row, length in enumerate(LENGTHS):
         want = by_hand.run(
-            lstm, x[:length, row], foresee=lambda layer, states: question.leaves(maps.steps, layer, states)
+            lstm, x[:length, row], translate=lambda layer, states: question.leaves(maps.steps, layer, states)
         )
         assert_close((y[:length, row], (h[:, row], c[:, row])), (want.y, want.end), "fp64")
         for t, actions in enumerate(zip(*want.did, strict=True)):
-            if "left" in actions:  # the output is the translation of what was computed at this timestep
-                layer = actions.index("left") // D - 1
+            if "exited" in actions:  # the output is the translation of what was computed at this timestep
+                layer = actions.index("exited") // D - 1
                 translation = by_map(maps.steps[layer], want.h[t, : (layer + 1) * D])
                 assert_close(y[t, row], translation, "fp64")
         ran = [r + actions.count("run") for r, actions in zip(ran, want.did, strict=True)]

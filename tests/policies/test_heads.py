@@ -61,10 +61,10 @@ def test_confidence_by_hand(measure: Any) -> None:
     weight, bias = np.random.default_rng(0).standard_normal((C, P)), np.linspace(-1, 1, C)
     head = al.LinearHead(weight, bias)  # type: ignore[arg-type]
     logits = STATES @ torch.as_tensor(head.weight).double().T + torch.as_tensor(head.bias).double()
-    exclusive = [by_hand.sureness(p, measure) for p in logits.softmax(1)]
+    exclusive = [by_hand.confidence(p, measure) for p in logits.softmax(1)]
     answers = torch.stack([logits.sigmoid(), 1 - logits.sigmoid()], dim=2)
-    each = [min(by_hand.sureness(p, measure) for p in row) for row in answers]
-    one = [by_hand.sureness(row[0], measure) for row in answers]
+    each = [min(by_hand.confidence(p, measure) for p in row) for row in answers]
+    one = [by_hand.confidence(row[0], measure) for row in answers]
     sigmoid = al.LinearHead(head.weight, head.bias, "sigmoid")
     for given, want in (
         (head, exclusive),

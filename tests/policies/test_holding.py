@@ -28,14 +28,14 @@ NULL = {
     "catch up": al.HoldLayers(x_share=(0.0, None), mode="queue_input"),
 }
 HOLDING: dict[str, tuple[al.Policy, dict[int, Rule]]] = {
-    "gates": (al.SkipTimesteps(x_share=0.4, cap=3), {0: Rule(0.4, None, "coast", 3)}),
-    "gates, h": (al.SkipTimesteps(x_share=None, h=0.02), {0: Rule(None, 0.02, "coast")}),
-    "state": (al.SkipTimesteps(x_share=0.5, h=0.05, mode="hold_state"), {0: Rule(0.5, 0.05, "rest")}),
+    "gates": (al.SkipTimesteps(x_share=0.4, cap=3), {0: Rule(0.4, None, "hold_gates", 3)}),
+    "gates, h": (al.SkipTimesteps(x_share=None, h=0.02), {0: Rule(None, 0.02, "hold_gates")}),
+    "state": (al.SkipTimesteps(x_share=0.5, h=0.05, mode="hold_state"), {0: Rule(0.5, 0.05, "hold_state")}),
     "layers": (
         al.HoldLayers(x_share=(0.2, 0.1), cap=4),
-        {1: Rule(0.2, None, "rest", 4), 2: Rule(0.1, None, "rest", 4)},
+        {1: Rule(0.2, None, "hold_state", 4), 2: Rule(0.1, None, "hold_state", 4)},
     ),
-    "top layer": (al.HoldLayers(x_share=(None, 0.2), h=0.03), {2: Rule(0.2, 0.03, "rest")}),
+    "top layer": (al.HoldLayers(x_share=(None, 0.2), h=0.03), {2: Rule(0.2, 0.03, "hold_state")}),
 }
 EVERY_HOLDING = pytest.mark.parametrize("name", HOLDING)
 
@@ -98,7 +98,7 @@ def test_every_row_follows_a_plain_loop(
         for cell, actions in enumerate(want.did):
             assert actions[-1 if bidirectional and cell % 2 else 0] == "run"  # the first step in its direction
             want_ran[cell] += actions.count("run")
-            want_advanced[cell] += actions.count("run") + actions.count("coast")
+            want_advanced[cell] += actions.count("run") + actions.count("hold_gates")
             want_sent[cell] += sum(want.sent[cell])
     stats = lstm.last_run
     assert stats is not None

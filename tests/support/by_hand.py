@@ -1,4 +1,4 @@
-"""Policies that hold or leave, recomputed by plain loops over one sequence: an oracle that shares no code with them."""
+"""Policies that hold or exit, recomputed by plain loops over one sequence: an oracle that shares no code with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 class Rule:
     """A layer is held while its input has changed by less than ``x`` of its size and its h by less than ``h``.
 
-    ``action``: what a held layer does, "coast" (gates kept, c and h move) or "rest" (c and h kept).
+    ``action``: "hold_gates" (gates reused, c and h advance) or "hold_state" (c and h kept).
     """
 
     x: float | None
@@ -32,7 +32,8 @@ class Rule:
 class Trace:
     """h [T, L * D, P] and c [T, L * D, H] after every timestep.
 
-    ``did[cell][t]``: "run", "coast", "rest" or "left" (in depth). ``sent``: columns computed, x and h of every cell.
+    ``did[cell][t]``: "run", "hold_gates", "hold_state" or "exited" (in depth). ``sent``: columns computed, x and h of
+    every cell.
     """
 
     h: torch.Tensor
@@ -56,8 +57,8 @@ class Trace:
         )
 
 
-Foresee = Callable[[int, torch.Tensor], torch.Tensor | None]
-"""Layer and its and the lower layers' outputs at a timestep [layer + 1, D * P] -> the output to leave with, or None."""
+Translate = Callable[[int, torch.Tensor], torch.Tensor | None]
+"""Layer, and the outputs of it and all below at a timestep [layer + 1, D * P] -> the output to exit with, or None."""
 
 
 def rms(v: torch.Tensor) -> float:
@@ -71,13 +72,13 @@ def run(
     rules: Mapping[int, Rule] | None = None,
     *,
     delta: float | None = None,
-    foresee: Foresee | None = None,
+    translate: Translate | None = None,
     hx: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Trace:
     """One sequence x [T, I], layer by layer.
 
-    ``rules``: of the layers that decide; the others do what the layer below did. ``delta``: the threshold of all
-    columns but raw features. ``foresee``: asked after every layer but the top, where all its directions ran. ``hx``:
+    ``rules``: of the layers that decide; the others follow the layer below. ``delta``: the threshold of all
+    columns but raw features. ``translate``: called after every layer but the top, where all its directions ran. ``hx``:
     h_0 [L * D, P] and c_0 [L * D, H].
     """
     T, L, D = len(x), lstm.num_layers, 2 if lstm.bidirectional else 1
@@ -85,7 +86,7 @@ def run(
     all_h, all_c = x.new_zeros(T, L * D, P), x.new_zeros(T, L * D, H)
     did = [["run"] * T for _ in range(L * D)]
     sent = [(0, 0)] * (L * D)
-    below, inputs, foreseen = [["run"] * T for _ in range(D)], x, dict[int, torch.Tensor]()
+    below, inputs, translations = [["run"] * T for _ in range(D)], x, dict[int, torch.Tensor]()
     for cell in range(L * D):
         layer, d = divmod(cell, D)
         rule = (rules or {}).get(layer)
@@ -99,8 +100,8 @@ def run(
             x_t, do = inputs[t], below[d][t]
             if rule and do == "run" and used and held < rule.cap and rule.should_hold(x_t, h, *used):
                 do = rule.action
-            if do == "coast" and not used:
-                do = "rest"
+            if do == "hold_gates" and not used:
+                do = "hold_state"
             did[cell][t] = do
             held = 0 if do == "run" else held + 1
             if do == "run":
@@ -114,30 +115,30 @@ def run(
                 sent[cell] = sent[cell][0] + int(x_moves.sum()), sent[cell][1] + int(h_moves.sum())
                 x_hat, h_hat = torch.where(x_moves, x_t, x_hat), torch.where(h_moves, h, h_hat)
                 gates, used = w_ih @ x_hat + w_hh @ h_hat + bias, (x_t, h)
-            if do in ("run", "coast"):
+            if do in ("run", "hold_gates"):
                 i, f, g, o = gates.view(4, H)
                 c = f.sigmoid() * c + i.sigmoid() * g.tanh()
                 h = o.sigmoid() * c.tanh()
                 if lstm.proj_size:
                     h = rest[-1] @ h
-            elif do == "left" and layer == L - 1:
-                h = foreseen[t][d * P : (d + 1) * P]
+            elif do == "exited" and layer == L - 1:
+                h = translations[t][d * P : (d + 1) * P]
             all_h[t, cell], all_c[t, cell] = h, c
         if d < D - 1:
             continue
         inputs = all_h[:, layer * D : cell + 1].flatten(1)
         below = [list(actions) for actions in did[layer * D : cell + 1]]
-        for t in range(T) if foresee and layer < L - 1 else ():
-            if foresee and all(actions[t] == "run" for actions in below):
-                translation = foresee(layer, all_h[t, : cell + 1].reshape(layer + 1, D * P))
+        for t in range(T) if translate and layer < L - 1 else ():
+            if translate and all(actions[t] == "run" for actions in below):
+                translation = translate(layer, all_h[t, : cell + 1].reshape(layer + 1, D * P))
                 if translation is not None:
-                    foreseen[t] = translation
+                    translations[t] = translation
                     for actions in below:
-                        actions[t] = "left"
+                        actions[t] = "exited"
     return Trace(all_h, all_c, did, sent, D)
 
 
-def sureness(p: torch.Tensor, measure: str) -> float:
+def confidence(p: torch.Tensor, measure: str) -> float:
     """Of one distribution p [C] over exclusive classes."""
     values: list[float] = sorted(p.tolist(), reverse=True)
     if measure == "entropy":
@@ -145,24 +146,24 @@ def sureness(p: torch.Tensor, measure: str) -> float:
     return values[0] if measure == "max" else values[0] - values[1]
 
 
-Sure = Callable[[int, torch.Tensor, list[torch.Tensor]], bool]
-"""Timestep, translation [P], and those of earlier questions -> whether to leave."""
+ShouldExit = Callable[[int, torch.Tensor, list[torch.Tensor]], bool]
+"""Timestep, translation [P], and those of earlier checks -> whether to exit."""
 
 
 def exit_in_time(
     h: torch.Tensor,
     translate: Callable[[int, torch.Tensor], torch.Tensor],
-    sure: Sure,
+    should_exit: ShouldExit,
     *,
     every: int = 1,
     patience: int = 1,
     open_ended: bool = False,
 ) -> tuple[int | None, torch.Tensor, int]:
-    """When a sequence with states h [T, L, P] leaves: timestep or None, the translation, and how often it was asked."""
+    """When a sequence with states h [T, L, P] exits: timestep or None, the translation, and the number of checks."""
     yes, past, t = 0, list[torch.Tensor](), every - 1
     while t < len(h) - (not open_ended):
         translation = translate(t, h[t])
-        yes = yes + 1 if sure(t, translation, past) else 0
+        yes = yes + 1 if should_exit(t, translation, past) else 0
         past.append(translation)
         if yes == patience:
             return t, translation, len(past)
