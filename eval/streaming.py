@@ -45,7 +45,7 @@ UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has
 
 
 def everyone(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
-    """All who take part on one stack."""
+    """All contenders on one stack."""
     lstm = stack(of)
     present, absent = lineup(lstm, options.peers, threads=options.threads)
     return [*present, skipping(lstm, torch.randn(1, STEPS, of[0]))], absent
@@ -85,7 +85,7 @@ def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[
 
 @dataclass
 class Fleet:
-    """Any number of live streams of one contender; they share nothing but the weights."""
+    """Any number of live streams of one contender; they share only the weights."""
 
     who: Contender
     inputs: int
@@ -93,7 +93,7 @@ class Fleet:
     steps: list[Tick] = field(default_factory=list)
 
     def tick(self, count: int) -> Tick:
-        """A call that advances ``count`` streams by one frame each and keeps what they gave."""
+        """A call that advances ``count`` streams by one frame each and keeps their outputs."""
         if self.way == "batched":
             return self.who.stream(torch.randn(count, FRAMES, self.inputs))
         while len(self.steps) < count:
@@ -108,7 +108,7 @@ class Fleet:
 
 
 def trial(tick: Tick, period: float, ticks: int) -> Timing:
-    """The time of ticks; of a few only where they already take too long, of the best of some tries else."""
+    """The time of ticks: a few where they already take too long, else the best of some tries."""
     timing = measure({"tick": tick}, repeats=PILOT, warmup=1, min_time=0)["tick"]
     for _ in range(TRIES):
         if timing.median > period:
@@ -120,7 +120,7 @@ def trial(tick: Tick, period: float, ticks: int) -> Timing:
 
 
 def searching() -> Generator[int, bool, int]:
-    """Gives numbers to try, takes whether they hold, returns the largest that does (0: not even one)."""
+    """Yields numbers to try, is sent whether they hold, returns the largest that does (0: not even one)."""
     low, high, count = 0, 0, 1  # high 0: nothing has failed
     while count <= MOST and (high == 0 or high - low > max(1, low // BISECT)):
         if (yield count):
@@ -133,7 +133,7 @@ def searching() -> Generator[int, bool, int]:
 
 def search(fleets: Sequence[Fleet], period: float, ticks: int) -> list[tuple[int, Timing | None]]:
     """Every fleet's largest number of streams and the ticks with it; a trial of each in turn, in changing order."""
-    gc.freeze()  # the collection before every trial need not walk over what stays for good
+    gc.freeze()  # the collection before every trial need not walk over objects that stay for good
     found: list[tuple[int, Timing | None]] = [(0, None)] * len(fleets)
     searches = {i: searching() for i in range(len(fleets))}
     wanted = {i: next(one) for i, one in searches.items()}
@@ -151,46 +151,49 @@ def search(fleets: Sequence[Fleet], period: float, ticks: int) -> list[tuple[int
     return found
 
 
+def fleets_of(contenders: Sequence[Contender], inputs: int) -> tuple[list[Fleet], list[Unavailable]]:
+    """Every contender in every way in which it can serve streams, and the ways that it cannot."""
+    fleets = [Fleet(who, inputs, way) for who in contenders for way in FLEETS[: 1 if who.name in UNBATCHED else None]]
+    alone = sorted({who.name for who in contenders if who.name in UNBATCHED})
+    return fleets, [Unavailable(f"{name}, batched", UNBATCHED[name]) for name in alone]
+
+
+def capacity(
+    fleet: Fleet, found: Sequence[tuple[int, Timing | None]], of: Shape, options: argparse.Namespace
+) -> Record:
+    """The record of one fleet from repeated searches, each with its number of streams and its ticks."""
+    counts = [count for count, _ in found]
+    median = float(np.median(counts))
+    last = found[-1][1]
+    return {
+        "group": "streams",
+        "case": f"{of} {options.rate:g} per second, {fleet.way}, {fleet.who.name}",
+        **described(fleet.who, of, batch=1 if fleet.way == "one by one" else int(median), threads=options.threads),
+        "way": fleet.way,
+        "rate": options.rate,
+        "period": 1 / options.rate,
+        "counts": counts,
+        "streams": median,
+        "streams_per_core": median / options.threads,
+        "meaningful": median > 0 and max(counts) - min(counts) <= MAX_SPREAD * median,
+        "at_most": MOST,
+        "tick": None if last is None else last.as_dict(),
+    }
+
+
 def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """Concurrent streams, a record and a row of the table per contender and way of serving."""
-    lineup_, absent = everyone(of, options)
-    alone = {who.name for who in lineup_ if who.name in UNBATCHED}
-    fleets = [Fleet(who, of[0], way) for who in lineup_ for way in FLEETS[: 1 if who.name in alone else None]]
-    absent += [Unavailable(f"{name}, batched", UNBATCHED[name]) for name in sorted(alone)]
-    period, ticks, repeats = 1 / options.rate, TICKS, REPEATS
-    if options.quick:
-        ticks, repeats = 20, 1
-    searches = [search(fleets, period, ticks) for _ in range(repeats)]
+    contenders, absent = everyone(of, options)
+    fleets, unbatched = fleets_of(contenders, of[0])
+    ticks, repeats = (20, 1) if options.quick else (TICKS, REPEATS)
+    searches = [search(fleets, 1 / options.rate, ticks) for _ in range(repeats)]
     for fleet, found in zip(fleets, zip(*searches, strict=True), strict=True):
-        counts = [count for count, _ in found]
-        median = float(np.median(counts))
-        meaningful = median > 0 and max(counts) - min(counts) <= MAX_SPREAD * median
-        last = found[-1][1]
-        record = {
-            "group": "streams",
-            "case": f"{of} {options.rate:g} per second, {fleet.way}, {fleet.who.name}",
-            **described(fleet.who, of, batch=1 if fleet.way == "one by one" else int(median), threads=options.threads),
-            "way": fleet.way,
-            "rate": options.rate,
-            "period": period,
-            "counts": counts,
-            "streams": median,
-            "streams_per_core": median / options.threads,
-            "meaningful": meaningful,
-            "at_most": MOST,
-            "tick": None if last is None else last.as_dict(),
-            "absent": [vars(one) for one in absent],
-        }
-        yield (
-            record,
-            [
-                f"{fleet.who.name}, {fleet.way}",
-                f"{record['streams_per_core']:g}" + ("" if meaningful or not median else " (unsure)"),
-                " ".join(map(str, counts)),
-                "" if last is None else format_seconds(last.median),
-                "" if last is None else format_seconds(last.p99),
-            ],
-        )
+        record = {**capacity(fleet, found, of, options), "absent": [vars(one) for one in [*absent, *unbatched]]}
+        unsure = "" if record["meaningful"] or not record["streams"] else " (unsure)"
+        tick = record["tick"]
+        tail = ["", ""] if tick is None else [format_seconds(tick[key]) for key in ("median", "p99")]
+        counts = " ".join(map(str, record["counts"]))
+        yield record, [f"{fleet.who.name}, {fleet.way}", f"{record['streams_per_core']:g}{unsure}", counts, *tail]
 
 
 HEADERS = {

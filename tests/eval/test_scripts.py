@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from adaptive_lstm.bench import Timing
+from adaptive_lstm.peers import Unavailable
 from eval import scaling, streaming, throughput
 from eval.footprint import __main__ as footprint
 from eval.shared import common
@@ -92,15 +93,9 @@ def test_streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("counts", "meaningful"), [((100, 104, 98), True), ((100, 20, 104), False), ((0, 0, 0), False)]
 )
-def test_searches_that_disagree_are_marked(
-    counts: tuple[int, ...], meaningful: bool, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    searches = iter(counts)
-    monkeypatch.setattr(streaming, "REPEATS", 3)
-    monkeypatch.setattr(streaming, "search", lambda fleets, period, ticks: [(next(searches), None)])
-    monkeypatch.setattr(streaming, "FLEETS", ("one by one",))
-    monkeypatch.setattr(streaming, "everyone", lambda of, options: ([Counting([])], []))
-    (record,) = run(streaming.main, "--shapes", "4,8,1", "--only", "streams")
+def test_searches_that_disagree_are_marked(counts: tuple[int, ...], meaningful: bool) -> None:
+    fleet, options = streaming.Fleet(Counting([]), 4, "one by one"), argparse.Namespace(rate=100.0, threads=1)
+    record = streaming.capacity(fleet, [(count, None) for count in counts], (4, 8, 1), options)
     assert record["counts"] == list(counts)
     assert record["streams"] == sorted(counts)[1]
     assert record["meaningful"] is meaningful
@@ -157,16 +152,11 @@ class Counting:
         return step
 
 
-def test_who_cannot_batch_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def search(fleets: list[streaming.Fleet], period: float, ticks: int) -> list[tuple[int, None]]:
-        return [(1, None) for _ in fleets]
-
-    monkeypatch.setattr(streaming, "search", search)
-    monkeypatch.setattr(streaming, "everyone", lambda of, options: ([Counting([], "ncnn"), Counting([])], []))
-    found = run(streaming.main, "--quick", "--shapes", "4,8,1", "--only", "streams")
-    ways = [(record["contender"], record["way"]) for record in found]
+def test_contenders_without_batches_serve_one_by_one() -> None:
+    fleets, absent = streaming.fleets_of([Counting([], "ncnn"), Counting([])], 4)
+    ways = [(fleet.who.name, fleet.way) for fleet in fleets]
     assert ways == [("ncnn", "one by one"), ("counting", "one by one"), ("counting", "batched")]
-    assert found[0]["absent"] == [{"name": "ncnn, batched", "reason": streaming.UNBATCHED["ncnn"]}]
+    assert absent == [Unavailable("ncnn, batched", streaming.UNBATCHED["ncnn"])]
 
 
 def test_a_tick_advances_every_stream_once() -> None:
