@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ..errors import InputError, NonFiniteError
 from ..execution import reference
 from ..execution.torch_layer import Layer, of_layer
 from ..model_io import as_batches, call
 from ..policies import Dense, DepthTranslators, Map, TimeTranslators, parts
+from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..types import FloatArray
@@ -129,7 +129,7 @@ def fit_translators(
     lstm: str | None = None,
     buckets: int = 12,
     ridge: float = 1e-2,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Translators:
     """Fit the translators of one adapted LSTM on inputs of its model.
 
@@ -144,7 +144,7 @@ def fit_translators(
         buckets: how many time buckets the longest sequence is divided into; those with less than 300 timesteps join
             their neighbour.
         ridge: strength of the ridge, as a share of the mean square of the states.
-        progress: show a bar.
+        progress: show a bar, where stderr is a terminal.
 
     Raises:
         InputError: no such LSTM, no inputs, or impossible options.
@@ -160,7 +160,7 @@ def fit_translators(
         raise InputError(f"got buckets={buckets} and ridge={ridge}, expected at least 1 and a number >= 0")
     recorder = _Recorder(lstms[name])
     with standing_in(lstms, {name: recorder}), torch.no_grad():
-        for item in tqdm(as_batches(inputs), desc="translators", unit="batch", disable=not progress):
+        for item in tracked(as_batches(inputs), "translators", "batch", show=progress):
             call(model, item)
     if not recorder.recorded:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ..errors import InputError, NonFiniteError
 from ..execution import reference
 from ..execution.reference_cell import Step
 from ..model_io import as_batches, call, first_tensor
 from ..policies import Dense, parts
+from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..types import FloatArray
@@ -129,7 +129,7 @@ def measure_sensitivities(
     probes: int = 8,
     output: Output = first_tensor,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, Sensitivity]:
     """Output sensitivity of every adapted LSTM of a model, by module name.
 
@@ -141,7 +141,7 @@ def measure_sensitivities(
         probes: random projections of the output per batch.
         output: picks the tensor that counts from what the model returns; default: the first one.
         seed: of the projections.
-        progress: show a bar.
+        progress: show a bar, where stderr is a terminal.
 
     Raises:
         InputError: no adapted LSTM, no inputs, training mode, or an output that depends on no LSTM.
@@ -152,7 +152,7 @@ def measure_sensitivities(
         raise InputError(f"probes: got {probes}, expected at least 1")
     sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
-    for item in tqdm(as_batches(inputs), desc="sensitivity", unit="batch", disable=not progress):
+    for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):
         seen += 1
         generator = torch.Generator().manual_seed(seed + seen)
         running = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
@@ -187,7 +187,7 @@ def measure_sensitivity(
     probes: int = 8,
     output: Output = first_tensor,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Sensitivity:
     """Output sensitivity of the one adapted LSTM of a model; arguments as ``measure_sensitivities``.
 

@@ -43,7 +43,7 @@ def compress(
     quantize: Quantize | None = None,
     rounding: Rounding = "nearest",
     output: Output = first_tensor,
-    progress: bool = False,
+    progress: bool = True,
 ) -> CompressReport:
     """Prune and quantize the LSTMs of an adapted model, from now on and in place, without a gradient step.
 
@@ -65,7 +65,7 @@ def compress(
             less, on most models. It takes seconds here, and ``save`` then keeps weights in float32, as pruned ones,
             which they stay whatever ``quantize`` is set to later. Projections (``weight_hr``) are rounded to nearest.
         output: picks the tensor that counts from what the model returns; default: the first one.
-        progress: show a bar.
+        progress: show bars and an estimate of the time, where stderr is a terminal.
 
     Raises:
         InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.

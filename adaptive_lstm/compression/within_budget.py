@@ -14,6 +14,7 @@ from ..analysis.measure_sensitivity import Output, measure_sensitivities
 from ..errors import InputError
 from ..model_io import as_batches, call, first_tensor
 from ..policies import Dense
+from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
@@ -43,7 +44,7 @@ def compress_within(
     pattern: str = "unstructured",
     quantize: Quantize | None = None,
     output: Output = first_tensor,
-    progress: bool = False,
+    progress: bool = True,
 ) -> CompressReport:
     """Compress an adapted model as far as a budget allows, in place, and say what was done.
 
@@ -67,7 +68,7 @@ def compress_within(
         quantize: the lower precision; int8 by default, whose levels, and whose raw matrix unless it is to stay in
             float32, are then tried as said above.
         output: picks the tensor that counts from what the model returns; default: the first one.
-        progress: show bars.
+        progress: show bars and an estimate of the time, where stderr is a terminal.
 
     Raises:
         InputError: no budget, fewer than four batches, or what ``compress`` refuses; nothing is changed then.
@@ -111,7 +112,7 @@ def _within(
     asked = dict.fromkeys(precision for _, precisions in choices for precision in precisions)
     scaled = {precision: with_scales(model, lstms, fit, precision) for precision in asked}
     sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all that is tried
-    for prune, precisions in choices:
+    for prune, precisions in tracked(choices, "compressing", "choice", show=progress):
         for each in settings(prune):
             restore(model)
             pruned: Mapping[str, ReplacedWeights] = {}

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ...analysis.measure_sensitivity import Output
 from ...analysis.moments import Doubles
 from ...analysis.recorder import standing_in
 from ...errors import InputError
 from ...model_io import call
+from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.layout import CellTensors, shape_of
 from .layers import Stack
@@ -75,7 +75,7 @@ def squared_gradients(
     sums = [torch.zeros(m.shape, dtype=torch.float64) for m in matrices]
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad(), standing_in(lstms, stacks):
-        for item in tqdm(batches, desc="gradients", unit="batch", disable=not progress):
+        for item in tracked(batches, "gradients", "batch", show=progress):
             out = output(call(model, item))
             if not out.requires_grad:
                 raise InputError(

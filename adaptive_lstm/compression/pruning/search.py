@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from ...progress import Progress
 from .candidate import Task
 from .masks import Recipe
 from .settings import Prune
@@ -20,6 +20,7 @@ from .settings import Prune
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RIDGE = 0.1  # of the first look
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
+REFITS = 10  # recipes that refit, beside those that choose the score: sweeps, ridges, OBS
 SWEEPS = 3  # of a refit from the bottom up; those after the first see the layer's own pruned h
 CLOSED_RIDGE = 0.3  # with sweeps: fitting the closed loop bears less freedom, and its errors are not independent
 MARGIN = 0.97  # by how much a later, dearer or freer candidate must be better: less is noise of the held-out data
@@ -43,7 +44,7 @@ def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Rec
     dense = task.outputs(task.originals, held)
     errors: dict[Recipe, float] = {}
     kept: tuple[float, Recipe] | None = None
-    bar = tqdm(desc="pruning", unit="candidate", disable=not progress)
+    bar = Progress("pruning", "candidate", show=progress, total=_at_most(prune))
 
     def best(recipes: Iterable[Recipe]) -> Recipe:
         nonlocal kept
@@ -54,8 +55,8 @@ def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Rec
             # A diagonal score only stands in for OBS where that was asked for.
             if prune.saliency in ("auto", recipe.saliency) and (kept is None or error < MARGIN * kept[0]):
                 kept = (error, recipe)
-            bar.update()
-            bar.set_postfix(error=f"{min(errors.values()):.4f}")
+            bar.note(f"error {min(errors.values()):.4f}")
+            bar.advance()
         return min(errors, key=errors.__getitem__) if kept is None else kept[1]
 
     with bar:
@@ -69,6 +70,12 @@ def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Rec
             found = best(stage(prune, found))
     assert kept is not None, "no candidate"
     return kept[1]
+
+
+def _at_most(prune: Prune) -> int:
+    """About how many recipes ``choose`` tries at the most."""
+    dampings = len(GAMMAS) - 1 if prune.gamma is None and prune.n_of_m is None else 0
+    return sum(1 for _ in _scores(prune)) + dampings + (REFITS if prune.compensate in ("auto", "refit") else 0)
 
 
 def _scores(prune: Prune) -> Iterator[Recipe]:

@@ -1,0 +1,93 @@
+"""Progress of a long call: a bar with the time left, and once a line that says it in words; on a terminal only.
+
+Where stderr is a file or a pipe nothing is written, whatever the caller asked for: a log should hold results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+NOTE_WIDTH = 60  # characters of a note beside the bar
+SETTLED = 0.5  # seconds after which the first units tell how long the others take; shorter calls show no bar
+WORTH_A_LINE = 10.0  # seconds; what takes less is over before the line is read
+
+
+class Progress:
+    """A bar on stderr that counts units of work; nothing where stderr is no terminal.
+
+    Use it in a ``with`` block, which ends the bar.
+
+    Args:
+        description: what is going on, for example "calibrating".
+        unit: of what is counted, in the singular.
+        show: False shows nothing, even on a terminal.
+        total: units in all, or an upper bound, if that is known; the first units then tell how long the call takes.
+    """
+
+    def __init__(self, description: str, unit: str, *, show: bool, total: int | None = None):
+        self._description, self._told, self._total, self._begun = description, False, total, time.perf_counter()
+        disable = None if show else True  # None: where stderr is no terminal
+        self._bar = tqdm(desc=description, unit=unit, total=total, disable=disable, leave=None, delay=SETTLED)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """One more unit is done."""
+        self._bar.update()
+        if self._total is None or self._bar.disable:
+            return
+        elapsed = time.perf_counter() - self._begun
+        if elapsed >= SETTLED:
+            self._tell(elapsed / self._bar.n * (self._total - self._bar.n))
+
+    def note(self, text: str) -> None:
+        """Show beside the bar what is done now."""
+        self._bar.set_postfix_str(text[:NOTE_WIDTH], refresh=False)
+
+    def expect(self, units: int, seconds: float | None = None) -> None:
+        """Show the time left until ``units`` more are done; with ``seconds``, also say it in a line.
+
+        Args:
+            units: the most that are left.
+            seconds: that one of them takes, as measured.
+        """
+        if self._bar.disable:
+            return
+        self._bar.total = self._bar.n + units
+        if seconds is not None:
+            self._tell(units * seconds)
+
+    def _tell(self, seconds: float) -> None:
+        """Say how long it takes, the first time."""
+        if not self._told and seconds >= WORTH_A_LINE:
+            tqdm.write(f"{self._description}: at most about {duration(seconds)}", file=sys.stderr)
+        self._told = True
+
+
+def tracked(items: Iterable[T], description: str, unit: str, *, show: bool) -> Iterator[T]:
+    """The items one by one, with a ``Progress``; it shows the time left if their number is known."""
+    with Progress(description, unit, show=show, total=len(items) if isinstance(items, Sized) else None) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def duration(seconds: float) -> str:
+    """A rough time for people: "8 s", "3 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
