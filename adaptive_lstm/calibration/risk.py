@@ -1,15 +1,15 @@
-"""May a loss limit be promised? Tests of the mean of losses in [0, 1] that hold for every distribution and sample size.
+"""May a loss limit be guaranteed? Tests of the mean of losses in [0, 1], valid for every distribution and sample size.
 
 Notation: n losses l_1 .. l_n, one per sequence, drawn independently from one distribution with mean E[l] (the risk);
-m = ``limit``; the hypothesis to reject is H: E[l] > m; 1 - ``confidence`` is the chance that is taken of a false
+m = ``limit``; the hypothesis to reject is H: E[l] > m; 1 - ``confidence`` bounds the probability of a false
 certificate, over the draw of the test split. Sequences are the unit: timesteps of one sequence are not independent.
 
 A whole calibration, after Laufer-Goldshtein et al., "Efficiently Controlling Multiple Risks with Pareto Testing" (2022,
 arXiv 2210.07913), on top of Angelopoulos et al., "Learn then Test" (2021, arXiv 2110.01052):
 
-1. on one split, estimate risk and cost of every candidate and order them: ``pareto``;
+1. on one split, estimate risk and cost of every candidate and order them: ``pareto.order_to_test``;
 2. on a split that had no part in 1, test in this order until the first failure: ``fixed_sequence`` of ``p_value``;
-3. use the cheapest candidate that was rejected for, or none.
+3. use the cheapest candidate whose hypothesis was rejected, or none.
 
 The guarantee breaks if losses of the test split choose the order, the limit, the confidence or the test. That is why
 the kind of a loss is an argument (``binary``) and never read off the sample: a bounded loss can happen to show only
@@ -86,7 +86,7 @@ def joint_p_value(p_values: Iterable[float]) -> float:
 
 def conditional_p_values(
     losses: npt.ArrayLike,
-    exit_times: npt.ArrayLike,
+    exit_buckets: npt.ArrayLike,
     limit: float,
     *,
     first: int,
@@ -94,21 +94,21 @@ def conditional_p_values(
     binary: bool,
     method: Method = "auto",
 ) -> DoubleArray:
-    """P-values of H_t: E[l | exit time <= t] > limit for every time bucket t in first .. last, of one exit policy.
+    """P-values of H_t: E[l | exit bucket <= t] > limit for every time bucket t in first .. last, of one exit policy.
 
-    A marginal limit lets early leavers pay: 2 % on average can be 10 % of those who left first. Here every accumulated
-    group of early leavers is tested on its own members; a group without members gets 1 and so fails. Ringel et al.,
-    "Early Time Classification with Accumulated Accuracy Gap Control" (2024, arXiv 2402.00857), open the buckets from
-    the last one downward: candidate ``first`` exits in the buckets from ``first`` on and has the p-value
+    A marginal limit may hide a loss in early exits: 2 % on average can be 10 % of the sequences that exit first. Here
+    every accumulated group of early exits is tested on its own members; a group without members gets 1 and so fails.
+    Ringel et al., "Early Time Classification with Accumulated Accuracy Gap Control" (2024, arXiv 2402.00857), open the
+    buckets from the last one downward: candidate ``first`` exits in the buckets from ``first`` on and has the p-value
     ``joint_p_value(conditional_p_values(...))``; ``fixed_sequence`` over the candidates stops at the first failure.
 
-    What holds then, with the given confidence: for the accepted candidate, E[l | exit time <= t] <= limit at all open t
-    at once; t = last is everybody, so the ordinary limit is included. It assumes independent sequences, and thresholds
-    that the test split had no part in: given who exits by t, the losses of that group are again independent.
+    Then, with the given confidence, E[l | exit bucket <= t] <= limit for the accepted candidate at all open t at once;
+    t = last is all sequences, so the ordinary limit is included. This assumes independent sequences, and thresholds
+    that the test split had no part in: given which sequences exit by t, the losses of that group are again independent.
 
     Args:
         losses: [n] in [0, 1], as in ``p_value``, under this candidate.
-        exit_times: [n] integer bucket in which each sequence exited_at; one that ran to its end exit_times in ``last``.
+        exit_buckets: [n] integers, the time bucket in which each sequence exited; ``last`` if it ran to its end.
         first: earliest open bucket.
         last: final bucket.
 
@@ -116,18 +116,19 @@ def conditional_p_values(
         [last - first + 1] one p-value per open bucket.
 
     Raises:
-        CalibrationError: as ``p_value``; or exit times that are not integers in first .. last, one per loss.
+        CalibrationError: as ``p_value``; or buckets that are not integers in first .. last, one per loss.
     """
     values = _checked(losses, binary)
     _check_limit(limit)
-    buckets = np.asarray(exit_times)
+    buckets = np.asarray(exit_buckets)
     if buckets.shape != values.shape or not np.issubdtype(buckets.dtype, np.integer):
         raise CalibrationError(
-            f"exit_times: got {buckets.dtype} of shape {buckets.shape}, "
-            f"expected one integer bucket per loss {values.shape}"
+            f"exit_buckets: got {buckets.dtype} of shape {buckets.shape}, expected one integer per loss {values.shape}"
         )
     if buckets.min() < first or buckets.max() > last:
-        raise CalibrationError(f"exit_times: got {buckets.min()} to {buckets.max()}, expected {first} to {last}")
+        raise CalibrationError(
+            f"exit_buckets: got buckets {buckets.min()} to {buckets.max()}, expected {first} (first open) to {last}"
+        )
     groups = (values[buckets <= t] for t in range(first, last + 1))
     return np.array([p_value(g, limit, binary=binary, method=method) if g.size else 1.0 for g in groups])
 
@@ -149,29 +150,6 @@ def fixed_sequence(p_values: Iterable[float], confidence: float) -> int:
             break
         passed += 1
     return passed
-
-
-def pareto(cost: npt.ArrayLike, risk: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """The candidates that no other one beats, in the order to test them: estimated risk ascending, cost descending.
-
-    A candidate is left out if another has neither higher cost nor higher risk; of equal ones the first stays.
-
-    Args:
-        cost: [K] any unit; lower is better.
-        risk: [K] estimates from data other than the test split. With several risks, one number that says how far the
-            worst of them is from its limit: ``max_j risk_j / limit_j``.
-
-    Raises:
-        CalibrationError: arrays of different shapes, empty, or with values that are not finite.
-    """
-    costs, risks = np.asarray(cost, dtype=np.float64), np.asarray(risk, dtype=np.float64)
-    if costs.ndim != 1 or costs.shape != risks.shape or not costs.size:
-        raise CalibrationError(f"got cost {costs.shape} and risk {risks.shape}, expected one of each per candidate")
-    if not (np.isfinite(costs).all() and np.isfinite(risks).all()):
-        raise CalibrationError("got costs or risks that are not finite; leave out candidates without an estimate")
-    order = np.lexsort((costs, risks))
-    cheapest_so_far = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
-    return order[costs[order] < cheapest_so_far]
 
 
 def needed(limit: float, confidence: float, observed: float = 0.0, *, binary: bool) -> int:
@@ -241,12 +219,8 @@ def upper_bound(losses: npt.ArrayLike, confidence: float, *, binary: bool, metho
     level = _level(confidence)
     values = _checked(losses, binary)
     if binary and method in ("auto", "binomial"):
-        failures = np.count_nonzero(values)
-        return (
-            float(scipy.special.betaincinv(failures + 1, values.size - failures, confidence))
-            if failures < values.size
-            else 1.0
-        )
+        test = scipy.stats.binomtest(np.count_nonzero(values), values.size, alternative="less")
+        return float(test.proportion_ci(confidence, method="exact").high)
     low, high = 0.0, 1.0
     while high - low > BOUND_STEP:  # no p-value grows with the limit
         middle = (low + high) / 2

@@ -1,8 +1,8 @@
 """Coarse to fine: which candidates are worth a test, from a few hundred that are not all run in full.
 
-1. every sweep alone, from careful to bold, on a part of the search split, until it is hopeless;
-2. families joined greedily: the best so far with the best of the next family, if their losses leave room;
-3. the survivors on the whole search split, and their nearest neighbours.
+1. Every sweep alone, from careful to bold, on a part of the search split, until it is hopeless.
+2. Families joined greedily: the best so far with the best of the next family, if their losses leave room.
+3. The survivors, the same with lower strengths, and the neighbours of the best, on the whole search split.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
@@ -18,26 +17,28 @@ from ..policies import Sweep
 from .candidates import Candidate
 from .evaluation import Outcome
 from .latency_model import CostTable
-
-Run = Callable[[Candidate, int], Outcome]
-"""Runs a candidate on the first n sequences of the search split."""
+from .pareto import MAX_TIES, order_to_test, pareto_order, spread_by_cost
 
 COARSE = 48  # sequences on which a candidate is first looked at
 HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 12  # candidates that are kept when families are joined
 PAIRS = 20  # candidates that are tried per joining
-LADDER = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths are lowered
+LOWERED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths of a candidate are lowered
 REFINED = 4  # candidates whose neighbours are tried
-TESTED = 16  # candidates that are tested
-MAX_TIES = 6  # candidates of equal estimated risk that are tested
+REFINEMENTS = 2  # times that this is done
+NEIGHBOURS = 6  # of a candidate that joins two families
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A candidate on n sequences.
+    """A candidate after it ran on n sequences.
 
-    ``risks``: mean of every loss; ``mean_ratio``: the worst of them as a multiple of its limit; ``ratio``: the same, or
-    that of early leavers where it is worse (infinity if they are too few to tell).
+    Attributes:
+        candidate: which.
+        outcome: what it did.
+        risks: mean of every loss.
+        mean_ratio: the largest mean loss as a multiple of its limit.
+        ratio: the same, or that of the sequences that exit first where it is larger; infinity if too few exit to tell.
     """
 
     candidate: Candidate
@@ -48,7 +49,7 @@ class Scored:
 
     @property
     def hopeless(self) -> bool:
-        """Loses far more than allowed, and not in a single sequence, which may have been bad luck."""
+        """Whether it loses far more than allowed, and not in one sequence only, which may be bad luck."""
         return self.mean_ratio > HOPELESS and bool(((self.outcome.losses > 0).sum(0) > 1).any())
 
 
@@ -56,7 +57,7 @@ class Search:
     """A search over sweeps.
 
     Args:
-        run: runs a candidate.
+        evaluate: runs a candidate on the first n sequences of the search split.
         limits: of every loss.
         n: size of the search split.
         fits: whether the policies of a candidate can act together.
@@ -64,11 +65,12 @@ class Search:
         worst_early_exit_ratio: the largest mean loss of the sequences that exit first, as a multiple of its limit; 0
             where that does not count.
         certifiable_ratio: mean loss up to which a test may be passed, as a multiple of its limit.
+        expect: told now and then how many runs of one sequence are left, at the most.
     """
 
     def __init__(
         self,
-        run: Run,
+        evaluate: Callable[[Candidate, int], Outcome],
         limits: Sequence[float],
         n: int,
         fits: Callable[[Candidate], bool],
@@ -76,17 +78,35 @@ class Search:
         by_macs: bool,
         worst_early_exit_ratio: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
         certifiable_ratio: float = 1.0,
+        expect: Callable[[int], object] = lambda runs: None,
     ):
-        self._run, self._limits, self._n, self._fits, self._by_macs = run, limits, n, fits, by_macs
+        self._evaluate, self._limits, self._n, self._fits, self._by_macs = evaluate, limits, n, fits, by_macs
         self._worst_early_exit_ratio, self._certifiable_ratio = worst_early_exit_ratio, certifiable_ratio
+        self._expect = expect
         self._seen: dict[tuple[object, int], Scored] = {}
         self.table = CostTable()
+
+    def run(self, sweeps: Sequence[Sweep]) -> list[Scored]:
+        """Search; all candidates that ran on the whole search split, the dense one first."""
+        self._expect(self._runs_at_most(sweeps))
+        joined = self._look(sweeps)
+        self._expect(_full_runs(len(joined)) * self._n)
+        full = [self.score(Candidate(), self._n)]
+        for scored in joined:
+            full += self._lowered_strengths(scored.candidate)
+        for _ in range(REFINEMENTS):
+            best = sorted((s for s in full if s.ratio <= self._certifiable_ratio), key=self.cost)[:REFINED]
+            for scored in best:
+                full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
+            full = list({s.candidate.key: s for s in full}.values())
+        self.table.fit()
+        return full
 
     def score(self, candidate: Candidate, n: int) -> Scored:
         """Run a candidate on the first n sequences, once."""
         key = (candidate.key, n)
         if key not in self._seen:
-            outcome = self._run(candidate, n)
+            outcome = self._evaluate(candidate, n)
             self.table.learn(outcome)
             risks = tuple(float(r) for r in outcome.losses.mean(0))
             mean = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
@@ -99,26 +119,19 @@ class Search:
         return scored.outcome.macs_share if self._by_macs else self.table.seconds(scored.outcome.work)
 
     def order(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The Pareto front: those that no other beats in both cost and risk; risk ascending, cost descending.
-
-        Of several with the same estimate more than the cheapest are kept: it may owe its estimate to luck (most of all
-        0), and testing ends with the first failure, so it is well to begin with more careful ones.
-        """
-        kept = [s for s in scored if math.isfinite(s.ratio) and not any(self._beats(o, s) for o in scored)]
-        # The first of those that do the same.
-        kept = list({(s.ratio, self.cost(s)): s for s in reversed(kept)}.values())
-        kept.sort(key=lambda s: (s.ratio, -self.cost(s)))
-        return [s for _, equal in groupby(kept, key=lambda s: s.ratio) for s in self._thinned(list(equal), MAX_TIES)]
+        """The Pareto front of those with an estimate, in the order of ``pareto_order``."""
+        known = [s for s in scored if math.isfinite(s.ratio)]
+        if not known:
+            return []
+        front = pareto_order([self.cost(s) for s in known], [s.ratio for s in known], max_ties=MAX_TIES)
+        return [known[k] for k in front]
 
     def to_test(self, scored: Sequence[Scored]) -> list[Scored]:
-        """Those worth a test, in the order to test them; a few, as each is run on the whole test split."""
-        return self._thinned([s for s in self.order(scored) if s.ratio <= 1], TESTED)
+        """The few that are worth a test, in the order to test them."""
+        return [scored[k] for k in order_to_test([self.cost(s) for s in scored], [s.ratio for s in scored])]
 
-    def _beats(self, one: Scored, other: Scored) -> bool:
-        return one.ratio < other.ratio and self.cost(one) <= self.cost(other)
-
-    def run(self, sweeps: Sequence[Sweep]) -> list[Scored]:
-        """All candidates that were run on the whole search split; the dense one comes first."""
+    def _look(self, sweeps: Sequence[Sweep]) -> list[Scored]:
+        """Every sweep alone and families joined, on a part of the search split; the best of both."""
         coarse = min(self._n, COARSE)
         dense = self.score(Candidate(), coarse)
         families: dict[str, list[Scored]] = {}
@@ -134,44 +147,34 @@ class Search:
         fronts = [self._pareto_thinned([dense, *found]) for found in families.values()]
         for front in sorted(filter(None, fronts), key=lambda f: min(self.cost(s) for s in f)):
             joined = self._pareto_thinned([*joined, *front, *self._together(joined, front, coarse)])
-        full = [self.score(dense.candidate, self._n)]
-        for scored in joined:
-            full += self._lowered_strengths(scored.candidate)
-        for _ in range(2):
-            best = sorted((s for s in full if s.ratio <= self._certifiable_ratio), key=self.cost)[:REFINED]
-            for scored in best:
-                full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
-            full = list({s.candidate.key: s for s in full}.values())
-        self.table.fit()
-        return full
+        return joined
+
+    def _runs_at_most(self, sweeps: Sequence[Sweep]) -> int:
+        """Runs of one sequence that a search over some sweeps takes, at the most."""
+        joinings = len({sweep.family for sweep in sweeps}) - 1
+        looked = 1 + sum(len(sweep.positions) for sweep in sweeps) + PAIRS * joinings
+        return looked * min(self._n, COARSE) + _full_runs(WIDTH) * self._n
 
     def _lowered_strengths(self, candidate: Candidate) -> list[Scored]:
-        """A candidate and more careful ones, with all its strengths lowered at once, until two rungs lose nothing.
+        """A candidate and more careful ones, all its strengths lowered at once, until two of them lose nothing.
 
         The few sequences of the first look let bold candidates pass as harmless; what is certified in the end lies
         between them and the dense model.
         """
-        rungs: list[Scored] = []
-        for step in LADDER:
-            rungs.append(self.score(candidate.more_careful(step), self._n))
-            if sum(s.ratio == 0 for s in rungs) == 2:
+        lowered: list[Scored] = []
+        for levels in LOWERED:
+            lowered.append(self.score(candidate.more_careful(levels), self._n))
+            if sum(s.ratio == 0 for s in lowered) == 2:
                 break
-        return rungs
+        return lowered
 
     def _pareto_thinned(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The front of those that may pass, thinned out to WIDTH."""
-        return self._thinned(self.order([s for s in scored if not s.hopeless]), WIDTH)
-
-    def _thinned(self, scored: list[Scored], count: int) -> list[Scored]:
-        """At most so many, at equal ratios of their costs, the cheapest and the dearest among them."""
-        if len(scored) <= count:
-            return scored
-        costs = np.log([max(self.cost(s), 1e-12) for s in scored])
-        wanted = np.linspace(costs.min(), costs.max(), count)
-        return [scored[i] for i in sorted({int(np.abs(costs - w).argmin()) for w in wanted})]
+        """The front of those that are not hopeless, thinned out to WIDTH."""
+        front = self.order([s for s in scored if not s.hopeless])
+        return [front[k] for k in spread_by_cost(np.array([self.cost(s) for s in front]), WIDTH)]
 
     def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
-        """Pairs whose losses together leave room, those that promise to be cheapest first."""
+        """Pairs whose losses together leave room, those expected to be cheapest first."""
         dense = self.cost(self.score(Candidate(), n))
         pairs = []
         for a in ours:
@@ -181,3 +184,8 @@ class Search:
                     pairs.append((self.cost(a) * self.cost(b) / dense, both))
         pairs.sort(key=lambda pair: pair[0])
         return [self.score(both, n) for _, both in pairs[:PAIRS]]
+
+
+def _full_runs(joined: int) -> int:
+    """How often so many candidates, with lower strengths and neighbours, run on the whole split, at about the most."""
+    return 1 + joined * len(LOWERED) + REFINEMENTS * REFINED * NEIGHBOURS

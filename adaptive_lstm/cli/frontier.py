@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from textwrap import fill
 
-import numpy as np
-
-from ..calibration import risk
 from ..calibration.calibrate import Calibration, Point
 from ..calibration.certificate import Certificate
+from ..calibration.pareto import pareto_order
 from ..policies import Dense, kind_of, members
 from ..policies.combined import acts
 from .tables import aligned
@@ -43,9 +41,7 @@ def height(risks: Sequence[float], factors: Sequence[float]) -> float:
 def pareto(calibration: Calibration) -> list[Point]:
     """The candidates that no other beats in both cost and risk, from the cheapest up."""
     points, (_, _, factors) = calibration.frontier, risk_scale(calibration)
-    order = risk.pareto(
-        np.array([point.cost for point in points]), [height(point.search_risks, factors) for point in points]
-    )
+    order = pareto_order([point.cost for point in points], [height(point.search_risks, factors) for point in points])
     return [points[i] for i in reversed(order)]
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from adaptive_lstm.calibration.risk import fixed_sequence, joint_p_value, p_value, pareto
+from adaptive_lstm.calibration.pareto import order_to_test
+from adaptive_lstm.calibration.risk import fixed_sequence, joint_p_value, p_value
 from eval.shared import common
 
 REPEATS = 1000
@@ -102,7 +103,7 @@ def calibrate_once(family: Family, losses: tuple[Loss, ...], rng: np.random.Gene
         u = meet(rng, rng.random(SEARCH), CANDIDATES)
         estimates.append(loss.quantile(u, true[:, None]).mean(1) / limit)
     estimate = np.max(estimates, axis=0)
-    order = pareto(family.cost, estimate)
+    order = order_to_test(family.cost, estimate)
     difficulties = [rng.random(TEST) for _ in losses]
     seen: list[float] = []
 
@@ -117,8 +118,7 @@ def calibrate_once(family: Family, losses: tuple[Loss, ...], rng: np.random.Gene
 
     fixed_sequence(p_values(), min(CONFIDENCES))  # the others stop no later
     passed = [fixed_sequence(seen, confidence) for confidence in CONFIDENCES]
-    tempting = [k for k in order if estimate[k] <= 1]
-    return Outcome(tuple(int(order[n - 1]) if n else None for n in passed), tempting[-1] if tempting else None)
+    return Outcome(tuple(int(order[n - 1]) if n else None for n in passed), int(order[-1]) if len(order) else None)
 
 
 def summarise(ratio: FloatArray, saving: FloatArray, outcomes: list[Outcome]) -> Iterator[dict[str, object]]:

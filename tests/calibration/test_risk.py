@@ -19,18 +19,17 @@ from adaptive_lstm.calibration.risk import (
     joint_p_value,
     needed,
     p_value,
-    pareto,
     upper_bound,
 )
 from adaptive_lstm.errors import AdaptiveLSTMError, CalibrationError
+from adaptive_lstm.types import DoubleArray
 
-FloatArray = npt.NDArray[np.float64]
 BOUNDED: tuple[Method, ...] = ("hoeffding-bentkus", "wsr")
 limits = st.floats(0.001, 0.999)
 unit_losses = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 
 
-def failures(k: int, n: int) -> FloatArray:
+def failures(k: int, n: int) -> DoubleArray:
     """0/1 losses with k ones, which come first."""
     return (np.arange(n) < k).astype(np.float64)
 
@@ -142,21 +141,6 @@ def test_p_values_lie_between_zero_and_one(losses: list[float], limit: float) ->
     assert 0 <= p_value(np.round(losses).astype(bool), limit, binary=True) <= 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=30))
-def test_pareto_keeps_exactly_what_nothing_beats(candidates: list[tuple[int, int]]) -> None:
-    cost, risk = (np.array(column) for column in zip(*candidates, strict=True))
-    front = pareto(cost, risk)
-    assert (np.diff(risk[front]) > 0).all()
-    assert (np.diff(cost[front]) < 0).all()
-    beaten = ((cost[None] <= cost[:, None]) & (risk[None] <= risk[:, None])
-              & ((cost[None] < cost[:, None]) | (risk[None] < risk[:, None]))).any(1)  # fmt: skip
-    assert set(zip(cost[front], risk[front], strict=True)) == set(zip(cost[~beaten], risk[~beaten], strict=True))
-
-
-def test_pareto_of_equal_candidates_is_the_first() -> None:
-    assert pareto([1, 1, 2], [0.5, 0.5, 0.1]).tolist() == [2, 0]
-
-
 # Sequences of tests, several risks, groups
 
 
@@ -246,7 +230,7 @@ def test_upper_bound_is_where_the_p_value_reaches_the_level(method: Method) -> N
 
 # The guarantee, where the truth is known: risk exactly on the limit, so that every certificate is a false one
 
-Draw = Callable[[np.random.Generator, float, int], FloatArray]
+Draw = Callable[[np.random.Generator, float, int], DoubleArray]
 LOSSES: dict[str, tuple[Draw, bool]] = {
     "binary": (lambda rng, mean, n: (rng.random(n) < mean).astype(np.float64), True),
     "beta, heavy": (lambda rng, mean, n: rng.random(n) ** ((1 - mean) / mean), False),
@@ -341,9 +325,6 @@ ZEROS = np.zeros(20)
         (lambda: joint_p_value([]), "no p-value"),
         (lambda: joint_p_value([0.1, math.nan]), "p-value of nan"),
         (lambda: fixed_sequence([1.5], 0.95), "p-value of 1.5"),
-        (lambda: pareto([], []), "got cost"),
-        (lambda: pareto([1, 2], [0.1]), r"\(2,\) and risk \(1,\)"),
-        (lambda: pareto([1, math.inf], [0.1, 0.2]), "not finite"),
         (lambda: conditional_p_values(ZEROS, np.zeros(20), 0.1, first=0, last=1, binary=True), "float64"),
         (lambda: conditional_p_values(ZEROS, np.zeros(9, int), 0.1, first=0, last=1, binary=True), r"\(9,\)"),
         (lambda: conditional_p_values(ZEROS, np.zeros(20, int), 0.1, first=1, last=1, binary=True), "buckets 0 to 0"),

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adaptive_lstm as al
-from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.candidates import Candidate, Settings, fits, sweeps_of
 from adaptive_lstm.calibration.evaluation import Evaluator, Outcome
 from adaptive_lstm.calibration.families import default_families
 from adaptive_lstm.calibration.latency_model import FEATURES
-from adaptive_lstm.calibration.search import COARSE, HOPELESS, MAX_TIES, TESTED, Scored, Search
+from adaptive_lstm.calibration.pareto import MAX_TESTED, MAX_TIES, pareto_order
+from adaptive_lstm.calibration.search import COARSE, HOPELESS, Scored, Search
 from adaptive_lstm.policies import FitData, Sweep, parts
 from adaptive_lstm.types import StackShape
 
@@ -267,12 +267,12 @@ def test_order(drawn_: list[tuple[float, int]]) -> None:
     assert all(math.isfinite(s.ratio) for s in order)
     assert max(Counter(s.ratio for s in order).values(), default=0) <= MAX_TIES
     worth = search.to_test(points)
-    assert len(worth) <= TESTED
+    assert len(worth) <= MAX_TESTED
     assert [s for s in order if s in worth] == worth
     assert all(s.ratio <= 1 for s in worth)
     if points:
         search.table.learn(points[0].outcome)
         finite = [s for s in points if math.isfinite(s.ratio)]
-        best = risk.pareto([search.cost(s) for s in finite], [s.ratio for s in finite]).tolist() if finite else []
+        best = pareto_order([search.cost(s) for s in finite], [s.ratio for s in finite]).tolist() if finite else []
         front = {(finite[i].ratio, search.cost(finite[i])) for i in best}
         assert front <= {(s.ratio, search.cost(s)) for s in order}  # thinning keeps the cheapest of equal risk
