@@ -1,53 +1,55 @@
-"""The record of a calibration: what was promised, on which data, for which artefact."""
+"""The record of a calibration: what was guaranteed, on which data, for which model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-import torch
-from torch import nn
-
 from .. import bench
 from ..errors import InputError
 from ..execution.backend import backend_info
-from ..model_io import call, copied
-from ..policies import Dense
-from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.fingerprint import model_digest, quantization_digest
 from . import risk
-from .candidates import Settings
 from .evaluation import Outcome
 from .guarantee import Guarantee
 from .splits import Splits, fingerprint_of_all
 
-# The promise is made with ``forward``: a stream may also leave at its very last timestep (see ``Stream``).
+# Certified with ``forward``: a stream may also exit at its very last timestep (see ``Stream``).
 ASSUMPTION = (
     "The sequences met in use are drawn independently from the same distribution as those of the test split; nothing "
     "is promised for others, nor for single sequences."
 )
 
-TIMING_ROUNDS = 15  # side by side, of the chosen policy and of none
-
 
 @dataclass(frozen=True)
 class Certificate:
-    """Plain data; ``to_json`` writes it.
+    """The record of a calibration, plain data; ``to_json`` writes it.
 
-    ``certified``: whether a policy passed. ``policy``: which. ``losses``: per loss its name, limit, test ("binomial" or
-    "wsr"), mean on the test split and an upper confidence bound of the chosen policy taken alone. ``confidence``: of
-    the whole statement; ``p_value`` of the chosen policy, for all losses together. ``sequences``: per split their
-    number and the fingerprint of their inputs. ``savings``: ``macs``, multiply-accumulates left on the test split, and
-    ``time``, seconds of the whole model left on a few of its sequences, with quartiles; shares of what the same
-    compressed model takes when nothing is skipped. ``candidates``: how many were run on the whole search split, and how
-    many tested. ``weights``: fingerprint of the LSTMs' parameters. ``precision``: by module name;
-    ``quantization``: fingerprint of all its settings and of replaced weights. ``seconds``: what
-    finding the policy took.
+    Attributes:
+        certified: whether a policy passed.
+        policy: the chosen policy in words; "dense" if none passed.
+        losses: per loss its ``name``, ``limit`` and ``test`` ("binomial" or "wsr"); if a policy passed, also ``mean``,
+            on the test split, and ``bound``, an upper confidence bound for the chosen policy taken alone.
+        confidence: of the whole statement.
+        p_value: of the chosen policy, for all losses together; None if none passed.
+        conditional: whether the limits also hold for the sequences that exit first.
+        sequences: per split ``count``, and ``sha256``, the fingerprint of its inputs.
+        savings: what is left on the test split, as shares of the same compressed model with nothing skipped: ``macs``,
+            multiply-accumulates; ``time``, seconds of the whole model on a few of its sequences; ``time_quartiles``.
+        candidates: ``searched``, how many ran on the whole search split; ``tested``, how many on the test split.
+        weights: SHA-256 of the LSTMs' parameters.
+        precision: of every LSTM in words, by module name.
+        quantization: SHA-256 of all settings of quantization and of replaced weights.
+        backend: ``name``, ``isa`` and ``threads`` of what executed.
+        versions: of adaptive-lstm, torch and numpy.
+        assumption: what the statement rests on.
+        made: when, UTC.
+        seconds: that finding the policy took.
     """
 
     certified: bool
@@ -74,10 +76,10 @@ class Certificate:
 
     @staticmethod
     def from_json(text: str) -> Certificate:
-        """What ``to_json`` has written.
+        """Read what ``to_json`` wrote.
 
         Raises:
-            InputError: it is no such text.
+            InputError: the text is something else.
         """
         try:
             values = json.loads(text)
@@ -109,42 +111,48 @@ def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
     }
 
 
-def certify(
-    *,
-    model: nn.Module,
+def make_certificate(
     lstms: Mapping[str, AdaptiveLSTM],
-    settings: Settings,
-    chosen: str,
+    policy: str,
     guarantee: Guarantee,
     fingerprints: Splits[str],
+    *,
     outcome: Outcome | None,
     p_value: float | None,
-    samples: Sequence[Any],
-    candidates: int,
-    tested: int,
+    time: bench.Ratio | None,
+    candidates: Mapping[str, int],
     seconds: float,
 ) -> Certificate:
-    """Put the record together; ``outcome`` of the chosen policy on the test split, None if nothing passed."""
-    described = []
-    for i, (loss, limit, b) in enumerate(zip(guarantee.losses, guarantee.limits, guarantee.binary, strict=True)):
-        one: dict[str, Any] = {"name": loss.name, "limit": limit, "test": "binomial" if b else "wsr"}
-        if outcome is not None:
-            values = outcome.losses[:, i]
-            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, guarantee.confidence, binary=b)}
-        described.append(one)
+    """Write the record.
+
+    Args:
+        lstms: the LSTMs as they were calibrated, by module name.
+        policy: the chosen candidate, for people.
+        guarantee: what was to be certified.
+        fingerprints: of the inputs of every split.
+        outcome: of the chosen candidate on the test split; None if none passed.
+        p_value: of the chosen candidate, or None.
+        time: of the model with the chosen policies, relative to none; None if none passed.
+        candidates: how many were searched and tested.
+        seconds: that finding the policy took.
+    """
     info = backend_info()
     return Certificate(
         certified=outcome is not None,
-        policy=chosen,
-        losses=tuple(described),
+        policy=policy,
+        losses=tuple(_losses(guarantee, outcome)),
         confidence=guarantee.confidence,
         p_value=p_value,
         conditional=guarantee.conditional,
         sequences={
             name: {"count": len(part), "sha256": fingerprint_of_all(part)} for name, part in vars(fingerprints).items()
         },
-        savings=_savings(model, lstms, settings, outcome, samples),
-        candidates={"searched": candidates, "tested": tested},
+        savings={
+            "macs": 1.0 if outcome is None else outcome.macs_share,
+            "time": 1.0 if time is None else time.median,
+            "time_quartiles": [1.0, 1.0] if time is None else [time.p25, time.p75],
+        },
+        candidates=dict(candidates),
         weights=model_digest(lstms),
         precision=precision_of(lstms),
         quantization=quantization_digest(lstms),
@@ -156,30 +164,11 @@ def certify(
     )
 
 
-def _savings(
-    model: nn.Module,
-    lstms: Mapping[str, AdaptiveLSTM],
-    settings: Settings,
-    outcome: Outcome | None,
-    samples: Sequence[Any],
-) -> dict[str, Any]:
-    """What is left of the work and of the model's time, measured side by side on a few test sequences."""
-    if outcome is None:
-        return {"macs": 1.0, "time": 1.0, "time_quartiles": [1.0, 1.0]}
-
-    def contender(with_settings: Settings) -> Callable[[], None]:
-        one = copied(model)
-        for name, lstm in adapted_lstms(one).items():
-            lstm.policy = with_settings[name]
-
-        def run() -> None:
-            with torch.no_grad():
-                for sample in samples:
-                    call(one, sample)
-
-        return run
-
-    contenders = {"chosen": contender(settings), "dense": contender(dict.fromkeys(lstms, Dense()))}
-    timings = bench.measure(contenders, repeats=TIMING_ROUNDS, warmup=1)
-    ratio = bench.ratio(timings["chosen"], timings["dense"])
-    return {"macs": outcome.macs_share, "time": ratio.median, "time_quartiles": [ratio.p25, ratio.p75]}
+def _losses(guarantee: Guarantee, outcome: Outcome | None) -> Iterator[dict[str, Any]]:
+    """What ``Certificate.losses`` holds."""
+    for i, (loss, limit, b) in enumerate(zip(guarantee.losses, guarantee.limits, guarantee.binary, strict=True)):
+        one: dict[str, Any] = {"name": loss.name, "limit": limit, "test": "binomial" if b else "wsr"}
+        if outcome is not None:
+            values = outcome.losses[:, i]
+            one |= {"mean": float(values.mean()), "bound": risk.upper_bound(values, guarantee.confidence, binary=b)}
+        yield one

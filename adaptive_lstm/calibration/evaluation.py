@@ -85,6 +85,14 @@ def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[
         yield
 
 
+def copy_with(model: nn.Module, settings: Settings) -> nn.Module:
+    """A copy of a model that runs with some policies."""
+    copy = copied(model)
+    for name, lstm in adapted_lstms(copy).items():
+        lstm.policy = settings[name]
+    return copy
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call of an LSTM: with ``rows`` batch rows; ``exit_time`` as in ``Outcome``, if it was one row."""
@@ -154,9 +162,7 @@ class SpeedReference:
     SAMPLES, ROUNDS = 2, 3
 
     def __init__(self, model: nn.Module):
-        self._model = copied(model)
-        for lstm in adapted_lstms(self._model).values():
-            lstm.policy = Dense()
+        self._model = copy_with(model, dict.fromkeys(adapted_lstms(model), Dense()))
         self._first: float | None = None
 
     def drift(self, sequences: Sequence[LabelledInput]) -> float:
@@ -192,7 +198,7 @@ class Evaluator:
         output: Callable[[Any], torch.Tensor] = first_tensor,
         tick: Callable[[], object] = lambda: None,
     ):
-        self.model, self.lstms, self.losses, self._output, self._tick = model, lstms, losses, output, tick
+        self.model, self.lstms, self.losses, self.output, self._tick = model, lstms, losses, output, tick
         self._speed: SpeedReference | None = None  # a copy of the model: made where time counts
 
     @torch.no_grad()
@@ -212,7 +218,7 @@ class Evaluator:
             for inputs, target in sequences:
                 meter.clear()
                 item = LabelledInput(inputs, target, call(self.model, inputs))
-                if not bool(torch.isfinite(self._output(item.dense)).all()):
+                if not bool(torch.isfinite(self.output(item.dense)).all()):
                     raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
                 if not meter.calls:
                     raise InputError("the model's output was computed without calling any of its LSTMs")

@@ -1,4 +1,4 @@
-"""What a calibration is to certify: losses, their limits, how sure, and the tests of it (``risk.py``)."""
+"""What a calibration is to certify: losses, their limits and a confidence; its tests are those of ``risk.py``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from .candidates import Candidate
 from .evaluation import LabelledInput, Outcome
 from .splits import check_size
 
-EXPECTED_MARGIN = 1.2  # how many times the least number of early leavers the test split is expected to have
+EXPECTED_MARGIN = 1.2  # early exits expected in the test split, as a multiple of the number that a proof needs
 
 
 @dataclass(frozen=True)
 class Guarantee:
     """The mean of every loss is at most its limit, with this confidence.
 
-    ``conditional``: also of those who leave first. ``binary``: which losses can only be 0 or 1; ``test``: size of the
-    test split.
+    Attributes:
+        losses: what a sequence may lose.
+        limits: the largest mean of each, in (0, 1).
+        confidence: in (0.5, 1), of all of them together.
+        conditional: whether the limits also hold for the sequences that exit first, in every time bucket.
+        binary: which losses can only be 0 or 1; empty until ``on`` has seen outputs.
+        test: size of the test split; 0 until ``on``.
     """
 
     losses: tuple[Loss, ...]
@@ -50,19 +55,37 @@ class Guarantee:
         limits = tuple(_between(m, 0, "max_loss") for m in given)
         return Guarantee(losses, limits, _between(confidence, 0.5, "confidence"), conditional)
 
-    def on(self, items: Sequence[LabelledInput], test: int, share: float) -> Guarantee:
-        """With the kinds of the losses, as the dense outputs of ``items`` tell, and the size of the test split.
+    def check(self, labelled: Sequence[LabelledInput], test: int, share: float) -> None:
+        """Raise what makes a certificate impossible, judged by some of the sequences.
+
+        Args:
+            labelled: sequences with the outputs of the original model.
+            test: size of the test split.
+            share: of the test split, of all sequences.
 
         Raises:
-            CalibrationError: the test split, ``share`` of all sequences, is too small.
+            CalibrationError: the test split is too small.
         """
-        binary = tuple(all(bool(loss.binary(item.dense)) for item in items) for loss in self.losses)
-        check_size(test, self.limits, self.confidence, binary, share)
-        return replace(self, binary=binary, test=test)
+        check_size(test, self.limits, self.confidence, self._binary(labelled), share)
+
+    def on(self, labelled: Sequence[LabelledInput], test: int, share: float) -> Guarantee:
+        """The same, knowing the size of the test split and from all outputs whether losses can only be 0 or 1.
+
+        Raises:
+            InputError: a loss means nothing for these outputs.
+            CalibrationError: as ``check``.
+        """
+        for loss in self.losses:
+            loss.check([one.dense for one in labelled])
+        self.check(labelled, test, share)
+        return replace(self, binary=self._binary(labelled), test=test)
+
+    def _binary(self, labelled: Sequence[LabelledInput]) -> tuple[bool, ...]:
+        return tuple(all(bool(loss.binary(one.dense)) for one in labelled) for loss in self.losses)
 
     @property
     def certifiable_ratio(self) -> float:
-        """Largest mean loss, in tenths of its limit, that a test split of this size can certify when it shows there."""
+        """The largest mean loss that a test split of this size can certify, in tenths of its limit."""
 
         def enough(share: float) -> bool:
             pairs = zip(self.limits, self.binary, strict=True)
@@ -75,20 +98,20 @@ class Guarantee:
         found = []
         for losses, limit, binary in zip(outcome.losses.T, self.limits, self.binary, strict=True):
             found.append(risk.p_value(losses, limit, binary=binary))
-            if (exit_times := self._halts(candidate, outcome)) is not None:
-                buckets, first, last = exit_times
+            if (exits := self._exits(candidate, outcome)) is not None:
+                buckets, first, last = exits
                 found += list(risk.conditional_p_values(losses, buckets, limit, first=first, last=last, binary=binary))
         return risk.joint_p_value(found)
 
     def worst_early_exit_ratio(self, candidate: Candidate, outcome: Outcome) -> float:
-        """With ``conditional``: the worst mean loss of those who leave first, as a multiple of its limit, else 0.
+        """With ``conditional``: the largest mean loss of the sequences that exit first, as a multiple of its limit.
 
-        Infinity if the test split will hardly have enough of them to tell.
+        0 where that does not count; infinity if the test split will hardly have enough of them to tell.
         """
-        exit_times = self._halts(candidate, outcome)
-        if exit_times is None:
+        exits = self._exits(candidate, outcome)
+        if exits is None:
             return 0.0
-        buckets, first, last = exit_times
+        buckets, first, last = exits
         ratios = []
         for limit, binary, losses in zip(self.limits, self.binary, outcome.losses.T, strict=True):
             least = EXPECTED_MARGIN * risk.needed(limit, self.confidence, binary=binary) * len(losses) / self.test
@@ -97,13 +120,13 @@ class Guarantee:
                 ratios.append(float(early.mean()) / limit if len(early) >= max(least, 1) else math.inf)
         return max(ratios, default=0.0)
 
-    def _halts(self, candidate: Candidate, outcome: Outcome) -> tuple[npt.NDArray[np.int64], int, int] | None:
-        """Bucket in which every sequence left, the first open bucket and the last."""
+    def _exits(self, candidate: Candidate, outcome: Outcome) -> tuple[npt.NDArray[np.int64], int, int] | None:
+        """Bucket in which every sequence exited, the first open bucket and the last; None where that does not count."""
         exits = next((s for s, _ in candidate.choices if s.starts), None) if self.conditional else None
         if exits is None:
             return None
         last = len(exits.starts) - 1
-        # After h timesteps, so during timestep h - 1; those that did not leave count to the last bucket.
+        # After h timesteps, so during timestep h - 1; sequences that did not exit count to the last bucket.
         buckets = [bucket(exits.starts, h - 1) if h else last for h in outcome.exit_times.tolist()]
         return np.array(buckets, dtype=np.int64), exits.first_open_bucket, last
 

@@ -18,8 +18,8 @@ from typing import Any
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.calibration.calibrate import PROBES, SENSITIVITY_SEQUENCES
 from adaptive_lstm.calibration.candidates import Candidate, fits, sweeps_of
+from adaptive_lstm.calibration.steps import PROBES, SENSITIVITY_SEQUENCES
 from adaptive_lstm.compression.compress import Rounding
 from adaptive_lstm.compression.pruning.settings import Compensate
 from adaptive_lstm.model_io import together

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm import peers
 from adaptive_lstm.calibration import risk
-from adaptive_lstm.calibration.calibrate import PROBES
+from adaptive_lstm.calibration.steps import PROBES
 from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.model_io import together
 from adaptive_lstm.peers import PEERS, Unavailable

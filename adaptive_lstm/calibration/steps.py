@@ -1,0 +1,236 @@
+"""The five steps of a calibration: prepare, measure, search, prove, record. ``calibrate`` takes them in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.fit_translators import fit_translators
+from ..analysis.measure_sensitivity import measure_sensitivities
+from ..policies import Dense, Family, FitData, SkipTimesteps
+from ..progress import Progress
+from ..runtime.monitor import Range
+from ..types import StackShape
+from . import risk
+from .candidates import Candidate, Key, fits, sweeps_of
+from .certificate import make_certificate
+from .evaluation import Evaluator, LabelledInput, Outcome, unskipped
+from .guarantee import Guarantee
+from .pareto import MAX_TESTED
+from .result import Calibration, Point
+from .savings import relative_time
+from .search import Scored, Search
+from .splits import Splits
+
+SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
+PROBES = 2  # as many for each of them: what counts is the average over all
+EXTREME = SkipTimesteps(x_share=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
+TIMED_SEQUENCES = 8  # of the test split: on them the time of the chosen policy is measured
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a calibration works on.
+
+    Attributes:
+        evaluator: runs the model, and holds it and its LSTMs.
+        guarantee: what is to be certified.
+        by_macs: whether multiply-accumulates are the cost, instead of predicted seconds.
+        fit: inputs of the fit split.
+        search: the search split, with the outputs of the original model.
+        test: the test split, likewise.
+        seconds: of one run of the original model.
+        bar: shows what is done.
+    """
+
+    evaluator: Evaluator
+    guarantee: Guarantee
+    by_macs: bool
+    fit: list[Any]
+    search: list[LabelledInput]
+    test: list[LabelledInput]
+    seconds: float
+    bar: Progress
+
+    @property
+    def names(self) -> list[str]:
+        """Module names of the LSTMs."""
+        return list(self.evaluator.lstms)
+
+    @property
+    def shapes(self) -> dict[str, StackShape]:
+        """Of every LSTM."""
+        return {name: lstm.stack_shape for name, lstm in self.evaluator.lstms.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the search found.
+
+    Attributes:
+        scored: every candidate that ran on the whole search split.
+        costs: theirs, by key.
+        front: those worth a test, in the order to test them.
+    """
+
+    scored: list[Scored]
+    costs: Mapping[Key, float]
+    front: list[Scored]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A candidate on the test split: what it did, and the p-value of its loss being above the limit."""
+
+    candidate: Candidate
+    outcome: Outcome
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """The candidates that were tested, by key, those that passed, and the cheapest of these; None: none passed."""
+
+    tested: Mapping[Key, Tested]
+    passed: frozenset[Key]
+    chosen: Tested | None
+
+
+def prepare(
+    evaluator: Evaluator, splits: Splits[tuple[Any, Any]], guarantee: Guarantee, objective: str, bar: Progress
+) -> Run:
+    """Run the original model on the search and test splits.
+
+    One sequence first, with the extreme policies: what is wrong with the model, the losses or the number of sequences
+    shows there and not after minutes.
+    """
+    one_row, size = guarantee.conditional, len(splits.test)
+    share = size / sum(len(part) for part in (splits.fit, splits.search, splits.test))
+    first = evaluator.label(splits.search[:1], one_row=one_row)
+    guarantee.check(first, size, share)
+    for policy in (Dense(), EXTREME):
+        evaluator.run(dict.fromkeys(evaluator.lstms, policy), first)
+    others = [*splits.search[1:], *splits.test]
+    bar.expect(len(others))
+    begun = time.perf_counter()
+    labelled = first + evaluator.label(others, one_row=one_row)
+    return Run(
+        evaluator=evaluator,
+        guarantee=guarantee.on(labelled, size, share),
+        by_macs=objective == "macs",
+        fit=[inputs for inputs, _ in splits.fit],
+        search=labelled[:-size],
+        test=labelled[-size:],
+        seconds=(time.perf_counter() - begun) / len(others),
+        bar=bar,
+    )
+
+
+def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
+    """Sensitivity and translators from the fit split, as far as the families need them.
+
+    The model runs in float32, with its replaced weights if it has some: thresholds and exits will see their states.
+    """
+    run.bar.note("measuring")
+    model, lstms, output = run.evaluator.model, run.evaluator.lstms, run.evaluator.output
+    sensitivities, translators = {}, {}
+    with unskipped(lstms):
+        if any("sensitivity" in f.kind.needs for f in families):
+            few = run.fit[:SENSITIVITY_SEQUENCES]
+            sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed, progress=False)
+        if any("translators" in f.kind.needs for f in families):
+            translators = {name: fit_translators(model, run.fit, lstm=name, progress=False) for name in lstms}
+    return FitData(run.shapes, sensitivities, translators)
+
+
+def search(run: Run, families: Sequence[Family], measured: FitData) -> Found:
+    """Run candidates on the search split, and choose those worth a test."""
+    evaluate = run.evaluator.run if run.by_macs else run.evaluator.timed
+
+    def on_first(candidate: Candidate, n: int) -> Outcome:
+        run.bar.note(str(candidate))
+        return evaluate(candidate.settings(run.names), run.search[:n])
+
+    search = Search(
+        on_first,
+        run.guarantee.limits,
+        len(run.search),
+        lambda candidate: fits(candidate, run.shapes),
+        by_macs=run.by_macs,
+        worst_early_exit_ratio=run.guarantee.worst_early_exit_ratio,
+        certifiable_ratio=run.guarantee.certifiable_ratio,
+        expect=lambda runs: run.bar.expect(runs + MAX_TESTED * len(run.test), run.seconds),
+    )
+    scored = search.run(sweeps_of(families, measured, conditional=run.guarantee.conditional))
+    dense = search.cost(scored[0])
+    # A compressed model that skips nothing has something to prove too, and may be all that passes.
+    compressed = any(lstm.replaced or not lstm.quantize.exact for lstm in run.evaluator.lstms.values())
+    front = search.to_test([s for s in scored if search.cost(s) < dense or (compressed and not s.candidate.choices)])
+    return Found(scored, {s.candidate.key: search.cost(s) for s in scored}, front)
+
+
+def prove(run: Run, found: Found) -> Proof:
+    """Test the candidates on the test split, one after the other until the first failure."""
+    run.bar.expect(len(found.front) * len(run.test))
+    tested: dict[Key, Tested] = {}
+
+    def p_values() -> Iterator[float]:
+        for candidate in (s.candidate for s in found.front):
+            run.bar.note(f"testing {candidate}")
+            outcome = run.evaluator.run(candidate.settings(run.names), run.test)
+            p = run.guarantee.p_value(candidate, outcome)
+            tested[candidate.key] = Tested(candidate, outcome, p)
+            yield p
+
+    count = risk.fixed_sequence(p_values(), run.guarantee.confidence)
+    passed = [s.candidate.key for s in found.front[:count]]
+    chosen = tested[min(passed, key=found.costs.__getitem__)] if passed else None
+    return Proof(tested, frozenset(passed), chosen)
+
+
+def record(run: Run, found: Found, proof: Proof, fingerprints: Splits[str], seconds: float) -> Calibration:
+    """Write down what was found and proven; measures the time that it saves."""
+    lstms, chosen = run.evaluator.lstms, proof.chosen
+    candidate = chosen.candidate if chosen else Candidate()
+    outcome, settings = chosen.outcome if chosen else None, candidate.settings(run.names)
+    inputs = [one.inputs for one in run.test[:TIMED_SEQUENCES]]
+    certificate = make_certificate(
+        lstms,
+        str(candidate),
+        run.guarantee,
+        fingerprints,
+        outcome=outcome,
+        p_value=chosen.p_value if chosen else None,
+        time=relative_time(run.evaluator.model, settings, inputs) if chosen else None,
+        candidates={"searched": len(found.scored), "tested": len(proof.tested)},
+        seconds=seconds,
+    )
+    points = sorted((_point(s, run.names, found, proof) for s in found.scored), key=lambda point: point.cost)
+    ranges = {name: _ranges(outcome, name) for name in lstms}
+    return Calibration(chosen is not None, settings, tuple(points), certificate, ranges)
+
+
+def _point(s: Scored, names: Sequence[str], found: Found, proof: Proof) -> Point:
+    key = s.candidate.key
+    tested = proof.tested.get(key)
+    return Point(
+        name=str(s.candidate),
+        settings=s.candidate.settings(names),
+        cost=found.costs[key] / found.costs[Candidate().key],
+        macs=s.outcome.macs_share,
+        search_risks=s.risks,
+        test_risks=tuple(float(r) for r in tested.outcome.losses.mean(0)) if tested else None,
+        p_value=tested.p_value if tested else None,
+        certified=key in proof.passed,
+    )
+
+
+def _ranges(outcome: Outcome | None, name: str) -> dict[str, Range]:
+    """What the monitor of an LSTM compares with."""
+    if outcome is None or not len(outcome.rates[name]):
+        return {}
+    return {
+        rate: Range.of(values) for rate, values in zip(("activity", "ran", "exits"), outcome.rates[name].T, strict=True)
+    }
