@@ -10,29 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
-from .. import tensorfile
-from ..calibration.certificate import Certificate
+from .. import codec, tensorfile
+from ..calibration.certificate import Certificate, policy_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
-from ..policies import Combined, Policy
+from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import Monitor, Range, Rates
-from ..types import StackShape
-from ..weights.fingerprint import model_digest, quantization_digest, weights_digest
+from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
-from . import fields
-from .fields import Arrays
-from .policies import from_plain, to_plain
+from .policies import Kinds, decode_policy, encode_policy, known_kinds
 from .weights import read_replaced, write_replaced
+
+M = TypeVar("M", bound=nn.Module)
 
 _KIND, _VERSION = "model", 1
 _LSTM = ("shape", "parameters", "quantize", "replaced", "policy", "monitor")
@@ -61,26 +60,28 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
         certificate: ``Calibration.certificate`` of this model, which ``load_certificate`` gives back.
 
     Raises:
-        InputError: no adapted LSTM, a policy or head written in Python, a certificate of another model, or parameters
-            that have changed since they were replaced.
+        InputError: no adapted LSTM, a policy or head written in Python, a certificate of another model or of another
+            policy, or parameters that have changed since they were replaced.
         ModelFileError: the file cannot be written.
     """
     lstms = lstms_of(model)
-    if certificate is not None and (
-        certificate.weights != model_digest(lstms) or certificate.quantization != quantization_digest(lstms)
-    ):
-        raise InputError("certificate: it is of a model with other weights or in another precision than this one")
     arrays: dict[str, np.ndarray] = {}
-    described = {name: _plain(lstm, name, f"{i}", arrays) for i, (name, lstm) in enumerate(lstms.items())}
+    described = {name: _described(lstm, name, f"{i}", arrays) for i, (name, lstm) in enumerate(lstms.items())}
+    if certificate is not None:
+        _check_certificate(certificate, model, lstms)
     header = {"lstms": described, "certificate": None if certificate is None else certificate.to_json()}
-    try:
-        _parsed(json.loads(json.dumps(header)), arrays, lstms)  # nothing is written that could not be read
+    kinds = {kind_of(one).name: type(one) for lstm in lstms.values() for one in members(lstm.policy)}
+    try:  # nothing is written that could not be read, or that would be read as something else
+        settings = _parsed(json.loads(json.dumps(header)), arrays, lstms, known_kinds(list(kinds.values())))
+        for name, lstm in lstms.items():
+            if codec.digest(settings[name].policy) != codec.digest(lstm.policy):
+                raise InputError(f"{name or 'the LSTM'}: its policy would be read as {settings[name].policy}")
     except AdaptiveLSTMError as error:
         raise InputError(f"the model cannot be saved: {error}") from error
     tensorfile.write(path, _KIND, _VERSION, header | {"sha256": _checksum(header, arrays)}, arrays)
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
     """An adapted deep copy of a model, with everything that was set on the saved one; it runs just like that one.
 
     Monitors start anew. The copy is in training mode if ``model`` is.
@@ -88,11 +89,14 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     Args:
         path: what ``save`` has written.
         model: the original model, or an adapted one, whose settings are replaced. It stays as it is.
+        policies: your own classes of policies that the file may hold, each a dataclass with a ``PolicyKind``.
 
     Raises:
-        ModelFileError: the file is missing, damaged, altered, of another kind, of a newer version, or of another model.
-        InputError: the model holds no ``nn.LSTM``.
+        ModelFileError: the file is missing, damaged, altered, of another kind, of a newer version, or of another model,
+            or holds a policy of an unknown class, or a certificate of another policy.
+        InputError: the model holds no ``nn.LSTM``, or ``policies`` holds something else than classes of policies.
     """
+    kinds = known_kinds(policies)
     header, arrays = _read(path)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
@@ -100,10 +104,11 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, expected the model that was saved")
     try:
-        settings = _parsed(header, arrays, found)
+        settings = _parsed(header, arrays, found, kinds)
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{path}: {error}") from error
     fast = adapt(model)
+    assert isinstance(fast, type(model))
     modules = dict(fast.named_modules())
     for name, one in settings.items():
         lstm = modules[name]
@@ -113,40 +118,65 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     return fast
 
 
-def load_certificate(path: str | os.PathLike[str]) -> Certificate | None:
+def load_certificate(path: str | os.PathLike[str], *, policies: Sequence[type[Policy]] = ()) -> Certificate | None:
     """The certificate in a file that ``save`` has written, or None if it was given none.
 
+    Args:
+        path: what ``save`` has written.
+        policies: as for ``load``.
+
     Raises:
-        ModelFileError: the file is missing, damaged, altered, of another kind, or of a newer version.
+        ModelFileError: the file is missing, damaged, altered, of another kind, or of a newer version, or its
+            certificate covers another policy than the one in the file.
+        InputError: ``policies`` holds something else than classes of policies.
     """
+    kinds = known_kinds(policies)
+    header, arrays = _read(path)
     try:
-        return _certificate(_read(path)[0])
-    except InputError as error:
-        raise ModelFileError(f"{path}: certificate: {error}") from error
+        described = _lstms_in(header)
+        given = codec.Arrays(arrays)
+        settings = {
+            name: decode_policy(found["policy"], f"{i}.policy", given, kinds)
+            for i, (name, found) in enumerate(described.items())
+        }
+        return _certificate(header, settings)
+    except AdaptiveLSTMError as error:
+        raise ModelFileError(f"{path}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
-def _plain(lstm: AdaptiveLSTM, name: str, at: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mapping[str, AdaptiveLSTM]) -> None:
+    """Raise ``InputError`` if a certificate does not cover what is set on a model."""
+    if certificate.weights != model_digest(lstms) or certificate.quantization != quantization_digest(lstms):
+        raise InputError("certificate: it is of a model with other weights or in another precision than this one")
+    if certificate.surroundings != surroundings_digest(model, lstms):
+        raise InputError("certificate: it is of a model with other weights around the LSTMs than this one")
+    if certificate.policy_digest != policy_digest({name: lstm.policy for name, lstm in lstms.items()}):
+        raise InputError(
+            f"certificate: it covers {certificate.policy!r}, and the model has another policy; set the certified one "
+            "(calibration.apply(model)), or save without the certificate"
+        )
+
+
+def _described(lstm: AdaptiveLSTM, name: str, at: str, arrays: codec.Written) -> dict[str, Any]:
     """What is set on an LSTM as JSON can say it; arrays are added with names that begin with ``at``."""
-    quantize = lstm.quantize
-    if quantize.raw_scale is not None:
-        arrays[f"{at}.raw_scale"] = np.asarray(quantize.raw_scale, np.float32)
     try:
         if lstm.replaced is not None:
             lstm.executed()  # raises if the parameters have changed since
             write_replaced(lstm.replaced, f"{at}.replaced", arrays)
-        policy = to_plain(lstm.policy, f"{at}.policy", arrays)
+        policy = encode_policy(lstm.policy, f"{at}.policy", arrays)
     except InputError as error:
         raise InputError(f"{name or type(lstm).__name__}: {error}") from error
+    monitor = None if lstm.monitor is None else lstm.monitor.expected
     return {
         "shape": asdict(lstm.stack_shape),
         "parameters": weights_digest(lstm),
-        "quantize": asdict(quantize) | {"raw_scale": quantize.raw_scale is not None},
+        "quantize": codec.encode(lstm.quantize, f"{at}.quantize", arrays),
         "replaced": lstm.replaced is not None,
         "policy": policy,
-        "monitor": None if lstm.monitor is None else {k: asdict(v) for k, v in lstm.monitor.expected.items()},
+        "monitor": codec.encode(monitor, f"{at}.monitor", arrays),
     }
 
 
@@ -170,30 +200,44 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
     return header, arrays
 
 
-def _certificate(header: dict[str, Any]) -> Certificate | None:
-    found = header.get("certificate")
-    return None if found is None else Certificate.from_json(fields.text(found, "certificate"))
+def _lstms_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the header says of every LSTM, by module name."""
+    described = codec.mapping(codec.mapping(header, "header", ("lstms", "certificate"))["lstms"], "lstms")
+    return {name: codec.mapping(found, name or "the LSTM", _LSTM) for name, found in described.items()}
+
+
+def _certificate(header: dict[str, Any], policies: Mapping[str, Policy]) -> Certificate | None:
+    """The certificate in a header, if it covers the policies beside it."""
+    found = header["certificate"]
+    if found is None:
+        return None
+    try:
+        certificate = Certificate.from_json(codec.decode(str, found, "certificate", codec.Arrays({})))
+    except InputError as error:
+        raise ModelFileError(f"certificate: {error}") from error
+    if certificate.policy_digest != policy_digest(policies):
+        raise ModelFileError(f"certificate: it covers {certificate.policy!r}, and the policy beside it is another one")
+    return certificate
 
 
 def _parsed(
-    header: dict[str, Any], arrays: dict[str, np.ndarray], lstms: Mapping[str, nn.LSTM]
+    header: dict[str, Any], arrays: Mapping[str, np.ndarray], lstms: Mapping[str, nn.LSTM], kinds: Kinds
 ) -> dict[str, _Settings]:
     """The settings of every LSTM, all of them checked against the model's LSTMs."""
-    described = fields.mapping(fields.mapping(header, "header", ("lstms", "certificate"))["lstms"], "lstms")
-    _certificate(header)
+    described, given, out = _lstms_in(header), codec.Arrays(arrays), {}
     if described.keys() != lstms.keys():
         raise ModelFileError(f"it is of a model with the LSTMs {sorted(described)}, got one with {sorted(lstms)}")
-    given, out = Arrays(arrays), {}
     for i, (name, found) in enumerate(described.items()):
         try:
-            out[name] = _of_lstm(fields.mapping(found, "settings", _LSTM), f"{i}", given, lstms[name])
+            out[name] = _of_lstm(found, f"{i}", given, lstms[name], kinds)
         except AdaptiveLSTMError as error:
             raise ModelFileError(f"{name or 'the LSTM'}: {error}") from error
     given.finish()
+    _certificate(header, {name: one.policy for name, one in out.items()})
     return out
 
 
-def _of_lstm(found: dict[str, Any], at: str, arrays: Arrays, lstm: nn.LSTM) -> _Settings:
+def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM, kinds: Kinds) -> _Settings:
     """The settings of one LSTM.
 
     Raises:
@@ -204,40 +248,22 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: Arrays, lstm: nn.LSTM) -> _
         raise ModelFileError(f"got {asdict(shape)}, but the file is of another model, with {found['shape']!r:.200}")
     if found["parameters"] != weights_digest(lstm):
         raise ModelFileError("its parameters are others than those of the saved model; load it with that model")
-    policy = from_plain(found["policy"], f"{at}.policy", arrays)
+    policy = decode_policy(found["policy"], f"{at}.policy", arrays, kinds)
     Combined(policy).check(shape)
     replaced = None
-    if fields.flag(found["replaced"], "replaced"):
+    if codec.decode(bool, found["replaced"], f"{at}.replaced", arrays):
         replaced = ReplacedWeights(read_replaced(shape, f"{at}.replaced", arrays), found["parameters"])
-    return _Settings(_quantize(found["quantize"], at, arrays, shape), replaced, policy, _monitor(found["monitor"]))
-
-
-def _quantize(found: object, at: str, arrays: Arrays, shape: StackShape) -> Quantize:
-    given = _OLDER | fields.mapping(found, "quantize")
-    f = fields.mapping(given, "quantize", Quantize.__dataclass_fields__)
-    matrices = fields.mapping(f["matrices"], "matrices")
-    for name in ("precision", "raw", "raw_range", *matrices):
-        fields.text((f | matrices)[name], name)
-    for name in ("levels", "input_levels", "raw_levels"):
-        fields.whole(f[name], name)
-    measured = fields.flag(f["raw_scale"], "raw_scale")
-    scale = arrays.take(f"{at}.raw_scale", "float32", shape.input_size) if measured else None
-    quantize = Quantize(**f | {"raw_scale": scale})
+    given = _OLDER | codec.mapping(found["quantize"], f"{at}.quantize")
+    quantize: Quantize = codec.decode(Quantize, given, f"{at}.quantize", arrays)
     quantize.check(shape)
-    return quantize
+    monitor: dict[str, Range] | None = codec.decode(dict[str, Range] | None, found["monitor"], "monitor", arrays)
+    _check_monitor(monitor or {})
+    return _Settings(quantize, replaced, policy, monitor)
 
 
-def _monitor(found: object) -> dict[str, Range] | None:
-    if found is None:
-        return None
-    out = {}
-    for name, one in fields.mapping(found, "monitor").items():
+def _check_monitor(monitor: Mapping[str, Range]) -> None:
+    for name, one in monitor.items():
         if name not in Rates.__dataclass_fields__:
             raise ModelFileError(f"monitor: got {name!r:.50}, expected {', '.join(Rates.__dataclass_fields__)}")
-        f = fields.mapping(one, f"monitor.{name}", Range.__dataclass_fields__)
-        mean, deviation = (fields.number(f[key], f"monitor.{name}.{key}") for key in ("mean", "deviation"))
-        count = fields.whole(f["count"], f"monitor.{name}.count")
-        if not (0 <= mean <= 1 and 0 <= deviation <= 1 and count >= 1):
-            raise ModelFileError(f"monitor.{name}: got {f}, expected a mean and a deviation in 0..1 of some runs")
-        out[name] = Range(mean, deviation, count)
-    return out
+        if not (0 <= one.mean <= 1 and 0 <= one.deviation <= 1 and one.count >= 1):
+            raise ModelFileError(f"monitor.{name}: got {one}, expected a mean and a deviation in 0..1 of some runs")

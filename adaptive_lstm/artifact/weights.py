@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..codec import Arrays
 from ..errors import ModelFileError
 from ..types import StackShape
 from ..weights.layout import CellTensors
 from ..weights.replaced import ReplacedWeights
-from .fields import Arrays
 
 _KINDS = ("w_ih", "w_hh", "bias", "w_hr", "constant")
 

@@ -9,12 +9,15 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from .. import bench
+from torch import nn
+
+from .. import bench, codec
 from ..errors import InputError
 from ..execution.backend import backend_info
 from ..runtime.lstm import AdaptiveLSTM
-from ..weights.fingerprint import model_digest, quantization_digest
+from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
 from . import risk
+from .candidates import Settings
 from .evaluation import Outcome
 from .guarantee import Guarantee
 from .splits import Splits, fingerprint_of_all
@@ -33,6 +36,7 @@ class Certificate:
     Attributes:
         certified: whether a policy passed.
         policy: the chosen policy in words; "dense" if none passed.
+        policy_digest: SHA-256 of the settings of the chosen policies; None if one holds Python code.
         losses: per loss its ``name``, ``limit`` and ``test`` ("binomial" or "wsr"); if a policy passed, also ``mean``,
             on the test split, and ``bound``, an upper confidence bound for the chosen policy taken alone.
         confidence: of the whole statement.
@@ -43,6 +47,7 @@ class Certificate:
             multiply-accumulates; ``time``, seconds of the whole model on a few of its sequences; ``time_quartiles``.
         candidates: ``searched``, how many ran on the whole search split; ``tested``, how many on the test split.
         weights: SHA-256 of the LSTMs' parameters.
+        surroundings: SHA-256 of all other parameters and persistent buffers of the model.
         precision: of every LSTM in words, by module name.
         quantization: SHA-256 of all settings of quantization and of replaced weights.
         backend: ``name``, ``isa`` and ``threads`` of what executed.
@@ -54,6 +59,7 @@ class Certificate:
 
     certified: bool
     policy: str
+    policy_digest: str | None
     losses: tuple[Mapping[str, Any], ...]
     confidence: float
     p_value: float | None
@@ -62,6 +68,7 @@ class Certificate:
     savings: Mapping[str, Any]
     candidates: Mapping[str, int]
     weights: str
+    surroundings: str
     precision: Mapping[str, str]
     quantization: str
     backend: Mapping[str, Any]
@@ -104,6 +111,14 @@ class Certificate:
         return "\n".join(lines)
 
 
+def policy_digest(settings: Settings) -> str | None:
+    """SHA-256 of the policies of a model's LSTMs by module name; None if one holds Python code, which has no digest."""
+    try:
+        return codec.digest(settings)
+    except InputError:
+        return None
+
+
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
     """Precision of every LSTM, and whether it executes weights that were fitted: pruned, or rounded so."""
     return {
@@ -112,8 +127,10 @@ def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
 
 
 def make_certificate(
+    model: nn.Module,
     lstms: Mapping[str, AdaptiveLSTM],
     policy: str,
+    settings: Settings,
     guarantee: Guarantee,
     fingerprints: Splits[str],
     *,
@@ -126,8 +143,10 @@ def make_certificate(
     """Write the record.
 
     Args:
-        lstms: the LSTMs as they were calibrated, by module name.
+        model: the model that was calibrated.
+        lstms: its LSTMs as they were calibrated, by module name.
         policy: the chosen candidate, for people.
+        settings: the policies of that candidate, by module name.
         guarantee: what was to be certified.
         fingerprints: of the inputs of every split.
         outcome: of the chosen candidate on the test split; None if none passed.
@@ -140,6 +159,7 @@ def make_certificate(
     return Certificate(
         certified=outcome is not None,
         policy=policy,
+        policy_digest=policy_digest(settings),
         losses=tuple(_losses(guarantee, outcome)),
         confidence=guarantee.confidence,
         p_value=p_value,
@@ -154,6 +174,7 @@ def make_certificate(
         },
         candidates=dict(candidates),
         weights=model_digest(lstms),
+        surroundings=surroundings_digest(model, lstms),
         precision=precision_of(lstms),
         quantization=quantization_digest(lstms),
         backend={"name": info.backend, "isa": info.isa, "threads": info.threads},

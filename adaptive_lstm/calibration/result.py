@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..policies import Policy
 from ..runtime.adapt import adapted_lstms
 from ..runtime.monitor import Monitor, Range
-from ..weights.fingerprint import model_digest, quantization_digest
+from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
 from .candidates import Settings
 from .certificate import Certificate, precision_of
 
@@ -65,8 +65,8 @@ class Calibration:
         """Set the chosen policies in place, with a monitor each if they are certified, and return the model.
 
         Raises:
-            InputError: the model does not hold the LSTMs that were calibrated, or with other weights or in another
-                precision; nothing is changed then.
+            InputError: the model does not hold the LSTMs that were calibrated, or with other weights in or around them,
+                or in another precision; nothing is changed then.
         """
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
@@ -78,6 +78,11 @@ class Calibration:
             )
         if model_digest(lstms) != self.certificate.weights:
             raise InputError("the LSTMs have other weights than those that were calibrated; calibrate this model")
+        if surroundings_digest(model, lstms) != self.certificate.surroundings:
+            raise InputError(
+                "the model has other weights around its LSTMs (a head, for example) than the one that was calibrated; "
+                "calibrate this model"
+            )
         for name, lstm in lstms.items():
             lstm.policy = self.settings[name]
             lstm.monitor = Monitor(self.ranges[name]) if self.certified else None

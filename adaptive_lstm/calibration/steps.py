@@ -197,8 +197,10 @@ def record(run: Run, found: Found, proof: Proof, fingerprints: Splits[str], seco
     outcome, settings = chosen.outcome if chosen else None, candidate.settings(run.names)
     inputs = [one.inputs for one in run.test[:TIMED_SEQUENCES]]
     certificate = make_certificate(
+        run.evaluator.model,
         lstms,
         str(candidate),
+        settings,
         run.guarantee,
         fingerprints,
         outcome=outcome,

@@ -69,6 +69,23 @@ def model_digest(lstms: Mapping[str, nn.LSTM]) -> str:
     return _json_digest({name: (weights_digest(lstm), str(lstm.weight_ih_l0.dtype)) for name, lstm in lstms.items()})
 
 
+def surroundings_digest(model: nn.Module, lstms: Mapping[str, nn.LSTM]) -> str:
+    """SHA-256 of all parameters and persistent buffers of a model outside its LSTMs, in hexadecimal."""
+    inside = tuple(f"{name}." if name else "" for name in lstms)
+    state = model.state_dict()
+    return _json_digest({name: _of_bytes(value) for name, value in state.items() if not name.startswith(inside)})
+
+
+def _of_bytes(value: object) -> object:
+    """Dtype, shape and digest of the bytes of a tensor; None for other state, which a module keeps as it likes."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return None
+    data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()
+
+
 class Compressed(Protocol):
     """An LSTM with settings of what it executes."""
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.artifact.policies import to_plain
-from adaptive_lstm.calibration.certificate import Certificate
+from adaptive_lstm.artifact.policies import encode_policy
+from adaptive_lstm.calibration.certificate import Certificate, policy_digest
 from adaptive_lstm.runtime.monitor import Monitor, Range
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.fingerprint import model_digest, quantization_digest, weights_digest
+from adaptive_lstm.weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
 from adaptive_lstm.weights.layout import tensors_of
 from adaptive_lstm.weights.replaced import ReplacedWeights
 
@@ -48,7 +48,7 @@ def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
 def settings(lstm: al.AdaptiveLSTM) -> Any:
     """Everything that is set, in a form that can be compared."""
     arrays: dict[str, np.ndarray] = {}
-    policy = to_plain(lstm.policy, "policy", arrays)
+    policy = encode_policy(lstm.policy, "policy", arrays)
     for cell, t in enumerate(lstm.replaced.cells if lstm.replaced else ()):
         kinds = {"w_ih": t.w_ih, "w_hh": t.w_hh, "bias": t.bias, "w_hr": t.w_hr, "live": t.live, "constant": t.constant}
         arrays |= {f"{kind}.{cell}": w.detach().numpy() for kind, w in kinds.items() if w is not None}
@@ -86,7 +86,7 @@ def tagger() -> tuple[Tagger, nn.Module]:
 
 def certificate_of(fast: nn.Module, **changes: Any) -> Certificate:
     lstms = {name: m for name, m in fast.named_modules() if isinstance(m, al.AdaptiveLSTM)}
-    empty = {key: {} for key in Certificate.__dataclass_fields__} | {
+    empty: dict[str, Any] = {key: {} for key in Certificate.__dataclass_fields__} | {
         "certified": True,
         "policy": "Delta(tau=0.1)",
         "losses": ({"name": "flips", "limit": 0.1, "test": "wsr", "mean": 0.01, "bound": 0.05},),
@@ -95,8 +95,10 @@ def certificate_of(fast: nn.Module, **changes: Any) -> Certificate:
         "conditional": False,
         "sequences": {"test": {"count": 99, "sha256": "0"}},
         "savings": {"macs": 0.3, "time": 0.4, "time_quartiles": [0.3, 0.5]},
+        "policy_digest": policy_digest({name: lstm.policy for name, lstm in lstms.items()}),
         "weights": model_digest(lstms),
+        "surroundings": surroundings_digest(fast, lstms),
         "quantization": quantization_digest(lstms),
         "seconds": 1.5,
     }
-    return Certificate(**empty | changes)  # type: ignore[arg-type]
+    return Certificate(**empty | changes)

@@ -1,0 +1,253 @@
+"""One codec for frozen dataclasses: to JSON and named arrays, and back, and to a digest of their contents.
+
+Fields and type hints of a class say how it is written, so a new setting needs no code here. Reading is strict: exactly
+the fields of the class, values of exactly the hinted types, finite numbers (or "inf"), at most ``MAX_ITEMS`` entries.
+Nothing is ever executed but the constructor of a class that the caller named.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import reprlib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from .errors import InputError, ModelFileError
+
+MAX_ITEMS = 4096  # entries of a list or an object
+MAX_NUMBERS = 2**18  # entries of a row of numbers that is kept as an array
+INLINE = 32  # longer rows of numbers become arrays
+ARRAY = "array"  # stands in the JSON where the value is the array of that name
+
+Written = dict[str, np.ndarray]
+
+
+class Arrays:
+    """The arrays of a file; ``take`` hands out each of them once."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self._left = dict(arrays)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._left
+
+    def take(self, name: str, dtype: str, *shape: int | None) -> np.ndarray:
+        """The array of this name if it has this dtype and shape; None: any length; no shape at all: any shape.
+
+        Raises:
+            ModelFileError: it is missing, or another one.
+        """
+        array = self._left.pop(name, None)
+        expected = f"{dtype} [{', '.join('any' if n is None else str(n) for n in shape)}]" if shape else dtype
+        if array is None:
+            raise ModelFileError(f"{name}: missing, expected {expected}")
+        fits = not shape or (
+            array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        )
+        if array.dtype != dtype or not fits:
+            raise ModelFileError(f"{name}: got {array.dtype} {list(array.shape)}, expected {expected}")
+        return array
+
+    def finish(self) -> None:
+        """Raise ``ModelFileError`` if an array was never asked for."""
+        if self._left:
+            raise ModelFileError(f"got arrays that nothing refers to: {reprlib.repr(sorted(self._left))}")
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def encode(value: object, at: str, arrays: Written) -> Any:
+    """A value as JSON can say it; what it holds in arrays is added to ``arrays``, with names that begin with ``at``.
+
+    Raises:
+        InputError: it holds NaN, or an object that is no dataclass, mapping, row, array, text or number.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return _finite_or_inf(value, at)
+    if isinstance(value, np.ndarray):
+        arrays[at] = value
+        return ARRAY
+    if isinstance(value, tuple | list):
+        if len(value) > INLINE and all(type(v) is float for v in value):
+            arrays[at] = np.array(value, np.float64)
+            return ARRAY
+        return [encode(v, f"{at}.{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(key): encode(v, f"{at}.{key}", arrays) for key, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name), f"{at}.{f.name}", arrays) for f in _settings(type(value))}
+    raise _no_data(value, at)
+
+
+def _finite_or_inf(value: float, at: str) -> float | str:
+    if math.isnan(value) or value == -math.inf:
+        raise InputError(f"{at}: got {value}, expected a finite number or infinity")
+    return "inf" if math.isinf(value) else value
+
+
+def _no_data(value: object, at: str) -> InputError:
+    return InputError(f"{at}: {type(value).__name__} is Python code, which a file that is never unpickled cannot hold")
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def decode(hint: Any, found: object, at: str, arrays: Arrays) -> Any:
+    """What ``encode`` has written, as a value of the hinted type.
+
+    Raises:
+        ModelFileError: it is not what ``encode`` writes for such a value.
+        AdaptiveLSTMError: what the constructors raise.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    options = args if origin in (Union, types.UnionType) else (hint,)
+    chosen = next((option for option in options if _has_form(option, found)), None)
+    if chosen is None:
+        raise unexpected(found, at, " or ".join(_form(option) for option in options if _form(option)))
+    origin, args = get_origin(chosen), get_args(chosen)
+    if origin in (tuple, Sequence):
+        return _row(args[0], found, at, arrays)
+    if origin in (dict, Mapping):
+        return {key: decode(args[1], value, f"{at}.{key}", arrays) for key, value in mapping(found, at).items()}
+    if origin is np.ndarray:
+        return arrays.take(at, np.dtype(get_args(args[1])[0]).name)
+    if is_dataclass(chosen):
+        assert isinstance(chosen, type)
+        hints, names = _hints(chosen), [f.name for f in _settings(chosen)]
+        given = mapping(found, at, names)
+        return chosen(**{name: decode(hints[name], given[name], f"{at}.{name}", arrays) for name in names})
+    return float(found) if chosen is float else found  # type: ignore[arg-type]  # the form is a number's
+
+
+def mapping(found: object, at: str, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """A JSON object; with exactly these ``names``, if given.
+
+    Raises:
+        ModelFileError: it is something else, or has other names.
+    """
+    if not isinstance(found, dict):
+        raise unexpected(found, at, "names with values")
+    if names is not None and found.keys() != set(names):
+        raise unexpected(sorted(found), at, ", ".join(sorted(names)) or "no names")
+    if len(found) > MAX_ITEMS:
+        raise ModelFileError(f"{at}: got {len(found):,} entries, expected at most {MAX_ITEMS:,}")
+    return found
+
+
+def unexpected(found: object, at: str, expected: str) -> ModelFileError:
+    """The error for a value of another form than expected."""
+    return ModelFileError(f"{at}: got {reprlib.repr(found)}, expected {expected}")
+
+
+def _row(hint: Any, found: object, at: str, arrays: Arrays) -> tuple[Any, ...]:
+    if found == ARRAY:
+        row = arrays.take(at, "float64", None)
+        if len(row) > MAX_NUMBERS or np.isnan(row).any():
+            raise ModelFileError(f"{at}: got {len(row):,} numbers, expected at most {MAX_NUMBERS:,}, none of them NaN")
+        return tuple(row.tolist())
+    assert isinstance(found, list)
+    if len(found) > MAX_ITEMS:
+        raise ModelFileError(f"{at}: got {len(found):,} entries, expected at most {MAX_ITEMS:,}")
+    return tuple(decode(hint, one, f"{at}.{i}", arrays) for i, one in enumerate(found))
+
+
+def _has_form(hint: Any, found: object) -> bool:
+    """Whether a JSON value has the form of a type; what is inside is not looked at."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(found, str) and found in args
+    if origin in (tuple, Sequence):
+        numbers = float in (args[0], *get_args(args[0]))
+        return isinstance(found, list) or (found == ARRAY and numbers)
+    if origin is np.ndarray:
+        return found == ARRAY
+    if origin in (dict, Mapping) or is_dataclass(hint):
+        return isinstance(found, dict)
+    if hint is int:
+        return isinstance(found, int) and not isinstance(found, bool) and -(2**31) <= found < 2**31
+    if hint is float:
+        number = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= 1.7e308
+        return number or found == "inf"
+    return hint in (bool, str, types.NoneType) and type(found) is hint
+
+
+def _form(hint: Any) -> str:
+    """The form of a type in words; empty for types that are never written."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin in (tuple, Sequence):
+        return "a list"
+    if origin in (dict, Mapping, np.ndarray) or is_dataclass(hint):
+        return "an array" if origin is np.ndarray else "names with values"
+    plain = {
+        int: "a whole number of 32 bits",
+        float: 'a finite number or "inf"',
+        bool: "true or false",
+        str: "a text",
+        types.NoneType: "null",
+    }
+    return plain.get(hint, "")
+
+
+def _settings(cls: type[Any]) -> list[Field[Any]]:
+    return [field for field in fields(cls) if field.init]
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError as error:
+        raise InputError(f"{cls.__name__}: its type hints cannot be resolved at run time: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------- digest
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's canonical JSON, in hexadecimal.
+
+    Equal values have equal digests: keys are sorted, numbers have their shortest form, arrays count by dtype, shape and
+    bytes. A field at its default is left out, so that a new setting leaves the digests of older values as they are.
+
+    Raises:
+        InputError: as ``encode``.
+    """
+    return hashlib.sha256(json.dumps(_canonical(value, "value"), sort_keys=True).encode()).hexdigest()
+
+
+def _canonical(value: object, at: str) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, np.ndarray):
+        data = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {"dtype": value.dtype.str, "shape": list(value.shape), "sha256": data}
+    if isinstance(value, tuple | list):
+        return [_canonical(v, f"{at}.{i}") for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(v, f"{at}.{key}") for key, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        given = {f.name: _canonical(getattr(value, f.name), f"{at}.{f.name}") for f in _settings(type(value))}
+        defaults = {f.name: _canonical(_default(f), at) for f in _settings(type(value)) if _has_default(f)}
+        changed = {name: v for name, v in given.items() if name not in defaults or v != defaults[name]}
+        return {"class": type(value).__name__, "fields": changed}
+    return encode(value, at, {})
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
