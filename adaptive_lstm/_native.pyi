@@ -1,4 +1,6 @@
-"""The compiled core (native/bind.cpp). Weights come in as numpy arrays; runs pass addresses that Python has checked."""
+"""The compiled core (native/bind). Weights come in as numpy arrays; runs pass addresses that Python has checked."""
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,47 +10,32 @@ compiler: str
 def isa() -> str: ...
 def usable_isas() -> list[str]: ...
 
+class _Constants:
+    """A submodule: numbers that Python and C++ share."""
+
+    GATE_STRIP: int
+    ROW_BLOCK: int
+    CHUNK_ROWS: int
+    MAX_LEVELS: int
+    MIN_DYNAMIC_RANGE: float
+
+constants: _Constants
+
 class Matrix:
-    @staticmethod
-    def f32(
-        values: npt.NDArray[np.float32],
-        columns: bool,
-        gates: bool,
-        fixed: npt.NDArray[np.float32],
-        zeros: bool,
-        bitmask: str = "auto",
-    ) -> Matrix: ...
-    @staticmethod
-    def bf16(
-        values: npt.NDArray[np.uint16],
-        columns: bool,
-        gates: bool,
-        fixed: npt.NDArray[np.float32],
-        zeros: bool,
-        bitmask: str = "auto",
-    ) -> Matrix: ...
-    @staticmethod
-    def int8_weight_only(
-        values: npt.NDArray[np.int8],
-        scale: npt.NDArray[np.float32],
-        columns: bool,
-        gates: bool,
-        fixed: npt.NDArray[np.float32],
-        zeros: bool,
-        bitmask: str = "auto",
-    ) -> Matrix: ...
-    @staticmethod
-    def int8(
-        values: npt.NDArray[np.int8],
-        scale: npt.NDArray[np.float32],
-        levels: int,
-        columns: bool,
-        column_scale: npt.NDArray[np.float32] | None,
-        dynamic: bool,
-        fixed: npt.NDArray[np.float32],
-        zeros: bool,
-        bitmask: str = "auto",
-    ) -> Matrix: ...
+    def __init__(
+        self,
+        values: npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.int8],
+        scale: npt.NDArray[np.float32] | None = None,
+        *,
+        levels: int = 0,
+        column_scale: npt.NDArray[np.float32] | None = None,
+        dynamic: bool = False,
+        gates: bool = True,
+        columns: bool = False,
+        fixed: npt.NDArray[np.float32] | None = None,
+        zeros: bool = True,
+        bitmask: Literal["auto", "always", "never"] = "auto",
+    ) -> None: ...
     @property
     def bytes(self) -> int: ...
     @property
@@ -56,18 +43,18 @@ class Matrix:
     @property
     def columns(self) -> int: ...
 
-class Direction: ...
+class Cell: ...
 
-def direction(
+def cell(
     w_ih: Matrix,
     w_hh: Matrix,
     bias: npt.NDArray[np.float32],
-    w_hr: Matrix | None,
-    fixed: npt.NDArray[np.float32],
-) -> Direction: ...
+    w_hr: Matrix | None = None,
+    fixed: npt.NDArray[np.float32] | None = None,
+) -> Cell: ...
 
 class Plan:
-    def __init__(self, layers: list[list[Direction]]) -> None: ...
+    def __init__(self, layers: list[list[Cell]]) -> None: ...
     @property
     def bytes(self) -> int: ...
 
@@ -106,7 +93,7 @@ class DepthExit: ...
 def depth_exit(
     sequence: bool,
     head: Head | None,
-    asks: list[bool],
+    checks: list[bool],
     thresholds: list[float],
     steps: list[Affine],
     finals: list[Affine],
@@ -116,7 +103,10 @@ def depth_exit(
 class Policy: ...
 
 def policy(
-    columns: list[list[Thresholds]], hold: list[Hold | None], time: TimeExit | None, depth: DepthExit | None
+    columns: list[list[Thresholds]],
+    hold: list[Hold | None] = ...,
+    time_exit: TimeExit | None = None,
+    depth_exit: DepthExit | None = None,
 ) -> Policy: ...
 
 class State:
@@ -124,13 +114,11 @@ class State:
     def reset(self, batch: int) -> None: ...
     def load(self, h: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> None: ...
     def store(self, h: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> None: ...
-    def load_sent(self, layer: int, direction: int, recurrent: bool, sent: npt.NDArray[np.float32]) -> None: ...
-    def store_sent(self, layer: int, direction: int, recurrent: bool, sent: npt.NDArray[np.float32]) -> None: ...
-    def held(
+    def load_sent(self, cell: int, operand: Literal["x", "h"], sent: npt.NDArray[np.float32]) -> None: ...
+    def store_sent(self, cell: int, operand: Literal["x", "h"], sent: npt.NDArray[np.float32]) -> None: ...
+    def load_hold(
         self,
-        layer: int,
-        direction: int,
-        put: bool,
+        cell: int,
         run: npt.NDArray[np.int64],
         gates: npt.NDArray[np.float32],
         x_used: npt.NDArray[np.float32] | None,
@@ -138,12 +126,28 @@ class State:
         queue: npt.NDArray[np.float32] | None,
         queued: npt.NDArray[np.int64] | None,
     ) -> None: ...
-    def left(
+    def store_hold(
         self,
-        put: bool,
+        cell: int,
+        run: npt.NDArray[np.int64],
+        gates: npt.NDArray[np.float32],
+        x_used: npt.NDArray[np.float32] | None,
+        h_used: npt.NDArray[np.float32] | None,
+        queue: npt.NDArray[np.float32] | None,
+        queued: npt.NDArray[np.int64] | None,
+    ) -> None: ...
+    def load_exit(
+        self,
         time: int,
-        done: npt.NDArray[np.uint8],
-        final: npt.NDArray[np.float32],
+        exited: npt.NDArray[np.uint8],
+        translation: npt.NDArray[np.float32],
+        streak: npt.NDArray[np.int64],
+        past: npt.NDArray[np.float32],
+    ) -> None: ...
+    def store_exit(
+        self,
+        exited: npt.NDArray[np.uint8],
+        translation: npt.NDArray[np.float32],
         streak: npt.NDArray[np.int64],
         past: npt.NDArray[np.float32],
     ) -> int: ...
@@ -172,7 +176,8 @@ class State:
         y_time: int,
         y_row: int,
         steps: int,
-        sizes: int,
+        sizes: int = 0,
+        *,
         check: bool,
         open_ended: bool,
     ) -> bool: ...
@@ -180,5 +185,7 @@ class State:
     def counters(self) -> list[tuple[int, int, int, int]]: ...
     def exit_counters(self) -> tuple[int, int, list[int], list[int]]: ...
     def clear_counters(self) -> None: ...
+    @property
+    def started(self) -> bool: ...
     @property
     def batch(self) -> int: ...

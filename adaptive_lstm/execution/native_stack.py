@@ -34,25 +34,28 @@ class Packed:
 
 
 def _packed(
-    matrix: Matrix, fixed: FloatArray, *, columns: bool, gates: bool, zeros: bool, bitmask: UseBitmask
+    matrix: Matrix, fixed: FloatArray | None, *, columns: bool, gates: bool, zeros: bool, bitmask: UseBitmask
 ) -> _native.Matrix:
     from .. import _native
 
-    values, scale, how = matrix.values, matrix.scale, (fixed, zeros, bitmask)
-    if matrix.precision == "fp32":
-        return _native.Matrix.f32(values, columns, gates, *how)
-    if matrix.precision == "bf16":
-        return _native.Matrix.bf16(values, columns, gates, *how)
-    assert scale is not None
-    if matrix.levels:
-        return _native.Matrix.int8(values, scale, matrix.levels, columns, matrix.column_scale, matrix.dynamic, *how)
-    return _native.Matrix.int8_weight_only(values, scale, columns, gates, *how)
+    return _native.Matrix(
+        matrix.values,
+        matrix.scale,
+        levels=matrix.levels,
+        column_scale=matrix.column_scale,
+        dynamic=matrix.dynamic,
+        gates=gates,
+        columns=columns,
+        fixed=fixed,
+        zeros=zeros,
+        bitmask=bitmask,
+    )
 
 
-def _fixed(w: CellMatrices) -> FloatArray:
-    """The constants of pruned units as the native core takes them: [H], NaN for live units; empty if all are live."""
+def _fixed(w: CellMatrices) -> FloatArray | None:
+    """The constants of pruned units as the native core takes them: [H], NaN for live units; None if all are live."""
     if w.live is None or w.constant is None:
-        return np.empty(0, np.float32)
+        return None
     return np.where(w.live, np.float32(np.nan), w.constant)
 
 
@@ -63,10 +66,10 @@ class NativeStack:
         weights: one entry per layer and direction; pruned units are left out.
         shape: sizes of the stack.
         policy: what may be left out.
-        zeros: leave out columns, and where there are many blocks, of weights that are all zero; NaN in what they would
-            have multiplied does not come through then.
-        bitmask: keep only weights that are not zero, wherever they lie, and put the zeros back on the way, so that
-            NaN comes through; by default where that is faster.
+        zeros: leave out columns of zeros, and blocks of zeros where there are many; NaN in the inputs that they would
+            have multiplied is ignored then.
+        bitmask: store unstructured zeros as a bitmask and the other weights, expanded on load, so that NaN is not
+            ignored; by default where that is faster.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class NativeStack:
         self.shape, self.policy = shape, policy
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
         self.live_units = live_units(shape, weights)
-        directions, held = [], list[tuple[Packed, ...]]()
+        cells, packed = [], list[tuple[Packed, ...]]()
         for cell, w in enumerate(weights):
             x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
             fixed = _fixed(w)
@@ -94,12 +97,12 @@ class NativeStack:
             w_hr = None
             if w.w_hr:
                 w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, bitmask="never")
-            directions.append(_native.direction(w_ih, w_hh, w.bias, w_hr, fixed))
-            held.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
-        self.packed = tuple(held)
+            cells.append(_native.cell(w_ih, w_hh, w.bias, w_hr, fixed))
+            packed.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
+        self.packed = tuple(packed)
         self._widths = [shape.input_width(cell) for cell in range(shape.num_cells)]
         per_layer = shape.directions
-        self._plan = _native.Plan([directions[i : i + per_layer] for i in range(0, shape.num_cells, per_layer)])
+        self._plan = _native.Plan([cells[i : i + per_layer] for i in range(0, shape.num_cells, per_layer)])
         self._policy = packed_policy(policy, shape)
         self._idle: list[_native.State] = []
 
@@ -139,13 +142,13 @@ class NativeStack:
             h_possible = timesteps * self.shape.output_size
             columns = tuple(
                 [
-                    ColumnCounts(x, timesteps * width, h, h_possible, ran, moved)
-                    for width, (x, h, ran, moved) in zip(self._widths, counters, strict=True)
+                    ColumnCounts(x, timesteps * width, h, h_possible, ran, advanced)
+                    for width, (x, h, ran, advanced) in zip(self._widths, counters, strict=True)
                 ]
             )
-            asked, left, depth_checks, depth_exits = exits
+            checks, exited, depth_checks, depth_exits = exits
             depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth_exit else ((), ())
-            return Counts(columns, asked, left, *depth, self.live_units)
+            return Counts(columns, checks, exited, *depth, self.live_units)
 
         return counts
 
@@ -160,14 +163,14 @@ class NativeStack:
         try:
             self.write(state, start)
             rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(sizes), alive.data_ptr())
-            state.run(x.data_ptr(), *rows, False, False)
-            return y, self.read(state, started=True), self.counts(state, len(x))
+            state.run(x.data_ptr(), *rows, check=False, open_ended=False)
+            return y, self.read(state), self.counts(state, len(x))
         finally:
             self.release(state)
 
-    def read(self, state: _native.State, *, started: bool) -> StreamState:
-        """A copy of everything that a state remembers; ``started``: whether anything was run yet."""
-        shape, batch = self.shape, state.batch
+    def read(self, state: _native.State) -> StreamState:
+        """A copy of everything that a state remembers."""
+        shape, batch, started = self.shape, state.batch, state.started
         h = torch.empty(shape.num_cells, batch, shape.output_size, dtype=torch.float32, device="cpu")
         c = h.new_empty(shape.num_cells, batch, shape.hidden_size)
         state.store(h.numpy(), c.numpy())
@@ -176,45 +179,44 @@ class NativeStack:
             if not (started and self.thresholded[site]):
                 return None
             out = h.new_empty(batch, site.width)
-            state.store_sent(*divmod(site.cell, shape.directions), site.operand == "h", out.numpy())
+            state.store_sent(site.cell, site.operand, out.numpy())
             return out
 
         held = []
         for cell in range(shape.num_cells if started and self.policy.hold else 0):
-            held.append(self._new_held(cell, h))
-            self._exchange(state, cell, held[-1], put=False)
+            held.append(self._new_hold(cell, h))
+            state.store_hold(cell, *_hold_arrays(held[-1]))
         return StreamState(
             h,
             c,
             tuple(sent(Site(shape, cell, "x")) for cell in range(shape.num_cells)),
             tuple(sent(Site(shape, cell, "h")) for cell in range(shape.num_cells)),
             tuple(held),
-            self._read_left(state, h) if started and self.policy.time_exit else None,
+            self._read_exit(state, h) if started and self.policy.time_exit else None,
         )
 
     def write(self, state: _native.State, value: StreamState) -> None:
-        """Put a state where ``value`` says; counters start again."""
-        shape = self.shape
+        """Make a state equal to ``value``; counters start again."""
         state.reset(value.h.shape[1])
         state.load(_array(value.h), _array(value.c))
         for site in self.thresholded:
             sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.cell]
             if sent is not None:
-                state.load_sent(*divmod(site.cell, shape.directions), site.operand == "h", _array(sent))
-        for cell, held in enumerate(value.hold):
-            self._exchange(state, cell, held, put=True)
+                state.load_sent(site.cell, site.operand, _array(sent))
+        for cell, hold in enumerate(value.hold):
+            state.load_hold(cell, *_hold_arrays(hold))
         if value.exit is not None:
-            left = value.exit
-            parts = (left.exited.to(torch.uint8), left.translation, left.streak, left.past)
-            state.left(True, left.time, *(part.detach().contiguous().flatten().numpy() for part in parts))
+            exit_ = value.exit
+            parts = (exit_.exited.to(torch.uint8), exit_.translation, exit_.streak, exit_.past)
+            state.load_exit(exit_.time, *(_flat(part) for part in parts))
 
     def exited(self, state: _native.State) -> torch.Tensor:
-        """Which rows have left in time: bool [B]."""
+        """Which rows have exited in time: bool [B]."""
         if self.policy.time_exit is None:
             return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
-        return self._read_left(state, torch.empty(0, dtype=torch.float32, device="cpu")).exited
+        return self._read_exit(state, torch.empty(0, dtype=torch.float32, device="cpu")).exited
 
-    def _new_held(self, cell: int, like: torch.Tensor) -> HoldState:
+    def _new_hold(self, cell: int, like: torch.Tensor) -> HoldState:
         shape, batch, width = self.shape, like.shape[1], self.shape.input_width(cell)
         decider = self.policy.decider(shape, cell // shape.directions)
         queues = decider is not None and decider.action == "queue_input"
@@ -227,24 +229,31 @@ class NativeStack:
             like.new_empty(batch, dtype=torch.int64) if queues else None,
         )
 
-    def _exchange(self, state: _native.State, cell: int, held: HoldState, *, put: bool) -> None:
-        def flat(part: torch.Tensor | None) -> np.ndarray | None:
-            return None if part is None else part.detach().contiguous().flatten().numpy()
-
-        run, gates = flat(held.run), flat(held.gates)
-        assert run is not None
-        assert gates is not None
-        others = (flat(held.x_used), flat(held.h_used), flat(held.queue), flat(held.queued))
-        state.held(*divmod(cell, self.shape.directions), put, run, gates, *others)
-
-    def _read_left(self, state: _native.State, like: torch.Tensor) -> ExitState:
+    def _read_exit(self, state: _native.State, like: torch.Tensor) -> ExitState:
         batch, width = state.batch, self.shape.output_size
         window = self.policy.time_exit.window if self.policy.time_exit else 0
-        done, final = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
+        exited, translation = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
         streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
-        time = state.left(False, 0, done.numpy(), final.numpy().reshape(-1), streak.numpy(), past.numpy().reshape(-1))
-        return ExitState(time, done.bool(), final, streak, past)
+        time = state.store_exit(*(part.numpy().reshape(-1) for part in (exited, translation, streak, past)))
+        return ExitState(time, exited.bool(), translation, streak, past)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy()
+
+
+def _flat(part: torch.Tensor) -> np.ndarray:
+    return part.detach().contiguous().flatten().numpy()
+
+
+_Hold = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+def _hold_arrays(hold: HoldState) -> _Hold:
+    """Views of contiguous tensors, in the order that the native core takes them."""
+    assert hold.run is not None
+    assert hold.gates is not None
+    x_used, h_used, queue, queued = (
+        None if part is None else _flat(part) for part in (hold.x_used, hold.h_used, hold.queue, hold.queued)
+    )
+    return _flat(hold.run), _flat(hold.gates), x_used, h_used, queue, queued

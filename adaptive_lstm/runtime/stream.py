@@ -134,7 +134,7 @@ class Stream:
             x = x.contiguous()
         y = x.new_empty((*x.shape[:-1], self._shape.output_size))
         args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        if not self._native.run(*args, steps, 0, True, True):
+        if not self._native.run(*args, steps, check=True, open_ended=True):
             raise refuse_non_finite()
         self._steps += steps
         return y
@@ -183,7 +183,6 @@ class Stream:
         )
         self._counts = Counts.none(shape)
         self._steps = 0
-        self._started = False
 
     @property
     def state(self) -> StreamState:
@@ -194,14 +193,13 @@ class Stream:
         """
         if self._native is None or self._executor.native is None:
             return copied(self._reference)
-        return self._executor.native.read(self._native, started=self._started or self._steps > 0)
+        return self._executor.native.read(self._native)
 
     @state.setter
     def state(self, state: StreamState) -> None:
         executor = self._executor
         check_state(state, self._shape, self._batch, executor.policy, self._dtype, executor.device)
         self._clear()
-        self._started = bool(state.hold or state.exit) or any(s is not None for s in (*state.sent_x, *state.sent_h))
         if self._native is not None and self._executor.native is not None:
             self._executor.native.write(self._native, state)
         else:

@@ -216,7 +216,7 @@ def test_integers_are_clamped_and_rounded_to_even(scale: tuple[float, ...] | Non
     state = native.new_state(1)
     unit = torch.tensor(scale or (1.0,) * 6)
     run(native, (unit * torch.tensor([0.125, 0.375, -0.3, 7.0, -7.0, 3e32])).reshape(1, 1, 6), state=state)
-    sent = native.read(state, started=True).sent_x[0]
+    sent = native.read(state).sent_x[0]
     assert sent is not None
     assert (sent / unit).tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
 

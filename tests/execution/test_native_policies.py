@@ -105,7 +105,7 @@ def native_run(
     native.write(state, start)
     y = run(native, x, sizes=sizes, state=state, open_ended=open_ended).y
     total = sum(sizes) if sizes else x.shape[0] * x.shape[1]
-    out = (y, native.read(state, started=True), native.counts(state, total))
+    out = (y, native.read(state), native.counts(state, total))
     native.release(state)
     return out
 
@@ -149,7 +149,7 @@ def follow(
     state, t = native.new_state(batch), 0
     while t < len(x):
         some = x[t : t + choice.choice((1, 1, 1, 2, 5))]
-        before = native.read(state, started=t > 0)
+        before = native.read(state)
         state.clear_counters()
         y = run(native, some, state=state, open_ended=True).y
         sizes = [batch] * len(some)
@@ -157,7 +157,7 @@ def follow(
             matrices, shape, policy, some.reshape(-1, shape.input_size), sizes, before, open_ended=True
         )
         torch.testing.assert_close(y.reshape(want.shape), want, rtol=atol, atol=atol)
-        assert_same_state(native.read(state, started=True), end, 5 * atol)
+        assert_same_state(native.read(state), end, 5 * atol)
         assert_same_counts(native.counts(state, len(want)), counts)
         if end.exit is not None:
             assert torch.equal(native.exited(state), end.exit.exited)
@@ -201,13 +201,13 @@ def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Pol
     for i, some in enumerate(x.split([1, 1, 7, 1, 20, 10])):
         ys.append(run(native, some, state=state, open_ended=True).y)
         if i == 2:  # to another state and back
-            value, counted = native.read(state, started=True), native.counts(state, 0)
+            value, counted = native.read(state), native.counts(state, 0)
             native.write(state, value)
-            assert_same_state(native.read(state, started=True), value, 0)
+            assert_same_state(native.read(state), value, 0)
             assert_same_counts(counted + native.counts(state, 0), counted)
             early = native.counts(state, 9 * batch), counted
     assert torch.equal(torch.cat(ys), want)
-    assert_same_state(native.read(state, started=True), want_end, 0)
+    assert_same_state(native.read(state), want_end, 0)
     total = early[1] + native.counts(state, 0)
     for a, b in zip(total.columns, want_counts.columns, strict=True):
         assert (a.x_sent, a.h_sent, a.ran, a.advanced) == (b.x_sent, b.h_sent, b.ran, b.advanced)

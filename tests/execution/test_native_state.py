@@ -51,10 +51,10 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     whole, half, other = (native.new_state(batch) for _ in range(3))
     y = torch.cat([run(native, some, state=whole).y for some in x.split([30, 10, 20])])
     run(native, x[:30], state=half)
-    value = native.read(half, started=True)
+    value = native.read(half)
     run(native, signal(9, batch, 5), state=other)  # must leave no trace
     native.write(other, value)
-    assert tensors(native.read(other, started=True)) == tensors(value)
+    assert tensors(native.read(other)) == tensors(value)
     assert other.counters() == [(0, 0, 0, 0)] * 2
     got = torch.cat([run(native, some, state=other).y for some in x[30:].split([10, 20])])
     torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("int8", "int8_per_column") else 1e-5)
@@ -67,7 +67,7 @@ def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
     native = stack(weights(shape, "int8", "fp32"), shape, policy_of(shape, "few"))
     state, x = native.new_state(3), signal(7, 3, 5)
     run(native, x, state=state)
-    before, counts = tensors(native.read(state, started=True)), state.counters()
+    before, counts = tensors(native.read(state)), state.counters()
     for t, b, i in [(0, 0, 0), (6, 2, 4), (3, 1, 2)]:
         worse = x.clone()
         worse[t, b, i] = bad
@@ -79,7 +79,7 @@ def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
             wide = torch.nn.functional.pad(worse, (0, 3 if layout == "wide rows" else 0))
             got = run(native, wide[..., :5], state=state, check=True)
         assert got.y.isnan().all()
-        assert tensors(native.read(state, started=True)) == before
+        assert tensors(native.read(state)) == before
         assert state.counters() == counts
     beside = torch.nn.functional.pad(x, (0, 3), value=bad)[
         ..., :5
@@ -175,38 +175,39 @@ def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: in
 # ------------------------------------------------------------------------------------------------- wrong arguments
 
 SCALE = np.ones(8, np.float32)
-LIVES = np.empty(0, np.float32)  # all units do
-PLAIN = (True, LIVES, True)  # gates, fixed, zeros
 
 
 def floats(*shape: int) -> npt.NDArray[np.float32]:
     return np.zeros(shape, np.float32)
 
 
+def bytes_of_ones(rows: int, columns: int) -> npt.NDArray[np.int8]:
+    return np.ones((rows, columns), np.int8)
+
+
 def ones(rows: int, columns: int) -> _native.Matrix:
-    return _native.Matrix.f32(np.ones((rows, columns), np.float32), False, *PLAIN)
+    return _native.Matrix(np.ones((rows, columns), np.float32))
 
 
-def q8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127, laid: bool = False) -> _native.Matrix:
-    return _native.Matrix.int8(np.ones((rows, columns), np.int8), SCALE[:scale], levels, laid, None, False, *PLAIN[1:])
+def int8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127) -> _native.Matrix:
+    return _native.Matrix(bytes_of_ones(rows, columns), SCALE[:scale], levels=levels)
 
 
 def ranged(scale: npt.NDArray[np.float32] | None, *, columns: bool, dynamic: bool = False) -> _native.Matrix:
-    return _native.Matrix.int8(np.ones((8, 2), np.int8), SCALE, 9, columns, scale, dynamic, *PLAIN[1:])
+    ones = bytes_of_ones(8, 2)
+    return _native.Matrix(ones, SCALE, levels=9, column_scale=scale, dynamic=dynamic, columns=columns)
 
 
-def direction(
-    width: int = 3, hidden: int = 2, output: int = 2, w_hr: _native.Matrix | None = None
-) -> _native.Direction:
-    return _native.direction(ones(4 * hidden, width), ones(4 * hidden, output), floats(4 * hidden), w_hr, LIVES)
+def cell(width: int = 3, hidden: int = 2, output: int = 2, w_hr: _native.Matrix | None = None) -> _native.Cell:
+    return _native.cell(ones(4 * hidden, width), ones(4 * hidden, output), floats(4 * hidden), w_hr)
 
 
-def plan(*layers: list[_native.Direction]) -> _native.Plan:
+def plan(*layers: list[_native.Cell]) -> _native.Plan:
     return _native.Plan(list(layers))
 
 
 def columns(thresholds: list[list[_native.Thresholds]]) -> _native.Policy:
-    return _native.policy(thresholds, [], None, None)
+    return _native.policy(thresholds)
 
 
 NONE, LONG = np.zeros(1, np.uint8), np.zeros(1, np.int64)
@@ -222,20 +223,20 @@ def time_exit(
     return _native.time_exit(every, 1, 2, None, starts or [0], [0.1], [0], maps or [], [])
 
 
-def left(time: _native.TimeExit) -> _native.State:
-    return _native.State(plan([direction()]), _native.policy([], [], time, None), 1)
+def with_exit(time: _native.TimeExit) -> _native.State:
+    return _native.State(plan([cell()]), _native.policy([], time_exit=time), 1)
 
 
-def held() -> _native.State:
-    """With a queue of up to two inputs."""
-    policy = _native.policy([], [_native.hold(0.1, None, 2, "inputs")], None, None)
-    return _native.State(plan([direction()]), policy, 1)
+def with_queue() -> _native.State:
+    """Of up to two inputs."""
+    policy = _native.policy([], [_native.hold(0.1, None, 2, "queue_input")])
+    return _native.State(plan([cell()]), policy, 1)
 
 
 def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _native.State:
     """Of a layer with I = 3 and H = 2, with so many thresholds."""
     limits = _native.thresholds(None if x is None else floats(x), None if h is None else floats(h))
-    layer = _native.direction(w_ih or ones(8, 3), ones(8, 2), SCALE, None, LIVES)
+    layer = _native.cell(w_ih or ones(8, 3), ones(8, 2), SCALE)
     return _native.State(plan([layer]), columns([[limits]]), 1)
 
 
@@ -243,54 +244,56 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
     ("call", "message"),
     [
         (lambda: ones(7, 3), "multiple of 4 rows"),
-        (
-            lambda: _native.Matrix.int8_weight_only(np.ones((8, 2), np.int8), SCALE[:7], False, *PLAIN),
-            "scale needs one value",
-        ),
-        (lambda: q8(2, scale=7), "scale needs one value per row"),
+        (lambda: int8(2, scale=7, levels=0), "scale needs one value"),
+        (lambda: int8(2, scale=7), "scale needs one value per row"),
         (lambda: ranged(SCALE, columns=True), "value per column"),
         (lambda: ranged(None, columns=True, dynamic=True), "a range of their own leave no columns apart"),
         (lambda: ranged(SCALE[:2], columns=False, dynamic=True), "have no scale per column"),
-        (lambda: _native.Matrix.f32(floats(8, 3), False, True, floats(3), True), "fixed needs one value per unit"),
-        (lambda: q8(2, levels=0), "levels must lie in 1..8191"),
-        (lambda: q8(2, levels=8192), "levels must lie in 1..8191"),
-        (lambda: q8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
-        (lambda: _native.direction(ones(8, 3), ones(8, 2), SCALE[:7], None, LIVES), r"bias needs 4 \* hidden values"),
+        (lambda: _native.Matrix(floats(8, 3), fixed=floats(3)), "fixed needs one value per unit"),
+        (lambda: _native.Matrix(bytes_of_ones(8, 2)), "int8 weights need a scale"),
+        (lambda: _native.Matrix(floats(8, 2), SCALE), "float weights have neither a scale nor levels"),
+        (lambda: _native.Matrix(floats(8, 2), levels=127), "float weights have neither a scale nor levels"),
+        (lambda: _native.Matrix(bytes_of_ones(8, 2), SCALE, dynamic=True), "only int8 weights with levels"),
+        (lambda: _native.Matrix(floats(8, 2), bitmask="often"), "bitmask: got 'often'"),  # type: ignore[arg-type]
+        (lambda: int8(2, levels=-1), "levels must lie in 1..8191"),
+        (lambda: int8(2, levels=8192), "levels must lie in 1..8191"),
+        (lambda: int8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
+        (lambda: _native.cell(ones(8, 3), ones(8, 2), SCALE[:7]), r"bias needs 4 \* hidden values"),
         (lambda: plan(), "at least one layer"),
         (lambda: plan([]), "at least one layer"),
-        (lambda: plan([direction()], [direction(2), direction(2)]), "same number of directions"),
-        (lambda: plan([direction()], [direction(3)]), "not what the layer below gives"),
-        (lambda: plan([direction(), direction(4)]), "not what the layer below gives"),
-        (lambda: plan([direction(), direction(hidden=3, output=3)]), "both directions of a layer need the same width"),
-        (lambda: plan([direction(output=1)]), "without projection the output is as wide"),
-        (lambda: plan([_native.direction(ones(8, 3), ones(12, 2), SCALE, None, LIVES)]), r"needs 4 \* hidden rows"),
-        (lambda: plan([direction(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
-        (lambda: plan([direction(output=8, w_hr=q8(2))]), "projection takes float activations"),
-        (lambda: _native.State(plan([direction()]), columns([]), -1), "must not be negative"),
-        (lambda: _native.State(plan([direction()]), columns([[], []]), 1), "one entry per layer"),
-        (lambda: _native.State(plan([direction()]), columns([[]]), 1), "one entry per direction"),
+        (lambda: plan([cell()], [cell(2), cell(2)]), "same number of directions"),
+        (lambda: plan([cell()], [cell(3)]), "not what the layer below gives"),
+        (lambda: plan([cell(), cell(4)]), "not what the layer below gives"),
+        (lambda: plan([cell(), cell(hidden=3, output=3)]), "both directions of a layer need the same width"),
+        (lambda: plan([cell(output=1)]), "without projection the output is as wide"),
+        (lambda: plan([_native.cell(ones(8, 3), ones(12, 2), SCALE)]), r"needs 4 \* hidden rows"),
+        (lambda: plan([cell(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
+        (lambda: plan([cell(output=8, w_hr=int8(2))]), "projection takes float activations"),
+        (lambda: _native.State(plan([cell()]), columns([]), -1), "must not be negative"),
+        (lambda: _native.State(plan([cell()]), columns([[], []]), 1), "one entry per layer"),
+        (lambda: _native.State(plan([cell()]), columns([[]]), 1), "one entry per direction"),
         (lambda: state(4, 2), "x thresholds need one value per input column"),
         (lambda: state(3, 3), "h thresholds need one value per recurrent column"),
-        (lambda: state(3, None, q8(3)), "must be packed with columns=True"),
-        (lambda: state(None, 2).store_sent(0, 0, False, floats(1, 3)), "no thresholds"),
-        (lambda: state(3, 2).store_sent(1, 0, False, floats(1, 3)), "no such layer"),
-        (lambda: state(3, 2).load_sent(0, -1, True, floats(1, 3)), "no such layer"),
-        (lambda: state(3, 2).load_sent(0, 0, True, floats(1, 3)), "wrong number of values"),
+        (lambda: state(3, None, int8(3)), "must be packed with columns=True"),
+        (lambda: state(None, 2).store_sent(0, "x", floats(1, 3)), "no thresholds"),
+        (lambda: state(3, 2).store_sent(1, "x", floats(1, 3)), "no such cell"),
+        (lambda: state(3, 2).load_sent(-1, "h", floats(1, 3)), "no such cell"),
+        (lambda: state(3, 2).load_sent(0, "h", floats(1, 3)), "wrong number of values"),
         (lambda: state(3, 2).load(floats(1, 1, 2), floats(1, 2, 2)), "wrong number of values"),
-        (lambda: _native.hold(0.1, None, 0, "state"), "cap must be at least 1"),
-        (lambda: _native.hold(0.1, None, 1, "nothing"), "keeps gates, state or inputs"),
+        (lambda: _native.hold(0.1, None, 0, "hold_state"), "cap must be at least 1"),
+        (lambda: _native.hold(0.1, None, 1, "nothing"), "action must be hold_gates, hold_state or queue_input"),
         (lambda: _native.head(True, "luck"), "unknown measure"),
         (lambda: _native.affine(floats(2, 3), floats(3)), "one bias per row"),
         (lambda: time_exit(every=0), "must be at least 1"),
         (lambda: time_exit(starts=[1]), "time buckets start at 0"),
         (lambda: time_exit(maps=[affine(2, 2)] * 2), "one map per time bucket"),
-        (lambda: left(time_exit(maps=[affine(2, 3)])), "does not fit the stack"),
-        (lambda: left(time_exit()).left(False, 0, NONE, floats(2), LONG, floats(2)), "wrong number of values"),
+        (lambda: with_exit(time_exit(maps=[affine(2, 3)])), "does not fit the stack"),
+        (lambda: with_exit(time_exit()).store_exit(NONE, floats(2), LONG, floats(2)), "wrong number of values"),
         (lambda: _native.depth_exit(False, None, [True], [0.1], [affine(2, 2)], [affine(2, 2)], []), "nothing to comp"),
         (lambda: _native.depth_exit(False, None, [False], [], [], [], []), "one entry per layer but the top"),
-        (lambda: state(3, 2).held(0, 0, False, LONG, floats(8), None, None, None, None), "holds nothing"),
-        (lambda: held().held(0, 0, False, LONG, floats(8), None, None, None, None), "wrong number of values"),
-        (lambda: held().held(0, 0, True, LONG, floats(8), floats(3), floats(2), floats(6), LONG + 3), "0 to cap"),
+        (lambda: state(3, 2).store_hold(0, LONG, floats(8), None, None, None, None), "holds nothing"),
+        (lambda: with_queue().store_hold(0, LONG, floats(8), None, None, None, None), "wrong number of values"),
+        (lambda: with_queue().load_hold(0, LONG, floats(8), floats(3), floats(2), floats(6), LONG + 3), "0 to cap"),
         (lambda: state(3, 2).store(floats(1, 2, 2), floats(1, 1, 2)), "wrong number of values"),
     ],
 )
@@ -302,10 +305,11 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: _native.Matrix(),
-        lambda: _native.Matrix.f32(floats(8), False, *PLAIN),
-        lambda: _native.direction(None, ones(8, 2), SCALE, None, LIVES),  # type: ignore[arg-type]
-        lambda: _native.Plan(direction()),  # type: ignore[arg-type]
+        lambda: _native.Matrix(),  # type: ignore[call-arg]
+        lambda: _native.Matrix(floats(8)),
+        lambda: _native.Matrix(np.ones((8, 2))),  # type: ignore[arg-type]
+        lambda: _native.cell(None, ones(8, 2), SCALE),  # type: ignore[arg-type]
+        lambda: _native.Plan(cell()),  # type: ignore[arg-type]
         lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]
         lambda: state(3, 2).load(floats(2), floats(2)),
     ],

@@ -181,11 +181,11 @@ def run(
     y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
     if sizes is None:
         strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        done = used.run(x.data_ptr(), *strides, x.shape[time], 0, check, open_ended)
+        done = used.run(x.data_ptr(), *strides, x.shape[time], check=check, open_ended=open_ended)
     else:
         alive = torch.tensor(sizes)
         strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
-        done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check, open_ended)
+        done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check=check, open_ended=open_ended)
     assert done is (not check or bool(x.isfinite().all()))
     h, c = (
         torch.empty(shape.num_cells, batch, shape.output_size),

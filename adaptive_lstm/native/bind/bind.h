@@ -1,4 +1,4 @@
-// What the parts of the Python face share.
+// What the parts of the Python bindings share.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -11,13 +11,20 @@
 
 #include <optional>
 #include <stdexcept>
+#include <string>
 
 namespace nb = nanobind;
 
 template <class T, int N>
-using Array = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <class T, int N>
 using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <class T, int N>
+using Array = Out<const T, N>;
 
+// Throws ValueError unless the condition holds.
+inline void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+void bind_weights(nb::module_& m);
 void bind_policy(nb::module_& m);
 void bind_state(nb::module_& m);

@@ -1,4 +1,4 @@
-// Policies as Python hands them over: numbers and matrices that have been checked to fit the stack (make_state).
+// Policies as Python hands them over: numbers and matrices. make_state checks that they fit the stack.
 #include <algorithm>
 
 #include "bind/bind.h"
@@ -9,63 +9,106 @@ using namespace alstm;
 namespace {
 
 Thresholds make_thresholds(std::optional<Array<float, 1>> x, std::optional<Array<float, 1>> h) {
-  Thresholds t;
-  if (x) t.x.assign(x->data(), x->data() + x->shape(0));
-  if (h) t.h.assign(h->data(), h->data() + h->shape(0));
-  return t;
+  Thresholds out;
+  if (x) out.x.assign(x->data(), x->data() + x->size());
+  if (h) out.h.assign(h->data(), h->data() + h->size());
+  return out;
+}
+
+Action action_of(const std::string& name) {
+  if (name == "hold_gates") return kHoldGates;
+  if (name == "hold_state") return kHoldState;
+  if (name == "queue_input") return kQueueInput;
+  throw std::invalid_argument("action must be hold_gates, hold_state or queue_input");
 }
 
 Hold make_hold(std::optional<double> x, std::optional<double> h, int64_t cap, const std::string& action) {
-  if (cap < 1) throw std::invalid_argument("cap must be at least 1");
-  if (action != "hold_gates" && action != "hold_state" && action != "queue_input")
-    throw std::invalid_argument("action must be hold_gates, hold_state or queue_input");
-  return {x, h, cap, action == "hold_gates" ? kHoldGates : action == "hold_state" ? kHoldState : kQueueInput};
+  require(cap >= 1, "cap must be at least 1");
+  Hold hold;
+  hold.x = x;
+  hold.h = h;
+  hold.cap = cap;
+  hold.action = action_of(action);
+  return hold;
 }
 
 Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
-  if (bias.shape(0) != weight.shape(0)) throw std::invalid_argument("a map needs one bias per row");
+  require(bias.size() == weight.shape(0), "a map needs one bias per row");
+  MatrixSource source;
+  source.values = weight.data();
+  source.rows = int(weight.shape(0));
+  source.cols = int(weight.shape(1));
+  source.columns = true;
   Affine map;
-  map.weight = std::make_shared<PackedMatrix>(
-      MatrixSource{weight.data(), nullptr, nullptr, int(weight.shape(0)), int(weight.shape(1)), Format::f32, 0, false, true,
-             nullptr, false, UseBitmask::never});
+  map.weight = std::make_shared<PackedMatrix>(source);
   map.bias.assign(map.weight->view().rows, 0.0f);
-  std::copy_n(bias.data(), bias.shape(0), map.bias.data());
+  std::copy_n(bias.data(), bias.size(), map.bias.data());
   return map;
 }
 
+Measure measure_of(const std::string& name) {
+  if (name == "margin") return Measure::margin;
+  if (name == "max") return Measure::max;
+  if (name == "entropy") return Measure::entropy;
+  throw std::invalid_argument("unknown measure of confidence");
+}
+
 Head make_head(bool sigmoid, const std::string& measure) {
-  if (measure != "margin" && measure != "max" && measure != "entropy")
-    throw std::invalid_argument("unknown measure of confidence");
-  return {sigmoid, measure == "margin" ? Measure::margin : measure == "max" ? Measure::max : Measure::entropy};
+  Head head;
+  head.sigmoid = sigmoid;
+  head.measure = measure_of(measure);
+  return head;
 }
 
 TimeExit make_time_exit(int every, int patience, int window, std::optional<Head> head,
                         std::vector<int64_t> threshold_starts, std::vector<float> thresholds,
                         std::vector<int64_t> map_starts, std::vector<Affine> translations, std::vector<Affine> logits) {
-  if (every < 1 || patience < 1 || window < (head ? 0 : 1))
-    throw std::invalid_argument("every, patience and window must be at least 1");
-  if (threshold_starts.empty() || threshold_starts[0] != 0 || threshold_starts.size() != thresholds.size() ||
-      map_starts.empty() || map_starts[0] != 0)
-    throw std::invalid_argument("time buckets start at 0, with one threshold each");
-  if ((!translations.empty() && translations.size() != map_starts.size()) ||
-      logits.size() != (head ? map_starts.size() : 0))
-    throw std::invalid_argument("one map per time bucket");
-  return {every, patience, window, head, threshold_starts, map_starts, thresholds, translations, logits};
+  require(every >= 1 && patience >= 1 && window >= (head ? 0 : 1), "every, patience and window must be at least 1");
+  require(!threshold_starts.empty() && threshold_starts[0] == 0 && threshold_starts.size() == thresholds.size() &&
+              !map_starts.empty() && map_starts[0] == 0,
+          "time buckets start at 0, with one threshold each");
+  require((translations.empty() || translations.size() == map_starts.size()) &&
+              logits.size() == (head ? map_starts.size() : 0),
+          "one map per time bucket");
+  TimeExit exit;
+  exit.every = every;
+  exit.patience = patience;
+  exit.window = window;
+  exit.head = head;
+  exit.threshold_starts = std::move(threshold_starts);
+  exit.thresholds = std::move(thresholds);
+  exit.map_starts = std::move(map_starts);
+  exit.translations = std::move(translations);
+  exit.logits = std::move(logits);
+  return exit;
 }
 
-DepthExit make_depth_exit(bool sequence, std::optional<Head> head, const std::vector<bool>& asks,
+DepthExit make_depth_exit(bool sequence, std::optional<Head> head, const std::vector<bool>& checks,
                           std::vector<float> thresholds, std::vector<Affine> steps, std::vector<Affine> finals,
                           std::vector<Affine> logits) {
-  const size_t n = asks.size();
-  if (thresholds.size() != n || steps.size() != n || finals.size() != n || logits.size() != (head ? n : 0))
-    throw std::invalid_argument("an exit in depth needs one entry per layer but the top");
-  if (!head && n && asks[0]) throw std::invalid_argument("without a head there is nothing to compare after one layer");
-  return {sequence, head, {asks.begin(), asks.end()}, thresholds, steps, finals, logits};
+  const size_t n = checks.size();
+  require(thresholds.size() == n && steps.size() == n && finals.size() == n && logits.size() == (head ? n : 0),
+          "an exit in depth needs one entry per layer but the top");
+  require(head || !n || !checks[0], "without a head there is nothing to compare after one layer");
+  DepthExit exit;
+  exit.sequence = sequence;
+  exit.head = head;
+  exit.checks.assign(checks.begin(), checks.end());
+  exit.thresholds = std::move(thresholds);
+  exit.steps = std::move(steps);
+  exit.finals = std::move(finals);
+  exit.logits = std::move(logits);
+  return exit;
 }
 
 Policy make_policy(const std::vector<std::vector<Thresholds>>& columns, const std::vector<std::optional<Hold>>& hold,
-                   std::optional<TimeExit> time, std::optional<DepthExit> depth) {
-  return {columns, hold, std::move(time), std::move(depth)};
+                   std::optional<TimeExit> time_exit, std::optional<DepthExit> depth_exit) {
+  Policy policy;
+  policy.columns = columns;
+  policy.hold = hold;
+  policy.time = std::move(time_exit);
+  policy.depth = std::move(depth_exit);
+  return policy;
 }
 
 }  // namespace
@@ -84,8 +127,9 @@ void bind_policy(nb::module_& m) {
         nb::arg("threshold_starts"), nb::arg("thresholds"), nb::arg("map_starts"), nb::arg("translations"),
         nb::arg("logits"));
   nb::class_<DepthExit>(m, "DepthExit");
-  m.def("depth_exit", &make_depth_exit, nb::arg("sequence"), nb::arg("head").none(), nb::arg("asks"),
+  m.def("depth_exit", &make_depth_exit, nb::arg("sequence"), nb::arg("head").none(), nb::arg("checks"),
         nb::arg("thresholds"), nb::arg("steps"), nb::arg("finals"), nb::arg("logits"));
   nb::class_<Policy>(m, "Policy");
-  m.def("policy", &make_policy, nb::arg("columns"), nb::arg("hold"), nb::arg("time").none(), nb::arg("depth").none());
+  m.def("policy", &make_policy, nb::arg("columns"), nb::arg("hold") = std::vector<std::optional<Hold>>(),
+        nb::arg("time_exit") = nb::none(), nb::arg("depth_exit") = nb::none());
 }

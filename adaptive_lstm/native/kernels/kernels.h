@@ -17,6 +17,8 @@ constexpr int kListSlack = 32;      // entries that a kernel may write behind th
 constexpr int kNarrow = 256;        // rows of the widest tile whose sums stay in registers over a list of columns
 constexpr int kQuad = 4;            // columns that one integer dot product takes
 
+constexpr int kMaxLevels = 8191;      // of integer activations: their 32-bit sums stay exact
+
 // Dynamic rows whose largest value is below count as zeros: levels / value has to stay finite. pair.py says the same.
 constexpr float kFaint = 0x1p-100f;
 

@@ -6,13 +6,13 @@
 
 namespace alstm {
 
-Plan::Plan(std::vector<std::vector<Direction>> layers) : layers_(std::move(layers)) {
+Plan::Plan(std::vector<std::vector<Cell>> layers) : layers_(std::move(layers)) {
   auto fail = [](const std::string& what) { throw std::invalid_argument("plan: " + what); };
   if (layers_.empty() || layers_[0].empty()) fail("a stack needs at least one layer");
   int input = layers_[0][0].input;
   for (const auto& layer : layers_) {
     if (layer.size() != layers_[0].size()) fail("every layer needs the same number of directions");
-    for (const Direction& d : layer) {
+    for (const Cell& d : layer) {
       if (d.input != input || d.w_ih->source_cols() != input)
         fail("the input width of a layer is not what the layer below gives");
       if (d.w_ih->source_rows() != 4 * d.hidden || d.w_hh->source_rows() != 4 * d.hidden)
@@ -32,26 +32,26 @@ Plan::Plan(std::vector<std::vector<Direction>> layers) : layers_(std::move(layer
   }
 }
 
-void Direction::spread(const float* units, float* h) const {
-  std::memcpy(h, fixed.data(), fixed.size() * sizeof(float));
-  for (size_t k = 0; k < lives.size(); k++) h[lives[k]] = units[k];
+void Cell::scatter(const float* units, float* h) const {
+  std::memcpy(h, constant.data(), constant.size() * sizeof(float));
+  for (size_t k = 0; k < live.size(); k++) h[live[k]] = units[k];
 }
 
-void Direction::pin(float* h) const {
+void Cell::set_constants(float* h) const {
   if (!pruned() || w_hr) return;
   size_t next = 0;
   for (int k = 0; k < hidden; k++) {
-    if (next < lives.size() && lives[next] == k)
+    if (next < live.size() && live[next] == k)
       next++;
     else
-      h[k] = fixed[k];
+      h[k] = constant[k];
   }
 }
 
 size_t Plan::bytes() const {
   size_t sum = 0;
   for (const auto& layer : layers_)
-    for (const Direction& d : layer)
+    for (const Cell& d : layer)
       sum += d.w_ih->bytes() + d.w_hh->bytes() + (d.w_hr ? d.w_hr->bytes() : 0) + d.bias.size() * sizeof(float);
   return sum;
 }

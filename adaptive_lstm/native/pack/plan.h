@@ -43,23 +43,24 @@ enum class UseBitmask : uint8_t { where_it_pays, always, never };
 
 // A weight matrix as it comes from Python: row-major [rows, cols], float, bfloat16 bits or int8 with a scale per row.
 struct MatrixSource {
-  const void* values;
-  const float* scale;         // [rows], int8 only
-  const float* column_scale;  // [cols], q8 only: the activation that `levels` stands for in a column; null: 1 for all
-  int rows, cols;
-  Format format;
-  int levels;    // q8 only
-  bool gates;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
-  bool columns;  // lay it out so that single columns can be visited
-  // [units] what pruned units stand at, NaN for those that live: their rows (without `gates`: their columns) are left
-  // out. Null: all live.
-  const float* fixed;
-  bool zeros;            // leave out what is all zeros: columns, and pieces where there are many
-  UseBitmask bitmask;    // keep only what is not zero, wherever it lies
-  bool dynamic = false;  // q8 only: rows of activations bring their own range
+  const void* values = nullptr;
+  const float* scale = nullptr;  // [rows], int8 formats only
+  // [cols], int8 only: the activation that `levels` stands for in a column; null: 1 for all.
+  const float* column_scale = nullptr;
+  int rows = 0, cols = 0;
+  Format format = Format::f32;
+  int levels = 0;        // int8 only
+  bool gates = false;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
+  bool columns = false;  // lay it out so that single columns can be visited
+  // [units] constant outputs of pruned units, NaN for live units. Rows of pruned units (without `gates`: their columns)
+  // are left out. Null: all are live.
+  const float* fixed = nullptr;
+  bool zeros = false;                      // leave out zeros: whole columns, and sparse blocks where that pays
+  UseBitmask bitmask = UseBitmask::never;  // keep only values that are not zero
+  bool dynamic = false;                    // int8 only: rows of activations bring their own range
 };
 
-// The units that live, ascending.
+// The live units, ascending.
 std::vector<int32_t> live_units(const float* fixed, int units);
 
 struct Strips;
@@ -102,18 +103,18 @@ class PackedMatrix {
 };
 
 // One layer in one direction. hidden H, projected size P (= H without projection).
-struct Direction {
-  int input, hidden, output;
+struct Cell {
+  int input = 0, hidden = 0, output = 0;
   std::shared_ptr<const PackedMatrix> w_ih, w_hh, w_hr;  // w_hr: null without projection
   Buffer<float> bias;                                    // [R] in packed row order
-  std::vector<int32_t> lives;                            // the units that are computed
-  Buffer<float> fixed;                                   // [H] what the others stand at; empty: there are no others
+  std::vector<int32_t> live;                             // the units that are computed, ascending
+  Buffer<float> constant;                                // [H] outputs of the pruned units; empty: none is pruned
   int rows() const { return w_ih->view().rows; }         // R = 4 * units rounded up to 16
   int blocks() const { return rows() / kRowBlock; }
   int units() const { return blocks() * kUnits; }
-  bool pruned() const { return !fixed.empty(); }
-  void pin(float* h) const;                         // puts pruned units where they stand
-  void spread(const float* units, float* h) const;  // outputs of the computed units among those that stand
+  bool pruned() const { return !constant.empty(); }
+  void set_constants(float* h) const;                // in h [H], of pruned units without a projection
+  void scatter(const float* units, float* h) const;  // h [H] from outputs of the computed units, and the constants
 };
 
 Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed);
@@ -121,15 +122,15 @@ Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed);
 class Plan {
  public:
   // layers[l][d]; throws std::invalid_argument if the shapes do not chain.
-  explicit Plan(std::vector<std::vector<Direction>> layers);
-  const std::vector<std::vector<Direction>>& layers() const { return layers_; }
+  explicit Plan(std::vector<std::vector<Cell>> layers);
+  const std::vector<std::vector<Cell>>& layers() const { return layers_; }
   int directions() const { return int(layers_[0].size()); }
   int input() const { return layers_[0][0].input; }
   int output(int layer) const { return layers_[layer][0].output; }
   size_t bytes() const;
 
  private:
-  std::vector<std::vector<Direction>> layers_;
+  std::vector<std::vector<Cell>> layers_;
 };
 
 }  // namespace alstm

@@ -1,14 +1,15 @@
-// How far values have moved, and how sure a head is: the numbers that decisions are made by.
+// The numbers that decisions compare with thresholds: how far values have moved, and how confident a head is.
 #pragma once
 
 #include "run/policy.h"
 
 namespace alstm {
 
-double rms(const float* x, int n);                    // root mean square
-double moved(const float* x, const float* y, int n);  // of the difference; summed in double, as in policies/holding.py
+// Root mean square of x [n], and of x - y; summed in double, as in policies/holding.py.
+double rms(const Kernels& kernels, const float* x, int n);
+double rms_change(const Kernels& kernels, const float* x, const float* y, int n);
 
-// Of logits [n]: 1 if entirely sure (policies/head.py).
+// Confidence in logits [n]: 1 is certain (policies/head.py).
 float confidence(const Head& head, const float* logits, int n);
 
 }  // namespace alstm

@@ -3,77 +3,100 @@
 #include <cstring>
 #include <limits>
 
+#include "run/rows.h"
+
 namespace alstm {
 
 namespace {
 
-constexpr int kRefresh = 256;  // float delta updates after which the accumulator is recomputed: bounds the rounding
-constexpr float kMoved = 64;   // how far values may move in all, as a multiple of their size, before the same
-
-// acc = W * sent from scratch.
-void recompute(const Kernels& k, const Matrix& w, Memory& m, int b, Workspace& work) {
-  if (w.format == Format::int8) {
-    int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
-    const int16_t* sent = m.sent_q.data() + size_t(b) * w.cols;
-    std::memset(acc, 0, w.rows * sizeof(int32_t));
-    for (int c = 0; c < w.cols; c++) work.cols[c] = c, work.delta_q[c] = sent[c];
-    k.columns_int8(w, work.cols.data(), work.delta_q.data(), w.cols, acc, false, work.scratch.data());
-  } else {
-    float* acc = m.acc.data() + size_t(b) * w.rows;
-    std::memset(acc, 0, w.rows * sizeof(float));
-    const float* sent = m.sent.data() + size_t(b) * w.cols;
-    if (w.block_sparse()) {
-      for (int c = 0; c < w.cols; c++) work.cols[c] = c;
-      k.columns(w, work.cols.data(), sent, w.cols, acc, false);
-    } else {
-      k.dense(w, sent, w.cols, 1, nullptr, acc, w.rows, false);
-    }
-  }
-  m.valid[b] = 1;
-  m.age[b] = 0;
-  m.moved[b] = 0;
-}
-
-// Whether rounding may have gathered in a float accumulator: after many updates, or after values moved much further
-// than they now are, as when a spike has come and gone (its rounding error stays behind when the spike is subtracted).
-bool needs_refresh(const Matrix& w, Memory& m, int b, int count, const Workspace& work) {
-  for (int i = 0; i < count; i++) m.moved[b] += work.delta[i] < 0 ? -work.delta[i] : work.delta[i];
-  if (++m.age[b] >= kRefresh) return true;
-  if (m.moved[b] <= kMoved) return false;
-  if (!(m.moved[b] <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
-  const float* sent = m.sent.data() + size_t(b) * w.cols;
-  float size = 1.0f;
-  for (int c = 0; c < w.cols; c++) size += sent[c] < 0 ? -sent[c] : sent[c];
-  return m.moved[b] > kMoved * size;
-}
+constexpr int kRefresh = 256;  // float delta updates after which acc is recomputed: bounds the rounding error
+constexpr float kFar = 64;     // the same after deltas that add up to this multiple of the values' size
 
 }  // namespace
 
-int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,
-                 Workspace& work) {
-  const float* limit = m.fresh[b] ? nullptr : thresholds;
-  m.fresh[b] = 0;
-  if (w.format == Format::int8)
-    return k.list_changed_int8(w, z, m.sent_q.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta_q.data());
-  return k.list_changed(z, m.sent.data() + size_t(b) * w.cols, limit, cols, work.cols.data(), work.delta.data());
+void ChangeList::grow(int cols) {
+  const size_t n = size_t(cols) + kListSlack;
+  alstm::grow(cols_, n);
+  alstm::grow(delta_, n);
+  alstm::grow(delta_int_, n);
+  alstm::grow(gathered_, cols);
 }
 
-void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre,
-                 bool reverse, Workspace& work) {
+int ChangeList::list(const Kernels& kernels, Operand& operand, int b, const float* z) {
+  const PackedMatrix& packed = *operand.matrix;
+  const Matrix& w = packed.view();
+  DeltaState& delta = operand.delta;
+  const float* values = packed.gather(z, gathered_.data());
+  const float* limit = delta.nothing_sent[b] ? nullptr : operand.thresholds;
+  delta.nothing_sent[b] = 0;
+  if (w.format == Format::int8)
+    count_ = kernels.list_changed_int8(w, values, delta.sent_int.data() + size_t(b) * w.cols, limit, packed.useful(),
+                                       cols_.data(), delta_int_.data());
+  else
+    count_ = kernels.list_changed(values, delta.sent.data() + size_t(b) * w.cols, limit, packed.useful(), cols_.data(),
+                                  delta_.data());
+  return count_;
+}
+
+// acc = W * sent from scratch.
+void ChangeList::recompute(const Kernels& kernels, const Matrix& w, DeltaState& delta, int b, void* kernel_scratch) {
   if (w.format == Format::int8) {
-    int32_t* acc = m.acc_q.data() + size_t(b) * w.rows;
-    if (!m.valid[b])
-      recompute(k, w, m, b, work);
-    else if (count)
-      k.columns_int8(w, work.cols.data(), work.delta_q.data(), count, acc, reverse, work.scratch.data());
-    k.dequantize(acc, w.scale, bias, pre, w.rows);
+    int32_t* acc = delta.acc_int.data() + size_t(b) * w.rows;
+    const int16_t* sent = delta.sent_int.data() + size_t(b) * w.cols;
+    std::memset(acc, 0, w.rows * sizeof(int32_t));
+    for (int c = 0; c < w.cols; c++) {
+      cols_[c] = c;
+      delta_int_[c] = sent[c];
+    }
+    kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, acc, false, kernel_scratch);
   } else {
-    float* acc = m.acc.data() + size_t(b) * w.rows;
-    if (!m.valid[b] || (count && needs_refresh(w, m, b, count, work)))
-      recompute(k, w, m, b, work);
-    else if (count)
-      k.columns(w, work.cols.data(), work.delta.data(), count, acc, reverse);
-    k.add_bias(acc, bias, pre, w.rows);
+    float* acc = delta.acc.data() + size_t(b) * w.rows;
+    const float* sent = delta.sent.data() + size_t(b) * w.cols;
+    std::memset(acc, 0, w.rows * sizeof(float));
+    if (w.block_sparse()) {
+      for (int c = 0; c < w.cols; c++) cols_[c] = c;
+      kernels.columns(w, cols_.data(), sent, w.cols, acc, false);
+    } else {
+      kernels.dense(w, sent, w.cols, 1, nullptr, acc, w.rows, false);
+    }
+  }
+  delta.valid[b] = 1;
+  delta.age[b] = 0;
+  delta.delta_sum[b] = 0;
+}
+
+// Whether rounding errors may have accumulated in a float acc: after many updates, or after values moved much further
+// than their present size, as when a spike has come and gone (subtracting it leaves its rounding error behind).
+bool ChangeList::needs_refresh(const Matrix& w, DeltaState& delta, int b) const {
+  float& sum = delta.delta_sum[b];
+  for (int i = 0; i < count_; i++) sum += delta_[i] < 0 ? -delta_[i] : delta_[i];
+  if (++delta.age[b] >= kRefresh) return true;
+  if (sum <= kFar) return false;
+  if (!(sum <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
+  const float* sent = delta.sent.data() + size_t(b) * w.cols;
+  float size = 1.0f;
+  for (int c = 0; c < w.cols; c++) size += sent[c] < 0 ? -sent[c] : sent[c];
+  return sum > kFar * size;
+}
+
+void ChangeList::send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse,
+                      void* kernel_scratch) {
+  const Matrix& w = operand.view();
+  DeltaState& delta = operand.delta;
+  if (w.format == Format::int8) {
+    int32_t* acc = delta.acc_int.data() + size_t(b) * w.rows;
+    if (!delta.valid[b])
+      recompute(kernels, w, delta, b, kernel_scratch);
+    else if (count_)
+      kernels.columns_int8(w, cols_.data(), delta_int_.data(), count_, acc, reverse, kernel_scratch);
+    kernels.dequantize(acc, w.scale, bias, pre, w.rows);
+  } else {
+    float* acc = delta.acc.data() + size_t(b) * w.rows;
+    if (!delta.valid[b] || (count_ && needs_refresh(w, delta, b)))
+      recompute(kernels, w, delta, b, kernel_scratch);
+    else if (count_)
+      kernels.columns(w, cols_.data(), delta_.data(), count_, acc, reverse);
+    kernels.add_bias(acc, bias, pre, w.rows);
   }
 }
 

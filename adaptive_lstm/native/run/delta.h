@@ -1,16 +1,32 @@
-// Sending columns: an operand's estimate of its values, and W times that estimate, kept up to date by differences.
+// Sending columns: an operand's estimate of its values, and W times that estimate, are kept up to date by differences.
 #pragma once
 
-#include "run/stack_state.h"
+#include "run/delta_state.h"
 
 namespace alstm {
 
-// Lists the columns of z to send for row b in `work`, and moves the estimate there; returns how many.
-int list_changed(const Kernels& k, const Matrix& w, Memory& m, int b, const float* z, int cols, const float* thresholds,
-                 Workspace& work);
+// The columns of one row of an operand that are sent, and by how much they differ from the values last sent.
+class ChangeList {
+ public:
+  void grow(int cols);
 
-// Brings acc of row b up to date with the `count` listed columns and adds it to base (bias, or null for pre itself).
-void send_listed(const Kernels& k, const Matrix& w, Memory& m, int b, int count, const float* bias, float* pre,
-                 bool reverse, Workspace& work);
+  // Lists the columns of z that are further than their thresholds from the values last sent for row b, and stores them
+  // as sent. Returns how many there are.
+  int list(const Kernels& kernels, Operand& operand, int b, const float* z);
+
+  // Brings acc of row b up to date with the listed columns, and sets pre = bias + acc; without a bias, pre += acc.
+  void send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse,
+            void* kernel_scratch);
+
+ private:
+  void recompute(const Kernels& kernels, const Matrix& w, DeltaState& delta, int b, void* kernel_scratch);
+  bool needs_refresh(const Matrix& w, DeltaState& delta, int b) const;
+
+  Buffer<int32_t> cols_;
+  Buffer<float> delta_;        // float activations
+  Buffer<int16_t> delta_int_;  // integer activations
+  Buffer<float> gathered_;     // [C] the values that the columns of a pruned matrix read
+  int count_ = 0;
+};
 
 }  // namespace alstm

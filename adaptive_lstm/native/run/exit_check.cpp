@@ -1,39 +1,43 @@
-// Asking: the states that a question is about, and one affine map over many of them.
-#include <cstring>
+#include "run/exit_check.h"
 
-#include "cpu/dispatch.h"
-#include "run/stack_state.h"
+#include <cstring>
 
 namespace alstm {
 
-// Into work_.states: outputs of layers 0..layer at the places listed.
-void State::gather_outputs(int layer) {
-  const ptrdiff_t n = width(layer), stride = padded(n);
-  for (size_t i = 0; i < work_.asked.size(); i++) {
-    const ptrdiff_t row = work_.start[work_.asked[i].t] + work_.asked[i].b;
+CheckBlock::CheckBlock(const Plan& plan)
+    : width_(ptrdiff_t(plan.output(0)) * plan.directions()), stride_(padded(width_ * ptrdiff_t(plan.layers().size()))) {
+  states_.resize(size_t(kCheckRows) * stride_);
+  rows.reserve(kCheckRows);
+}
+
+void CheckBlock::gather_outputs(const std::vector<PackedRows>& outputs, const RowLayout& layout, int layer) {
+  for (size_t i = 0; i < rows.size(); i++) {
+    const ptrdiff_t row = layout.row(rows[i].t, rows[i].b);
     for (int l = 0; l <= layer; l++)
-      std::memcpy(work_.states.data() + ptrdiff_t(i) * states_stride() + l * n,
-                  work_.level[l].data.data() + row * stride, n * sizeof(float));
+      std::memcpy(states_.data() + ptrdiff_t(i) * stride_ + l * width_, outputs[l].data() + row * padded(width_),
+                  width_ * sizeof(float));
   }
 }
 
-// Into work_.states: h of the layers `first` to `last` of the rows listed.
-void State::gather_states(int first, int last) {
-  for (size_t i = 0; i < work_.asked.size(); i++) {
-    float* out = work_.states.data() + ptrdiff_t(i) * states_stride();
+void CheckBlock::gather_states(const Batch& batch, int first, int last) {
+  for (size_t i = 0; i < rows.size(); i++) {
+    float* out = states_.data() + ptrdiff_t(i) * stride_;
     for (int l = first; l <= last; l++)
-      for (const DirectionState& s : states_[l]) {
-        std::memcpy(out, s.h.data() + size_t(work_.asked[i].b) * s.h_stride, plan_->output(l) * sizeof(float));
-        out += plan_->output(l);
+      for (const CellState& s : batch.layers()[l]) {
+        std::memcpy(out, s.h_row(rows[i].b), s.cell->output * sizeof(float));
+        out += s.cell->output;
       }
   }
 }
 
-// A map of the first columns of work_.states, of all places listed; rows are map.stride() apart.
-const float* State::answer(const Affine& map, Buffer<float>& out) {
-  active_kernels().dense(map.weight->view(), work_.states.data(), states_stride(), int(work_.asked.size()),
-                         map.bias.data(), out.data(), map.stride(), false);
+const float* CheckBlock::map(const Kernels& kernels, const Affine& map, Buffer<float>& out) const {
+  kernels.dense(map.weight->view(), states_.data(), stride_, int(rows.size()), map.bias.data(), out.data(),
+                map.stride(), false);
   return out.data();
+}
+
+void grow_for(const std::vector<Affine>& maps, Buffer<float>& out) {
+  for (const Affine& map : maps) grow(out, size_t(kCheckRows) * map.stride());
 }
 
 }  // namespace alstm

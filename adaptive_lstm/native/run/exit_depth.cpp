@@ -1,147 +1,173 @@
-// Exits in depth: leave out the layers above, for single timesteps or for whole sequences.
+#include "run/exit_depth.h"
+
 #include <algorithm>
 #include <cstring>
 
-#include "run/stack_state.h"
 #include "run/confidence.h"
 
 namespace alstm {
 
-// Asks about the states gathered of layers 0..layer; keeps of the places listed those that leave.
-void State::decide_in_depth(int layer, const std::vector<Affine>& maps) {
-  const DepthExit& exit = *policy_->depth;
-  const Affine& question = exit.head ? exit.logits[layer] : maps[layer];
-  const float* said = answer(question, work_.answer);
-  const float* below = exit.head ? nullptr : answer(maps[layer - 1], work_.below);
-  size_t leaving = 0;
-  for (size_t i = 0; i < work_.asked.size(); i++, said += question.stride()) {
-    const float before =
-        exit.head ? 0.0f : float(moved(said, below + ptrdiff_t(i) * maps[layer - 1].stride(), question.rows()));
-    const bool sure = exit.head ? confidence(*exit.head, said, question.rows()) > exit.thresholds[layer]
-                                : before < exit.thresholds[layer];
-    if (sure) work_.asked[leaving++] = work_.asked[i];
+DepthExits::DepthExits(const DepthExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch)
+    : exit_(exit),
+      kernels_(kernels),
+      batch_(batch),
+      width_(ptrdiff_t(plan.output(0)) * plan.directions()),
+      block_(plan),
+      checks_(plan.layers().size()),
+      exits_(plan.layers().size()) {
+  for (const std::vector<Affine>* maps : {&exit.steps, &exit.finals, &exit.logits}) {
+    grow_for(*maps, mapped_);
+    grow_for(*maps, mapped_below_);
   }
-  work_.asked.resize(leaving);
 }
 
-// Asks at every timestep whether its rows leave after this layer.
-void State::leave_steps(int layer, int steps) {
-  const size_t rows = size_t(work_.start[steps] * width(layer));
-  if (work_.foreseen.size() < rows) work_.foreseen.resize(rows);
-  work_.asked.clear();
-  for (int t = 0; t < steps; t++)
-    for (int b = 0; b < work_.sizes[t]; b++) {
-      bool runs = true;
-      for (int d = 0; d < plan_->directions(); d++) runs = runs && work_.actions[d][work_.start[t] + b] == kRun;
-      if (!runs) continue;
-      work_.asked.push_back({t, b});
-      if (work_.asked.size() == kAsk) leave_block(layer);
+void DepthExits::clear_counters() {
+  std::fill(checks_.begin(), checks_.end(), 0);
+  std::fill(exits_.begin(), exits_.end(), 0);
+  sequences_ = 0;
+}
+
+// Keeps, of the rows listed, those that exit after this layer. The states must have been gathered.
+void DepthExits::keep_exiting(int layer, const std::vector<Affine>& maps) {
+  const Affine& check = exit_.head ? exit_.logits[layer] : maps[layer];
+  const float threshold = exit_.thresholds[layer];
+  const float* mapped = block_.map(kernels_, check, mapped_);
+  const float* below = exit_.head ? nullptr : block_.map(kernels_, maps[layer - 1], mapped_below_);
+  size_t exiting = 0;
+  for (size_t i = 0; i < block_.rows.size(); i++, mapped += check.stride()) {
+    bool exits;
+    if (exit_.head) {
+      exits = confidence(*exit_.head, mapped, check.rows()) > threshold;
+    } else {
+      const float* before = below + ptrdiff_t(i) * maps[layer - 1].stride();
+      exits = float(rms_change(kernels_, mapped, before, check.rows())) < threshold;
     }
-  leave_block(layer);
-}
-
-void State::leave_block(int layer) {
-  const DepthExit& exit = *policy_->depth;
-  exits_.asked_depth[layer] += int64_t(work_.asked.size());
-  gather_outputs(layer);
-  decide_in_depth(layer, exit.steps);
-  if (work_.asked.empty()) return;
-  exits_.left_depth[layer] += int64_t(work_.asked.size());
-  gather_outputs(layer);
-  const float* translation = answer(exit.steps[layer], work_.answer);
-  for (const Place& place : work_.asked) {
-    const ptrdiff_t row = work_.start[place.t] + place.b;
-    std::memcpy(work_.foreseen.data() + row * width(layer), translation, width(layer) * sizeof(float));
-    for (int d = 0; d < plan_->directions(); d++) work_.actions[d][row] = kExited;
-    translation += exit.steps[layer].stride();
+    if (exits) block_.rows[exiting++] = block_.rows[i];
   }
-  work_.asked.clear();
+  block_.rows.resize(exiting);
 }
 
-// Asks every sequence whether it leaves after this layer, and takes those that do out of the batch. Returns how many
-// timesteps those have that stay.
-int State::leave_sequences(int layer, const Sequence& y, int steps) {
-  const DepthExit& exit = *policy_->depth;
-  const int n = active_;
-  work_.leaves.assign(batch_, 0);
-  exits_.asked_depth[layer] += n;
+void DepthExits::exit_steps(int layer, const LayersBelow& below) {
+  const RowLayout& layout = below.layout;
+  grow(translations_, size_t(layout.start.back() * width_));
+  block_.rows.clear();
+  for (int t = 0; t < layout.steps(); t++)
+    for (int b = 0; b < layout.sizes[t]; b++) {
+      if (!below.actions.runs(layout.row(t, b))) continue;
+      block_.rows.push_back({t, b});
+      if (block_.full()) exit_block_of_steps(layer, below);
+    }
+  exit_block_of_steps(layer, below);
+}
+
+void DepthExits::exit_block_of_steps(int layer, const LayersBelow& below) {
+  checks_[layer] += int64_t(block_.rows.size());
+  block_.gather_outputs(below.outputs, below.layout, layer);
+  keep_exiting(layer, exit_.steps);
+  if (block_.rows.empty()) return;
+  exits_[layer] += int64_t(block_.rows.size());
+  block_.gather_outputs(below.outputs, below.layout, layer);
+  const float* translation = block_.map(kernels_, exit_.steps[layer], mapped_);
+  for (const TimeRow& at : block_.rows) {
+    const ptrdiff_t row = below.layout.row(at.t, at.b);
+    std::memcpy(translations_.data() + row * width_, translation, width_ * sizeof(float));
+    below.actions.set(row, kExited);
+    translation += exit_.steps[layer].stride();
+  }
+  block_.rows.clear();
+}
+
+void DepthExits::exit_sequences(int layer, const LayersBelow& below, const Rows<float>& y) {
+  const int n = batch_.active();
+  exiting_.assign(batch_.size(), 0);
+  checks_[layer] += n;
   bool any = false;
-  for (int first = 0; first < n; first += kAsk) {
-    work_.asked.clear();
-    for (int b = first; b < std::min(n, first + kAsk); b++) work_.asked.push_back({0, b});
-    gather_states(0, layer);
-    decide_in_depth(layer, exit.finals);
-    if (work_.asked.empty()) continue;
-    any = true;
-    exits_.left += int64_t(work_.asked.size());
-    gather_states(0, layer);
-    const float* translation = answer(exit.finals[layer], work_.answer);
-    for (const Place& place : work_.asked) {
-      work_.leaves[place.b] = 1;
-      for (int d = 0; d < plan_->directions(); d++) {
-        DirectionState& s = states_[layers() - 1][d];
-        const int output = plan_->output(layers() - 1);
-        std::memcpy(s.h.data() + size_t(place.b) * s.h_stride, translation + ptrdiff_t(d) * output,
-                    output * sizeof(float));
-      }
-      translation += exit.finals[layer].stride();
-    }
+  for (int first = 0; first < n; first += kCheckRows) {
+    block_.rows.clear();
+    for (int b = first; b < std::min(n, first + kCheckRows); b++) block_.rows.push_back({0, b});
+    any |= exit_block_of_sequences(layer);
   }
-  if (!any) return steps;
-  work_.asked.clear();
-  for (int t = 0; t < steps; t++)
-    for (int b = 0; b < work_.sizes[t]; b++) {
-      if (!work_.leaves[b]) continue;
-      work_.asked.push_back({t, b});
-      if (work_.asked.size() == kAsk) translate_outputs(layer, y, steps);
-    }
-  translate_outputs(layer, y, steps);
-  return take_out(layer, steps);
+  if (!any) return;
+  translate_outputs(layer, below, y);
+  take_out(layer, below);
 }
 
-// Outputs of the places listed, whose rows leave after this layer.
-void State::translate_outputs(int layer, const Sequence& y, int steps) {
-  const Affine& map = policy_->depth->steps[layer];
-  exits_.left_depth[layer] += int64_t(work_.asked.size());
-  gather_outputs(layer);
-  const float* translation = answer(map, work_.answer);
-  for (const Place& place : work_.asked) {
-    float* out = y.at(place.t, order_[place.b]);
-    std::memcpy(out, translation, width(layer) * sizeof(float));
+// Final states of the sequences listed that exit. Returns whether any does.
+bool DepthExits::exit_block_of_sequences(int layer) {
+  block_.gather_states(batch_, 0, layer);
+  keep_exiting(layer, exit_.finals);
+  if (block_.rows.empty()) return false;
+  sequences_ += int64_t(block_.rows.size());
+  block_.gather_states(batch_, 0, layer);
+  const float* translation = block_.map(kernels_, exit_.finals[layer], mapped_);
+  for (const TimeRow& at : block_.rows) {
+    exiting_[at.b] = 1;
+    const float* part = translation;
+    for (CellState& s : batch_.top()) {
+      std::memcpy(s.h_row(at.b), part, s.cell->output * sizeof(float));
+      part += s.cell->output;
+    }
+    translation += exit_.finals[layer].stride();
+  }
+  return true;
+}
+
+// Outputs of all timesteps of the sequences that exit.
+void DepthExits::translate_outputs(int layer, const LayersBelow& below, const Rows<float>& y) {
+  block_.rows.clear();
+  for (int t = 0; t < below.layout.steps(); t++)
+    for (int b = 0; b < below.layout.sizes[t]; b++) {
+      if (!exiting_[b]) continue;
+      block_.rows.push_back({t, b});
+      if (block_.full()) translate_block(layer, below, y);
+    }
+  translate_block(layer, below, y);
+}
+
+void DepthExits::translate_block(int layer, const LayersBelow& below, const Rows<float>& y) {
+  const RowLayout& layout = below.layout;
+  exits_[layer] += int64_t(block_.rows.size());
+  block_.gather_outputs(below.outputs, layout, layer);
+  const float* translation = block_.map(kernels_, exit_.steps[layer], mapped_);
+  for (const TimeRow& at : block_.rows) {
+    float* out = y.at(at.t, batch_.row_at(at.b));
+    std::memcpy(out, translation, width_ * sizeof(float));
     // The final states are outputs too: of the last timestep forward, of the first backward.
-    const bool last = place.t + 1 == steps || place.b >= work_.sizes[place.t + 1];
-    for (int d = 0; d < plan_->directions(); d++) {
-      if (d ? place.t > 0 : !last) continue;
-      const DirectionState& s = states_[layers() - 1][d];
-      const int output = plan_->output(layers() - 1);
-      std::memcpy(out + ptrdiff_t(d) * output, s.h.data() + size_t(place.b) * s.h_stride, output * sizeof(float));
+    const bool last = at.t + 1 == layout.steps() || at.b >= layout.sizes[at.t + 1];
+    for (size_t d = 0; d < batch_.top().size(); d++) {
+      const CellState& s = batch_.top()[d];
+      const bool is_final = d ? at.t == 0 : last;
+      if (is_final) std::memcpy(out + ptrdiff_t(d) * s.cell->output, s.h_row(at.b), s.cell->output * sizeof(float));
     }
-    translation += map.stride();
+    translation += exit_.steps[layer].stride();
   }
-  work_.asked.clear();
+  block_.rows.clear();
 }
 
-// Takes the rows that leave out of the outputs so far and out of the batch. Returns how many timesteps the rest have.
-int State::take_out(int layer, int steps) {
+// Takes the sequences that exit out of the outputs so far and out of the batch. The layout keeps the timesteps of the
+// others.
+void DepthExits::take_out(int layer, const LayersBelow& below) {
+  RowLayout& layout = below.layout;
+  const ptrdiff_t stride = padded(width_);
   ptrdiff_t to = 0;
-  for (int t = 0; t < steps; t++) {
+  for (int t = 0; t < layout.steps(); t++) {
     int stay = 0;
-    for (int b = 0; b < work_.sizes[t]; b++) {
-      if (work_.leaves[b]) continue;
-      const ptrdiff_t from = work_.start[t] + b, stride = padded(width(0));
-      for (int l = 0; l <= layer; l++)
-        std::memmove(work_.level[l].data.data() + to * stride, work_.level[l].data.data() + from * stride,
-                     width(0) * sizeof(float));
-      for (int d = 0; policy_->holds() && d < plan_->directions(); d++) work_.actions[d][to] = work_.actions[d][from];
-      to++, stay++;
+    for (int b = 0; b < layout.sizes[t]; b++) {
+      if (exiting_[b]) continue;
+      const ptrdiff_t from = layout.row(t, b);
+      for (int l = 0; l <= layer; l++) {
+        float* outputs = below.outputs[l].data();
+        std::memmove(outputs + to * stride, outputs + from * stride, width_ * sizeof(float));
+      }
+      if (!below.actions.of[0].empty()) below.actions.move(to, from);
+      to++;
+      stay++;
     }
-    work_.sizes[t] = stay;
+    layout.sizes[t] = stay;
   }
-  while (steps && !work_.sizes[steps - 1]) steps--;
-  work_.sizes.resize(steps);
-  set_sizes(steps);
-  regroup([this](int i) { return !work_.leaves[i]; });
-  return steps;
+  while (!layout.sizes.empty() && !layout.sizes.back()) layout.sizes.pop_back();
+  layout.number_rows();
+  batch_.regroup([this](int i) { return !exiting_[i]; });
 }
 
 }  // namespace alstm

@@ -1,256 +1,290 @@
-// Holding: a direction in which rows do different things at a timestep (see Action).
-//
-// A layer that does not decide, or decides by its input alone, knows what all timesteps of a chunk do before it runs
-// them: the input side is one matrix product over the rows that run. Where the decision needs h, a chunk is either
-// projected on the chance that its rows run, or every timestep on its own.
+#include "run/hold.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "pack/tuning.h"
-#include "run/delta.h"
-#include "cpu/dispatch.h"
 #include "run/confidence.h"
 
 namespace alstm {
 
-// Before the first layer every row runs.
-void State::begin_actions() {
-  const size_t rows = size_t(work_.start.back());
-  for (int d = 0; d < plan_->directions(); d++) work_.actions[d].assign(rows, kRun);
-  work_.late.clear(), work_.late_row.clear();
-  if (const size_t cap = size_t(policy_->queue())) {
-    work_.late.reserve(rows + size_t(batch_) * cap);
-    work_.late_row.reserve(rows + size_t(batch_) * cap);
-    for (Buffer<float>& out : work_.late_out) {
-      const size_t n = (rows + size_t(batch_) * cap) * size_t(padded(plan_->output(0)));
-      if (out.size() < n) out.resize(n);
-    }
+void Actions::start(int count, size_t rows) {
+  directions = count;
+  for (int d = 0; d < directions; d++) of[d].assign(rows, kRun);
+}
+
+bool Actions::runs(ptrdiff_t row) const {
+  for (int d = 0; d < directions; d++)
+    if (of[d][row] != kRun) return false;
+  return true;
+}
+
+void Actions::set(ptrdiff_t row, Action action) {
+  for (int d = 0; d < directions; d++) of[d][row] = action;
+}
+
+void Actions::move(ptrdiff_t to, ptrdiff_t from) {
+  for (int d = 0; d < directions; d++) of[d][to] = of[d][from];
+}
+
+void HoldScratch::reserve(const Policy& policy, int batch) {
+  const size_t size = size_t(std::max(batch, 1)), chunk = size * chunk_steps(batch);
+  const size_t items = chunk + size * size_t(policy.queue());
+  x.reserve(items);
+  row.reserve(items);
+  groups.reserve(items + chunk);
+  holding_gates.reserve(size);
+}
+
+void HoldScratch::start(const Policy& policy, const Plan& plan, const RowLayout& layout, int batch) {
+  const size_t rows = size_t(layout.start.back()), cap = size_t(policy.queue());
+  actions.start(plan.directions(), rows);
+  late.clear();
+  late_row.clear();
+  if (!cap) return;
+  const size_t most = rows + size_t(batch) * cap;
+  late.reserve(most);
+  late_row.reserve(most);
+  for (Buffer<float>& out : late_out) grow(out, most * size_t(padded(plan.output(0))));
+}
+
+Holding::Holding(CellRun& run, HoldScratch& scratch, const HeldCell& held, const Rows<const float>& in,
+                 const Rows<float>& out)
+    : run_(run),
+      scratch_(scratch),
+      held_(held),
+      in_(in),
+      out_(out),
+      layout_(held.layout),
+      state_(run.state),
+      hold_(run.state.hold),
+      actions_(scratch.actions.of[held.direction]),
+      queues_(held.policy.queue() > 0) {}
+
+void Holding::run() {
+  const int steps = layout_.steps();
+  for (int done = 0; done < steps;) {
+    const int some = start_chunk(done);
+    run_groups();
+    if (queues_ && state_.decider) keep_queue(done, done + some);
+    done += some;
   }
 }
 
-bool State::still(const Hold& hold, const Direction& w, const DirectionState& s, int b, const float* x) const {
-  const float* x_used = s.held.x_used.data() + size_t(b) * w.input;
-  if (hold.x) {
-    const double change = moved(x, x_used, w.input);
-    if (!(change == 0 && *hold.x > 0) && !(change < *hold.x * s.held.x_size[b])) return false;
+int Holding::start_chunk(int done) {
+  const bool by_h = state_.decider && state_.decider->h;
+  guess_ = by_h && !queues_ && !state_.x.thresholded() && hold_.share < kMostlyHeld;
+  const int steps = layout_.steps();
+  const int some = by_h && !guess_ ? 1 : std::min(chunk_steps(held_.batch), steps - done);
+  scratch_.x.clear();
+  scratch_.row.clear();
+  scratch_.groups.clear();
+  for (int i = 0; i < some; i++) {
+    const int t = run_.backward ? steps - 1 - done - i : done + i;
+    if (!guess_) decide(t);
+    if (queues_) list_late(t);
+    list_own(t);
   }
-  const float* h = s.h.data() + size_t(b) * s.h_stride;
-  return !hold.h || moved(h, s.held.h_used.data() + size_t(b) * w.output, w.output) < *hold.h;
+  return some;
+}
+
+// As many groups at once as there is room for.
+void Holding::run_groups() {
+  const std::vector<RowGroup>& groups = scratch_.groups;
+  const int room = chunk_steps(held_.batch) * std::max(held_.batch, 1);
+  float* gates = run_.scratch.gates.data();
+  for (size_t g = 0; g < groups.size();) {
+    const size_t first = groups[g].first;
+    size_t end = g;
+    int rows = 0;
+    while (end < groups.size() && rows + groups[end].count <= room) rows += groups[end++].count;
+    run_.project_listed(scratch_.x.data() + first, scratch_.row.data() + first, rows, gates);
+    for (; g < end; g++) {
+      run_group(groups[g], gates + ptrdiff_t(groups[g].first - first) * run_.gate_stride());
+      if (groups[g].late < 0) finish_timestep(groups[g].t);
+    }
+  }
 }
 
 // Turns the actions of the layer below at timestep t into those of this layer.
-void State::decide(int layer, int d, const Sequence& in, int t) {
-  if (!policy_->holds()) return;
-  const Hold* hold = policy_->decider(layer);
-  const Direction& w = plan_->layers()[layer][d];
-  DirectionState& s = states_[layer][d];
-  uint8_t* actions = work_.actions[d].data() + work_.start[t];
-  for (int b = 0; b < work_.sizes[t]; b++) {
+void Holding::decide(int t) {
+  if (!held_.policy.holds()) return;
+  const Hold* hold = state_.decider;
+  const int input = run_.cell.input;
+  uint8_t* actions = actions_at(t);
+  for (int b = 0; b < layout_.sizes[t]; b++) {
     uint8_t& action = actions[b];
-    int64_t& run = s.held.run[b];
-    // A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.
+    int64_t& run = hold_.run[b];
+    // A row that never ran has no gates to reuse: the layers above an exit in depth may be in that situation.
     if (action == kHoldGates && run < 0) action = kHoldState;
     if (hold && action == kRun) {
-      const float* x = in.at(t, b);
-      const bool held = run >= 0 && run < hold->cap && still(*hold, w, s, b, x);
-      s.held.share += ((held ? 1.0 : 0.0) - s.held.share) / 32;
+      const float* x = in_.at(t, b);
+      const bool held = run >= 0 && run < hold->cap && unchanged(*hold, b, x);
+      hold_.share += ((held ? 1.0 : 0.0) - hold_.share) / 32;
       if (held) {
         action = hold->action;
       } else {
-        std::memcpy(s.held.x_used.data() + size_t(b) * w.input, x, w.input * sizeof(float));
-        if (hold->x) s.held.x_size[b] = rms(x, w.input);
+        std::memcpy(hold_.x_used.data() + size_t(b) * input, x, input * sizeof(float));
+        if (hold->x) hold_.x_size[b] = rms(run_.kernels, x, input);
       }
     }
-    run = action == kRun ? 0 : run < 0 ? -1 : run + 1;
+    if (action == kRun)
+      run = 0;
+    else if (run >= 0)
+      run++;
   }
 }
 
-// Lists what has waited of the rows that run at timestep t, oldest first; `next`: the first entry of work_.late that
-// an earlier timestep has not used.
-void State::list_late(int layer, int d, const Sequence& in, int t, size_t& next) {
-  const int input = plan_->layers()[layer][d].input;
-  const Hold* hold = policy_->decider(layer);
-  auto add = [this](const float* x, int row) {
-    work_.item_x.push_back(x);
-    work_.item_row.push_back(row);
-  };
-  if (!hold) {  // the layer below has worked these off
-    const ptrdiff_t stride = padded(input);
-    const float* outputs = work_.late_out[(layer - 1) & 1].data();
-    for (; next < work_.late.size() && work_.late[next].t == t; next++) {
-      const Wave& below = work_.late[next];
-      work_.waves.push_back({t, work_.item_x.size(), below.count, below.late});
-      for (int i = 0; i < below.count; i++)
-        add(outputs + (below.late + i) * stride, work_.late_row[size_t(below.late) + i]);
-    }
+bool Holding::unchanged(const Hold& hold, int b, const float* x) const {
+  const Cell& cell = run_.cell;
+  if (hold.x) {
+    const double change = rms_change(run_.kernels, x, hold_.x_used.data() + size_t(b) * cell.input, cell.input);
+    if (!(change == 0 && *hold.x > 0) && !(change < *hold.x * hold_.x_size[b])) return false;
+  }
+  if (!hold.h) return true;
+  const float* h_used = hold_.h_used.data() + size_t(b) * cell.output;
+  return rms_change(run_.kernels, state_.h_row(b), h_used, cell.output) < *hold.h;
+}
+
+// Lists the queued inputs of the rows that run at timestep t, oldest first.
+void Holding::list_late(int t) {
+  if (!state_.decider) {
+    list_late_from_below(t);
     return;
   }
-  Held& held = states_[layer][d].held;
-  const uint8_t* actions = work_.actions[d].data() + work_.start[t];
-  const int64_t cap = hold->cap;
-  for (int64_t j = 0, some = 1; some; j++) {
-    const Wave wave{t, work_.item_x.size(), 0, ptrdiff_t(work_.late_row.size())};
-    some = 0;
-    for (int b = 0; b < work_.sizes[t]; b++) {
-      if (actions[b] != kRun || j >= held.queued[b] + held.since[b]) continue;
-      const int64_t back = held.queued[b] + held.since[b] - j;  // the timesteps just before t have waited last
-      add(j < held.queued[b] ? held.queue.data() + (b * cap + j) * input : in.at(t - back, b), b);
-      work_.late_row.push_back(b);
-      some++;
+  const int input = run_.cell.input;
+  const int64_t cap = state_.decider->cap;
+  const uint8_t* actions = actions_at(t);
+  for (int64_t j = 0;; j++) {
+    RowGroup group{t, scratch_.x.size(), 0, ptrdiff_t(scratch_.late_row.size())};
+    for (int b = 0; b < layout_.sizes[t]; b++) {
+      const int64_t back = hold_.queued[b] + hold_.since[b] - j;  // the timesteps just before t have waited last
+      if (actions[b] != kRun || back <= 0) continue;
+      const bool earlier = j < hold_.queued[b];  // queued before this chunk
+      scratch_.x.push_back(earlier ? hold_.queue.data() + (b * cap + j) * input : in_.at(t - back, b));
+      scratch_.row.push_back(b);
+      scratch_.late_row.push_back(b);
+      group.count++;
     }
-    if (!some) break;
-    work_.waves.push_back(wave);
-    work_.waves.back().count = int(some);
-    work_.late.push_back(work_.waves.back());
+    if (!group.count) break;
+    scratch_.groups.push_back(group);
+    scratch_.late.push_back(group);
   }
-  for (int b = 0; b < work_.sizes[t]; b++) {
-    if (actions[b] == kRun) held.queued[b] = held.since[b] = 0;
-    if (actions[b] == kQueueInput) held.since[b]++;
+  for (int b = 0; b < layout_.sizes[t]; b++) {
+    if (actions[b] == kRun) hold_.queued[b] = hold_.since[b] = 0;
+    if (actions[b] == kQueueInput) hold_.since[b]++;
+  }
+}
+
+// Lists what the layer below has replayed at timestep t.
+void Holding::list_late_from_below(int t) {
+  const ptrdiff_t stride = padded(run_.cell.input);
+  const float* outputs = scratch_.late_out[(held_.layer - 1) & 1].data();
+  for (; next_late_ < scratch_.late.size() && scratch_.late[next_late_].t == t; next_late_++) {
+    const RowGroup& below = scratch_.late[next_late_];
+    scratch_.groups.push_back({t, scratch_.x.size(), below.count, below.late});
+    for (int i = 0; i < below.count; i++) {
+      scratch_.x.push_back(outputs + (below.late + i) * stride);
+      scratch_.row.push_back(scratch_.late_row[size_t(below.late) + i]);
+    }
   }
 }
 
 // Lists the rows that run at timestep t.
-void State::list_own(int layer, int d, const Sequence& in, int t, int steps) {
-  Wave wave{t, work_.item_x.size(), 0, -1};
-  DirectionState& s = states_[layer][d];
-  const uint8_t* actions = work_.actions[d].data() + work_.start[t];
-  const int begun = d ? t + 1 < steps ? work_.sizes[t + 1] : 0 : t ? work_.sizes[t] : 0;
-  for (int b = 0; b < work_.sizes[t]; b++) {
+void Holding::list_own(int t) {
+  RowGroup group{t, scratch_.x.size(), 0, -1};
+  const uint8_t* actions = actions_at(t);
+  int begun = 0;  // rows whose sequence began before this timestep
+  if (!run_.backward)
+    begun = t > 0 ? layout_.sizes[t] : 0;
+  else if (t + 1 < layout_.steps())
+    begun = layout_.sizes[t + 1];
+  for (int b = 0; b < layout_.sizes[t]; b++) {
     if (actions[b] == kRun) {
-      work_.item_x.push_back(in.at(t, b));
-      work_.item_row.push_back(b);
-      wave.count++;
-    } else if (b >= begun) {  // only the first timestep of a sequence sends every column, also where it does not run
-      if (delta(layer, d, false)) s.x.fresh[b] = 0;
-      if (delta(layer, d, true)) s.recurrent.fresh[b] = 0;
+      scratch_.x.push_back(in_.at(t, b));
+      scratch_.row.push_back(b);
+      group.count++;
+    } else if (b >= begun) {  // only the first timestep of a sequence sends every column, also if the row is held then
+      if (state_.x.thresholded()) state_.x.delta.nothing_sent[b] = 0;
+      if (state_.recurrent.thresholded()) state_.recurrent.delta.nothing_sent[b] = 0;
     }
   }
-  work_.waves.push_back(wave);
+  scratch_.groups.push_back(group);
 }
 
-// The input side of n listed rows into the first rows of work_.gates.
-void State::project_items(int layer, int d, size_t first, int n) {
-  const Kernels& k = active_kernels();
-  const Direction& dir = plan_->layers()[layer][d];
-  const Matrix& w = dir.w_ih->view();
-  DirectionState& s = states_[layer][d];
-  const float* const* x = work_.item_x.data() + first;
+// Decides about the rows of a group that was projected before; moves those that run to the front. Returns how many.
+int Holding::keep_running(const RowGroup& group, float* gates) {
+  decide(group.t);
+  const uint8_t* actions = actions_at(group.t);
+  const ptrdiff_t stride = run_.gate_stride();
+  int* rows = scratch_.row.data() + group.first;
+  int n = 0;
+  for (int i = 0; i < group.count; i++) {
+    if (actions[rows[i]] != kRun) continue;
+    if (n < i) {
+      std::memcpy(gates + n * stride, gates + i * stride, run_.cell.rows() * sizeof(float));
+      rows[n] = rows[i];
+    }
+    n++;
+  }
+  return n;
+}
+
+// Runs the rows of a group, whose input side lies in `gates`.
+void Holding::run_group(const RowGroup& group, float* gates) {
+  const Cell& cell = run_.cell;
+  const int n = guess_ ? keep_running(group, gates) : group.count;
+  const int* rows = scratch_.row.data() + group.first;
   if (!n) return;
-  if (delta(layer, d, false)) {
-    const bool product = product_pays(layer, d, n);
-    int64_t sent = 0;
+  if (state_.decider && group.late < 0)
     for (int i = 0; i < n; i++)
-      sent += send_input(layer, d, work_.item_row[first + i], x[i], i, product, (tick_ + i) & 1);
-    s.sent_x += sent;
-    s.x_activity = double(sent) / double(int64_t(n) * dir.w_ih->useful());
-    if (product) multiply_input(layer, d, n);
-    return;
-  }
-  if (w.format != Format::int8 && n == 1 && dir.w_ih->kept().empty())
-    return k.dense(w, x[0], w.cols, 1, dir.bias.data(), work_.gates.data(), padded(w.rows), tick_ & 1);
-  for (int i = 0; i < n; i++) put_operand(*dir.w_ih, x[i], i);
-  multiply_input(layer, d, n);
+      std::memcpy(hold_.h_used.data() + size_t(rows[i]) * cell.output, state_.h_row(rows[i]),
+                  cell.output * sizeof(float));
+  if (!state_.x.thresholded()) state_.x.sent += int64_t(n) * cell.w_ih->useful();
+  run_.recur(gates, rows, n, (group.t + run_.tick) & 1);
+  if (held_.policy.holds())
+    for (int i = 0; i < n; i++)
+      std::memcpy(hold_.gates.data() + size_t(rows[i]) * cell.rows(), gates + i * run_.gate_stride(),
+                  cell.rows() * sizeof(float));
+  if (group.late < 0) return;
+  float* late_out = scratch_.late_out[held_.layer & 1].data();
+  for (int i = 0; i < n; i++)
+    std::memcpy(late_out + (group.late + i) * padded(cell.output), state_.h_row(rows[i]), cell.output * sizeof(float));
 }
 
-// Runs the rows of a wave, whose input side lies in `gates`. guess: whether they run is decided only now.
-void State::run_wave(int layer, int d, const Sequence& in, const Wave& wave, float* gates, bool guess) {
-  const Direction& dir = plan_->layers()[layer][d];
-  DirectionState& s = states_[layer][d];
-  const ptrdiff_t stride = padded(dir.rows());
-  int* rows = work_.item_row.data() + wave.first;
-  int n = wave.count;
-  if (guess) {
-    decide(layer, d, in, wave.t);
-    const uint8_t* actions = work_.actions[d].data() + work_.start[wave.t];
-    n = 0;
-    for (int i = 0; i < wave.count; i++) {
-      if (actions[rows[i]] != kRun) continue;
-      if (n < i) std::memcpy(gates + n * stride, gates + i * stride, dir.rows() * sizeof(float)), rows[n] = rows[i];
-      n++;
+// Advances the rows that do not run at timestep t, and writes the outputs of all rows.
+void Holding::finish_timestep(int t) {
+  const Cell& cell = run_.cell;
+  const uint8_t* actions = actions_at(t);
+  std::vector<int>& holding_gates = scratch_.holding_gates;
+  holding_gates.clear();
+  for (int b = 0; b < layout_.sizes[t]; b++) {
+    if (actions[b] == kHoldGates) holding_gates.push_back(b);
+    if (actions[b] == kExited && held_.translations) {
+      const float* translation = held_.translations + layout_.row(t, b) * held_.translation_stride;
+      std::memcpy(state_.h_row(b), translation, cell.output * sizeof(float));
+      cell.set_constants(state_.h_row(b));
     }
   }
-  if (!n) return;
-  if (policy_->decider(layer) && wave.late < 0)
-    for (int i = 0; i < n; i++)
-      std::memcpy(s.held.h_used.data() + size_t(rows[i]) * dir.output, s.h.data() + size_t(rows[i]) * s.h_stride,
-                  dir.output * sizeof(float));
-  if (!delta(layer, d, false)) s.sent_x += int64_t(n) * dir.w_ih->useful();
-  recur(layer, d, gates, rows, n, (wave.t + tick_) & 1);
-  for (int i = 0; policy_->holds() && i < n; i++)
-    std::memcpy(s.held.gates.data() + size_t(rows[i]) * dir.rows(), gates + i * stride, dir.rows() * sizeof(float));
-  for (int i = 0; wave.late >= 0 && i < n; i++)
-    std::memcpy(work_.late_out[layer & 1].data() + (wave.late + i) * padded(dir.output),
-                s.h.data() + size_t(rows[i]) * s.h_stride, dir.output * sizeof(float));
+  if (const int n = int(holding_gates.size())) {
+    const int* rows = holding_gates.data();
+    run_.advance(hold_.gates.data(), cell.rows(), rows, rows, n, t & 1);
+  }
+  for (int b = 0; b < layout_.sizes[t]; b++) std::memcpy(out_.at(t, b), state_.h_row(b), cell.output * sizeof(float));
 }
 
-// What the rows that do not run do at timestep t, and everybody's output.
-void State::finish_timestep(int layer, int d, const Sequence& out, int t) {
-  const Direction& dir = plan_->layers()[layer][d];
-  DirectionState& s = states_[layer][d];
-  const uint8_t* actions = work_.actions[d].data() + work_.start[t];
-  work_.coasting.clear();
-  for (int b = 0; b < work_.sizes[t]; b++) {
-    if (actions[b] == kHoldGates) work_.coasting.push_back(b);
-    if (actions[b] == kExited && layer + 1 == layers()) {
-      float* h = s.h.data() + size_t(b) * s.h_stride;
-      std::memcpy(h, work_.foreseen.data() + (work_.start[t] + b) * width(layer) + ptrdiff_t(d) * dir.output,
-                  dir.output * sizeof(float));
-      dir.pin(h);
-    }
-  }
-  if (const int n = int(work_.coasting.size())) {
-    const int* rows = work_.coasting.data();
-    advance(layer, d, s.held.gates.data(), dir.rows(), rows, rows, n, t & 1);
-  }
-  for (int b = 0; b < work_.sizes[t]; b++)
-    std::memcpy(out.at(t, b) + ptrdiff_t(d) * dir.output, s.h.data() + size_t(b) * s.h_stride,
-                dir.output * sizeof(float));
-}
-
-// Keeps the inputs of timesteps [t0, t1) that wait.
-void State::keep_queue(int layer, int d, const Sequence& in, int t0, int t1) {
-  const int input = plan_->layers()[layer][d].input;
-  Held& held = states_[layer][d].held;
-  const int64_t cap = policy_->queue();
-  for (int b = 0; b < work_.sizes[t0]; b++) {
+// Keeps the inputs of timesteps [t0, t1) that are still queued.
+void Holding::keep_queue(int t0, int t1) {
+  const int input = run_.cell.input;
+  const int64_t cap = state_.decider->cap;
+  for (int b = 0; b < layout_.sizes[t0]; b++) {
     int end = t1;
-    while (work_.sizes[end - 1] <= b) end--;  // the row's last timestep
-    for (; held.since[b]; held.since[b]--, held.queued[b]++)
-      std::memcpy(held.queue.data() + (b * cap + held.queued[b]) * input, in.at(end - held.since[b], b),
-                  input * sizeof(float));
-  }
-}
-
-void State::run_held(int layer, int d, const Sequence& in, const Sequence& out, int steps) {
-  const Hold* hold = policy_->decider(layer);
-  const Direction& dir = plan_->layers()[layer][d];
-  const DirectionState& s = states_[layer][d];
-  const int chunk = chunk_steps(batch_), room = chunk * std::max(batch_, 1);
-  const bool queues = policy_->queue() > 0, by_h = hold && hold->h;
-  size_t next = 0;
-  for (int done = 0, some; done < steps; done += some) {
-    const bool guess = by_h && !queues && !delta(layer, d, false) && s.held.share < kMostlyHeld;
-    some = by_h && !guess ? 1 : std::min(chunk, steps - done);
-    work_.item_x.clear(), work_.item_row.clear(), work_.waves.clear();
-    for (int i = 0; i < some; i++) {
-      const int t = d ? steps - 1 - done - i : done + i;
-      if (!guess) decide(layer, d, in, t);
-      if (queues) list_late(layer, d, in, t, next);
-      list_own(layer, d, in, t, steps);
+    while (layout_.sizes[end - 1] <= b) end--;  // the row's last timestep
+    for (; hold_.since[b]; hold_.since[b]--) {
+      float* to = hold_.queue.data() + (b * cap + hold_.queued[b]) * input;
+      std::memcpy(to, in_.at(end - hold_.since[b], b), input * sizeof(float));
+      hold_.queued[b]++;
     }
-    for (size_t w = 0; w < work_.waves.size();) {
-      size_t end = w;
-      int rows = 0;
-      while (end < work_.waves.size() && rows + work_.waves[end].count <= room) rows += work_.waves[end++].count;
-      const size_t first = work_.waves[w].first;
-      project_items(layer, d, first, rows);
-      for (; w < end; w++) {
-        const Wave& wave = work_.waves[w];
-        run_wave(layer, d, in, wave, work_.gates.data() + ptrdiff_t(wave.first - first) * padded(dir.rows()), guess);
-        if (wave.late < 0) finish_timestep(layer, d, out, wave.t);
-      }
-    }
-    if (queues && hold) keep_queue(layer, d, in, done, done + some);
   }
 }
 

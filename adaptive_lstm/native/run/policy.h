@@ -1,5 +1,5 @@
-// What a run may leave out, as plain data: columns, timesteps, layers, the rest of a sequence. The laws are written
-// down in the folder policies/; here are their numbers and packed matrices.
+// What a run may leave out, as plain data: columns, timesteps, layers, the rest of a sequence. The folder policies/
+// documents the rules; here are their numbers and packed matrices.
 #pragma once
 
 #include <optional>
@@ -8,44 +8,45 @@
 
 namespace alstm {
 
-// Thresholds of one operand: empty = every column is computed at every step.
+// Thresholds of one cell; an empty operand computes every column at every timestep.
 struct Thresholds {
   Buffer<float> x, h;  // [I], [P]
 };
 
-// What a row does at a timestep: run; keep its gates and advance; keep its state; keep it and queue the input; take the
-// translation that an exit in depth left with.
+// Action of one batch row at one timestep: compute; reuse the gates and advance h and c; keep h and c; keep them and
+// queue the input to replay it later; take the translation of an exit in depth.
 enum Action : uint8_t { kRun, kHoldGates, kHoldState, kQueueInput, kExited };
 
-// A layer that decides whether it is held, and with it all above it.
+// A layer that decides whether it is held, and with it all layers above.
 struct Hold {
-  std::optional<double> x;  // held while rms(x - x_used) < x * rms(x_used); none: no condition
-  std::optional<double> h;  // and while rms(h - h_used) < h
-  int64_t cap;              // longest run of held timesteps
-  Action action;            // kHoldGates, kHoldState or kQueueInput
+  std::optional<double> x;     // held while rms(x - x_used) < x * rms(x_used); none: no condition
+  std::optional<double> h;     // and while rms(h - h_used) < h
+  int64_t cap = 1;             // longest run of held timesteps
+  Action action = kHoldGates;  // or kHoldState or kQueueInput
 };
 
-// y = weight z + bias, packed like a projection: y has room for view().rows values.
+// y = weight z + bias, packed like a projection: y needs room for view().rows values.
 struct Affine {
   std::shared_ptr<const PackedMatrix> weight;
   Buffer<float> bias;  // [R]
   int rows() const { return weight->source_rows(); }
   int cols() const { return weight->source_cols(); }
-  ptrdiff_t stride() const { return ptrdiff_t(bias.size()) + 16; }  // between answers, as padded()
+  ptrdiff_t stride() const { return ptrdiff_t(bias.size()) + 16; }  // between rows of results, as padded()
 };
 
 enum class Measure : uint8_t { margin, max, entropy };
 
 // How logits are read.
 struct Head {
-  bool sigmoid;  // independent yes/no answers, of which the least sure one counts; else a softmax
-  Measure measure;
+  bool sigmoid = false;  // independent binary outputs, of which the least confident counts; else a softmax
+  Measure measure = Measure::margin;
 };
 
-// Leaving the rest of a sequence. With a head a question is one map from the states to logits (the translator folded
-// in), and the translation is computed only for rows that leave; without, the question is the translation itself.
+// Early exit in time: skip the rest of a sequence. With a head, an exit check is one map from the states to logits (the
+// translator folded in), and the translation is computed only for rows that exit; without, the check compares
+// translations.
 struct TimeExit {
-  int every, patience, window;
+  int every = 1, patience = 1, window = 0;
   std::optional<Head> head;
   std::vector<int64_t> threshold_starts, map_starts;  // first timesteps of the buckets
   std::vector<float> thresholds;
@@ -53,11 +54,11 @@ struct TimeExit {
   std::vector<Affine> logits;        // [L * P] (or [P]) -> [C] per bucket; empty without a head
 };
 
-// Leaving the layers above. steps: of outputs at any timestep; finals: of final states.
+// Early exit in depth: skip the layers above. steps: maps of outputs at any timestep; finals: of final states.
 struct DepthExit {
-  bool sequence;  // whole sequences leave, or single timesteps
+  bool sequence = false;  // whole sequences exit, else single timesteps
   std::optional<Head> head;
-  std::vector<uint8_t> asks;      // [L - 1]
+  std::vector<uint8_t> checks;    // [L - 1] whether there is an exit check after the layer
   std::vector<float> thresholds;  // [L - 1]
   std::vector<Affine> steps;      // [L - 1] [(k + 1) * D * P] -> [D * P]
   std::vector<Affine> finals;     // the same, for `sequence`
@@ -72,13 +73,13 @@ struct Policy {
 
   bool holds() const { return !hold.empty(); }
   const Hold* decider(int layer) const { return holds() && hold[layer] ? &*hold[layer] : nullptr; }
-  int64_t queue() const {  // longest queue of inputs that wait, 0: there is none
+  int64_t queue() const {  // longest queue of inputs, 0: there is none
     for (const auto& h : hold)
       if (h && h->action == kQueueInput) return h->cap;
     return 0;
   }
-  bool leaves_steps() const { return depth && !depth->sequence; }
-  bool leaves_sequences() const { return depth && depth->sequence; }
+  bool exits_steps() const { return depth && !depth->sequence; }
+  bool exits_sequences() const { return depth && depth->sequence; }
 };
 
 }  // namespace alstm

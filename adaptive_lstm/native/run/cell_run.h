@@ -1,0 +1,71 @@
+// One cell over timesteps: the input side as matrix products, then the recurrent side step by step.
+#pragma once
+
+#include "run/batch.h"
+#include "run/delta.h"
+#include "run/rows.h"
+
+namespace alstm {
+
+// Rows of one operand, as one matrix product takes them.
+class OperandRows {
+ public:
+  void grow(size_t rows, int cols);
+  // Row `row` becomes the values of z that the matrix reads, or the values last sent for batch row b.
+  void put(const Kernels& kernels, const PackedMatrix& matrix, const float* z, ptrdiff_t row);
+  void put_sent(const Matrix& w, const DeltaState& delta, int b, ptrdiff_t row);
+  // y [n, R], rows padded(R) apart, = bias + W times the first n rows; without a bias, the products are added to y.
+  void multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
+                void* kernel_scratch) const;
+
+ private:
+  Buffer<float> values_;       // [n, C]; float activations
+  Buffer<int16_t> quantized_;  // [n, C]; integer activations
+  Buffer<float> largest_;      // [n] factors of the sums of `quantized_` where the matrix is dynamic
+  Buffer<float> gathered_;     // [C] the values that the columns of a pruned matrix read
+};
+
+// What the cells of a stack need while they run, one after the other.
+struct Scratch {
+  ChangeList changes;
+  OperandRows operand;
+  Buffer<float> gates;      // [chunk, R] pre-activations
+  Buffer<float> units;      // [B, units] outputs before the projection, or before constants are put between them
+  Buffer<float> projected;  // [B, h_stride] projections of rows that do not follow each other
+  Buffer<uint8_t> kernel;   // of the integer kernels
+
+  void grow(const Batch& batch, bool rows_apart);
+};
+
+struct CellRun {
+  const Cell& cell;
+  CellState& state;
+  const Kernels& kernels;
+  Scratch& scratch;
+  const bool backward;  // whether time runs backwards
+  // Timesteps of earlier runs. Alternating the direction in which tiles are read leaves the end of a large matrix in
+  // the cache for the next step.
+  const uint32_t tick;
+
+  // Pre-activations of timesteps [t0, t1) from the input side, bias included, into `gates` in packed row order.
+  void project(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates);
+  // The same of n inputs x of batch rows `rows`.
+  void project_listed(const float* const* x, const int* rows, int n, float* gates);
+  // One timestep: adds the recurrent side of n rows to `gates` [n, R] and advances their h and c. `rows`: which batch
+  // rows, ascending; null: the first n.
+  void recur(float* gates, const int* rows, int n, bool reverse);
+  // Advances h and c of n rows with pre-activations that lie in rows `from` of `gates` (null: the first n).
+  void advance(const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n, bool reverse);
+
+  ptrdiff_t gate_stride() const { return padded(cell.rows()); }
+
+ private:
+  void project_dense(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates);
+  void project_changes(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates);
+  int send_input(int b, const float* x, ptrdiff_t row, float* gates, bool product, bool reverse);
+  bool product_pays(ptrdiff_t rows) const;
+  void multiply_input(int rows, float* gates);
+  void add_recurrent(float* gates, const int* rows, int n, bool reverse);
+};
+
+}  // namespace alstm

@@ -1,0 +1,54 @@
+// Exits in time: run a few timesteps, check, go on with the rows that stay. Rows that exit are taken out of the batch.
+#pragma once
+
+#include "run/exit_check.h"
+#include "run/layers.h"
+
+namespace alstm {
+
+// What an exit in time remembers, in batch order.
+struct ExitState {
+  int64_t time = 0;             // timesteps so far
+  std::vector<uint8_t> exited;  // [B]
+  Buffer<float> translation;    // [B, P] the outputs of rows that have exited
+  std::vector<int64_t> streak;  // [B] consecutive checks that said exit
+  Buffer<float> past;           // [B, window, P] earlier translations, oldest first; NaN before the first
+};
+
+class TimeExits {
+ public:
+  TimeExits(const TimeExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch);
+  void reset();
+  void clear_counters();
+
+  // As StackState::run, by means of `layers`.
+  void run(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,
+           bool open_ended);
+
+  const ExitState& state() const { return state_; }
+  void load(const ExitState& state);
+  int64_t checks() const { return checks_; }
+  int64_t exits() const { return exits_; }  // rows
+
+ private:
+  struct Alive;
+  void run_active(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int t0, int t1, const Alive& alive);
+  void check(int n);
+  void check_block();
+  bool exits(int b, const float* mapped, int n, float threshold);
+  void translate(const Affine* translation);
+  void copy_translation(int position, int t, const Rows<float>& y) const;
+
+  const TimeExit& exit_;
+  const Kernels& kernels_;
+  Batch& batch_;
+  int input_, output_;
+  ExitState state_;
+  RowLayout layout_;     // of the rows that have not exited
+  PackedRows in_, out_;  // their inputs and outputs
+  CheckBlock block_;
+  Buffer<float> mapped_;  // results of maps
+  int64_t checks_ = 0, exits_ = 0;
+};
+
+}  // namespace alstm

@@ -1,0 +1,42 @@
+// Every layer over some timesteps.
+//
+// Layer by layer, and inside a layer in chunks of timesteps: the input side of a chunk is one matrix product (its
+// timesteps are known), the recurrent side goes step by step. Nothing below allocates once the buffers have grown.
+#pragma once
+
+#include <optional>
+
+#include "run/exit_depth.h"
+
+namespace alstm {
+
+class Layers {
+ public:
+  Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, Batch& batch);
+  void reset();  // room for the batch as it is now
+
+  // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout.
+  void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout);
+  void count_steps(int steps) { tick_ += uint32_t(steps); }  // of a whole run; see CellRun::tick
+
+  std::optional<DepthExits>& depth_exits() { return depth_exits_; }
+  const std::optional<DepthExits>& depth_exits() const { return depth_exits_; }
+
+ private:
+  ptrdiff_t width(int layer) const { return ptrdiff_t(plan_.output(layer)) * plan_.directions(); }
+  PackedRows& output(int layer);
+  void run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout, bool held);
+  void run_cell(CellRun& cell, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
+
+  const Plan& plan_;
+  const Policy& policy_;
+  const Kernels& kernels_;
+  Batch& batch_;
+  Scratch scratch_;
+  HoldScratch hold_;
+  std::vector<PackedRows> outputs_;  // of all layers for an exit in depth, else of two layers in turn
+  std::optional<DepthExits> depth_exits_;
+  uint32_t tick_ = 0;
+};
+
+}  // namespace alstm

@@ -1,0 +1,26 @@
+"""Numbers that the native core and Python both rely on are the same."""
+
+import pytest
+
+from adaptive_lstm import Quantize, _native
+from adaptive_lstm.calibration.latency_model import CHUNK
+from adaptive_lstm.compression.pruning.settings import KERNEL_BLOCK, STRIP
+from adaptive_lstm.errors import InputError
+from adaptive_lstm.execution.reference_cell import MIN_DYNAMIC_RANGE
+from adaptive_lstm.weights.precision import RAW_LEVELS
+
+SHARED = _native.constants
+
+
+def test_the_native_core_and_python_share_their_constants() -> None:
+    assert SHARED.GATE_STRIP == STRIP
+    assert (SHARED.ROW_BLOCK, 1) == KERNEL_BLOCK
+    assert SHARED.CHUNK_ROWS == CHUNK
+    assert SHARED.MIN_DYNAMIC_RANGE == MIN_DYNAMIC_RANGE
+    assert RAW_LEVELS["static"] == SHARED.MAX_LEVELS
+
+
+def test_quantize_takes_as_many_levels_as_the_native_core() -> None:
+    assert Quantize("int8", levels=SHARED.MAX_LEVELS).levels == SHARED.MAX_LEVELS
+    with pytest.raises(InputError, match=f"expected 0 to {SHARED.MAX_LEVELS}"):
+        Quantize("int8", levels=SHARED.MAX_LEVELS + 1)
