@@ -9,7 +9,7 @@ from torch import nn
 import adaptive_lstm as al
 
 from ..compression.compress import Rounding
-from ..compression.pruning.prune_model import parted
+from ..compression.pruning.prune_model import hold_out
 from ..compression.within_budget import outputs, relative_change
 from ..errors import InputError
 from ..model_io import first_tensor, together
@@ -76,7 +76,7 @@ def compressed(
     if isinstance(sequences, al.Splits):
         fit, other = [p[0] for p in sequences.fit], [p[0] for p in (*sequences.search, *sequences.test)]
     else:
-        fit, other = parted([p[0] for p in sequences])
+        fit, other = hold_out([p[0] for p in sequences])
     if min(len(fit), len(other)) < 2:
         raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
     fast = al.adapt(model)

@@ -1,1 +1,1 @@
-"""Done once, in place: which weights go, in which precision, and what the rest do about it."""
+"""Static compression, in place: which weights are removed, in which precision the rest are, and how they compensate."""

@@ -1,13 +1,13 @@
-"""Rounding of int8 weights in which the columns that follow make up for the error of each: GPTQ on an LSTM.
+"""Compensated rounding of int8 weights: later columns compensate for the rounding error of each. GPTQ on an LSTM.
 
-Rounded to nearest, every weight errs by itself. But the values z = [x ; h] that a layer multiplies go together, so the
-error of one column can be undone by small changes of others. Column by column, a weight is put on its grid and what
-that costs, in the quadratic loss of the layer's pre-activations, is minimised over the columns still to come (Frantar
-et al., GPTQ, arXiv 2210.17323, which is Optimal Brain Surgeon with a grid in place of zero). Zeros of pruned weights
-stay zero (as in SparseGPT, arXiv 2301.00774); weights that are not int8 come last, and take up what is left.
+The values of a layer's operand z = [x ; h] are correlated, so small changes of other columns can undo the error of a
+column. One by one, columns are rounded to their grid, and the resulting quadratic loss of the layer's pre-activations
+is minimised over the columns still to come (Frantar et al., GPTQ, arXiv 2210.17323: Optimal Brain Surgeon with a grid
+in place of zero). Pruned weights stay zero (as in SparseGPT, arXiv 2301.00774). Weights that are not int8 come last
+and absorb the remaining error.
 
-All layers at once, on what the weights before rounding give: fitting a layer on what rounded layers below give made a
-speaker encoder worse than plain rounding (relative change of its embedding 0.046; nearest 0.044; this 0.027).
+All layers are rounded at once, on operands of the unrounded model: operands of a model with rounded layers below made
+results worse.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .pruning.recording import Recorder, Weights, originals
 from .pruning.refit import Mask, Quadratic, quadratic, shifted_bias
 from .pruning.stack import Recorded, dense_moments, recorded
 
-RIDGE = 0.1  # pull toward the weights as they were, which GPTQ calls damping; of 0.001 to 0.1 best on real models
-BLOCK = 64  # columns whose errors reach the columns behind them together
+ROUNDING_RIDGE = 0.1  # toward the weights before rounding; GPTQ calls it damping
+LAZY_COLUMNS = 64  # columns whose errors are passed on to the columns behind them together
 
 
 def round_model(
@@ -44,13 +44,13 @@ def round_model(
 ) -> dict[str, ReplacedWeights]:
     """Weights on the int8 grids of ``settings`` for the LSTMs of a model, by name; the model is not changed.
 
-    Where ``settings`` has no int8, ``pruned`` is what comes back.
+    LSTMs that have no int8 matrix in ``settings`` keep their weights from ``pruned``.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
         batches: inputs to fit on, each as the model takes it.
-        settings: the precision of every matrix, by LSTM; complete, with scales where they are needed.
-        pruned: the weights to round where they are not the parameters.
+        settings: the precision of every matrix, by LSTM; with ``raw_scale`` where it is needed.
+        pruned: weights to round instead of the parameters, by LSTM.
 
     Raises:
         InputError: an LSTM that the inputs do not reach.
@@ -75,9 +75,10 @@ def round_model(
 
 
 def grid(matrix: Matrix) -> Doubles:
-    """The distance of neighbours on the grid of every weight [rows, columns]; 0: it has none that would be noticed.
+    """The step of the grid of every weight [rows, columns]; 0: the weight may take any value.
 
-    What is rounded here is rounded again, to the same numbers, where it is packed; narrow matrices would not be.
+    Weights on a grid are quantized again, without a change, when they are packed (``grid_levels``). That does not hold
+    for narrow matrices, so they get no grid.
     """
     if matrix.precision != "int8" or matrix.scale is None or matrix.values.shape[1] < GRID_COLUMNS:
         return np.zeros(matrix.values.shape)
@@ -89,15 +90,16 @@ def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[CellTensors, .
     """The weights of a stack, rounded.
 
     Args:
-        run: the weights to round, and what they are given.
-        grids: [4H, C] per cell, the distance of neighbours on the grid of every weight of [W_ih | W_hh]; 0: none.
+        run: the weights to round, and their recorded operands.
+        grids: [4H, C] per cell, the step of the grid of every weight of [W_ih | W_hh]; 0: none.
     """
     out = []
     for cell, old in enumerate(run.weights):
         seen, width = dense_moments(run, cell), old.w_ih.shape[1]
         w = torch.cat([old.w_ih, old.w_hh], dim=1).double().numpy()
         pruned = (w == 0).any()
-        new = rounded(quadratic(w, seen, RIDGE), grids[cell], w != 0 if pruned else np.ones(w.shape, dtype=bool))
+        keep = w != 0 if pruned else np.ones(w.shape, dtype=bool)
+        new = rounded(quadratic(w, seen, ROUNDING_RIDGE), grids[cell], keep)
         bias = shifted_bias(old.bias.double().numpy(), w, new, seen)
         out.append(replace(old, w_ih=_float(new[:, :width]), w_hh=_float(new[:, width:]), bias=_float(bias)))
     return tuple(out)
@@ -107,11 +109,11 @@ def rounded(problem: Quadratic, grid: Doubles, keep: Mask) -> Doubles:
     """Weights [R, C] that lie on ``grid`` [R, C] (0: anywhere), at most 127 steps from zero, zero outside ``keep``."""
     order = np.argsort(~(grid > 0).any(axis=0), kind="stable")
     inverse = problem.inverse[np.ix_(order, order)]
-    factor = np.linalg.cholesky(inverse).T  # H^-1 = U^T U: row j says how the columns behind j make up for an error
+    factor = np.linalg.cholesky(inverse).T  # H^-1 = U^T U: row j: how the columns behind j compensate for an error
     w, grid, keep = problem.best[:, order], (grid * problem.scale)[:, order], keep[:, order]  # copies
     columns = w.shape[1]
-    for first in range(0, columns, BLOCK):
-        last = min(first + BLOCK, columns)
+    for first in range(0, columns, LAZY_COLUMNS):
+        last = min(first + LAZY_COLUMNS, columns)
         errors = np.empty((len(w), last - first))
         for j in range(first, last):
             value = _nearest(w[:, j], grid[:, j], keep[:, j])

@@ -31,8 +31,8 @@ from .report import CompressReport, LSTMReport, matrix_reports
 Rounding = Literal["nearest", "compensated"]
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "compensated")
 
-TIMED, TIMED_SECONDS = 7, 0.002  # samples of at least so many seconds, of each side
-STEPS = 32
+TIMED, TIMED_SECONDS = 7, 0.002  # timing samples of either side, and their least length in seconds
+STEPS = 32  # timesteps of noise that are timed
 
 
 def compress(
@@ -45,26 +45,26 @@ def compress(
     output: Output = first_tensor,
     progress: bool = True,
 ) -> CompressReport:
-    """Prune and quantize the LSTMs of an adapted model, from now on and in place, without a gradient step.
+    """Prune and quantize the LSTMs of an adapted model in place, without a gradient step.
 
-    The parameters stay as they are and pruned weights are kept beside them: ``compress`` again with other settings
-    starts from the original, and ``restore`` goes back to it. ``state_dict``, the shapes of outputs and states and
-    whatever reads them stay too: a pruned unit's output stands at a constant.
+    The parameters stay as they are, and the weights that replace them are kept beside them: compressing again with
+    other settings starts from the parameters, and ``restore`` goes back to them. ``state_dict`` and the shapes of
+    outputs and states stay too: the output of a pruned unit is a constant.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
         inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch. The model runs over them if there is something to learn from them: to prune (a few
-            hundred sequences in batches of 16 to 64 are plenty, about a quarter of which judges the choices), and for
-            the first layer's input matrix in int8 where ``quantize`` has a static range and no ``raw_scale``: every
-            LSTM then gets its own, from the largest features seen. Show what the model will meet.
+            alone is one batch. The model runs over them for pruning (a few hundred sequences in batches of 16 to 64 are
+            plenty; about a quarter of them is held out to choose settings), for compensated rounding, and for the first
+            layer's input matrix in int8 where ``quantize`` has a static range and no ``raw_scale``: every LSTM then
+            gets its own, from the largest features seen. They should be typical of what the model will be given.
         prune: what to remove; None: nothing.
         quantize: the precision of every matrix; None: float32.
-        rounding: of int8 weights: "nearest", or "compensated", which needs inputs: weights of other columns make up for
-            the error of each (GPTQ, arXiv 2210.17323). Nothing at run time tells the two apart, and the output changes
-            less, on most models. It takes seconds here, and ``save`` then keeps weights in float32, as pruned ones,
-            which they stay whatever ``quantize`` is set to later. Projections (``weight_hr``) are rounded to nearest.
-        output: picks the tensor that counts from what the model returns; default: the first one.
+        rounding: of int8 weights: "nearest", or "compensated", which needs inputs: weights of other columns compensate
+            for the rounding error of each (GPTQ, arXiv 2210.17323). On most models the output changes less; run time is
+            the same. It takes seconds, ``save`` then stores the replaced weights in float32, and they stay replaced
+            whatever ``quantize`` is set to later. Projections (``weight_hr``) are rounded to nearest.
+        output: picks the tensor whose change is measured from what the model returns; default: the first one.
         progress: show bars and an estimate of the time, where stderr is a terminal.
 
     Raises:
@@ -73,7 +73,7 @@ def compress(
     """
     lstms = lstms_of(model)
     quantize = _checked(prune, quantize, rounding)
-    learns = [what for what, on in (("pruning", prune), ("compensated rounding", rounding != "nearest")) if on]
+    learns = [step for step, on in (("pruning", prune), ("compensated rounding", rounding != "nearest")) if on]
     if learns and inputs is None:
         raise InputError(f"{learns[0]} needs inputs to find out what matters: compress(model, inputs, ...)")
     batches = list(as_batches(inputs)) if learns and inputs is not None else inputs  # they are run over again
@@ -94,7 +94,7 @@ def compress(
 
 
 def report(model: nn.Module) -> CompressReport:
-    """What an adapted model executes now, beside its parameters, as ``compress`` reports it.
+    """The ``CompressReport`` of an adapted model: the weights it executes now, compared with its parameters.
 
     Raises:
         InputError: no adapted LSTM.
@@ -103,9 +103,9 @@ def report(model: nn.Module) -> CompressReport:
 
 
 def restore(model: nn.Module) -> None:
-    """Undo ``compress``: the LSTMs of an adapted model execute their parameters in float32 again.
+    """Undo ``compress`` on an adapted model: its LSTMs execute their parameters in float32 again.
 
-    Policies stay; one that was certified for the compressed model is not certified for this one.
+    Policies stay, but a certificate for the compressed model does not cover the restored one.
 
     Raises:
         InputError: no adapted LSTM.
@@ -129,7 +129,7 @@ def _checked(prune: Prune | None, quantize: Quantize | None, rounding: str) -> Q
 
 
 def described(lstms: Mapping[str, AdaptiveLSTM], sensitivities: Mapping[str, Sensitivity]) -> CompressReport:
-    """What LSTMs execute now; the expected change of the output for those whose sensitivity is given."""
+    """The report of LSTMs by name; with the expected change of the output where a sensitivity is given."""
     return CompressReport(tuple(_report(name, lstm, sensitivities.get(name)) for name, lstm in lstms.items()))
 
 
@@ -148,7 +148,7 @@ def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> L
 
 
 def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
-    """Median seconds of a timestep at batch 1 with nothing skipped: by the parameters alone, and as it is now."""
+    """Median seconds of a timestep at batch 1 with nothing skipped: of the parameters, and of the present weights."""
     now = AdaptiveLSTM.from_lstm(lstm).eval()
     before = AdaptiveLSTM.from_lstm(lstm).eval()
     restore(before)
@@ -159,7 +159,7 @@ def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
 
 
 def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
-    """A call that advances a stream by a step of noise; bidirectional stacks run STEPS steps at once instead."""
+    """A call that advances a stream by one step of noise; bidirectional stacks run a sequence of STEPS instead."""
     frames = torch.randn(STEPS, 1, lstm.input_size, generator=torch.Generator().manual_seed(0))
     if lstm.bidirectional:
         x = frames.transpose(0, 1).contiguous() if lstm.batch_first else frames
@@ -176,7 +176,7 @@ def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
 def with_scales(
     model: nn.Module, lstms: Mapping[str, AdaptiveLSTM], inputs: Iterable[Any] | None, quantize: Quantize
 ) -> dict[str, Quantize]:
-    """The settings of every LSTM, checked, with the scales of raw features where they are needed."""
+    """The settings of every LSTM, checked, with measured ``raw_scale`` where it is needed."""
     lacking = [name for name, lstm in lstms.items() if quantize.lacks_scale(shape_of(lstm))]
     chosen = dict.fromkeys(lstms, quantize)
     if inputs is not None and lacking:

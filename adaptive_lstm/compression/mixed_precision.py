@@ -1,4 +1,4 @@
-"""Mixed precision: which matrix gets how many bits, chosen by what the model's output feels."""
+"""Mixed precision: a precision for every matrix, chosen by the sensitivity of the model's output to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..analysis.sensitivity import Sensitivity
 from ..errors import InputError
 from ..weights.precision import PRECISIONS, Precision, Quantize
 from ..weights.quantization import quantize_matrix
+from .output_error import expected_squared_change
 
 
 def mixed_precision(
@@ -19,23 +20,22 @@ def mixed_precision(
     error: float | None = None,
     base: Quantize | None = None,
 ) -> Quantize:
-    """A precision for every matrix, so that the expected change of the output is small for its bytes.
+    """A precision for every matrix that keeps the expected change of the output small for its bytes.
 
-    All matrices start in int8, those that read raw features in bfloat16, as they do in ``Quantize("int8")``; the one
-    whose next precision lowers the expected squared change of the output most per byte goes first (greedy, as for a
-    knapsack), until the budget is met. The expected squared change of a matrix is sum_r F_r d_r^T E[z z^T] d_r with the
-    rounding errors d_r of its rows: the diagonal Gauss-Newton approximation of ``Sensitivity``, for weights only;
-    rounding of activations is not in it.
+    Matrices start as in ``Quantize("int8")``: in int8, those of raw features in bfloat16. Then the matrix whose next
+    precision lowers the expected squared change of the output most per byte is raised, until the budget is met (greedy,
+    as for a knapsack). The expected squared change by a matrix is ``output_error.expected_squared_change`` of its
+    rounding errors; rounding of activations is not included.
 
     Args:
         sensitivity: of the stack, from ``measure_sensitivity``.
-        size: bytes of all matrices with their scales, as a share of float32. Those of a projection stay in int8.
+        size: bytes of all matrices with their scales, as a share of float32. Projections stay in int8.
         error: expected root mean square change of the output by all matrices at one timestep, in units of the output.
-            Give one of the two.
-        base: other settings; its precisions are replaced.
+            Give either ``size`` or ``error``.
+        base: settings other than precisions.
 
     Raises:
-        InputError: no budget or two, or one that cannot be met.
+        InputError: no budget, two budgets, or a size that is too small.
     """
     if (size is None) == (error is None):
         raise InputError("give one budget: size=0.3 (share of float32) or error=0.01 (change of the output)")
@@ -47,7 +47,7 @@ def mixed_precision(
     whole = sum(by["fp32"] for by in sizes.values()) + 4 * shape.num_cells * shape.proj_size * shape.hidden_size
     least = projection + sum(sizes[name][p] for name, p in chosen.items())
     if size is not None and not size * whole >= least:
-        raise InputError(f"size: got {size}, expected at least {least / whole:.4f}: fewer bytes are not to be had")
+        raise InputError(f"size: got {size}, expected at least {least / whole:.4f}, the smallest possible size")
     budget = np.inf if size is None else size * whole
     while error is None or sum(options[name][p] for name, p in chosen.items()) > error**2:
         spent = projection + sum(sizes[name][p] for name, p in chosen.items())
@@ -77,16 +77,12 @@ def _sizes(sensitivity: Sensitivity) -> dict[str, dict[Precision, int]]:
 def _options(sensitivity: Sensitivity) -> dict[str, dict[Precision, float]]:
     """Expected squared change of the output, by matrix and precision."""
     found: dict[str, dict[Precision, float]] = {}
-    for cell, (w_ih, _) in enumerate(sensitivity.weights):
-        width = w_ih.shape[1]
-        for kind, part, w in zip(
-            ("weight_ih", "weight_hh"), (slice(None, width), slice(width, None)), sensitivity.weights[cell], strict=True
-        ):
-            moments, rows = sensitivity.moments[cell][part, part], sensitivity.rows[cell]
-            errors: dict[Precision, float] = {}
+    for cell, weights in enumerate(sensitivity.weights):
+        for kind, w in zip(("weight_ih", "weight_hh"), weights, strict=True):
             raw = kind == "weight_ih" and cell < sensitivity.shape.directions
+            errors: dict[Precision, float] = {}
             for precision in (p for p in PRECISIONS if not (raw and p == "int8")):
                 change = quantize_matrix(w, precision, 0).dequantized().astype(np.float64) - w
-                errors[precision] = float(rows @ np.einsum("rc,rc->r", change @ moments, change))
+                errors[precision] = expected_squared_change(sensitivity, cell, kind, change)
             found[f"{kind}_{sensitivity.shape.name(cell)}"] = errors
     return found

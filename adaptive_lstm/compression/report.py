@@ -1,7 +1,8 @@
-"""What a compression did: every weight matrix, and every LSTM as a whole, before and after."""
+"""The report of a compression: every weight matrix, and every LSTM as a whole, before and after."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,28 +10,32 @@ import numpy as np
 
 from ..analysis.sensitivity import Sensitivity
 from ..execution.native_stack import Packed
-from ..types import FloatArray, StackShape
+from ..types import StackShape
 from ..weights.layout import CellTensors
 from ..weights.matrices import CellMatrices, Matrix
+from .output_error import expected_squared_change
 
-WORTH_TELLING = 0.05  # share of zeros that save no time, of which the report in words speaks
+WORTH_TELLING = 0.05  # share of zeros that save no time, from which the report mentions them
 
 
 @dataclass(frozen=True)
 class MatrixReport:
     """One weight matrix before and after.
 
-    ``name``: module and parameter; ``precision``: what it became; ``sparsity``: share of zeros; ``macs``: weights that
-    are no zeros, so many multiply-accumulates a dense timestep needs at least (``macs_before``: all of them);
-    ``bytes_before``: in float32; ``bytes_after``: so many describe it, with its scales, zeros as a bit each where that
-    is smaller (``save`` keeps pruned weights in float32, so that the precision may still be changed); ``error``:
-    Frobenius norm of the change divided by that of the matrix; ``output_error``: expected root mean square change of
-    the model's output by a change of this matrix alone at one timestep, in units of the output,
-    sqrt(sum_r F_r d_r^T E[z z^T] d_r) with the F_r of ``Sensitivity`` and the changes d_r of row r; None where no
-    sensitivity was measured; ``form``: how the native core executes it, "dense", "blocks" (of zeros are left out) or
-    "bitmask" (zeros that lie anywhere are not read; chosen where that saves time), None where it does not run it;
-    ``columns_left_out``: so many are all zeros, or belong to pruned units, and are not read; ``idle_zeros``: of dense
-    matrices, share of zeros that save bytes on paper only, because the kernels read them like any other weight.
+    ``name``: module and parameter.
+    ``precision``: "fp32", "bf16" or "int8".
+    ``sparsity``: share of zeros.
+    ``macs_before``: all weights, each a multiply-accumulate of a dense timestep.
+    ``macs``: weights that are not zero.
+    ``bytes_before``: in float32.
+    ``bytes_after``: in its precision with its scales, as a bitmask and the non-zero values if that is smaller.
+    ``error``: Frobenius norm of the change divided by that of the matrix.
+    ``output_error``: expected root mean square change of the model's output at one timestep by a change of this matrix
+    alone, in units of the output (``output_error.expected_squared_change``); None: no sensitivity was measured.
+    ``form``: how the native core stores it: "dense", "blocks" (blocks of zeros are left out) or "bitmask" (a bitmask
+    and the non-zero values, chosen where that is faster); None: the native core does not run it.
+    ``columns_left_out``: columns that are not read, because they are all zero or belong to pruned units.
+    ``idle_zeros``: share of zeros in a dense matrix that the kernels read like any other weight.
     """
 
     name: str
@@ -55,11 +60,13 @@ class MatrixReport:
 
 @dataclass(frozen=True)
 class LSTMReport:
-    """One LSTM: its matrices; the bytes that the native core packed, with padding and tables (None: it does not run).
+    """One LSTM before and after.
 
-    ``seconds``: of one timestep at batch 1 with the threads of the process (streamed; in both directions: of a short
-    sequence) with nothing skipped, in float32 as it was, and as it is executed now; None where the native core does
-    not run it.
+    ``name``: of the module.
+    ``matrices``: its weight matrices in torch's order.
+    ``bytes_packed``: size of the native core's weights, with padding and tables; None: it does not run this LSTM.
+    ``seconds``: median time of one timestep at batch 1 with the threads of the process and nothing skipped, (in float32
+    as it was, as it is executed now); streamed, or for a bidirectional stack in a short sequence. None as above.
     """
 
     name: str
@@ -70,7 +77,10 @@ class LSTMReport:
 
 @dataclass(frozen=True)
 class CompressReport:
-    """What ``compress`` did, LSTM by LSTM."""
+    """The weights that LSTMs execute, compared with their parameters.
+
+    ``lstms``: one report per LSTM.
+    """
 
     lstms: tuple[LSTMReport, ...]
 
@@ -86,9 +96,9 @@ class CompressReport:
 
     @property
     def bytes_after(self) -> int:
-        """Bytes of all matrices in their precision, where zeros take a bit each if that is smaller.
+        """Bytes of all matrices in their precision, as a bitmask and the non-zero values where that is smaller.
 
-        ``save`` keeps pruned and compensated weights in float32 all the same.
+        ``save`` stores pruned and compensated weights in float32, so that the precision may still be changed.
         """
         return sum(m.bytes_after for m in self.matrices)
 
@@ -127,7 +137,7 @@ class CompressReport:
                 )
         if idle := [m.name for m in self.matrices if m.idle_zeros >= WORTH_TELLING]:
             yield (
-                f"zeros that lie anywhere save no time in {', '.join(idle)}: at this size, precision and share of "
+                f"unstructured zeros save no time in {', '.join(idle)}: at this size, precision and share of "
                 "zeros, or on this machine, the bitmask form is not faster, and the kernels read whole blocks "
                 "(projections always)"
             )
@@ -154,7 +164,7 @@ def matrix_reports(
             zeros = int((matrix.dequantized() == 0).sum())
             output_error = None
             if sensitivity is not None and kind != "weight_hr":
-                output_error = _output_error(sensitivity, cell, kind, change)
+                output_error = math.sqrt(max(expected_squared_change(sensitivity, cell, kind, change), 0.0))
             found.append(
                 MatrixReport(
                     name=f"{name}.{kind}_{shape.name(cell)}".lstrip("."),
@@ -175,22 +185,14 @@ def matrix_reports(
 
 
 def stored_bytes(matrix: Matrix) -> int:
-    """Bytes of a matrix with its scales, where zeros take a bit each if that is smaller."""
+    """Bytes of a matrix with its scales, as a bitmask and the non-zero values if that is smaller."""
     values = matrix.values
     kept = int(np.count_nonzero(values)) * values.itemsize + (values.size + 7) // 8
     return matrix.nbytes - values.nbytes + min(values.nbytes, kept)
 
 
 def _idle_zeros(values: np.ndarray) -> float:
-    """Share of zeros that lie in rows and columns which hold something else too."""
+    """Share of zeros in rows and columns that are not all zero."""
     used = values != 0
     rows, columns = int(used.any(1).sum()), int(used.any(0).sum())
     return (rows * columns - int(used.sum())) / values.size
-
-
-def _output_error(sensitivity: Sensitivity, cell: int, kind: str, change: FloatArray) -> float:
-    width = sensitivity.shape.input_width(cell)
-    part = slice(None, width) if kind == "weight_ih" else slice(width, None)
-    moments = sensitivity.moments[cell][part, part]
-    per_row = np.einsum("rc,rc->r", change @ moments, change)
-    return float(np.sqrt(max(sensitivity.rows[cell] @ per_row, 0.0)))

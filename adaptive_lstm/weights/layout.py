@@ -58,7 +58,7 @@ class CellTensors:
     ``w_hr`` [P, H]: the projection, or None.
     ``x_levels``, ``h_levels``: the operand is rounded to multiples of 1/levels before it is multiplied; 0: not rounded.
     ``x_scale`` [width], float32: x_j is rounded to multiples of x_scale_j / levels and clipped at x_scale_j; or None.
-    ``x_dynamic``: every row of x is rounded to multiples of its own largest magnitude / levels instead.
+    ``x_dynamic``: every row of x is rounded to multiples of (its own largest magnitude) / x_levels instead.
     ``live`` [H], bool: False for pruned units, whose c is 0; None: no unit is pruned.
     ``constant`` [H]: output of the pruned units, ahead of a projection; not read where ``live``. None if ``live`` is.
     """

@@ -1,18 +1,4 @@
-"""Post-training quantization of weights: int8 per row, bfloat16, or float32 as it is; pure functions of arrays.
-
-Activations of an int8 matrix become integers where their range is known without calibration: h of an LSTM without
-projection lies in -1..1, so round(h * levels) needs no scale. 1016 levels (11 bits), the default, are as good as float
-activations, and the kernels read each weight once for them, but multiply it twice. 127 levels fit a byte: whole
-sequences are 1.04 to 1.4 times as fast, outputs move further (a speaker encoder, 3 x 256, keeps a cosine of 0.9963 with
-float32 instead of 0.9991), and the task figures of 18 of 19 real models stay as they are; that of a load forecaster
-(2 x 256) whose h is small gets worse by a third. Raw features and projected states have no known range. For the raw
-features of the first layer a range per column can be measured (``column_scale``): then they become integers too. Or
-every timestep brings its own range, which takes no data and cuts nothing off (``raw_range="dynamic"``). One byte of it
-is 2.8 times as near to float32 as one of a static range, and costs 1.7 times what int8 weights alone cost (geometric
-means over 15 real models). To make columns alike by their weights first, dividing features by max |w_rj| to the power
-of 1/2 or 1, or by what ``column_scale`` measures, brings nothing on average (1.02 to 1.05 times as far). For
-projected states int8 applies to the weights only.
-"""
+"""``Quantize``: the precision of every weight matrix, and of the activations that it multiplies."""
 
 from __future__ import annotations
 
@@ -28,33 +14,40 @@ from ..types import FloatArray, StackShape
 
 Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-Range = Literal["static", "dynamic"]
-RAW_LEVELS: dict[Range, int] = {"static": 8191, "dynamic": 127}
-SCALES = (1e-20, 1e20)  # a column scale outside could overflow float32 beside ordinary weights
+RawRange = Literal["static", "dynamic"]
+RAW_LEVELS: dict[RawRange, int] = {"static": 8191, "dynamic": 127}
+SCALES = (1e-20, 1e20)  # of columns; outside, products with ordinary weights could overflow float32
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """Which precision every weight matrix gets.
+    """The precision of every weight matrix, and of the activations that it multiplies.
+
+    - "fp32": float32 weights and activations.
+    - "bf16": bfloat16 weights, widened to float32 when they are read; float32 activations.
+    - "int8": symmetric int8 weights with one scale per row. Activations become integers too, so that sums are exact,
+      where their range is known: h of an LSTM without projection lies in -1..1; raw features have a range that is
+      measured (static) or that every timestep brings along (dynamic). With ``levels=0``, and for projected states,
+      whose range is unknown, activations stay float32: weight-only int8.
 
     Args:
         precision: of all matrices but the first layer's input matrix.
-        raw: precision of the first layer's input matrix; the default is float32 if the rest is float32, else bfloat16.
-            int8 makes wide inputs faster. Features that fill their range bear it; those that span decades do not (power
-            spectra of a speaker encoder: cosine 0.93, against 0.999 with bfloat16). Measure it on your model.
-        levels: h is sent to its own recurrent int8 matrix as round(h * levels), 1 to 8191; 0: as it is (weights only).
-            127 here and in ``input_levels`` fit a byte, the fastest; most models bear it (see above).
-        input_levels: the same for the next layer's input matrix, 0 likewise.
+        raw: precision of the first layer's input matrix; default: float32 if ``precision`` is, else bfloat16. int8
+            makes wide inputs faster. Features that fill their range tolerate it, features that span decades do not:
+            measure it on your model.
+        levels: activation levels of the recurrent int8 matrices: h is sent as round(h * levels). 1 to 8191; 1016 (11
+            bits) are about as good as float activations; 127 fit a byte, the fastest, and most models tolerate them;
+            0: weight-only int8.
+        input_levels: the same for the input matrices of the layers above the first.
         raw_levels: feature x_j is sent to an int8 matrix as round(x_j / range_j * raw_levels); fewer levels where the
-            input is so wide (8191: above 1,028 columns) that the sums would overflow. The default is 8191 for a static
-            range and 127, which fit a byte, for a dynamic one.
-        raw_scale: [I] positive numbers, the static range_j: the largest ``|x_j|`` that can be sent; values beyond are
-            cut off there. Weights are multiplied by it before they are rounded. ``compress(model, inputs, ...)``
-            measures it for every LSTM if it is None. Kept as a tuple.
+            input is so wide (8191: above 1,028 columns) that the sums would overflow. Default: 8191 for a static range,
+            127 (a byte) for a dynamic one.
+        raw_scale: [I] positive numbers, the static range_j: larger ``|x_j|`` are clipped. Weights are multiplied by it
+            before they are rounded. None: ``compress(model, inputs, ...)`` measures it for every LSTM. Kept as a tuple.
         matrices: exceptions by torch's parameter name, for example ``{"weight_hh_l1": "bf16"}``.
         raw_range: "static": ``raw_scale``. "dynamic": the largest ``|x_j|`` of each timestep and batch row is the range
-            of all its features; no data is needed and nothing is cut off. Integers of two timesteps cannot be compared
-            then: under a policy that thresholds raw features (``Delta(x=...)``), int8 applies to the weights only.
+            of all its features; no data is needed and nothing is clipped. Integers of two timesteps cannot be compared
+            then: under a policy that thresholds raw features (``Delta(x=...)``), the matrix is weight-only int8.
 
     Raises:
         InputError: an unknown precision, or levels or scales out of range.
@@ -67,7 +60,7 @@ class Quantize:
     raw_levels: int | None = None
     raw_scale: Sequence[float] | FloatArray | None = None
     matrices: Mapping[str, Precision] = field(default_factory=dict, hash=False)
-    raw_range: Range = "static"
+    raw_range: RawRange = "static"
 
     def __post_init__(self) -> None:
         raw = self.raw if self.raw is not None else "fp32" if self.precision == "fp32" else "bf16"

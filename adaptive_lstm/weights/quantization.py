@@ -16,10 +16,9 @@ from .precision import SCALES, Precision, Quantize
 if TYPE_CHECKING:
     import torch
 
-HEADROOM = 2.0  # how much further than what was measured a raw feature may reach; costs one of 13 bits
-
-
-GRID_COLUMNS, GRID_ERROR = 16, 1e-3  # of a grid that is noticed: columns at least, and how exactly it is met in steps
+HEADROOM = 2.0  # a raw feature may reach this multiple of the largest value measured; costs one of 13 bits
+GRID_COLUMNS = 16  # narrower matrices lie on a grid by chance
+GRID_ERROR = 1e-3  # largest distance of a weight from its grid point, in steps
 
 
 def column_scale(largest: FloatArray, w: FloatArray) -> FloatArray:
@@ -27,12 +26,11 @@ def column_scale(largest: FloatArray, w: FloatArray) -> FloatArray:
 
     Columns that are small beside their weights get more room, so that their scaled weights do not coarsen whole rows:
     scale_j ~ sqrt(max |x_j| / max_r |w_rj|), the rule of SmoothQuant (arXiv 2211.10438) with its exponent of 1/2.
-    Scales in proportion to the features alone gave turbofan engines (2 x 64) an error four times as large. A feature
-    that was zero throughout is taken for a middling one.
+    A feature that was zero throughout counts as a median one.
 
     Args:
         largest: [I] largest ``|x_j|``.
-        w: [rows, I] the input matrix, that of both directions one above the other.
+        w: [rows, I] the input matrix; of both directions, one below the other, if there are two.
     """
     seen = largest > 0
     x = np.where(seen, largest, np.median(largest[seen]) if seen.any() else 1.0).astype(np.float64)
@@ -44,7 +42,7 @@ def column_scale(largest: FloatArray, w: FloatArray) -> FloatArray:
 
 
 def to_bf16(w: FloatArray) -> np.ndarray:
-    """Bits of the nearest bfloat16 (ties to even), uint16."""
+    """The bits, uint16, of the nearest bfloat16 (ties to even)."""
     bits = w.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -60,9 +58,9 @@ def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
 
 
 def grid_levels(w: FloatArray) -> npt.NDArray[np.float64]:
-    """The integer that the largest magnitude of every row stands for [rows]: 127, or less on a grid that is kept.
+    """The integer that encodes the largest magnitude of every row [rows]: 127, or fewer to keep a grid.
 
-    A grid counts only if every row of the matrix lies on one: a few numbers do so by chance, thousands do not.
+    A grid is kept only if every row of the matrix lies on one: a few numbers do so by chance, thousands do not.
     """
     levels = np.full(len(w), 127.0)
     if w.shape[1] < GRID_COLUMNS:
@@ -83,9 +81,14 @@ def grid_levels(w: FloatArray) -> npt.NDArray[np.float64]:
 def quantize_matrix(
     w: FloatArray, precision: Precision, levels: int, scale: FloatArray | None = None, *, dynamic: bool = False
 ) -> Matrix:
-    """A weight matrix [rows, columns] in a precision; all but ``w`` count for int8 only.
+    """A weight matrix in a precision.
 
-    levels: of activations, 0: they stay floats. scale: [columns] their range; ``dynamic``: that of every row instead.
+    Args:
+        w: [rows, columns].
+        precision: of the weights. What follows applies to int8 only.
+        levels: of activations; 0: activations stay floats.
+        scale: [columns] static range of the activations, or None: 1.
+        dynamic: the range of the activations is that of every row instead.
     """
     if precision == "fp32":
         return Matrix(w)
@@ -100,7 +103,7 @@ def quantize_matrix(
 
 
 def _raw_matrix(w: FloatArray, settings: Quantize, x: Site, *, compared: bool) -> Matrix:
-    """The input matrix of raw features x; compared: whether a policy compares these from timestep to timestep."""
+    """The input matrix of raw features; compared: whether a policy compares features of different timesteps."""
     precision = settings.of(x.shape, "weight_ih", x.cell)
     assert settings.raw_levels is not None
     if settings.raw_range == "dynamic":
@@ -117,15 +120,15 @@ def quantize_stack(
     Args:
         tensors: weights of every layer and direction.
         shape: sizes of the stack.
-        settings: what was asked for.
-        thresholded: operands of which a policy may leave out columns. They are compared from timestep to timestep,
-            which integers of a dynamic range do not allow: raw features stay floats there.
+        settings: the precisions.
+        thresholded: operands whose columns a policy may leave out. It compares them from timestep to timestep, which
+            integers of a dynamic range do not allow: such raw features stay floats.
 
     Raises:
         InputError: ``settings`` names a matrix that the stack does not have.
     """
     settings.check(shape)
-    bounded = shape.proj_size == 0  # a projected h may leave -1..1
+    bounded = shape.proj_size == 0  # |h| <= 1, which does not hold for a projected h
     out = []
     for cell, t in enumerate(tensors):
         x = Site(shape, cell, "x")

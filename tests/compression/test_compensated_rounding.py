@@ -79,7 +79,7 @@ def test_many_columns_go_in_blocks_without_a_difference(monkeypatch: pytest.Monk
     given, _ = problem(6, 30, seed=1)
     steps, keep = np.full((6, 30), STEP), np.random.default_rng(0).random((6, 30)) > 0.3
     whole = rounded(given, steps, keep)
-    monkeypatch.setattr("adaptive_lstm.compression.compensated_rounding.BLOCK", 7)
+    monkeypatch.setattr("adaptive_lstm.compression.compensated_rounding.LAZY_COLUMNS", 7)
     np.testing.assert_allclose(rounded(given, steps, keep), whole, atol=1e-9)
     assert not whole[~keep].any()
     assert np.abs(whole / STEP).max() <= 127

@@ -12,7 +12,7 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.cli.main import main
-from adaptive_lstm.compression.pruning.prune_model import parted
+from adaptive_lstm.compression.pruning.prune_model import hold_out
 from adaptive_lstm.compression.within_budget import candidates, outputs, relative_change, settings
 
 from ..support.helpers import adapted, always_native, assert_equal, expands, infer, signal
@@ -103,12 +103,12 @@ def test_the_report_counts_what_is_there() -> None:
     assert [m.form for m in report.matrices] == ["dense"] * 4  # small: they stay in the caches
     assert [m.idle_zeros for m in pruned] == pytest.approx([m.sparsity for m in pruned], abs=0.05)
     names = ", ".join(m.name for m in pruned)
-    assert f"zeros that lie anywhere save no time in {names}: " in str(report)
+    assert f"unstructured zeros save no time in {names}: " in str(report)
     assert al.report(fast).matrices == tuple(type(m)(**{**vars(m), "output_error": None}) for m in report.matrices)
 
 
 def test_the_report_tells_how_matrices_are_executed() -> None:
-    """Columns left out, and zeros that lie anywhere where that is worth a form of its own."""
+    """Columns left out, and unstructured zeros where that is worth a form of its own."""
     lstm = al.AdaptiveLSTM(512, 512).eval()
     with torch.no_grad():
         lstm.get_parameter("weight_ih_l0").mul_(torch.rand(2048, 512) < 0.5)
@@ -244,8 +244,8 @@ def test_a_wide_input_in_int8_is_tried_before_it_is_left_in_bfloat16() -> None:
 
 
 def test_items_that_judge() -> None:
-    assert parted(range(9)) == ([1, 2, 3, 5, 6, 7], [8, 4, 0])
-    assert parted(["a", "b"]) == (["a"], ["b"])
+    assert hold_out(range(9)) == ([1, 2, 3, 5, 6, 7], [8, 4, 0])
+    assert hold_out(["a", "b"]) == (["a"], ["b"])
 
 
 def test_refusals_change_nothing() -> None:

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import adaptive_lstm as al
 from adaptive_lstm.analysis.measure_sensitivity import measure_sensitivities
 from adaptive_lstm.compression.pruning import Prune, prune_model
-from adaptive_lstm.compression.pruning.candidate import Task
+from adaptive_lstm.compression.pruning.candidate import CandidateBuilder
 from adaptive_lstm.compression.pruning.masks import Recipe
-from adaptive_lstm.compression.pruning.prune_model import split
+from adaptive_lstm.compression.pruning.prune_model import fit_and_held_out
 from adaptive_lstm.compression.pruning.search import relative_error
 from adaptive_lstm.compression.pruning.stack import dense_moments, operands
 from adaptive_lstm.errors import InputError, NonFiniteError
@@ -202,7 +202,7 @@ def test_operands_are_what_the_gates_are_given() -> None:
     lstm = adapted(5, 6, 2, bidirectional=True)
     x = pack_padded_sequence(batches()[0], torch.tensor([12, 9, 9, 2]))
     measured = measure_sensitivities(lstm, [x])[""]
-    task = Task(lstm, {"": lstm}, Prune(), [x], {"": measured}, None, lambda out: out[0].data)
+    task = CandidateBuilder(lstm, {"": lstm}, Prune(), [x], {"": measured}, None, lambda out: out[0].data)
     for cell in range(4):
         found = dense_moments(task.dense[""], cell)
         np.testing.assert_allclose(found.mean, measured.means[cell], atol=1e-6)
@@ -213,11 +213,11 @@ def test_operands_are_what_the_gates_are_given() -> None:
 
 
 def test_split() -> None:
-    assert split([0, 1, 2, 3, 4], 0) == ([1, 2, 3], [4, 0])
-    assert split([0, 1], 0) == ([0], [1])
-    first, last = split([torch.zeros(12, 8, 5)], 1)
+    assert fit_and_held_out([0, 1, 2, 3, 4], 0) == ([1, 2, 3], [4, 0])
+    assert fit_and_held_out([0, 1], 0) == ([0], [1])
+    first, last = fit_and_held_out([torch.zeros(12, 8, 5)], 1)
     assert (first[0].shape[1], last[0].shape[1]) == (6, 2)
-    assert split(["one"], 0) == (["one"], ["one"])
+    assert fit_and_held_out(["one"], 0) == (["one"], ["one"])
 
 
 def test_refusals() -> None:

@@ -24,7 +24,7 @@ from .stack import Recorded, dense_moments, prune_stack, recorded
 from .units import live_units, unit_masks
 
 
-class Task:
+class CandidateBuilder:
     """Everything that does not depend on the recipe.
 
     Args:
@@ -125,5 +125,5 @@ class Task:
             raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
         found = [float(scores(recipe, data).sum()) for data in self.cells[name]]
         worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
-        count = min(round(self.prune.sparsity * shape.num_layers), shape.num_layers - 1)
+        count = min(round(self.prune.share * shape.num_layers), shape.num_layers - 1)
         return [int(layer) for layer in np.argsort(worth, kind="stable")[:count]]

@@ -15,7 +15,7 @@ from .patterns import Groups, cheapest, groups, n_of_m
 from .refit import Mask, quadratic
 from .settings import Prune
 
-ROUNDS = 4  # of an OBS elimination
+OBS_ROUNDS = 4  # of an elimination
 OUTPUT_AGNOSTIC = ("magnitude", "activation")  # scores that do not depend on the output
 
 
@@ -76,7 +76,7 @@ def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> lis
     problems = [quadratic(data.w, data.moments, recipe.ridge) for data in cells]
     keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
     n_m = prune.n_of_m
-    rounds = ROUNDS if n_m is None else n_m[1] - n_m[0]
+    rounds = OBS_ROUNDS if n_m is None else n_m[1] - n_m[0]
     for done in range(1, rounds + 1):
         found = [
             np.where(mask, saliency.damped(data.rows, recipe.gamma)[:, None], 1.0) * losses(problem, mask)
@@ -102,7 +102,7 @@ def _kept(prune: Prune, found: Sequence[Doubles], cells: Sequence[CellData], par
             grouped.append((index, columns, group, group.sums(score[:, columns]), sizes))
     together = [grouped] if prune.allocation == "global" else [[one] for one in grouped]
     for some in together:
-        stay = cheapest([one[3] for one in some], [one[4] for one in some], part * prune.sparsity) if some else []
+        stay = cheapest([one[3] for one in some], [one[4] for one in some], part * prune.share) if some else []
         for (index, columns, group, _, _), one in zip(some, stay, strict=True):
             keep[index][:, columns] = group.per_weight(one)
     return keep

@@ -17,7 +17,7 @@ from ...runtime.lstm import AdaptiveLSTM
 from ...weights.fingerprint import weights_digest
 from ...weights.layout import shape_of
 from ...weights.replaced import ReplacedWeights
-from .candidate import Task
+from .candidate import CandidateBuilder
 from .recording import originals
 from .scores import squared_gradients
 from .search import choose
@@ -64,7 +64,7 @@ def prune_model(
     batches = list(as_batches(inputs))
     if not batches:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
-    fit, held = split(batches, 1 if isinstance(model, AdaptiveLSTM) and not model.batch_first else 0)
+    fit, held = fit_and_held_out(batches, 1 if isinstance(model, AdaptiveLSTM) and not model.batch_first else 0)
     with restored(lstms):
         for lstm in lstms.values():
             lstm.replaced = None
@@ -74,21 +74,21 @@ def prune_model(
         gradients = None
         if prune.saliency in ("auto", "taylor"):
             gradients = squared_gradients(model, lstms, originals(lstms), fit, output, progress)
-        task = Task(model, lstms, prune, fit, sensitivities, gradients, output)
-        recipe = choose(task, prune, held, progress)
+        builder = CandidateBuilder(model, lstms, prune, fit, sensitivities, gradients, output)
+        recipe = choose(builder, prune, held, progress)
         if fit[0] is not held[0]:  # else all of it was seen: a single batch that cannot be split
-            task = Task(model, lstms, prune, batches, sensitivities, gradients, output)
-        weights = task.weights(recipe)
+            builder = CandidateBuilder(model, lstms, prune, batches, sensitivities, gradients, output)
+        weights = builder.weights(recipe)
         return {name: ReplacedWeights(weights[name], weights_digest(lstm)) for name, lstm in lstms.items()}
 
 
-def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     """Items to fit on, and those to judge by: the last, and every fourth before it, so that any order is covered."""
     held = range(len(items) - 1, -1, -HELD_OUT)
     return [item for i, item in enumerate(items) if i not in held], [items[i] for i in held]
 
 
-def split(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
+def fit_and_held_out(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
     """Batches to fit on and batches to judge by; a single tensor is split along ``dim``."""
     if len(batches) == 1:
         only = batches[0]
@@ -97,7 +97,7 @@ def split(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
         count = max(1, only.shape[dim] // HELD_OUT)
         first, last = only.split([only.shape[dim] - count, count], dim)
         return [first], [last]
-    return parted(batches)
+    return hold_out(batches)
 
 
 def _check(sensitivities: Mapping[str, Sensitivity], lstms: Mapping[str, AdaptiveLSTM]) -> None:

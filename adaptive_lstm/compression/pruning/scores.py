@@ -51,7 +51,7 @@ def second_order(w: Doubles, power: Doubles, rows: Doubles, gamma: float) -> Dou
     return np.asarray(damped(rows, gamma)[:, None] * w**2 * power)
 
 
-PROBES = 4  # projections a batch
+TAYLOR_PROBES = 4  # random projections of the output per batch
 
 
 def squared_gradients(
@@ -81,7 +81,7 @@ def squared_gradients(
                 raise InputError(
                     "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
                 )
-            for _ in range(PROBES):
+            for _ in range(TAYLOR_PROBES):
                 v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
                 found = torch.autograd.grad((out * v).sum(), matrices, retain_graph=True, allow_unused=True)
                 for total, gradient in zip(sums, found, strict=True):

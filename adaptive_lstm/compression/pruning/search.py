@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from ...progress import Progress
-from .candidate import Task
+from .candidate import CandidateBuilder
 from .masks import Recipe
 from .settings import Prune
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-RIDGE = 0.1  # of the first look
+FIRST_RIDGE = 0.1  # of the first candidates
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
 REFITS = 10  # recipes that refit, beside those that choose the score: sweeps, ridges, OBS
 SWEEPS = 3  # of a refit from the bottom up; those after the first see the layer's own pruned h
 CLOSED_RIDGE = 0.3  # with sweeps: fitting the closed loop bears less freedom, and its errors are not independent
-MARGIN = 0.97  # by how much a later, dearer or freer candidate must be better: less is noise of the held-out data
+MIN_IMPROVEMENT = 0.97  # times the best error: a later candidate must be below; less is noise of the held-out set
 
 
 def relative_error(found: Sequence[torch.Tensor], dense: Sequence[torch.Tensor]) -> float:
@@ -39,9 +39,9 @@ def relative_error(found: Sequence[torch.Tensor], dense: Sequence[torch.Tensor])
     return off / spread if off == off else float("inf")
 
 
-def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Recipe:
+def choose(builder: CandidateBuilder, prune: Prune, held: Sequence[Any], progress: bool) -> Recipe:
     """The recipe with the smallest error on the held-out batches, of those that the settings leave open."""
-    dense = task.outputs(task.originals, held)
+    dense = builder.outputs(builder.originals, held)
     errors: dict[Recipe, float] = {}
     kept: tuple[float, Recipe] | None = None
     bar = Progress("pruning", "candidate", show=progress, total=_at_most(prune))
@@ -51,9 +51,9 @@ def choose(task: Task, prune: Prune, held: Sequence[Any], progress: bool) -> Rec
         for recipe in recipes:
             if recipe in errors:
                 continue
-            error = errors[recipe] = relative_error(task.outputs(task.weights(recipe), held), dense)
+            error = errors[recipe] = relative_error(builder.outputs(builder.weights(recipe), held), dense)
             # A diagonal score only stands in for OBS where that was asked for.
-            if prune.saliency in ("auto", recipe.saliency) and (kept is None or error < MARGIN * kept[0]):
+            if prune.saliency in ("auto", recipe.saliency) and (kept is None or error < MIN_IMPROVEMENT * kept[0]):
                 kept = (error, recipe)
             bar.note(f"error {min(errors.values()):.4f}")
             bar.advance()
@@ -80,7 +80,7 @@ def _at_most(prune: Prune) -> int:
 
 def _scores(prune: Prune) -> Iterator[Recipe]:
     compensate = "refit" if prune.compensate == "auto" else prune.compensate
-    start = Recipe("second-order", 0.5, compensate, RIDGE if prune.ridge is None else prune.ridge, 0)
+    start = Recipe("second-order", 0.5, compensate, FIRST_RIDGE if prune.ridge is None else prune.ridge, 0)
     if prune.saliency in ("auto", "second-order", "obs"):
         # The damping that suits the diagonal suits OBS, which takes ten times as long.
         yield start if prune.gamma is None else replace(start, gamma=prune.gamma)
@@ -107,7 +107,7 @@ def _closed(prune: Prune, found: Recipe) -> Iterator[Recipe]:
     """Fits from the bottom up on what pruned layers give, the stronger pull first."""
     if found.compensate != "refit":
         return
-    for ridge in (CLOSED_RIDGE, RIDGE) if prune.ridge is None else (prune.ridge,):
+    for ridge in (CLOSED_RIDGE, FIRST_RIDGE) if prune.ridge is None else (prune.ridge,):
         yield replace(found, ridge=ridge, sweeps=SWEEPS)
         if prune.saliency == "auto" and found.saliency != "second-order":  # open loops tell close scores apart badly
             yield Recipe("second-order", _damping(prune, found), "refit", ridge, SWEEPS)

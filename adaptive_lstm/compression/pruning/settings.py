@@ -54,7 +54,7 @@ class Prune:
     """
 
     pattern: str = "unstructured"
-    sparsity: float = None  # type: ignore[assignment]  # always a number once it is made
+    sparsity: float | None = None
     _: KW_ONLY
     block: tuple[int, int] = KERNEL_BLOCK
     saliency: Saliency = "auto"
@@ -66,12 +66,17 @@ class Prune:
 
     def __post_init__(self) -> None:
         self._check_names()
-        given: object = self.sparsity
-        if given is None:
+        if self.sparsity is None:
             n, m = self.n_of_m or (1, 2)
             object.__setattr__(self, "sparsity", 1 - n / m)
         self._check_numbers()
         self._check_combination()
+
+    @property
+    def share(self) -> float:
+        """``sparsity`` as a number: None is resolved when the settings are made."""
+        assert self.sparsity is not None
+        return self.sparsity
 
     @property
     def n_of_m(self) -> tuple[int, int] | None:
@@ -94,7 +99,7 @@ class Prune:
             raise InputError(f"raw: got {self.raw!r}, expected True or False")
 
     def _check_numbers(self) -> None:
-        if not (_number(self.sparsity) and 0 <= self.sparsity < 1):
+        if not (_number(self.sparsity) and 0 <= self.share < 1):
             raise InputError(f"sparsity: got {self.sparsity!r}, expected a number from 0 to below 1")
         if self.gamma is not None and not (_number(self.gamma) and 0 <= self.gamma <= 1):
             raise InputError(f"gamma: got {self.gamma!r}, expected a number from 0 to 1, or None: chosen on data")
@@ -107,7 +112,7 @@ class Prune:
     def _check_combination(self) -> None:
         if self.n_of_m is not None:
             n, m = self.n_of_m
-            if abs(self.sparsity - (1 - n / m)) > 1e-6:
+            if abs(self.share - (1 - n / m)) > 1e-6:
                 raise InputError(
                     f"sparsity: got {self.sparsity} with pattern {self.pattern!r}, which removes {1 - n / m:.6g}; "
                     "leave sparsity out, or take other numbers for N and M"

@@ -49,11 +49,11 @@ def live_units(
     flat = [value for stack in values for value in stack]
     sizes = [np.where(np.arange(len(v)) == v.argmax(), 0.0, 1.0) for v in flat]
     if prune.allocation == "global":
-        share = prune.sparsity * sum(len(v) for v in flat) / max(sum(float(s.sum()) for s in sizes), 1.0)
+        share = prune.share * sum(len(v) for v in flat) / max(sum(float(s.sum()) for s in sizes), 1.0)
         keep = cheapest(flat, sizes, min(share, 1.0))
     else:
         keep = [
-            cheapest([v], [s], min(prune.sparsity * len(v) / max(float(s.sum()), 1.0), 1.0))[0]
+            cheapest([v], [s], min(prune.share * len(v) / max(float(s.sum()), 1.0), 1.0))[0]
             for v, s in zip(flat, sizes, strict=True)
         ]
     left = iter(keep)
