@@ -1,1 +1,1 @@
-"""Experiments on the package: one script per question, run as ``python -m eval.NAME``. Not installed with it."""
+"""Experiments on the package: one script per question, run as ``python -m eval.NAME``. They are not installed."""

@@ -1,11 +1,11 @@
-"""What do static pruning and quantization cost and bring, on real models, with data that nothing was fitted on?
+"""What do static pruning and quantization cost and bring, on real models and held-out data?
 
 ``python -m eval.compression --zoo PATH`` compresses every model of the zoo in several ways (``al.compress``: no
 gradient step, fitted on the fit and search parts of its material) and prints, for each,
 
 - task: the figures of the model on its labelled data, where it has some;
-- fidelity: 1 - distance between its outputs and the original's, on test sequences that nothing was fitted on (for the
-  speaker encoder the cosine of embeddings of speakers never heard);
+- fidelity: 1 - distance between its outputs and the original's, on held-out sequences (for the speaker encoder
+  the cosine of embeddings of held-out speakers);
 - bytes as stored, as a share of float32; zeros: share of weights;
 - step: how many times as fast as exact float32 a streaming step of the LSTM is (of several: of the slowest), and as
   the same precision with nothing pruned.
@@ -73,7 +73,7 @@ def judge(
 ) -> dict[str, Any]:
     """Compress one model in one way, and measure it.
 
-    dense: what the original gives for the first TEST test sequences; unpruned: seconds of a step by precision.
+    dense: the original's outputs for the first TEST test sequences; unpruned: seconds of a step by precision.
     """
     fast = al.adapt(model.model)
     fit = together((*material.fit, *material.search)[:FIT])
@@ -100,7 +100,7 @@ def _slowest(report: al.CompressReport) -> tuple[float, float]:
 
 
 def judged(model: ZooModel, rows: tuple[Row, ...], *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Every row of a model; what a pattern cannot do on it is told as such."""
+    """Every row of a model; a pattern that does not fit it has the reason in its row."""
     assert model.material is not None
     material = model.material().quick() if quick else model.material()
     unpruned: dict[str, float] = {}

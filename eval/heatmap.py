@@ -1,13 +1,13 @@
-"""What is skipped where and when? One input, read step by step by a certified policy: layer x timestep activity.
+"""Where and when is work skipped? One input, read step by step by a certified policy: layer x timestep activity.
 
-``python -m eval.heatmap`` calibrates the embedded digit reader as ``adaptive-lstm demo`` does and streams one picture
-that it never saw; ``--zoo PATH`` does the same with the speaker encoder and real speech. A record holds, per layer,
+``python -m eval.heatmap`` calibrates the embedded digit reader as ``adaptive-lstm demo`` does and streams one held-out
+picture; ``--zoo PATH`` does the same with the speaker encoder and real speech. A record holds, per layer,
 
 - x, h: the share of the input and of the hidden columns that each step sent, from the statistics of the stream;
-- columns: which of them, one bit each, [T, width + H] with x first, zlib and base64. Exact fp32 weights on the
-  reference executor tell that: the native core counts columns, it does not list them.
+- columns: which of them, one bit each, [T, width + H] with x first, zlib and base64. They come from
+  exact fp32 weights on the reference executor: the native core counts columns, it does not list them.
 
-``done`` is the share of a step's multiply-accumulates that were done; ``left`` the steps read before the answer.
+``done``: the share of a step's multiply-accumulates that were done; ``left``: the steps read before the exit.
 """
 
 import argparse
@@ -32,9 +32,9 @@ PICTURE_DIGITS = 3  # of the shown input, which is drawn in grey
 
 
 def activity(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> dict[str, Any]:
-    """What a stream over x [T, I] sent, step by step; steps after the answer are not read, and send nothing."""
-    pairs = lstm.num_layers * (2 if lstm.bidirectional else 1)
-    rows: list[dict[str, Any]] = [{"layer": k + 1, "x": [0.0] * len(x), "h": [0.0] * len(x)} for k in range(pairs)]
+    """The columns that a stream over x [T, I] sent, step by step; steps after the exit send nothing."""
+    cells = lstm.num_layers * (2 if lstm.bidirectional else 1)
+    rows: list[dict[str, Any]] = [{"layer": k + 1, "x": [0.0] * len(x), "h": [0.0] * len(x)} for k in range(cells)]
     done, left = [0.0] * len(x), len(x)
     with torch.no_grad(), al.stream(lstm, batch_size=1) as session:
         before = session.stats
@@ -63,14 +63,14 @@ def pack(sent: npt.NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def unpack(packed: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """[T, N] bools as they were given to ``pack``."""
+    """[T, N] bools, the inverse of ``pack``."""
     steps, columns = packed["shape"]
     bits = np.frombuffer(zlib.decompress(base64.b64decode(packed["bits"])), np.uint8)
     return np.unpackbits(bits, count=steps * columns).reshape(steps, columns).astype(np.bool_)
 
 
 def record(name: str, task: Task, *, progress: bool) -> dict[str, Any]:
-    """One model: its certified policy, and what that policy skipped of the shown input."""
+    """One model: its certified policy, and the columns of the shown input that it skipped."""
     fast = int8(task.model)
     result = calibrated(task, fast, progress=progress)
     lstm = fast.lstm

@@ -1,22 +1,22 @@
-"""What keeps a model from being faster still? Its time in int8, nothing skipped, beside what this core can do.
+"""What keeps a model from being faster still? Its int8 time, nothing skipped, against the limits of this core.
 
 ``python -m eval.limits --zoo PATH``: batch 1, one thread, all LSTMs of a model on its real inputs. Probes run in the
 same rounds:
 
 rate  int8 multiply-accumulates a second, of torch's product of two large matrices
-read  bytes a second (``eval/probes.py``): of READ bytes, which lie in the second-level cache; for a step of as many
-      bytes as all weights have, from wherever so many lie
+read  bytes a second (``eval/shared/probes.py``): of READ bytes, which lie in the second-level cache; for a step, of
+      as many bytes as all weights have
 
-Of the probes the fastest rounds count, of the contenders the median. From them follows a time that int8 with nothing
-skipped does not fall below, as far as these probes are the fastest way to multiply and to read:
+The fastest rounds of the probes count, and the medians of the contenders. They give a lower bound of the time of int8
+with nothing skipped, as far as these probes are the fastest way to multiply and to read:
 
-whole  the input sides at the rate; and for every timestep the recurrent products at the rate or, what of the matrix
-       exceeds a first-level cache, at the speed of reading, whichever takes longer
+whole  the input products at the rate; and for every timestep the longer of the recurrent products at the rate and of
+       reading that part of the matrix that exceeds a first-level cache
 step   reading all weights
 
-What a runtime needs beside it are gates, the conversion of activations, the wait of each timestep for the one before,
-and what a call costs (a sequence of one timestep is timed too). "at the limit" says how many times as fast as torch it
-would be if all that took no time: where this lies below a goal, the goal needs skipping, or fewer bits.
+A runtime also needs time for gates, the conversion of activations, the wait of each timestep for the one before, and
+the call itself (a sequence of one timestep is timed too). "at the limit" says how many times as fast as torch it would
+be if all that took no time: a goal above it needs skipping, or fewer bits.
 """
 
 import argparse
@@ -67,17 +67,17 @@ def examine(model: ZooModel, options: argparse.Namespace) -> list[dict[str, Any]
 
 
 def timesteps(sequences: Sequence[Tensor]) -> int:
-    """Of all sequences [B, T, I] together."""
+    """The timesteps of all sequences [B, T, I] together."""
     return sum(x.shape[0] * x.shape[1] for x in sequences)
 
 
 def weights(lstm: nn.LSTM) -> int:
-    """How many weights a timestep multiplies."""
+    """The number of weights that a timestep multiplies."""
     return sum(w.numel() for name, w in lstm.named_parameters() if name.startswith("weight"))
 
 
 def whole_limit(lstm: nn.LSTM, steps: int, rate: float, read: float) -> float:
-    """Seconds that so many timesteps of a stack take at least: rate in multiply-accumulates, read in bytes a second."""
+    """The least seconds for so many timesteps of a stack: rate in multiply-accumulates, read in bytes a second."""
     seconds = 0.0
     for name, w in lstm.named_parameters():
         if name.startswith("weight"):
@@ -87,7 +87,7 @@ def whole_limit(lstm: nn.LSTM, steps: int, rate: float, read: float) -> float:
 
 
 def _record(model: ZooModel, use: str, found: Mapping[str, Timing], limit: float, parts: int) -> dict[str, Any]:
-    """limit: seconds of all that was timed, which were so many parts."""
+    """limit: seconds of everything that was timed, which were so many parts."""
     call = {"call": found["call"].per(parts).as_dict()} if "call" in found else {}
     return {
         "group": model.name,
@@ -116,7 +116,7 @@ def main() -> None:
                 print("\n".join(map(json.dumps, records)), flush=True)
     if not options.json:
         header = ["model", "use", "torch", "int8", "torch / int8", "a call", "limit", "of the time", "torch / limit"]
-        print(common.table("int8, nothing skipped, beside what the core can do; batch 1", header, rows))
+        print(common.table("int8, nothing skipped, against the limits of the core; batch 1", header, rows))
 
 
 def _row(record: Mapping[str, Any]) -> list[str]:

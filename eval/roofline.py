@@ -1,10 +1,10 @@
-"""What bounds a step and a sequence: the bytes and multiply-accumulates of a stack against what this machine can do.
+"""What bounds a step and a sequence? The bytes and multiply-accumulates of a stack against the rates of this machine.
 
 ``python -m eval.roofline``: random weights, batch 1, one thread, nothing skipped. Two probes run in the same minutes
-(``eval/probes.py``): reading memory, as many bytes as the packed weights have, so that they lie in the same cache, and
-multiplying, a float32 matrix product that fits the second-level cache. A streaming step reads all weights once: its
-share of the read bandwidth says what is left to win. A whole sequence can reuse the input matrices, but not the
-recurrent ones, which every timestep reads again.
+(``eval/shared/probes.py``): reading memory, as many bytes as the packed weights have, so that they lie in the same
+cache, and multiplying, a float32 matrix product that fits the second-level cache. A streaming step reads all weights
+once: its share of the read bandwidth tells how much is left to gain. A whole sequence can reuse the input matrices, but
+not the recurrent ones, which every timestep reads again.
 """
 
 import itertools
@@ -20,16 +20,15 @@ from eval.shared.contenders import SHAPES, STEPS, Shape
 
 
 def rows_of(shape: Shape, quick: bool) -> list[dict[str, object]]:
-    """One record per precision: what is read and multiplied, how fast, and what the probes did beside it."""
+    """One record per precision: bytes, multiply-accumulates, their rates, and those of the probes."""
     inputs, hidden, layers = shape
     lstm = nn.LSTM(inputs, hidden, layers, batch_first=True).eval()
     x = torch.randn(1, STEPS, inputs)
     out: list[dict[str, object]] = []
     for who in (build_adaptive(lstm), build_adaptive(lstm, "int8")):
-        native = who.lstm.executor().native
-        if native is None:
+        size = who.nbytes
+        if size is None:
             raise SystemExit("roofline needs the native extension: the reference executor has no packed weights")
-        size = native.nbytes
         recurrent = size * hidden / (sum(inputs if k == 0 else hidden for k in range(layers)) / layers + hidden)
         calls = {"step": who.stream(x), "whole": who.whole(x), "read": probes.read(size), "mul": probes.multiply()}
         timings = common.race(calls, quick=quick, prime=2, seconds=8)

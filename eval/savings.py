@@ -1,19 +1,19 @@
-"""What does a certified policy save on real models, and is its promise kept on sequences that nobody saw?
+"""What does a certified policy save on real models, and is its promise kept on fresh sequences?
 
 ``python -m eval.savings --zoo PATH`` adapts every model of the zoo, compresses it to int8, and lets ``al.calibrate``
-search all policies that apply. Then, with what was certified:
+search all policies that apply. Then, with the certified policy:
 
-- skipped: share of the multiply-accumulates of all LSTMs (with what the policy itself computes) that were left out on
-  the test split, and of the recurrent matrices alone;
+- skipped: share of the multiply-accumulates of all LSTMs (including those of the policy itself) that were left out
+  on the test split, and of the recurrent matrices alone;
 - saved: wall-clock of the whole model, batch 1, against the same int8 model with nothing skipped; and how many times
   as fast it is as the adapted float32 model and as torch;
 - loss against the original model on the test split and on fresh sequences, which the calibration never saw. 'broken'
   means that the fresh ones contradict the limit (one-sided test at 0.95), not that a sample lies above it by chance.
 
-For models with a goal in time, what no policy can save is measured beside it: a call in which not one column is sent
-(it still searches for changes and moves gates) and a call of one timestep (what a call costs by itself).
+For models with a goal in time, the costs that no policy can save are measured too: a call in which no column is sent
+(it still compares inputs and computes gates) and a call of one timestep (the cost of a call by itself).
 
-What a sequence is and what the parts are drawn from stands below the table; see ``eval/zoo/material.py``.
+Below the table stands, for every model, the kind of sequence that a certificate covers; see ``eval/zoo/material.py``.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def calibrated(fast: nn.Module, material: Material, options: argparse.Namespace)
 
 
 def judge(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
-    """Calibrate one model and measure what came of it."""
+    """Calibrate one model and measure the result."""
     fast = compressed(model.model)
     result = calibrated(fast, material, options)
     result.apply(fast)
@@ -145,7 +145,7 @@ def _all_of(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None]:
 
 
 def goals(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is asked of a model, what was reached, and whether that is enough."""
+    """The goals of a model, the values reached, and the verdicts."""
     asked: list[tuple[str, float | None, float]] = []
     if name in RECURRENT_GOALS:
         asked.append(("recurrent work skipped", found["skipped_recurrent"], RECURRENT_GOALS[name]))
@@ -193,7 +193,7 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def tell(found: dict[str, dict[str, Any]]) -> str:
-    """Everything as text: the table, the goals, the policies and what their certificates are about."""
+    """Everything as text: the table, the goals, the policies and the promises of their certificates."""
     header = ["model (int8)", "certified", "skipped", "recurrent", "saved", "/ fp32", "/ torch", "limit", "test"]
     header += ["fresh", "fit/search/test/fresh", "calibrated"]
     lines = [common.table("certified policies, one thread, batch 1", header, [row(n, f) for n, f in found.items()])]
@@ -214,7 +214,7 @@ def tell(found: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = common.parser(__doc__)
     common.add_zoo_options(parser, zoo.NAMES, zoo.NAMES)
-    parser.add_argument("--objective", choices=("latency", "macs"), default="latency", help="what to make cheap")
+    parser.add_argument("--objective", choices=("latency", "macs"), default="latency", help="what to reduce")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     with common.inference(options.threads):
@@ -230,7 +230,7 @@ def main() -> None:
                     one["goals"] = goals(name, one)
                     if name == ENCODER:
                         one["goals"].append(encoder_in_time(model, material, options))
-            except AdaptiveLSTMError as error:  # of one model; the others are still worth their time
+            except AdaptiveLSTMError as error:  # of one model; the others still run
                 one = {"failed": f"{type(error).__name__}: {error}"}
             found[name] = one
             record = {"group": name, "case": options.objective, **one}

@@ -1,10 +1,10 @@
-"""How does time grow with the width H, the depth L and the length T, and what does a call cost before any work?
+"""How does time grow with the width H, the depth L and the length T, and what is the fixed cost of a call?
 
 ``python -m eval.scaling``: random weights, batch 1, whole sequences.
 width   one layer, I = H from 32 to 1024, 100 steps
 depth   1 to 4 layers of 256, 100 steps
 length  1 to 1000 steps of two layers; in every round a line is fitted to time over T (least squares of relative
-        deviations): its slope is a timestep, its intercept what a call costs at T = 0, both with quartiles over rounds
+        deviations): its slope is a timestep, its intercept the cost of a call at T = 0, both with quartiles over rounds
 "per cell-step" is the time divided by L * T: one timestep of one layer.
 """
 
@@ -33,7 +33,7 @@ BASE = "torch"
 
 @dataclass(frozen=True)
 class Line:
-    """What fits time over T: seconds at T = 0 and per timestep, quartiles over rounds; the worst relative miss."""
+    """A line through time over T: seconds at T = 0 and per timestep, quartiles over rounds; largest relative error."""
 
     fixed: tuple[float, float, float]
     per_step: tuple[float, float, float]

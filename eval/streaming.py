@@ -1,16 +1,16 @@
 """How long does a frame take, and how many live streams does one core serve? Random weights, every contender.
 
 ``python -m eval.streaming``:
-step     one step of one stream per call: median, 95th and 99th percentile of single steps, none averaged with others
-streams  how many independent streams at ``--rate`` frames a second are served, that is: of 100 ticks in a row, in each
-         of which every stream is advanced by one frame, the 99th percentile takes no longer than a frame lasts.
+step     one step of one stream per call: median, 95th and 99th percentile of single steps, without averaging
+streams  the number of independent streams at ``--rate`` frames a second that are served: of 100 ticks in a row, in
+         each of which every stream advances by one frame, the 99th percentile takes no longer than a frame lasts.
          "one by one" steps as many separate streams in turn, each with its own state, input and output, so that caches
-         hold what they would hold; "batched" advances all of them in one call of B rows.
+         are filled as in service; "batched" advances all of them in one call of B rows.
 The number of streams is searched by trying: doubled until it fails, then bisected to 3 %. Where the median tick is in
-time and the tail is not, the trial is repeated: one interruption by the machine must not end a search. The search as a
-whole is repeated too, all contenders search at the same time, a trial each in turn, and a number whose repetitions lie
-far apart is marked.
-"int8 + delta" skips half of the columns: what that costs in quality is answered by ``eval.quality``.
+time and the tail is not, the trial is repeated: one interruption by the machine must not end a search. The whole search
+is repeated too; all contenders search at the same time, a trial each in turn, and a number whose repetitions lie far
+apart is marked.
+"int8 + delta" skips half of the columns; ``eval.quality`` measures the cost in quality.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FLEETS = ("one by one", "batched")
 UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has no batches"}
 
 
-def everyone(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
+def contenders_on(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
     """All contenders on one stack."""
     lstm = stack(of)
     present, absent = lineup(lstm, options.peers, threads=options.threads)
@@ -61,11 +61,11 @@ def tails(calls: dict[str, Tick], *, quick: bool) -> dict[str, Timing]:
 
 def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """The latency of single steps, a record and a row of the table per contender."""
-    lineup_, absent = everyone(of, options)
+    contenders, absent = contenders_on(of, options)
     x = torch.randn(1, STEPS, of[0])
-    timings = tails({who.name: who.stream(x) for who in lineup_}, quick=options.quick)
+    timings = tails({who.name: who.stream(x) for who in contenders}, quick=options.quick)
     bases = [name for name in BASELINES if name in timings]
-    for who in lineup_:
+    for who in contenders:
         timing = timings[who.name]
         speeds = {base: ratio(timings[base], timing) for base in bases}
         record = {
@@ -183,7 +183,7 @@ def capacity(
 
 def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """Concurrent streams, a record and a row of the table per contender and way of serving."""
-    contenders, absent = everyone(of, options)
+    contenders, absent = contenders_on(of, options)
     fleets, unbatched = fleets_of(contenders, of[0])
     ticks, repeats = (20, 1) if options.quick else (TICKS, REPEATS)
     searches = [search(fleets, 1 / options.rate, ticks) for _ in range(repeats)]

@@ -1,9 +1,9 @@
-"""Which score tells what to prune? Quality against sparsity for zero, first and second order, with and without refit.
+"""Which saliency tells what to prune? Quality against sparsity for order zero, one and two, with and without refit.
 
-``python -m eval.taxonomy --zoo PATH`` prunes real models without structure and with every saliency of ``al.Prune``
+``python -m eval.taxonomy --zoo PATH`` prunes real models (unstructured) with every saliency of ``al.Prune``
 (settings fixed: damping 0.5, ridge 0.1, one global cut), fits on a part of the material and measures the distance
-between outputs and the original's on test sequences, and their root mean square change (``changes``), which tells
-apart what a few decisions cannot. ``--plot FILE`` draws the distance.
+from the original on held-out sequences, and the root mean square change of outputs (``changes``), which is finer than
+a few decisions. ``--plot FILE`` draws the distance.
 
 - zero order: magnitude; first order: activation |w| rms(z), and taylor |w g|; second order: F^0.5 w^2 E[z^2], and obs,
   elimination in order, which compensates by itself.
@@ -31,7 +31,7 @@ from eval.zoo.base import ZooModel, first
 MODELS = ("resemblyzer", "turbofan", "fsdd-digits")
 SPARSITIES = (0.3, 0.5, 0.7)
 ORDERS: dict[Saliency, int] = {"magnitude": 0, "activation": 1, "taylor": 1, "second-order": 2, "obs": 2}
-FIT, TEST, BATCH = 64, 100, 16  # sequences, and how many of them together
+FIT, TEST, BATCH = 64, 100, 16  # sequences, and those of a batch
 
 
 def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
@@ -91,7 +91,7 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _distance(records: Sequence[dict[str, Any]], group: str) -> str:
-    """What the losses of a model are."""
+    """The name of the distance of a model."""
     return next(str(r["distance"]) for r in records if r["group"] == group)
 
 

@@ -1,10 +1,10 @@
 """How many sequences a second, in batches of 1 to 256 sequences of varying length, padded and packed? Random weights.
 
 ``python -m eval.throughput`` runs on one thread and then on ``--threads`` (here 2). The lengths follow a log-normal
-law, median 60 timesteps and sigma 0.6, between 5 and 300, as those of short utterances and sentences do: evenly spaced
+law, median 60 timesteps and sigma 0.6, between 5 and 300, like those of short utterances and sentences: evenly spaced
 quantiles of it in random order, so that every batch size sees the same mixture. A pass takes all sequences once, batch
-by batch. Padded: every batch as long as its longest sequence, nobody sorts. Packed: a ``PackedSequence``. Both are
-made before the clock starts. The outputs of all timesteps that exist are compared with torch's first.
+by batch. Padded: every batch as long as its longest sequence, without sorting. Packed: a ``PackedSequence``. Both are
+made before the clock starts. First, the outputs of all timesteps that exist are compared with torch's.
 """
 
 import argparse
@@ -37,7 +37,7 @@ BASES = ("torch, padded", "torch, packed")
 
 @dataclass(frozen=True)
 class Way:
-    """A contender with sequences in one form; ``batches``: a call for each, which returns what it computed."""
+    """A contender with sequences in one form; ``batches``: a call for each, which returns the outputs."""
 
     contender: str
     form: Literal["padded", "packed"]
@@ -69,7 +69,7 @@ def batches(inputs: int, size: int) -> list[list[Tensor]]:
 
 
 def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, threads: int) -> tuple[list[Way], Any]:
-    """Everybody padded; torch and ours packed too."""
+    """All contenders padded; torch and ours packed too."""
     present, absent = lineup(lstm, options.peers, threads=threads)
     padded = [pad_sequence(batch, batch_first=True) for batch in of]
     packed = [pack_sequence(batch, enforce_sorted=False) for batch in of]
@@ -89,10 +89,10 @@ def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, thr
 
 
 def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[list[Way], list[Unavailable]]:
-    """Keep those that give what torch gives, at every timestep that exists.
+    """Keep the contenders that agree with torch at every timestep that exists.
 
     Raises:
-        RuntimeError: one of ours does not: a bug, and no time to measure.
+        RuntimeError: one of ours does not: a bug, so nothing is measured.
     """
     expected = [lstm(pad_sequence(batch, batch_first=True))[0] for batch in of]
     right, wrong = [], []
@@ -115,7 +115,7 @@ def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[
 
 
 def measured(of: Shape, size: int, options: argparse.Namespace, threads: int) -> Iterator[tuple[Record, list[str]]]:
-    """A record and a row of the table for everybody who runs batches of ``size``."""
+    """A record and a row of the table for every contender with batches of ``size``."""
     inputs, hidden, layers = of
     lstm, parts = stack(of), batches(inputs, size)
     existing = [len(x) for batch in parts for x in batch]

@@ -1,6 +1,6 @@
 """Train the model of the embedded demo once: `python -m eval.train_demo`, some five minutes on one core.
 
-Writes `digits.safetensors` (the model) and `digits_images.safetensors` (the pictures it never saw) into
+Writes `digits.safetensors` (the model) and `digits_images.safetensors` (the held-out pictures) into
 `adaptive_lstm/cli/demo/`. Everything is seeded and runs on one thread, so a second run on the same machine and versions
 writes the same bytes. Of the 1797 pictures 1047 train; nothing was chosen by looking at the 450 test pictures: the
 settings below were found on the other 300, which the demo later fits on without their labels.
@@ -22,7 +22,7 @@ SEED = 0
 TEST, FIT = 450, 300  # pictures; the others train
 EPOCHS, BATCH = 80, 64
 LEARNING_RATE, WEIGHT_DECAY, CLIP, SMOOTHING = 6e-3, 1e-2, 1.0, 0.05
-FORGET_BIAS = 2.0  # the class is asked 64 steps after the first column: start with a long memory
+FORGET_BIAS = 2.0  # the class is read 64 steps after the first column: start with a long memory
 
 
 def main() -> None:

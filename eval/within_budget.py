@@ -1,11 +1,11 @@
-"""What does "prune and quantize for me" give? One table for all models: bytes, and what the task figures lose.
+"""What does "prune and quantize for me" give? One table for all models: bytes, and the change of the task figures.
 
 ``python -m eval.within_budget --zoo PATH`` compresses every model with ``al.compress_within`` at budgets from loose to
-strict, and stops at the first whose task figures are no worse than ``eval/frontier_quality.py`` allows (a hundredth, or
-one decision; the equal error rate of the speaker encoder 0.002); models without labelled data must stay as near to the
-original as is asked there. PASS: that, at 30 % of the bytes of float32 at most. Otherwise the last line is the best
-that was found, with what stands against it. Data are thinned so that a model takes minutes: the record says how many
-sequences were fitted on, and which share of the labelled data was read.
+strict, and stops at the first whose task figures are no worse than ``eval/frontier/quality.py`` allows (a hundredth, or
+one decision; the equal error rate of the speaker encoder 0.002); models without labelled data must stay as close to the
+original as is required there. PASS: all that, with at most 30 % of the bytes of float32. Otherwise the best setting is
+shown, with the reason for the MISS. Data are thinned so that a model takes minutes: the record has the number of
+sequences that were fitted on, and the share of the labelled data that was read.
 """
 
 import json
@@ -24,15 +24,15 @@ from eval.shared import common
 from eval.zoo.base import ZooModel, first
 
 BUDGETS = (0.3, 0.1, 0.03, 0.01, 0.003)
-FIT, BATCH, TEST = 64, 8, 100  # sequences at most, how many of them together, and those that distances are taken on
-EVERY = 4  # of the labelled items one is read
+FIT, BATCH, TEST = 64, 8, 100  # sequences at most, those of a batch, and those that distances are taken on
+EVERY = 4  # reads one of so many labelled items
 BYTES = 0.30
 ERROR_RATE, ERROR_RATE_BY = "EER", 0.002
 BETTER_IF_HIGHER = ("accuracy", "F1")
 
 
 def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, float], every: int) -> dict[str, float]:
-    """By how much of what is allowed each figure got worse: above 1 is too much; below 0 it got better."""
+    """How much worse each figure got, as a share of the allowed change: above 1 is too much, below 0 is better."""
     out = {}
     for name, value in dense.items():
         worse = value - found[name] if name.endswith(BETTER_IF_HIGHER) else found[name] - value
@@ -42,7 +42,7 @@ def worsening(model: ZooModel, dense: Mapping[str, float], found: Mapping[str, f
 
 
 def setting(report: al.CompressReport, fast: nn.Module) -> str:
-    """What was chosen, in words."""
+    """The chosen setting in words."""
     precisions = "+".join(sorted({m.precision for m in report.matrices}))
     levels = sorted({lstm.quantize.levels for lstm in lstms_of(fast).values()}) if "int8" in precisions else []
     said = f" (h in {', '.join(map(str, levels))} levels)" if levels else ""
@@ -89,7 +89,8 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
     kept, small = chosen["worst"] <= 1, chosen["bytes"] <= BYTES
     why = "" if kept else f"{chosen['worst_of']} beyond what is allowed at every budget"
     if kept and not small:
-        why = f"what fits {BYTES:.0%} of the bytes changes {tried[max(len(tried) - 2, 0)]['worst_of']} too much"
+        figure = tried[max(len(tried) - 2, 0)]["worst_of"]
+        why = f"settings of at most {BYTES:.0%} of the bytes change {figure} too much"
     return {
         "fitted_on": min(FIT, len(material.fit)),
         "labels_read": 1 / every,

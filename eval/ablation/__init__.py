@@ -1,1 +1,1 @@
-"""What every part of a setting brings."""
+"""Every idea of the project with and without."""

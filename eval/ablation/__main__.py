@@ -1,15 +1,15 @@
-"""What is every idea worth by itself? Quality against work, time and bytes, with and without it, on real models.
+"""What does every idea contribute? Quality against work, time and bytes, with and without it, on real models.
 
 ``python -m eval.ablation --zoo PATH`` builds every variant of ``variants.py`` (thresholds, pruning, precision,
-policies, ladder: see there), judges it on test sequences that nothing was fitted on, and times it.
+policies, ladder: see there), judges it on held-out sequences, and times it.
 
 - change: root mean square change of its outputs, as a share of their deviation; distance: by the model's own measure;
-  loss: that which a calibration bounds
-- done: multiply-accumulates as a share of the original's, with what a policy itself computes, less those of whole units
-  and columns that are gone; zeros: share of weights; bytes as stored
+  loss: the one that a calibration bounds
+- done: multiply-accumulates as a share of the original's, including those of the policy, less those of removed
+  units and columns; zeros: share of weights; bytes as stored
 - whole: how many times as fast as torch, and as the same precision with nothing pruned or skipped, the whole model is,
   sequence by sequence; step: the latter for one streaming step of its LSTM, if it has just one that can stream. Exits
-  are left out there: a stream that has left computes nothing, which is another question
+  are left out there: a stream that has exited computes nothing, which is another question
 
 Records are saved one by one.
 """
@@ -114,7 +114,7 @@ def _whole(model: nn.Module, inputs: Sequence[Tensor]) -> None:
 
 
 def _streamed(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None] | None:
-    """A call that streams what the LSTM of the model is given for some inputs, or None if that makes no sense."""
+    """A call that streams the inputs that reach the LSTM of the model, or None if it cannot be streamed."""
     lstms = list(adapted_lstms(model).values())
     if len(lstms) != 1 or lstms[0].bidirectional:
         return None
@@ -139,7 +139,7 @@ def _streamed(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None] 
 
 
 def ablated(model: ZooModel, ideas: Sequence[str], *, quick: bool) -> Iterator[Record]:
-    """The record of every variant of every idea, as soon as it is known."""
+    """The record of every variant of every idea, one by one."""
     of = subject(model, quick=quick)
     with torch.no_grad():
         dense = [model.model(x) for x in of.material.test[:TEST]]
@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(model: ZooModel, options: argparse.Namespace) -> None:
-    """Judge one model, tell and save."""
+    """Judge one model, print and save."""
     rows: dict[str, list[list[str]]] = {idea: [] for idea in options.only}
     for record in ablated(model, options.only, quick=options.quick):
         common.save(options, "ablation", [record])

@@ -2,9 +2,9 @@
 
 thresholds  delta columns: one threshold for all (what delta networks do) against thresholds by saliency, in several
             dampings gamma and powers, and against priced ones, each from careful to bold
-pruning     what the remaining weights do about those that went: nothing, the mean into the bias, refit
+pruning     compensation for pruned weights: none, their mean into the bias, refit
 precision   uniform against mixed precision at several sizes; h and raw features in fewer bits; compensated rounding
-policies    every policy alone, from careful to bold, then pairs and all of them together: of each the boldest setting
+policies    every policy alone, from careful to bold, then pairs and all of them together: each in its boldest setting
             that alone keeps a share of the model's limit
 ladder      precision, pruning and delta, one after the other
 """
@@ -34,7 +34,7 @@ PATTERNS = (("unstructured", 0.3), ("unstructured", 0.5), ("column", 0.25), ("un
 COMPENSATIONS: tuple[Compensate, ...] = ("none", "mean", "refit")
 SIZES = (0.26, 0.28, 0.32, 0.4, 0.5)  # of mixed precision: shares of float32
 LADDER = (0.2, 0.01)  # sparsity, and tau of the delta columns
-ALONE = 0.4  # a policy that is to be composed may use this share of the limit
+ALONE = 0.4  # the share of the limit that a policy to be composed may use
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,7 @@ class Variant:
     """One way to run a model.
 
     ``make``: an adapted copy that runs so; AdaptiveLSTMError if the model does not allow it. ``base``: the copy whose
-    time its own is compared with. ``settings``: what a figure needs to place it. ``candidate``: its policies, if it is
-    about them.
+    time its own is compared with. ``settings``: its place in a figure. ``candidate``: its policies, if it has any.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model with what its variants are made from. ``int8``: an adapted copy, nothing pruned or skipped."""
+    """A model and the material of its variants. ``int8``: an adapted copy, nothing pruned or skipped."""
 
     model: ZooModel
     material: Material
@@ -75,7 +74,7 @@ class Subject:
 
 
 def subject(model: ZooModel, *, quick: bool) -> Subject:
-    """Prepare a model: one pass for what its output feels, one for translators if it has exits."""
+    """Prepare a model: one pass for its sensitivity, one for translators if it has exits."""
     assert model.material is not None
     material = model.material().quick() if quick else model.material()
     exact = al.adapt(model.model)
@@ -96,7 +95,7 @@ def thresholds(of: Subject) -> Iterator[Variant]:
 
 
 def pruning(of: Subject) -> Iterator[Variant]:
-    """What compensation is worth; score and its settings fixed, so that nothing else differs."""
+    """The gain of compensation; the score and its settings are fixed, so that nothing else differs."""
     for pattern, sparsity in PATTERNS[:1] if of.quick else PATTERNS:
         for compensate in COMPENSATIONS:
             prune = al.Prune(pattern, sparsity, saliency="second-order", gamma=0.5, compensate=compensate, ridge=0.1)
@@ -105,14 +104,14 @@ def pruning(of: Subject) -> Iterator[Variant]:
 
 
 def precision(of: Subject) -> Iterator[Variant]:
-    """How the same bytes are best spent."""
+    """The best use of the same bytes."""
     uniform = {
         "fp32": al.Quantize(),
         "bf16": al.Quantize("bf16"),
         "int8": al.Quantize("int8"),
         "int8, input levels 127": al.Quantize("int8", input_levels=127),
         "int8, all levels 127": al.Quantize("int8", levels=127, input_levels=127),
-        "int8, weights only": al.Quantize("int8", levels=0, input_levels=0),
+        "weight-only int8": al.Quantize("int8", levels=0, input_levels=0),
         "int8, raw too": al.Quantize("int8", raw="int8"),
         "int8, raw too, dynamic": al.Quantize("int8", raw="int8", raw_range="dynamic"),
     }
@@ -127,7 +126,7 @@ def precision(of: Subject) -> Iterator[Variant]:
 def policies(of: Subject, boldest: Callable[[Sequence[Variant]], list[Variant]]) -> Iterator[Variant]:
     """Every policy alone, then together.
 
-    boldest: asked after the variants that run alone have been judged: of every family the one that may be composed.
+    boldest: called after the variants that run alone have been judged; returns the one of every family to compose.
     """
     families = of.material.families(of.int8)
     alone = [
@@ -159,7 +158,7 @@ def _joined(few: Sequence[Variant]) -> Candidate | None:
 
 
 def ladder(of: Subject) -> Iterator[Variant]:
-    """What each step adds."""
+    """The gain of each step."""
     sparsity, tau = LADDER
     prune = al.Prune("unstructured", sparsity, saliency="second-order", gamma=0.5, compensate="refit", ridge=0.1)
     for name, pruned, quantize, skips in (
@@ -203,7 +202,7 @@ def _compressed(
     tau: float | None = None,
     rounding: Rounding = "nearest",
 ) -> Variant:
-    """``tau``: with delta columns, scaled by what the compressed model's own output feels."""
+    """``tau``: with delta columns, scaled by the sensitivity of the compressed model."""
 
     def make() -> nn.Module:
         fast = al.adapt(of.model.model)

@@ -8,7 +8,7 @@ first    the first sequence of 100 steps; second: the next one
 process  all of it with starting Python and leaving it
 weights  bytes as the runtime holds them, packed, for ours; for the others the bytes of the file it loads, for torch in
          int8 those of a file it could save
-peak     of resident memory of the process, and what of it loading and running added to importing
+peak     of the resident memory of the process, and the part that loading and running added to importing
 """
 
 import argparse
@@ -32,7 +32,7 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, format_seconds, ratio
-from adaptive_lstm.peers import Unavailable
+from adaptive_lstm.peers import Adaptive, Unavailable
 from adaptive_lstm.peers.contender import ExplicitStateLSTM
 from adaptive_lstm.peers.onnx_export import export
 from adaptive_lstm.peers.silence import no_warnings
@@ -63,17 +63,17 @@ def write(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
     with no_warnings():
         torch.save(quantized.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, torch.qint8).state_dict(), file)
     held["torch int8"] = file.tell()
-    with contextlib.suppress(ImportError):  # those who need these files are then absent, with their own reason
+    with contextlib.suppress(ImportError):  # runtimes that need these files are then absent, with their own reason
         held |= _onnx(lstm, folder)
     return held
 
 
 def _packed(model: nn.Module) -> int:
     assert isinstance(model, al.AdaptiveLSTM)
-    native = model.executor().native
-    if native is None:
+    size = Adaptive("", "fp32", model).nbytes
+    if size is None:
         raise SystemExit("footprint needs the native extension: the reference executor has no packed weights")
-    return native.nbytes
+    return size
 
 
 def _onnx(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
@@ -87,7 +87,7 @@ def _onnx(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
 
 
 def child(kind: str, folder: Path, threads: int) -> dict[str, Any]:
-    """What one fresh process told; ChildProcessError with its last words if it failed."""
+    """The output of one fresh process; ChildProcessError with its last line if it failed."""
     command = [sys.executable, "-m", "eval.footprint.child", kind, str(folder), str(threads)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()
@@ -96,7 +96,7 @@ def child(kind: str, folder: Path, threads: int) -> dict[str, Any]:
     )
     took = time.perf_counter() - start
     if done.returncode:
-        raise ChildProcessError((done.stderr.strip().splitlines() or ["died without a word"])[-1])
+        raise ChildProcessError((done.stderr.strip().splitlines() or ["it ended without a message"])[-1])
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     found["seconds"]["process"] = took
     return found
@@ -105,7 +105,7 @@ def child(kind: str, folder: Path, threads: int) -> dict[str, Any]:
 def processes(
     kinds: Sequence[str], folder: Path, expected: np.ndarray, options: argparse.Namespace
 ) -> tuple[dict[str, list[dict[str, Any]]], list[Unavailable]]:
-    """What all processes told; a runtime that fails or computes something else is left out, with the reason."""
+    """The outputs of all processes; a runtime that fails or has a wrong result is left out, with the reason."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     absent: list[Unavailable] = []
     for _ in range(QUICK_REPEATS if options.quick else REPEATS):

@@ -1,7 +1,7 @@
-"""One fresh process of ``eval.footprint``: load one runtime and one model, run it twice, tell time and memory as JSON.
+"""One fresh process of ``eval.footprint``: load one runtime and one model, run it twice, print time and memory as JSON.
 
-``python -m eval.footprint.child KIND FOLDER THREADS``; FOLDER is what ``eval.footprint`` has written. At its start this
-file imports nothing but the standard library: every runtime pays for what it needs, and for that only.
+``python -m eval.footprint.child KIND FOLDER THREADS``; FOLDER is written by ``eval.footprint``. At its start this
+file imports only the standard library: every runtime pays for its own imports alone.
 """
 
 import json
@@ -96,7 +96,7 @@ STAGES = ("import", "load", "first", "second")
 def resident() -> dict[str, int]:
     """Bytes resident now and at most so far.
 
-    Not ``getrusage`` where Linux says it better: ``ru_maxrss`` survives exec, so that a child of a large process starts
+    From /proc on Linux: there ``ru_maxrss`` of ``getrusage`` survives exec, so that a child of a large process starts
     with the size of its parent.
     """
     status = Path("/proc/self/status")

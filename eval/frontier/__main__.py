@@ -5,12 +5,12 @@ exact, int8 (also of the raw features, in static and dynamic ranges, and with ac
 sensitive matrices in bfloat16, int8 with delta columns, pruned, and what ``al.calibrate`` certifies. Of each:
 
 - the task figures of the model on its labelled data with the contender inside, and the distance from the original;
-- the time of a whole sequence, of the whole model, and of a step of a stream (``eval/frontier_time.py``), batch 1.
+- the time of a whole sequence, of the whole model, and of a step of a stream (``time.py``), batch 1.
 
-Then, per model, the fastest peer and the fastest of ours among those of equal quality (``eval/frontier_quality.py``),
-their ratio, and geometric means over the zoo against the targets. A contender that computes something else is left out
+Then, per model, the fastest peer and the fastest of ours among those of equal quality (``quality.py``),
+their ratio, and geometric means over the zoo against the targets. A contender with a wrong result is left out
 with the reason; a peer that takes more than SLOW times as long as torch in every use is not judged. Records are saved
-model by model; ``--verdicts`` prints what is there and measures nothing.
+model by model; ``--verdicts`` prints saved records and measures nothing.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 records.append(examine(zoo.load(name, options.zoo), options.contenders, options))
                 print(json.dumps(records[-1]) if options.json else detail(records[-1]), flush=True)
                 common.save(options, RECORDS, [records[-1]])
-                gc.collect()  # a model's contenders hold on to much
+                gc.collect()  # a model's contenders keep much memory
     if not options.json:
         print(tell(records))
 

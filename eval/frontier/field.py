@@ -1,4 +1,4 @@
-"""Who takes part in the frontier of a model: copies of it in which a peer, or this project, runs every LSTM."""
+"""The contenders on a model: copies of it in which a peer, or this project, runs every LSTM."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -19,6 +19,7 @@ from adaptive_lstm.peers import PEERS, Unavailable
 from adaptive_lstm.peers.catalog import build_engine
 from adaptive_lstm.peers.contender import Peer
 from adaptive_lstm.peers.drop_in import DropInPeer
+from adaptive_lstm.policies import parts
 from eval.savings import CONFIDENCE, calibrated, compressed
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
@@ -41,10 +42,10 @@ TORCH = "torch"  # always takes part: everything is compared with it
 # Of the bytes of float32: about a third of the weights in bfloat16, the others in int8, with fine levels of h.
 MIXED = 0.35
 TAUS = {"int8": (0.005, 0.01, 0.02, 0.05), "int8 bytes": (0.01, 0.02), "int8 raw bytes": (0.01, 0.02)}
-FIT, SEARCH = 48, 24  # sequences of a calibration that is to be cheap; what the proof needs it gets
+FIT, SEARCH = 48, 24  # sequences of a cheap calibration; the test split has as many as its proof needs
 SENSITIVITY, PRUNING, BATCH = 16, 32, 8  # sequences
 CHANGE = 0.05  # of the output, that compress_within may cause
-PATTERN = "block"  # zeros that lie anywhere save bytes and no time
+PATTERN = "block"  # unstructured zeros save bytes, not time
 CALIBRATING = 16  # sequences for peers that calibrate
 CHECKED = 2  # sequences of every LSTM
 
@@ -56,8 +57,8 @@ Measured = Callable[[], Mapping[str, al.Sensitivity]]
 class Entry:
     """One contender on one model.
 
-    model: a copy with every ``nn.LSTM`` replaced; peer: whether somebody else's; precision: of a peer's weights.
-    note: what it does, for the record.
+    model: a copy with every ``nn.LSTM`` replaced; peer: whether another runtime's; precision: of a peer's weights.
+    note: a remark for the record.
     """
 
     name: str
@@ -67,14 +68,14 @@ class Entry:
     note: str = ""
 
     def lstms(self, names: Iterable[str]) -> list[nn.Module]:
-        """What stands in the place of the LSTMs with these names."""
+        """The modules in the place of the LSTMs with these names."""
         return [self.model.get_submodule(name) for name in names]
 
     @property
     def streams(self) -> bool:
-        """Whether its policies decide frame by frame: an exit that asks for final states does not."""
+        """Whether its policies decide frame by frame: an exit that needs final states does not."""
         adapted = [m for m in self.model.modules() if isinstance(m, al.AdaptiveLSTM)]
-        depths = [m.executor().policy.depth_exit for m in adapted]
+        depths = [parts(m.policy).depth_exit for m in adapted]
         return all(depth is None or depth.level == "step" for depth in depths)
 
 
@@ -86,9 +87,10 @@ def lstms_of(model: nn.Module) -> dict[str, nn.LSTM]:
 def field(
     model: ZooModel, chosen: Sequence[str], options: Any, told: Callable[[str], None] = lambda name: None
 ) -> tuple[list[Entry], list[Unavailable]]:
-    """The chosen of ``NAMES`` on a model, torch always, each proved right; and who is left out, with the reason.
+    """The chosen of ``NAMES`` on a model, torch always, each verified; and those left out, with the reason.
 
-    options: ``threads``, ``quick``, ``json`` and ``objective`` of the command line. told: hears who is built next.
+    options: ``threads``, ``quick``, ``json`` and ``objective`` of the command line. told: called with the name of the
+    next contender.
     """
     entries: list[Entry] = []
     absent: list[Unavailable] = []
@@ -103,7 +105,7 @@ def field(
         told(name)
         try:
             entries += _ours(model, name, options, measured)
-        except AdaptiveLSTMError as error:  # not for this model, or nothing was certified
+        except AdaptiveLSTMError as error:  # it does not fit this model, or nothing was certified
             absent.append(Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0]))
     return entries, absent
 
@@ -124,12 +126,12 @@ def _peer(
     fitting: Mapping[str, list[Tensor]],
     reached: Mapping[str, list[Tensor]],
 ) -> Entry | Unavailable:
-    """The model with one peer in it, or why not: it cannot be built, or it computes something else."""
+    """The model with one peer in it, or the reason: it cannot be built, or has a wrong result."""
     plugged: dict[int, Any] = {}
     for where, lstm in lstms_of(model).items():
         try:
             engine = build_engine(lstm, name, threads=threads, inputs=fitting[where])
-        except Exception as error:  # noqa: BLE001 (whatever somebody else's converter raises)
+        except Exception as error:  # noqa: BLE001 (converters may raise anything)
             return Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0])
         width, rows = lstm.proj_size or lstm.hidden_size, lstm.num_layers * (1 + lstm.bidirectional)
         state = (rows, width), (rows, lstm.hidden_size)
@@ -172,7 +174,7 @@ def _sensitivities(model: ZooModel) -> Mapping[str, al.Sensitivity]:
 
 
 def _mixed(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> nn.Module:
-    """The matrices that the output feels most in bfloat16."""
+    """The matrices that the output is most sensitive to in bfloat16."""
     fast = al.adapt(model.model)
     for name, lstm in lstms_of(fast).items():
         assert isinstance(lstm, al.AdaptiveLSTM)
@@ -181,7 +183,7 @@ def _mixed(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> nn.M
 
 
 def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iterator[tuple[str, nn.Module]]:
-    """int8 with delta columns, thresholds scaled by what the output feels of every column."""
+    """int8 with delta columns, thresholds scaled by the output's sensitivity to every column."""
     for base, taus in TAUS.items():
         fast = al.adapt(model.model)
         al.compress(fast, together(_fit(model, FIT), BATCH), quantize=INT8[base], rounding="compensated")
@@ -198,7 +200,7 @@ def _pruned(model: ZooModel) -> dict[str, Any]:
     with torch.enable_grad():
         report = al.compress_within(fast, together(_fit(model, PRUNING), BATCH), CHANGE, pattern=PATTERN)
     if all(lstm.replaced is None for lstm in lstms_of(fast).values() if isinstance(lstm, al.AdaptiveLSTM)):
-        raise AdaptiveLSTMError(f"no blocks can go within a change of {CHANGE:g} of the output")
+        raise AdaptiveLSTMError(f"no block can be removed within a change of {CHANGE:g} of the output")
     return {"model": fast, "note": f"{report.bytes_after / report.bytes_before:.0%} of the bytes"}
 
 
@@ -215,6 +217,6 @@ def _certified(model: ZooModel, options: Any) -> dict[str, Any]:
 
 
 def _cheap(material: Material) -> Material:
-    """Few sequences to search on, and twice as many to prove it on as a proof without any loss would take."""
+    """Few sequences to search on, and twice as many to test on as a proof without any loss needs."""
     proof = 2 * risk.needed(material.max_loss, CONFIDENCE, binary=True)
     return material.thinned(FIT, SEARCH, proof, 0, material.max_loss)

@@ -1,9 +1,9 @@
-"""What a contender keeps of a model's quality, on the labelled data, and when that is as good as the original's.
+"""The quality of a contender on the labelled data, and when it equals that of the original.
 
 Equal quality: every task figure within 1 % of that of dense float32, or within one decision where that is more (an
-equal error rate of 2 in 450 knows no 1 %), either way: a contender that changes many decisions and happens to end with
-a better figure is another model, not a faster one. A model without labels must stay within FIDELITY of the original by
-its own distance.
+equal error rate of 2 in 450 cannot change by 1 %), in either direction: a contender that changes many decisions and
+happens to end with a better figure is another model, not a faster one. A model without labels must stay within FIDELITY
+of the original by its own distance.
 
 The labelled data are thinned where all of them would take too long: the original is measured on the same part.
 """
@@ -42,7 +42,7 @@ STREAMED = 4  # inputs that int8 peers also read step by step
 class Quality:
     """figures: task figures by name. distance: from the original, whole sequences; of int8 peers also step by step.
 
-    kept: whether the quality equals that of the original; lost: the figure that says no, as text, or "".
+    kept: whether the quality equals that of the original; lost: the figure that differs, as text, or "".
     """
 
     figures: Mapping[str, float]
@@ -53,7 +53,7 @@ class Quality:
 
 
 class Yardstick:
-    """The original's figures and outputs, which contenders are held against."""
+    """The original's figures and outputs, with which contenders are compared."""
 
     def __init__(self, model: ZooModel, *, quick: bool) -> None:
         self.model = model
@@ -80,7 +80,7 @@ class Yardstick:
 
     @torch.no_grad()
     def _distance_steps(self, entry: Entry) -> float | None:
-        """int8 peers scale what a call is given: a step has another scale than a sequence, and another quality."""
+        """int8 peers scale the input of a call: a step has another scale than a sequence, and another quality."""
         plugged = [m for m in entry.model.modules() if isinstance(m, DropInPeer)]
         if entry.precision != "int8" or any(one.bidirectional for one in plugged):
             return None
@@ -103,11 +103,11 @@ def keeps(got: float, dense: float, slack: float) -> bool:
     return abs(got - dense) <= slack
 
 
-# ------------------------------------------------------------------------------------ how a peer is used in a model
+# ------------------------------------------------------------------------------------------------ peers in a model
 
 
 class OneByOne(nn.Module):
-    """A batch row by row: int8 peers take one scale for all that a call is given, and are timed on one sequence."""
+    """A batch row by row: int8 peers use one scale for the whole input of a call, and are timed on one sequence."""
 
     def __init__(self, lstm: DropInPeer) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class OneByOne(nn.Module):
 
 
 class StepByStep(nn.Module):
-    """A sequence [1, T, I] in T calls, the state carried on: as a stream is served."""
+    """A sequence [1, T, I] in T calls with the state carried on, as a stream is served."""
 
     def __init__(self, lstm: DropInPeer) -> None:
         super().__init__()

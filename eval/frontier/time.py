@@ -1,6 +1,6 @@
 """How long contenders take on a model's real inputs, batch 1, in three uses.
 
-whole  a whole sequence: the calls of all LSTMs, on what really reaches them
+whole  a whole sequence: the calls of all LSTMs, on the inputs that reach them in the model
 model  the whole model, from its input to its output
 step   one timestep of a stream: a call of every LSTM with its state carried on, where a model can be streamed
 """
@@ -23,7 +23,7 @@ USES = ("whole", "model", "step")
 TIMED = 6  # inputs in one timed call
 STEPS = 320  # timesteps in one timed call, about
 SECONDS = 15.0  # for each use
-REVERSING = frozenset({"chemnet"})  # one direction, but the model turns the sequence around: nobody can stream it
+REVERSING = frozenset({"chemnet"})  # one direction, but the model reverses the sequence, so it cannot be streamed
 
 
 def streams(model: ZooModel) -> bool:
@@ -32,7 +32,7 @@ def streams(model: ZooModel) -> bool:
 
 
 def timed(model: ZooModel, entries: Sequence[Entry], *, quick: bool) -> dict[str, dict[str, Timing]]:
-    """Use -> contender -> seconds per sequence, or per timestep; all contenders of a use, that can, interleaved."""
+    """Use -> contender -> seconds per sequence, or per timestep; all contenders that fit a use, interleaved."""
     inputs = list(spread(list(model.inputs), min(TIMED, len(model.inputs))))
     reached = peers.inputs_of_lstms(model.model, inputs)
     uses: dict[str, tuple[dict[str, Call], int]] = {
@@ -101,7 +101,7 @@ def _over(model: nn.Module, inputs: Sequence[Tensor]) -> Call:
 
 
 def first_steps(sequences: list[Tensor], steps: int) -> list[Tensor]:
-    """The first sequences, until they have so many timesteps; at least one."""
+    """The first sequences, cut at a total of so many timesteps; at least one."""
     taken, total = list[Tensor](), 0
     for x in sequences:
         if total >= steps:

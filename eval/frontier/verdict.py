@@ -1,8 +1,7 @@
-"""From times and qualities to verdicts: who is best at equal quality, by how much, over one model and over the zoo.
+"""From times and qualities to verdicts: the best at equal quality, and its gain, for one model and over the zoo.
 
-A verdict is only given where the quartiles of the paired ratios lie on one side; else it is "too close", so that a
-second run does not say the opposite. A ratio whose spread makes it meaningless is "n/a": it takes no part in means, and
-they name it.
+A verdict is only given where the quartiles of the paired ratios lie on one side; else it is "too close", because a
+second run might say the opposite. A ratio whose spread makes it meaningless is "n/a": means leave it out and name it.
 """
 
 import math
@@ -24,10 +23,10 @@ Record = Mapping[str, Any]
 def verdict(
     timings: Mapping[str, Timing], entries: Iterable[Entry], qualities: Mapping[str, Quality], *, steps: bool
 ) -> dict[str, Any]:
-    """The best peer and the best of ours among those that keep the quality, and their ratio; None: nobody of ours does.
+    """The best peer and the best of ours among those that keep the quality, and their ratio; None: none of ours does.
 
-    Who has no time, because it cannot be used so, does not count. steps: of a stream; an int8 peer then also counts if
-    step by step it is no farther from the original than the farthest contender that keeps the quality.
+    A contender without a time, because it does not fit the use, does not count. steps: of a stream; an int8 peer then
+    also counts if step by step it is no farther from the original than the farthest contender that keeps the quality.
     """
     reach = max((q.distance for name, q in qualities.items() if q.kept and name in timings), default=0.0)
 
@@ -53,7 +52,7 @@ def _fastest(names: Sequence[str], timings: Mapping[str, Timing]) -> str | None:
 
 
 def side(found: Mapping[str, Any], bar: float, said: tuple[str, str]) -> str:
-    """Which side of a bar the quartiles of a ratio lie on; where they lie far apart and on both sides, nobody knows."""
+    """The side of a bar that the quartiles of a ratio lie on; n/a where they lie far apart and on both sides."""
     if found["p25"] is None or found.get("rounds", MIN_ROUNDS) < MIN_ROUNDS:
         return NONE
     if found["p25"] >= bar or found["p75"] < bar:
@@ -148,7 +147,7 @@ def _left_out(records: Sequence[Record]) -> list[str]:
 
 
 def detail(record: Record) -> str:
-    """One model: every contender with its quality and its times, and who is left out."""
+    """One model: every contender with its quality and its times, and those left out."""
     uses = list(record["seconds"])
     header = ["contender", "equal quality", *record["dense"], "distance", *uses]
     rows = []

@@ -1,1 +1,1 @@
-"""Time of one call and of one step."""
+"""The time of one call and of one step."""

@@ -3,9 +3,9 @@
 ``python -m eval.latency`` runs all groups, ``--only`` some of them:
 whole   100 steps in one call
 stream  one step per call, state carried
-delta   int8 with skipped columns: time against the share of columns that are left (H >= 512)
+delta   int8 with skipped columns: time against the share of columns that are computed (H >= 512)
 tiny    Python overhead: one step of one layer, H = 16
-zeros   zeros that lie anywhere, and 2:4, against none (H >= 512)
+zeros   unstructured zeros, and 2:4, against none (H >= 512)
 batch   1, 8, 64, 256 sequences: the promise never to be slower than torch
 Figures are medians of interleaved runs, ratios are paired within rounds; verdicts refer to the targets below.
 """
@@ -28,7 +28,7 @@ from eval.shared.contenders import SHAPES, STEPS, Shape, lineup, shape, stack
 from eval.shared.targets import Result, Target, race_result
 
 BATCHES = (1, 8, 64, 256)
-DELTA_WIDTH = 512  # columns, and zeros, are worth counting from this H on
+DELTA_WIDTH = 512  # the least H at which columns and zeros are measured
 TINY: Shape = (16, 16, 1)
 TINY_SECONDS = 8e-6
 MAX_FLOP = 5e11  # batches that take longer, some 10 s per call, are left out
@@ -55,17 +55,17 @@ BATCH_TARGETS = (Target("adaptive fp32", "torch", 0.97),)
 
 def whole(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
-        everyone, absent = _everyone(stack(of), options)
+        contenders, absent = _contenders(stack(of), options)
         x = torch.randn(1, STEPS, of[0])
-        timings = common.race({who.name: who.whole(x) for who in everyone}, quick=options.quick)
+        timings = common.race({who.name: who.whole(x) for who in contenders}, quick=options.quick)
         yield race_result("whole", f"{of}: {STEPS} steps in one call", of, timings, WHOLE_TARGETS, absent)
 
 
 def stream(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
-        everyone, absent = _everyone(stack(of), options)
+        contenders, absent = _contenders(stack(of), options)
         x = torch.randn(1, STEPS, of[0])
-        timings = common.race({who.name: who.stream(x) for who in everyone}, quick=options.quick, prime=4)
+        timings = common.race({who.name: who.stream(x) for who in contenders}, quick=options.quick, prime=4)
         yield race_result("stream", f"{of}: one step per call", of, timings, STREAM_TARGETS, absent)
 
 
@@ -83,9 +83,9 @@ def zeros(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def tiny(options: argparse.Namespace) -> Iterator[Result]:
-    everyone, absent = _everyone(stack(TINY), options)
+    contenders, absent = _contenders(stack(TINY), options)
     x = torch.randn(1, STEPS, TINY[0])
-    timings = common.race({who.name: who.stream(x) for who in everyone}, quick=options.quick, prime=4)
+    timings = common.race({who.name: who.stream(x) for who in contenders}, quick=options.quick, prime=4)
     result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), absent)
     took = timings["adaptive fp32"].median
     answer = "PASS" if took <= TINY_SECONDS else "MISS"
@@ -105,10 +105,10 @@ def batch(options: argparse.Namespace) -> Iterator[Result]:
             yield race_result("batch", f"{of}: batch {size}", (*of, size), timings, BATCH_TARGETS)
 
 
-def _everyone(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
-    """The chosen peers, and ours twice more, nearer to ORT int8: raw features in int8 too, and h in 8 bits.
+def _contenders(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
+    """The chosen peers, and ours twice more, closer to ORT int8: raw features in int8 too, and h in 8 bits.
 
-    Nearer, not equal: its activations have one scale for all, ours one per raw feature and a fixed grid for h.
+    Closer, not equal: its activations share one scale, ours have one per raw feature and a fixed grid for h.
     """
     inputs = torch.randn(8, STEPS, lstm.input_size)
     more = [build_adaptive(lstm, settings, f"adaptive {name}", inputs) for name, settings in CLOSER.items()]

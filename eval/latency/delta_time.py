@@ -1,10 +1,10 @@
 """Does skipped work turn into saved time? int8 with delta columns at a controlled activity: part of ``eval.latency``.
 
 Random weights and inputs. The thresholds are searched so that every operand of every layer sends the wanted share of
-its columns: then the share of columns is the share of the weights that are read. ``idle`` sends none at all: its gates
-and its search for changes are no column's work. ``p=1`` sends every column that changes at all, so what it takes above
-``idle`` is the whole column part. Times are also told as a share of ``dense``, the same int8 stack without a policy,
-which visits all columns in the order that is fastest then.
+its columns: then the share of columns is the share of the weights that are read. ``idle`` sends none at all: what
+remains is gates and the search for changes. ``p=1`` sends every column that changes at all, so its time above ``idle``
+is the whole column part. Times are also given as a share of ``dense``, the same int8 stack without a policy, which
+visits all columns in the order that is fastest then.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from eval.shared.common import race, table
 from eval.shared.targets import Result, brief, record
 
 ACTIVITIES = (0.75, 0.5, 0.25, 0.125, 0.0625)
-SEARCH = 25  # runs that find the thresholds of one activity
+SEARCH = 25  # runs to find the thresholds of one activity
 MARGIN = 0.10  # target: the column part takes at most (activity + margin) of the dense column part
 
 
@@ -35,7 +35,7 @@ def delta_time(dense: Adaptive, x: torch.Tensor, *, quick: bool) -> Iterator[Res
 def find_thresholds(dense: Adaptive, x: torch.Tensor, wanted: float) -> list[float]:
     """Thresholds of x and h of every layer, in turn, at which each sends about the share ``wanted`` of its columns."""
     thresholds = [0.05] * (2 * dense.lstm.num_layers)
-    for _ in range(SEARCH):  # no bisection: what one operand sends depends on the thresholds of all that feed it
+    for _ in range(SEARCH):  # no bisection: what an operand sends depends on all thresholds below it
         columns = _run(_skipping(dense, thresholds), x).columns
         sent = [share for c in columns for share in (c.x_sent / c.x_possible, c.h_sent / c.h_possible)]
         thresholds = [t * min(2.0, max(0.5, share / wanted)) ** 0.5 for t, share in zip(thresholds, sent, strict=True)]
@@ -50,7 +50,7 @@ def _skipping(dense: Adaptive, thresholds: list[float]) -> Adaptive:
 
 
 def _run(contender: Adaptive, x: torch.Tensor) -> al.RunStats:
-    """What a run over x did, as the runtime counts it."""
+    """The statistics of a run over x."""
     contender.whole(x)()
     return contender.last_run()
 

@@ -1,8 +1,8 @@
-"""Do zeros that lie anywhere save time? The same stack with more and more of them: part of ``eval.latency``.
+"""Does unstructured sparsity save time? The same stack with more and more zeros: part of ``eval.latency``.
 
-Random weights and inputs. In every precision a stack without zeros runs beside stacks of which a share is zero at
-random places, and beside one with 2:4; dense, and with delta thresholds at which every operand sends half of its
-columns. Times are told against the stack without zeros, and in which form the last recurrent matrix was executed.
+Random weights and inputs. In every precision a stack without zeros runs beside stacks with a share of zeros at random
+places, and beside one with 2:4; dense, and with delta thresholds at which every operand sends half of its columns.
+Times are compared with the stack without zeros; the form is that in which the last recurrent matrix was executed.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ SENT = 0.5
 
 
 def anywhere(share: float) -> Callable[[Tensor], Tensor]:
-    """HoldAction all weights but a share at random places."""
+    """Set a share of the weights to zero at random places."""
     return lambda w: w * (torch.rand_like(w) >= share)
 
 
 def two_of_four(w: Tensor) -> Tensor:
-    """HoldAction the two largest of every four weights of a row."""
+    """Keep the two largest of every four weights of a row."""
     fours = w.reshape(len(w), -1, 4)
     kept = torch.zeros_like(fours).scatter(-1, fours.abs().topk(2).indices, 1)
     return torch.flatten(fours * kept, 1)

@@ -1,4 +1,4 @@
-"""Who takes part on one random stack, each proved right before it is timed: the start of every latency question."""
+"""The contenders on one random stack, each verified before it is timed: the start of every latency question."""
 
 import argparse
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Shape = tuple[int, int, int]  # I, H, L
 
 SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2), (512, 512, 3), (1024, 1024, 3))
 STEPS = 100
-CALIBRATED = 8  # sequences for peers that want some
+CALIBRATED = 8  # sequences for peers that calibrate
 CHECKED = 20  # timesteps
 SENT = 0.5  # share of the columns that "int8 + delta" sends; real models need about half to keep their quality
 
@@ -37,10 +37,10 @@ def stack(of: Shape) -> nn.LSTM:
 def lineup(
     lstm: nn.LSTM, peers: Iterable[str], *, threads: int, more: Iterable[Adaptive] = ()
 ) -> tuple[list[Contender], list[Unavailable]]:
-    """The named peers, then ours in fp32, int8 and ``more``; a peer that computes something else is left out, with why.
+    """The named peers, then ours in fp32, int8 and ``more``; a peer with a wrong result is left out, with the reason.
 
     Raises:
-        RuntimeError: one of ours computes something else: a bug, and no time to measure.
+        RuntimeError: one of ours has a wrong result: a bug, so nothing is measured.
     """
     calibration = list(torch.randn(CALIBRATED, STEPS, lstm.input_size).split(1))
     present, absent = build(lstm, peers, threads=threads, inputs=calibration)
@@ -54,7 +54,7 @@ def lineup(
 def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
     """Ours in int8 with thresholds at which every operand of every layer sends the share SENT of its columns of x.
 
-    What skipping costs in quality is a matter of real models (``eval.quality``): nothing here can be checked.
+    ``eval.quality`` measures the cost of skipping on real models; random weights have no quality to lose.
     """
     dense = build_adaptive(lstm, "int8")
     thresholds = find_thresholds(dense, x, SENT)
@@ -64,12 +64,12 @@ def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
 
 
 def described(who: Contender, of: Shape, *, batch: int, threads: int) -> dict[str, object]:
-    """The fields that say in every record what was measured."""
+    """The fields of a record that name the contender and the case."""
     inputs, hidden, layers = of
     whose = {"contender": who.name, "precision": who.precision, "ours": isinstance(who, Adaptive)}
     return {**whose, "weights": who.nbytes, "I": inputs, "H": hidden, "L": layers, "batch": batch, "threads": threads}
 
 
 def told(absent: Iterable[Unavailable]) -> str:
-    """Those who do not take part, a line each."""
+    """The contenders that were left out, a line each."""
     return "\n".join(f"absent: {one.name} ({one.reason})" for one in absent)

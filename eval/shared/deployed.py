@@ -1,4 +1,4 @@
-"""What an adapted model does on sequences, one by one as a service would: what it loses and what it computes."""
+"""An adapted model on sequences, one by one as a service would run it: its losses and its work."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 class Served:
     """n sequences through a model.
 
-    ``losses`` [n] against the original model; multiply-accumulates of all LSTMs: ``done`` and ``possible`` [n], with
-    what the policy itself computes; of the recurrent matrices alone: ``recurrent`` and ``recurrent_possible`` [n].
-    ``fallback``: why some of it did not run natively, or None.
+    ``losses`` [n] against the original model; multiply-accumulates of all LSTMs: ``done`` and ``possible`` [n],
+    including those of the policy itself; of the recurrent matrices alone: ``recurrent`` and ``recurrent_possible`` [n].
+    ``fallback``: why a part did not run natively, or None.
     """
 
     losses: FloatArray
@@ -38,7 +38,7 @@ class Served:
 
     @property
     def skipped_recurrent(self) -> float:
-        """The same of the recurrent matrices."""
+        """The same for the recurrent matrices alone."""
         return 1 - float(self.recurrent.sum() / self.recurrent_possible.sum())
 
     @property
@@ -67,7 +67,7 @@ def _counting(model: nn.Module) -> Iterator[list[tuple[int, al.RunStats]]]:
 
 
 def serve(model: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Any], loss: Loss) -> Served:
-    """Run an adapted model on every input; ``dense``: what the original returned for them."""
+    """Run an adapted model on every input; ``dense``: the original's outputs for them."""
     losses: list[float] = []
     work: list[tuple[int, ...]] = []
     fallbacks: set[str] = set()

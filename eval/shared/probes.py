@@ -1,15 +1,15 @@
-"""What one core of this machine can do: calls that read or multiply as fast as anything that was tried."""
+"""Probes of one core: the fastest known calls that read, or multiply."""
 
 from collections.abc import Callable
 
 import torch
 
 SIDE = 512  # of the matrices of the int8 product: 256 KiB each
-FLOPS_SIDE = 256  # of those of the float32 product: as many bytes
+FLOPS_SIDE = 256  # of the matrices of the float32 product: as many bytes
 
 
 def read(size: int) -> Callable[[], object]:
-    """A call that reads ``size`` bytes once: the search for a byte that is not there (libc's memchr).
+    """A call that reads ``size`` bytes once: the search for a byte that does not occur (libc's memchr).
 
     It keeps one stream of loads in flight and nothing else; a dot product reaches half of it in the second-level cache,
     three quarters in the third, and as much from memory.

@@ -1,4 +1,4 @@
-"""What timings are held against, and how a race is told: a table of speeds, one line per target, one JSON record."""
+"""Targets of timings, and the report of a race: a table of speeds, one line per target, one JSON record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def verdict(speed: Ratio, least: float) -> str:
     """Whether a ratio is at least ``least``.
 
     'PASS' or 'MISS' where the quartiles agree; where they do not, 'PASS' if the median reaches it, else 'OPEN' (a tie
-    and some noise must not count as a miss: torch against itself would). 'n/a' where the rounds say too little.
+    with some noise must not count as a miss; torch against itself would be one). 'n/a' where there are too few rounds.
     """
     if speed.rounds < MIN_ROUNDS:
         return "n/a"
@@ -44,12 +44,12 @@ def verdict(speed: Ratio, least: float) -> str:
 
 
 def brief(speed: Ratio) -> str:
-    """A ratio for a narrow column: the spread of a refused one is left to the JSON record."""
+    """A ratio for a narrow column; the JSON record also has the spread of a ratio that is n/a."""
     return str(speed) if speed.meaningful else "n/a"
 
 
 def judge(target: Target, timings: Mapping[str, Timing]) -> dict[str, object]:
-    """One target against the timings of one race: its verdict, the line to show and the figures behind it."""
+    """One target against the timings of one race: its verdict, a line of text and the figures behind it."""
     if missing := [name for name in (target.who, target.against) if name not in timings]:
         return {"verdict": "n/a", "line": f"n/a   {' and '.join(missing)} did not take part"}
     speed = ratio(timings[target.against], timings[target.who])
@@ -66,7 +66,7 @@ def race_result(
     targets: Sequence[Target],
     absent: Sequence[Unavailable] = (),
 ) -> Result:
-    """All contenders with their speed relative to the baselines. case: I, H, L and what else names the race."""
+    """All contenders with their speed relative to the baselines. case: I, H, L and more numbers that name it."""
     baselines = [name for name in BASELINES if name in timings]
     rows = []
     for name, timing in timings.items():

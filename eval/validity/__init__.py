@@ -1,1 +1,1 @@
-"""Whether certificates hold as often as they say."""
+"""Whether certificates hold as often as they promise."""

@@ -1,11 +1,11 @@
-"""Does a certificate keep its word? Calibrate-then-test, many times over, on data whose true risks are known.
+"""Are certificates false as rarely as they promise? Calibrate-then-test, many times, on data with known risks.
 
 ``python -m eval.validity``. Forty candidates with known true risk and cost; every repeat draws a search split (Pareto
 front, order) and a test split (fixed sequence of p-values) and keeps the cheapest candidate that passed. A certificate
 is false if the true risk of the one kept is above its limit, and may be so in at most 1 - confidence of the repeats.
 The family "edge" is the hardest: all candidates lie just above the limit, so every certificate is false. "untested" is
 how often the obvious shortcut is wrong: take the cheapest candidate whose estimate on the search split is below the
-limit. Savings are told as a share of what an oracle saves, which knows the true risks; no certificate saves nothing.
+limit. Savings are a share of those of an oracle, which knows the true risks; without a certificate nothing is saved.
 """
 
 import itertools
@@ -25,17 +25,17 @@ REPEATS = 1000
 QUICK_REPEATS = 50
 CANDIDATES = 40
 SEARCH, TEST = 200, 500  # sequences per split
-SHARED = 0.7  # how often the candidates meet a sequence's own difficulty, not luck of their own
+SHARED = 0.7  # how often candidates share a sequence's difficulty instead of a draw of their own
 CONFIDENCES = (0.90, 0.95)
 HEADER = ["losses (family)", "confidence", "false", "allowed", "untested", "certified", "of oracle", ""]
-CHANCE = 0.01  # a correct procedure misses the bar in at most this share of the rows: the binomial slack
+CHANCE = 0.01  # binomial slack: a correct procedure exceeds its bound in at most this share of the rows
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss whose mean is known: the quantile function at u for mean r, and whether it is 0 or 1 by nature."""
+    """A loss with a known mean: its quantile function at u for mean r, and whether it is always 0 or 1."""
 
     quantile: Callable[[FloatArray, FloatArray | float], FloatArray]
     binary: bool
@@ -57,7 +57,7 @@ LIMITS = (0.05, 0.10)  # of the first and the second risk
 
 @dataclass(frozen=True)
 class Family:
-    """What is true of the candidates.
+    """The true costs and risks of the candidates.
 
     cost: [K] share of the dense work; risks: [2, K] mean losses.
     """
@@ -96,7 +96,7 @@ def meet(rng: np.random.Generator, difficulty: FloatArray, candidates: int) -> F
 
 
 def calibrate_once(family: Family, losses: tuple[Loss, ...], rng: np.random.Generator) -> Outcome:
-    """Search split, front, order, test split, fixed sequence: what ``adaptive_lstm.calibrate`` does, without models."""
+    """Search split, front, order, test split, fixed sequence: as in ``adaptive_lstm.calibrate``, without models."""
     risks = list(zip(losses, family.risks, LIMITS, strict=False))
     estimates = []
     for loss, true, limit in risks:
@@ -122,7 +122,7 @@ def calibrate_once(family: Family, losses: tuple[Loss, ...], rng: np.random.Gene
 
 
 def summarise(ratio: FloatArray, saving: FloatArray, outcomes: list[Outcome]) -> Iterator[dict[str, object]]:
-    """One row per confidence: how often a certificate was false and how often it may be, and what was gained.
+    """One row per confidence: the rate of false certificates, the rate allowed, and the savings.
 
     ratio: [K] the candidates' worst true risk, as a share of its limit; saving: [K] share of the dense work.
     """
@@ -146,7 +146,7 @@ def summarise(ratio: FloatArray, saving: FloatArray, outcomes: list[Outcome]) ->
 
 
 def allowance(repeats: int) -> str:
-    """What the column "allowed" means."""
+    """The meaning of the column "allowed"."""
     return f"allowed: 1 - confidence, plus what {repeats} draws exceed it by in {CHANCE:.0%} of all such rows"
 
 

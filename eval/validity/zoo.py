@@ -1,4 +1,4 @@
-"""Does a certificate keep its word on real losses? Calibrate-then-test, resampled from real recordings.
+"""Are certificates false as rarely as they promise on real losses? Calibrate-then-test on resampled recordings.
 
 ``python -m eval.validity.zoo --zoo PATH --cache FOLDER``. A fixed set of policies is run once on every sequence that
 the fit split of a model does not hold, and the losses are kept in FOLDER (delete a file there to record anew). These
@@ -35,7 +35,7 @@ from eval.zoo.material import Material
 REPEATS = 200
 QUICK_REPEATS, QUICK_SEQUENCES = 50, 40
 SENSITIVITY_SEQUENCES, BATCH = 64, 32
-DOUBTS = (None, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # 1 - margin at which a recording may leave
+DOUBTS = (None, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # 1 - margin at which a recording may exit
 EXIT_TAUS = (None, 0.005, 0.01, 0.02, 0.05)
 TAUS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.012, 0.014, 0.017, 0.02, 0.025, 0.03, 0.04)
 SCALES = ((0.0, 0.0), (0.0, 1.0), (0.5, 1.0))  # gamma and power of the thresholds
@@ -55,7 +55,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Population:
-    """losses: [K, N] of every candidate on every sequence; cost: [K] multiply-accumulates left of the dense work."""
+    """losses: [K, N] of every candidate on every sequence; cost: [K] share of the dense multiply-accumulates."""
 
     losses: FloatArray
     cost: FloatArray
@@ -69,7 +69,7 @@ def _batches(inputs: Sequence[Tensor]) -> list[Tensor | PackedSequence]:
     return [torch.cat(tuple(p)) if equal else pack_sequence([x[0] for x in p], enforce_sorted=False) for p in parts]
 
 
-def _leaving(fast: nn.Module, material: Material) -> Candidates:
+def _exiting(fast: nn.Module, material: Material) -> Candidates:
     """Exits in time with the model's own head on the translated state, with delta columns: 34 policies."""
     sensitivity = al.measure_sensitivity(fast, _batches(material.fit[:SENSITIVITY_SEQUENCES]))
     translators = al.fit_translators(fast, _batches(material.fit)).time
@@ -97,7 +97,7 @@ def _columns(fast: nn.Module, material: Material) -> Candidates:
 
 
 SETUPS = {
-    "fsdd-digits": Setup(_leaving, limits=(0.01, 0.02, 0.05), search=200, test=550),
+    "fsdd-digits": Setup(_exiting, limits=(0.01, 0.02, 0.05), search=200, test=550),
     "resemblyzer": Setup(_columns, limits=(0.005, 0.01, 0.02), search=150, test=1000),
 }
 

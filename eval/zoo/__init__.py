@@ -1,7 +1,7 @@
-"""Real pretrained models with real inputs: what the evaluations and ``tests/test_zoo.py`` run on.
+"""Real pretrained models with real inputs, for the evaluations and ``tests/eval/test_zoo.py``.
 
 The files are no part of the project. A folder holds one subfolder per family, with its weights, its data, and a
-SOURCE.txt that says where they come from, under which licence, and which figures the dense model reaches. Every module
+SOURCE.txt with their origin, their licence, and the figures of the dense model. Every module
 here builds one family from its subfolder: ``eval.zoo.load(name, folder)`` gives one model, ``NAMES`` are all of them,
 ``FOLDERS`` the subfolders.
 """

