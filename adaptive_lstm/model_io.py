@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
@@ -50,7 +52,7 @@ def first_tensor(output: Any) -> torch.Tensor:
     return found
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: Model) -> Model:
     """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they stand now."""
     memo: dict[int, Any] = {}
     for module in model.modules():

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import TypeVar
+
+    Array = TypeVar("Array", default=torch.Tensor)
+else:
+    from typing import TypeVar
+
+    Array = TypeVar("Array")  # what a state consists of: tensors, or the native core's numpy arrays
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -152,16 +161,37 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Route:
+    """Who served a call, and why.
+
+    ``by``: "native", the compiled kernels; "reference", the readable executor in Python; "mixed", native chunks with
+    exit checks in Python between them; "torch", ``nn.LSTM.forward``.
+    ``reason``: why it was not the native kernels alone; empty if it was.
+    """
+
+    by: Literal["native", "reference", "mixed", "torch"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.by}: {self.reason}" if self.reason else self.by
+
+
+@dataclass(frozen=True)
 class RunStats:
     """What a run did and what it could leave out.
 
-    ``columns``: one entry per cell. A column counts as sent when its policy asked for it, whichever
-    way the backend then computed the result. ``macs``: multiply-accumulates of the sent columns, of projections, and of
-    the policy's own questions (``policy_macs``), without the rows of pruned units and without columns whose weights are
-    all zero; ``macs_possible``: with nothing pruned, skipped or asked.
-    ``timesteps``: batch rows times timesteps. ``layers``: cells that ran. ``exits``: batch rows
-    that exited early, in time or in depth; ``exit_checks``: checks of the exit in time. ``fallback``: why the
-    native kernel did not serve, or None.
+    ``macs``: multiply-accumulates of the sent columns, of projections, and of the policy's own checks
+    (``policy_macs``), without the rows of pruned units and without columns whose weights are all zero.
+    ``macs_possible``: the same with nothing pruned, skipped or checked.
+    ``policy_macs``: multiply-accumulates of exit checks and translations; contained in ``macs``.
+    ``timesteps``: batch rows times timesteps.
+    ``layers``: cells that ran.
+    ``exits``: batch rows that exited early, in time or in depth.
+    ``exit_checks``: checks of the exit in time, counted per batch row.
+    ``columns``: one entry per cell. A column counts as sent when its policy asked for it, whichever way the backend
+    then computed the result.
+    ``route``: who served, and why.
+    ``threads``: how many threads it could use.
     """
 
     macs: int
@@ -172,7 +202,8 @@ class RunStats:
     exits: int
     exit_checks: int
     columns: tuple[ColumnCounts, ...]
-    fallback: str | None = None
+    route: Route
+    threads: int
 
     @property
     def activity(self) -> float:
@@ -185,8 +216,10 @@ class RunStats:
         return ran(self.columns, self.timesteps)
 
     @staticmethod
-    def of(shape: StackShape, counts: Counts, timesteps: int, fallback: str | None, policy_macs: int) -> RunStats:
-        """Statistics that follow from what was counted."""
+    def of(
+        shape: StackShape, counts: Counts, timesteps: int, *, route: Route, threads: int, policy_macs: int = 0
+    ) -> RunStats:
+        """Statistics that follow from what was counted in so many batch rows times timesteps."""
         H, P, columns = shape.hidden_size, shape.proj_size, counts.columns
         live = counts.live_units or (H,) * shape.num_cells
         done = sum(n * (4 * (c.x_sent + c.h_sent) + P * c.advanced) for n, c in zip(live, columns, strict=True))
@@ -200,29 +233,33 @@ class RunStats:
             exits=counts.exits,
             exit_checks=counts.exit_checks,
             columns=columns,
-            fallback=fallback,
+            route=route,
+            threads=threads,
         )
 
 
 @dataclass(frozen=True)
-class HoldState:
-    """What one layer and direction remembers for a policy that holds it.
+class HoldState(Generic[Array]):
+    """What one cell remembers for a policy that holds it.
 
-    ``x_used`` [B, width], ``h_used`` [B, P], ``run`` [B] int64: input and hidden state of the last timestep that ran,
-    and timesteps held since (-1: has not run yet); None where the layer does not decide. ``gates`` [B, 4H]: the kept
-    pre-activations in torch order, or None. ``queue`` [B, cap, width], ``queued`` [B] int64: inputs not worked off yet.
+    ``x_used`` [B, width]: the input of the last timestep that ran; None where the layer does not decide.
+    ``h_used`` [B, P]: the hidden state before that timestep; None where the layer does not decide.
+    ``run`` [B] int64: timesteps held since, -1 before the first that ran.
+    ``gates`` [B, 4H]: the kept pre-activations in torch order.
+    ``queue`` [B, cap, width]: inputs to be replayed, oldest first; None where the layer queues none.
+    ``queued`` [B] int64: how many of them wait; None where the layer queues none.
     """
 
-    x_used: torch.Tensor | None = None
-    h_used: torch.Tensor | None = None
-    run: torch.Tensor | None = None
-    gates: torch.Tensor | None = None
-    queue: torch.Tensor | None = None
-    queued: torch.Tensor | None = None
+    x_used: Array | None = None
+    h_used: Array | None = None
+    run: Array | None = None
+    gates: Array | None = None
+    queue: Array | None = None
+    queued: Array | None = None
 
 
 @dataclass(frozen=True)
-class ExitState:
+class ExitState(Generic[Array]):
     """What an exit in time remembers.
 
     ``time``: timesteps so far.
@@ -233,27 +270,54 @@ class ExitState:
     """
 
     time: int
-    exited: torch.Tensor
-    translation: torch.Tensor
-    streak: torch.Tensor
-    past: torch.Tensor
+    exited: Array
+    translation: Array
+    streak: Array
+    past: Array
 
 
 @dataclass(frozen=True)
-class StreamState:
+class StreamState(Generic[Array]):
     """Everything a stream remembers between two steps.
 
-    ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them. ``sent_x[cell]`` [B, width] and
-    ``sent_h[cell]`` [B, P]: the values last sent where a policy thresholds that operand, else None. ``hold[cell]``: for
-    policies that hold layers, else empty; ``exit``: for an exit in time, else None.
+    ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them.
+    ``sent_x``: per cell [B, width], the values last sent where a policy thresholds that operand, else None.
+    ``sent_h``: per cell [B, P], likewise.
+    ``hold``: one entry per cell for policies that hold layers, else empty.
+    ``exit``: for an exit in time, else None.
     """
 
-    h: torch.Tensor
-    c: torch.Tensor
-    sent_x: tuple[torch.Tensor | None, ...]
-    sent_h: tuple[torch.Tensor | None, ...]
-    hold: tuple[HoldState, ...] = ()
-    exit: ExitState | None = None
+    h: Array
+    c: Array
+    sent_x: tuple[Array | None, ...]
+    sent_h: tuple[Array | None, ...]
+    hold: tuple[HoldState[Array], ...] = ()
+    exit: ExitState[Array] | None = None
+
+    @staticmethod
+    def start(h: torch.Tensor, c: torch.Tensor) -> StreamState:
+        """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
+        nothing = (None,) * len(h)
+        return StreamState(h, c, nothing, nothing)
+
+    def map(self, change: Callable[[Array], Any]) -> StreamState[Any]:
+        """The same state with every array changed."""
+
+        def each(values: tuple[Array | None, ...]) -> tuple[Any, ...]:
+            return tuple(None if value is None else change(value) for value in values)
+
+        def of(part: HoldState[Array] | ExitState[Array]) -> dict[str, Any]:
+            values = {f.name: getattr(part, f.name) for f in fields(part)}
+            return {name: v if v is None or name == "time" else change(v) for name, v in values.items()}
+
+        return StreamState(
+            change(self.h),
+            change(self.c),
+            each(self.sent_x),
+            each(self.sent_h),
+            tuple(HoldState(**of(held)) for held in self.hold),
+            None if self.exit is None else ExitState(**of(self.exit)),
+        )
 
 
 @dataclass(frozen=True)

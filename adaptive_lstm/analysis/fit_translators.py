@@ -16,16 +16,13 @@ import torch
 from torch import nn
 
 from ..errors import InputError, NonFiniteError
-from ..execution import reference
-from ..execution.torch_layer import Layer, of_layer
 from ..model_io import as_batches, call
-from ..policies import Dense, DepthTranslators, Map, TimeTranslators, parts
+from ..policies import DepthTranslators, Map, TimeTranslators
 from ..progress import tracked
-from ..runtime.adapt import adapted_lstms
-from ..runtime.lstm import AdaptiveLSTM
+from ..runtime.adapt import adapted_lstms, keep_settings
 from ..types import FloatArray
 from ..weights.layout import shape_of
-from .recorder import standing_in
+from .recorder import Recorded, Recorder
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
 BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
@@ -40,49 +37,29 @@ class Translators:
 
 
 @dataclass(frozen=True)
-class _Recorded:
-    """States of one batch: ``levels[l]`` [rows, D * P], ``sizes`` alive at each timestep, ``final`` [B, L, D * P]."""
+class _States:
+    """States of one batch.
+
+    ``levels``: of every layer [rows, D * P], packed.
+    ``sizes``: rows alive at each timestep.
+    ``final`` [B, L, D * P]: those in which every row ended.
+    """
 
     levels: list[FloatArray]
     sizes: list[int]
     final: FloatArray
 
+    @staticmethod
+    def of(call: Recorded) -> _States:
+        """Of one call of an LSTM."""
+        assert call.final is not None
+        h = call.final.transpose(0, 1)
+        final = h.reshape(len(h), len(call.states), -1)
+        return _States([_array(level) for level in call.states], call.sizes, _array(final))
 
-class _Recorder:
-    """Runs a stack layer by layer on torch and keeps the states of all layers."""
 
-    finite_only = False
-    policy = parts(Dense())
-
-    def __init__(self, lstm: AdaptiveLSTM):
-        self.shape = shape = shape_of(lstm)
-        self.recorded: list[_Recorded] = []
-        weights, D = lstm.executed(), shape.directions
-        self._layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.num_cells, D)]
-
-    def run(
-        self,
-        x: torch.Tensor,
-        sizes: torch.Tensor | None,
-        batch_first: bool,
-        initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        """As ``Executor.run``."""
-        rows, alive = reference.packed_rows(x, sizes, batch_first)
-        levels, ends = [], []
-        with torch.no_grad():
-            for index, layer in enumerate(self._layers):
-                rows, end = layer.run(rows, alive, of_layer(initial, index, layer.directions))
-                levels.append(rows.float().cpu().numpy())
-                ends.append(end)
-        h, c = torch.cat([e[0] for e in ends]), torch.cat([e[1] for e in ends])
-        final = h.transpose(0, 1).reshape(h.shape[1], self.shape.num_layers, -1).float().cpu().numpy()
-        self.recorded.append(_Recorded(levels, alive, final))
-        return reference.unpacked_rows(rows, x, batch_first), h, c, None
-
-    def why_not_native(self) -> str:
-        """Shown in ``last_run``."""
-        return "torch: translators are being fitted"
+def _array(tensor: torch.Tensor) -> FloatArray:
+    return np.asarray(tensor.float().cpu().numpy())
 
 
 class _Sums:
@@ -158,21 +135,22 @@ def fit_translators(
         raise InputError(f"lstm: got {name!r}, expected one of {', '.join(map(repr, lstms))}")
     if buckets < 1 or not ridge >= 0:
         raise InputError(f"got buckets={buckets} and ridge={ridge}, expected at least 1 and a number >= 0")
-    recorder = _Recorder(lstms[name])
-    with standing_in(lstms, {name: recorder}), torch.no_grad():
+    recorder, recorded = Recorder({name: lstms[name]}, "states"), list[_States]()
+    with keep_settings(lstms.values()), recorder.recording(), torch.no_grad():
         for item in tracked(as_batches(inputs), "translators", "batch", show=progress):
             call(model, item)
-    if not recorder.recorded:
+            recorded += [_States.of(made) for made in recorder.taken(name)]
+    if not recorded:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
-    if not all(np.isfinite(level).all() for r in recorder.recorded for level in r.levels):
+    if not all(np.isfinite(level).all() for r in recorded for level in r.levels):
         raise NonFiniteError("a state of the LSTM is NaN or infinite; clean the inputs")
-    shape = recorder.shape
-    time = None if shape.bidirectional else _fit_time(recorder.recorded, buckets, ridge)
-    depth = _fit_depth(recorder.recorded, ridge) if shape.num_layers > 1 else None
+    shape = shape_of(lstms[name])
+    time = None if shape.bidirectional else _fit_time(recorded, buckets, ridge)
+    depth = _fit_depth(recorded, ridge) if shape.num_layers > 1 else None
     return Translators(time, depth)
 
 
-def _fit_time(recorded: list[_Recorded], buckets: int, ridge: float) -> TimeTranslators:
+def _fit_time(recorded: list[_States], buckets: int, ridge: float) -> TimeTranslators:
     longest = max(len(r.sizes) for r in recorded)
     starts = np.unique(np.linspace(0, longest, min(buckets, longest) + 1).astype(int)[:-1])
     layers, width = recorded[0].final.shape[1:]
@@ -196,7 +174,7 @@ def _fit_time(recorded: list[_Recorded], buckets: int, ridge: float) -> TimeTran
     return TimeTranslators(tuple(start for start, _ in merged), tuple(s.map(ridge) for _, s in merged))
 
 
-def _fit_depth(recorded: list[_Recorded], ridge: float) -> DepthTranslators:
+def _fit_depth(recorded: list[_States], ridge: float) -> DepthTranslators:
     layers, width = recorded[0].final.shape[1:]
     steps, finals = [], []
     for layer in range(layers - 1):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,14 @@ import torch
 from torch import nn
 
 from ..errors import InputError, NonFiniteError
-from ..execution import reference
-from ..execution.reference_cell import Step
 from ..model_io import as_batches, call, first_tensor
-from ..policies import Dense, parts
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..types import FloatArray
 from ..weights.layout import shape_of
 from .delta_curves import Curves, Doubles, play, threshold_grid
-from .recorder import standing_in
+from .recorder import Recorded, Recorder
 from .sensitivity import Sensitivity
 
 Output = Callable[[Any], torch.Tensor]
@@ -46,19 +44,24 @@ class _Sums:
         self.sent = [np.zeros(t.shape) for t in self.thresholds]
         self.squares = [np.zeros(t.shape) for t in self.thresholds]
 
-    def add_operands(self, cell: int, steps: Sequence[torch.Tensor]) -> None:
-        """Add the operands z = [x ; h] of a run: [n, C] per timestep, in the order in which they were computed."""
-        for part in torch.cat(list(steps)).split(_ROWS):
-            z = part.double()
-            self.first[cell] += z.sum(0).cpu().numpy()
-            self.second[cell] += (z.T @ z).cpu().numpy()
-        sent, squares = play(steps, self.thresholds[cell])
-        self.sent[cell] += sent
-        self.squares[cell] += squares
+    def add_operands(self, call: Recorded) -> None:
+        """Add the operands z = [x ; h] of a call, in the order in which they were computed."""
+        self.steps += len(call.rows)
+        for cell, steps in enumerate(call.operands):
+            for part in torch.cat(steps).split(_ROWS):
+                z = part.double()
+                self.first[cell] += z.sum(0).cpu().numpy()
+                self.second[cell] += (z.T @ z).cpu().numpy()
+            sent, squares = play(steps, self.thresholds[cell])
+            self.sent[cell] += sent
+            self.squares[cell] += squares
 
-    def add_gradients(self, cell: int, gradients: torch.Tensor) -> None:
-        """Add gradients of one projection of the output with respect to gates [n, 4H]."""
-        self.rows[cell] += gradients.double().pow(2).sum(0).cpu().numpy()
+    def add_gradients(self, call: Recorded, gradients: Iterator[torch.Tensor | None]) -> None:
+        """Add gradients of one projection of the output with respect to the gates of a call, in their order."""
+        for cell, steps in enumerate(call.gates):
+            for g in itertools.islice(gradients, len(steps)):
+                if g is not None:
+                    self.rows[cell] += g.double().pow(2).sum(0).cpu().numpy()
 
     def sensitivity(self, probes: int) -> Sensitivity:
         """The averages."""
@@ -75,51 +78,6 @@ class _Sums:
                 for t, sent, squares in zip(self.thresholds, self.sent, self.squares, strict=True)
             ),
         )
-
-
-class _Probe:
-    """Stands in for the executor of an LSTM that is measured: the dense reference run, keeping every gate tensor."""
-
-    def __init__(self, lstm: AdaptiveLSTM, sums: _Sums):
-        self.shape = sums.shape
-        self.tensors = lstm.executed()
-        self.sums = sums
-        self.gates: list[list[torch.Tensor]] = [[] for _ in range(self.shape.num_cells)]
-        self._operands: list[list[torch.Tensor]] = []
-
-    def run(
-        self,
-        x: torch.Tensor,
-        sizes: torch.Tensor | None,
-        batch_first: bool,
-        initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        """As ``Executor.run``."""
-        shape = self.shape
-        rows, alive = reference.packed_rows(x, sizes, batch_first)
-        if not rows.requires_grad:  # so that the gates belong to a graph even if all parameters are frozen
-            rows = rows.detach().requires_grad_()
-        if initial is None:
-            zeros = rows.new_zeros(shape.num_cells, alive[0], shape.hidden_size)
-            initial = zeros[..., : shape.output_size], zeros
-        begin = reference.start(shape, *initial)
-        self._operands = [[] for _ in range(shape.num_cells)]
-        y, end, _ = reference.run(self.tensors, shape, parts(Dense()), rows, alive, begin, self._observe)
-        self.sums.steps += len(rows)
-        for cell, steps in enumerate(self._operands):
-            self.sums.add_operands(cell, steps)
-        return reference.unpacked_rows(y, x, batch_first), end.h, end.c, None
-
-    finite_only = False
-    policy = parts(Dense())
-
-    def why_not_native(self) -> str:
-        """Shown in ``last_run``."""
-        return "reference: sensitivity is being measured"
-
-    def _observe(self, step: Step) -> None:
-        self.gates[step.cell].append(step.gates)
-        self._operands[step.cell].append(torch.cat([step.x, step.h], dim=1).detach())
 
 
 def measure_sensitivities(
@@ -155,12 +113,12 @@ def measure_sensitivities(
     for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):
         seen += 1
         generator = torch.Generator().manual_seed(seed + seen)
-        running = {name: _Probe(lstm, sums[name]) for name, lstm in lstms.items()}
-        with torch.enable_grad(), standing_in(lstms, running):
+        recorder = Recorder(lstms, "gates")
+        with torch.enable_grad(), recorder.recording():
             out = output(call(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
-            gates = [g for probe in running.values() for cell in probe.gates for g in cell]
+            gates = [g for calls in recorder.calls.values() for made in calls for cell in made.gates for g in cell]
             if not (gates and out.requires_grad):
                 raise InputError(
                     "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
@@ -169,12 +127,12 @@ def measure_sensitivities(
                 v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
                 keep = probe_index + 1 < probes
                 gradients = iter(torch.autograd.grad((out * v).sum(), gates, retain_graph=keep, allow_unused=True))
-                for name, probe in running.items():
-                    for cell, kept in enumerate(probe.gates):
-                        for _ in kept:
-                            g = next(gradients)
-                            if g is not None:
-                                sums[name].add_gradients(cell, g)
+                for name, calls in recorder.calls.items():
+                    for made in calls:
+                        sums[name].add_gradients(made, gradients)
+        for name, calls in recorder.calls.items():
+            for made in calls:
+                sums[name].add_operands(made)
     if not seen:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
     return {name: total.sensitivity(probes) for name, total in sums.items()}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +23,8 @@ from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
-from ..runtime.monitor import Monitor, Range, Rates
+from ..runtime.monitor import Range, Rates
+from ..runtime.plan import Plan
 from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
@@ -36,16 +37,6 @@ M = TypeVar("M", bound=nn.Module)
 _KIND, _VERSION = "model", 1
 _LSTM = ("shape", "parameters", "quantize", "replaced", "policy", "monitor")
 _OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
-
-
-@dataclass(frozen=True, eq=False)
-class _Settings:
-    """Everything that is set on one LSTM; ``monitor``: its ranges, or None."""
-
-    quantize: Quantize
-    replaced: ReplacedWeights | None
-    policy: Policy
-    monitor: Mapping[str, Range] | None
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certificate | None = None) -> None:
@@ -113,8 +104,7 @@ def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Poli
     for name, one in settings.items():
         lstm = modules[name]
         assert isinstance(lstm, AdaptiveLSTM)
-        lstm.quantize, lstm.replaced, lstm.policy = one.quantize, one.replaced, one.policy
-        lstm.monitor = None if one.monitor is None else Monitor(one.monitor)  # after the policy, which takes it away
+        lstm.plan = one
     return fast
 
 
@@ -169,14 +159,13 @@ def _described(lstm: AdaptiveLSTM, name: str, at: str, arrays: codec.Written) ->
         policy = encode_policy(lstm.policy, f"{at}.policy", arrays)
     except InputError as error:
         raise InputError(f"{name or type(lstm).__name__}: {error}") from error
-    monitor = None if lstm.monitor is None else lstm.monitor.expected
     return {
         "shape": asdict(lstm.stack_shape),
         "parameters": weights_digest(lstm),
         "quantize": codec.encode(lstm.quantize, f"{at}.quantize", arrays),
         "replaced": lstm.replaced is not None,
         "policy": policy,
-        "monitor": codec.encode(monitor, f"{at}.monitor", arrays),
+        "monitor": codec.encode(lstm.plan.expected_rates, f"{at}.monitor", arrays),
     }
 
 
@@ -222,7 +211,7 @@ def _certificate(header: dict[str, Any], policies: Mapping[str, Policy]) -> Cert
 
 def _parsed(
     header: dict[str, Any], arrays: Mapping[str, np.ndarray], lstms: Mapping[str, nn.LSTM], kinds: Kinds
-) -> dict[str, _Settings]:
+) -> dict[str, Plan]:
     """The settings of every LSTM, all of them checked against the model's LSTMs."""
     described, given, out = _lstms_in(header), codec.Arrays(arrays), {}
     if described.keys() != lstms.keys():
@@ -237,7 +226,7 @@ def _parsed(
     return out
 
 
-def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM, kinds: Kinds) -> _Settings:
+def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM, kinds: Kinds) -> Plan:
     """The settings of one LSTM.
 
     Raises:
@@ -258,7 +247,7 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM
     quantize.check(shape)
     monitor: dict[str, Range] | None = codec.decode(dict[str, Range] | None, found["monitor"], "monitor", arrays)
     _check_monitor(monitor or {})
-    return _Settings(quantize, replaced, policy, monitor)
+    return Plan(policy, quantize, replaced, expected_rates=monitor)
 
 
 def _check_monitor(monitor: Mapping[str, Range]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import CalibrationError, InputError, NonFiniteError
 from ..losses import Loss
 from ..model_io import call, copied, first_tensor
 from ..policies import Dense, parts
-from ..runtime.adapt import adapted_lstms, restored
-from ..runtime.lstm import AdaptiveLSTM
+from ..runtime.adapt import adapted_lstms, keep_settings
+from ..runtime.lstm import AdaptiveLSTM, Call
 from ..types import DoubleArray, RunStats
 from ..weights.precision import Quantize
 from .candidates import Settings
@@ -70,7 +69,7 @@ def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
 @contextmanager
 def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
     """The LSTMs in float32 with nothing skipped, but pruned if they are; as they were afterwards."""
-    with restored(lstms):
+    with keep_settings(lstms.values()):
         for lstm in lstms.values():
             lstm.policy, lstm.quantize = Dense(), Quantize()
         yield
@@ -79,7 +78,7 @@ def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
 @contextmanager
 def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[None]:
     """The LSTMs with some policies inside the block; as they were afterwards."""
-    with restored(lstms):
+    with keep_settings(lstms.values()):
         for name, lstm in lstms.items():
             lstm.policy = settings[name]
         yield
@@ -112,44 +111,30 @@ class CallMeter:
         self.seconds = 0.0
         self.calls: list[_Call] = []
 
-    def _timed(self, name: str, lstm: AdaptiveLSTM) -> Callable[..., Any]:
-        shape, profile, exits = lstm.stack_shape, ExecutionProfile.of(lstm), parts(lstm.policy).time_exit
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            out = type(lstm).forward(lstm, *args, **kwargs)  # type: ignore[no-untyped-call]
-            self.seconds += time.perf_counter() - start
-            stats = lstm.last_run
-            assert stats is not None
-            # One row is asked at regular distances until it leaves.
-            exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
-            work = work_of(shape, profile, stats)
-            self.calls.append(_Call(name, stats, work, _rows(lstm, *args, **kwargs), exit_time))
-            return out
-
-        return forward
-
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Every call inside the block is counted; policies must not change in it."""
-        try:
+        with ExitStack() as watched:
             for name, lstm in self.lstms.items():
-                lstm.forward = self._timed(name, lstm)  # type: ignore[method-assign]
+                watched.enter_context(lstm.watched_by(self._counting(name, lstm)))
             yield
-        finally:
-            for lstm in self.lstms.values():
-                lstm.__dict__.pop("forward", None)
+
+    def _counting(self, name: str, lstm: AdaptiveLSTM) -> Callable[[Call], None]:
+        shape, profile, exits = lstm.stack_shape, ExecutionProfile.of(lstm), parts(lstm.policy).time_exit
+
+        def count(made: Call) -> None:
+            self.seconds += made.seconds
+            stats = made.stats
+            assert stats is not None, "nothing stands in for the LSTM's own runner"
+            # One row is checked at regular distances until it exits.
+            exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
+            self.calls.append(_Call(name, stats, work_of(shape, profile, stats), made.rows, exit_time))
+
+        return count
 
     def clear(self) -> None:
         """Start the next sequence."""
         self.seconds, self.calls = 0.0, []
-
-
-def _rows(lstm: AdaptiveLSTM, input: Any, hx: Any = None) -> int:  # noqa: A002 (torch's signature)
-    """Batch rows of a call."""
-    if isinstance(input, PackedSequence):
-        return int(input.batch_sizes[0])
-    return 1 if input.dim() == 2 else int(input.shape[0 if lstm.batch_first else 1])
 
 
 class SpeedReference:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from ..errors import InputError
 from ..policies import Policy
 from ..runtime.adapt import adapted_lstms
-from ..runtime.monitor import Monitor, Range
+from ..runtime.monitor import Range
 from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
 from .candidates import Settings
 from .certificate import Certificate, precision_of
@@ -84,6 +84,6 @@ class Calibration:
                 "calibrate this model"
             )
         for name, lstm in lstms.items():
-            lstm.policy = self.settings[name]
-            lstm.monitor = Monitor(self.ranges[name]) if self.certified else None
+            expected = self.ranges[name] if self.certified else None
+            lstm.plan = replace(lstm.plan, policy=self.settings[name], expected_rates=expected)
         return model

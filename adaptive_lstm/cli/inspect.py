@@ -103,4 +103,4 @@ def _tried(use: Callable[[], RunStats | None]) -> str:
             stats = use()
     except AdaptiveLSTMError as error:
         return f"no: {error}"
-    return (stats and stats.fallback) or NATIVE
+    return NATIVE if stats is None or stats.route.by == "native" else str(stats.route)

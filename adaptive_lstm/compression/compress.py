@@ -18,7 +18,7 @@ from ..bench import measure
 from ..errors import InputError
 from ..model_io import as_batches, first_tensor
 from ..policies import Dense
-from ..runtime.adapt import lstms_of, restored
+from ..runtime.adapt import keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
 from ..weights.layout import CellTensors, shape_of, tensors_of
@@ -79,9 +79,9 @@ def compress(
     batches = list(as_batches(inputs)) if learns and inputs is not None else inputs  # they are run over again
     pruned: dict[str, ReplacedWeights] = {}
     measured: Mapping[str, Sensitivity] = {}
-    with restored(lstms):
+    with keep_settings(lstms.values()):
         for lstm in lstms.values():
-            lstm.replaced, lstm.quantize = None, Quantize()
+            lstm.plan = replace(lstm.plan, replaced=None, quantize=Quantize())
         chosen = with_scales(model, lstms, batches, quantize)
         if prune is not None and batches is not None:
             measured = measure_sensitivities(model, batches, output=output, progress=progress)
@@ -89,7 +89,7 @@ def compress(
         if rounding == "compensated" and batches is not None:
             pruned = round_model(model, list(batches), chosen, pruned)
     for name, lstm in lstms.items():
-        lstm.replaced, lstm.quantize = pruned.get(name), chosen[name]
+        lstm.plan = replace(lstm.plan, replaced=pruned.get(name), quantize=chosen[name])
     return described(lstms, measured)
 
 
@@ -111,7 +111,7 @@ def restore(model: nn.Module) -> None:
         InputError: no adapted LSTM.
     """
     for lstm in lstms_of(model).values():
-        lstm.replaced, lstm.quantize = None, Quantize()
+        lstm.plan = replace(lstm.plan, replaced=None, quantize=Quantize())
 
 
 def _checked(prune: Prune | None, quantize: Quantize | None, rounding: str) -> Quantize:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..model_io import as_batches, call, first_tensor
 from ..policies import Dense
 from ..progress import tracked
-from ..runtime.adapt import adapted_lstms
+from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
@@ -74,20 +74,15 @@ def compress_within(
     fit, held_out = hold_out(batches)
     quantize = quantize or Quantize("int8")
     lstms = adapted_lstms(model)
-    kept = {name: (m.replaced, m.quantize) for name, m in lstms.items()}
-    policies = {name: (m.policy, m.monitor) for name, m in lstms.items()}
-    try:
+    with keep_settings(lstms.values()):
         for lstm in lstms.values():  # skipping must not blur the comparison
             lstm.policy = Dense()
         choices = candidates(pattern, quantize, wide=reads_much(lstms.values()))
-        return _within(model, fit, held_out, change, choices, output, progress)
-    except BaseException:
-        for name, lstm in lstms.items():
-            lstm.replaced, lstm.quantize = kept[name]
-        raise
-    finally:
-        for name, lstm in lstms.items():
-            lstm.policy, lstm.monitor = policies[name]
+        report = _within(model, fit, held_out, change, choices, output, progress)
+        found = {name: lstm.plan for name, lstm in lstms.items()}
+    for name, lstm in lstms.items():
+        lstm.plan = replace(lstm.plan, replaced=found[name].replaced, quantize=found[name].quantize)
+    return report
 
 
 def _within(
@@ -120,7 +115,7 @@ def _within(
                 if grids not in rounded:
                     rounded[grids] = round_model(model, fit, scaled[precision], pruned)
                 for name, lstm in lstms.items():
-                    lstm.replaced, lstm.quantize = rounded[grids].get(name), scaled[precision][name]
+                    lstm.plan = replace(lstm.plan, replaced=rounded[grids].get(name), quantize=scaled[precision][name])
                 found = min(found, relative_change(dense, outputs(model, held_out, output)))
                 if found <= change:
                     return described(lstms, sensitivities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..policies import Parts, kind_of
-from ..types import Counts, RunStats, StackShape
+from ..types import Counts, Route, RunStats, StackShape
 
 
 def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
@@ -12,6 +12,9 @@ def policy_macs(policy: Parts, shape: StackShape, counts: Counts) -> int:
     return sum(kind.macs(part, shape, counts) for part, kind in kinds if kind.macs is not None)
 
 
-def run_stats(policy: Parts, shape: StackShape, counts: Counts, timesteps: int, fallback: str | None) -> RunStats:
+def run_stats(
+    policy: Parts, shape: StackShape, counts: Counts, timesteps: int, *, route: Route, threads: int
+) -> RunStats:
     """Statistics of ``timesteps`` batch rows times timesteps, what the policy itself computed included."""
-    return RunStats.of(shape, counts, timesteps, fallback, policy_macs(policy, shape, counts))
+    macs = policy_macs(policy, shape, counts)
+    return RunStats.of(shape, counts, timesteps, route=route, threads=threads, policy_macs=macs)

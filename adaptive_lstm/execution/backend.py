@@ -9,15 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from typing import TYPE_CHECKING
-
-import torch
 
 from ..errors import BackendError, NonFiniteError
 from ..types import BackendInfo
-
-if TYPE_CHECKING:
-    pass
 
 
 @functools.cache
@@ -59,10 +53,19 @@ def backend_info() -> BackendInfo:
         BackendError: an environment variable demands what is not available.
     """
     if not native():
-        return BackendInfo("reference", "torch", (), torch.get_num_threads(), "")
+        return BackendInfo("reference", "torch", (), _torch_threads(), "")
     from .. import _native
 
-    return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), torch.get_num_threads(), _native.compiler)
+    return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), _torch_threads(), _native.compiler)
+
+
+def _torch_threads() -> int:
+    """How many threads torch uses; 1 where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return 1
+    return torch.get_num_threads()
 
 
 def refuse_non_finite() -> NonFiniteError:

@@ -1,24 +1,21 @@
-"""Exits in time around any executor: run a few timesteps, ask, go on with the rows that stay.
+"""Exits in time around any runner: run a few timesteps, check, go on with the rows that stay.
 
-The loop knows nothing of how timesteps are run. Rows that leave are taken out of the batch, not masked.
+The loop knows nothing of how timesteps are run. Rows that exit are taken out of the batch, not masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
 from ..policies import TimeExitPolicy
 from ..types import Counts, ExitState, HoldState, StackShape, StreamState
-
-Advance = Callable[[torch.Tensor, Sequence[int], StreamState, int], tuple[torch.Tensor, StreamState, Counts]]
-"""Runs packed rows x [sum(sizes), I] from a state; the last argument is the number of the first timestep."""
+from .runner import Advanced, Chunk, ChunkRunner
 
 
 def begin(time: TimeExitPolicy, shape: StackShape, batch: int, like: torch.Tensor) -> ExitState:
-    """No timestep run, no row exit_state."""
+    """No timestep run, no row exited."""
     return ExitState(
         0,
         torch.zeros(batch, dtype=torch.bool, device=like.device),
@@ -67,67 +64,80 @@ def _returned(state: StreamState, rows: torch.Tensor, part: StreamState) -> Stre
     )
 
 
-def run_with_exits(
-    time: TimeExitPolicy,
-    shape: StackShape,
-    advance: Advance,
-    x: torch.Tensor,
-    sizes: Sequence[int],
-    state: StreamState,
-    *,
-    open_ended: bool,
-) -> tuple[torch.Tensor, StreamState, Counts]:
-    """Run packed rows and let them leave.
+class ExitLoop:
+    """Runs a few timesteps, checks, and goes on with the rows that stay.
 
     Args:
-        time: when to leave.
-        shape: sizes of the stack.
-        advance: runs some timesteps of some rows.
-        x: [sum(sizes), I].
-        sizes: rows alive at each timestep.
-        state: where to start.
-        open_ended: whether rows may go on after x (a stream). If not, a row is not asked after its last timestep, where
-            nothing is exit_state to leave out.
-
-    Returns:
-        Output [sum(sizes), P], the final state, and what was counted.
+        time: when to exit.
+        runner: runs the timesteps between two checks.
     """
-    exit_state = state.exit or begin(time, shape, sizes[0], x)
-    xs = list(x.split(list(sizes)))
-    ys = [exit_state.translation[:n] for n in sizes]
-    counts = Counts.none(shape)
-    t = 0
-    while t < len(sizes):
-        until = min(len(sizes), t + time.check_every - exit_state.time % time.check_every)
-        rows = (~exit_state.exited[: sizes[t]]).nonzero()[:, 0]
+
+    def __init__(self, time: TimeExitPolicy, runner: ChunkRunner):
+        self.time, self.runner, self.shape = time, runner, runner.shape
+
+    def advance(self, chunk: Chunk) -> Advanced:
+        """As ``ChunkRunner.advance``."""
+        progress = _Progress(self.time, self.shape, chunk)
+        t, steps = 0, len(chunk.sizes)
+        while t < steps:
+            to_check = self.time.check_every - progress.exit.time % self.time.check_every
+            until = min(steps, t + to_check)
+            progress.run(self.runner, t, until)
+            if until == t + to_check:
+                progress.check(until)
+            t = until
+        return progress.finished()
+
+
+class _Progress:
+    """What a chunk has come to: its state, outputs so far, and counts."""
+
+    def __init__(self, time: TimeExitPolicy, shape: StackShape, chunk: Chunk):
+        self.time, self.shape, self.chunk = time, shape, chunk
+        self.state = chunk.state
+        self.exit = chunk.state.exit or begin(time, shape, chunk.sizes[0], chunk.x)
+        self.xs = list(chunk.x.split(list(chunk.sizes)))
+        self.ys = [self.exit.translation[:n] for n in chunk.sizes]
+        self.counts = Counts.none(shape)
+        self.running = (~self.exit.exited[: chunk.sizes[0]]).nonzero()[:, 0]
+
+    def run(self, runner: ChunkRunner, start: int, until: int) -> None:
+        """Advance the rows that have not exited."""
+        sizes = self.chunk.sizes
+        rows = self.running = (~self.exit.exited[: sizes[start]]).nonzero()[:, 0]
         if len(rows):
-            alive = [n for n in (int((rows < n).sum()) for n in sizes[t:until]) if n]
-            chunk = torch.cat([xs[t + i][rows[:n]] for i, n in enumerate(alive)])
-            y, part, some = advance(chunk, alive, _selected(state, rows), exit_state.time)
-            state, counts = _returned(state, rows, part), counts + some
+            alive = [n for n in (int((rows < n).sum()) for n in sizes[start:until]) if n]
+            x = torch.cat([self.xs[start + i][rows[:n]] for i, n in enumerate(alive)])
+            y, part, counts = runner.advance(Chunk(x, alive, _selected(self.state, rows), self.exit.time))
+            self.state, self.counts = _returned(self.state, rows, part), self.counts + counts
             for i, out in enumerate(y.split(alive)):
-                ys[t + i] = ys[t + i].index_copy(0, rows[: len(out)], out)
-        exit_state = replace(exit_state, time=exit_state.time + until - t)
-        if exit_state.time % time.check_every == 0:
-            goes_on = sizes[until - 1] if open_ended else sizes[until] if until < len(sizes) else 0
-            rows = rows[rows < goes_on]
-            exit_state, exiting = _check(time, exit_state, state.h, rows)
-            counts = replace(counts, exit_checks=counts.exit_checks + len(rows), exits=counts.exits + len(exiting))
-            state = replace(
-                state,
-                h=torch.cat([state.h[:-1], state.h[-1].index_copy(0, exiting, exit_state.translation[exiting])[None]]),
-            )
-            for i in range(until - 1, len(sizes)):
-                here = exiting[exiting < sizes[i]]
-                ys[i] = ys[i].index_copy(0, here, exit_state.translation[here])
-        t = until
-    return torch.cat(ys), replace(state, exit=exit_state), _of_all(shape, counts, len(x))
+                self.ys[start + i] = self.ys[start + i].index_copy(0, rows[: len(out)], out)
+        self.exit = replace(self.exit, time=self.exit.time + until - start)
+
+    def check(self, until: int) -> None:
+        """Check the rows that go on after timestep ``until - 1``; those that exit keep their translation."""
+        sizes, counts, h = self.chunk.sizes, self.counts, self.state.h
+        goes_on = sizes[until - 1] if self.chunk.open_ended else sizes[until] if until < len(sizes) else 0
+        rows = self.running[self.running < goes_on]
+        self.exit, exiting = _check(self.time, self.exit, h, rows)
+        self.counts = replace(counts, exit_checks=counts.exit_checks + len(rows), exits=counts.exits + len(exiting))
+        translation = self.exit.translation
+        top = h[-1].index_copy(0, exiting, translation[exiting])
+        self.state = replace(self.state, h=torch.cat([h[:-1], top[None]]))
+        for i in range(until - 1, len(sizes)):
+            here = exiting[exiting < sizes[i]]
+            self.ys[i] = self.ys[i].index_copy(0, here, translation[here])
+
+    def finished(self) -> Advanced:
+        """The outputs of all timesteps, run or not."""
+        counts = _of_all(self.shape, self.counts, len(self.chunk.x))
+        return Advanced(torch.cat(self.ys), replace(self.state, exit=self.exit), counts)
 
 
 def _check(
     time: TimeExitPolicy, exit_state: ExitState, h: torch.Tensor, rows: torch.Tensor
 ) -> tuple[ExitState, torch.Tensor]:
-    """Put the question to some rows; returns which of them leave."""
+    """Check some rows; returns which of them exit."""
     if not len(rows):
         return exit_state, rows
     now = exit_state.time - 1

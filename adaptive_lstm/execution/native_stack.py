@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
 from ..policies import Parts
 from ..types import ColumnCounts, Counts, ExitState, FloatArray, HoldState, Site, StackShape, StreamState, sites
@@ -83,7 +82,7 @@ class NativeStack:
     ):
         from .. import _native
 
-        self.shape, self.policy = shape, policy
+        self.shape, self.policy, self.finite_only = shape, policy, zeros
         self.thresholded = {site: policy.columns.thresholded(site) for site in sites(shape)}
         self.live_units = live_units(shape, weights)
         cells, packed = [], list[tuple[Packed, ...]]()
@@ -130,12 +129,11 @@ class NativeStack:
         """Keep a state's buffers for the next run."""
         self._idle.append(state)
 
-    def counts(self, state: _native.State, timesteps: int) -> Counts:
-        """What was counted since the state's counters were cleared, in so many batch rows times timesteps."""
-        return self.counted(state, timesteps)()
-
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
-        """The same as of now, put together when it is asked for."""
+        """What was counted since the state's counters were cleared, in so many batch rows times timesteps.
+
+        The numbers are those of now; they are put together when they are asked for.
+        """
         counters, exits = state.counters(), state.exit_counters()
 
         def counts() -> Counts:
@@ -152,39 +150,23 @@ class NativeStack:
 
         return counts
 
-    def run_from(
-        self, start: StreamState, x: torch.Tensor, sizes: Sequence[int]
-    ) -> tuple[torch.Tensor, StreamState, Counts]:
-        """Packed rows x [sum(sizes), I] from a given state: as ``reference.run``."""
-        x = x.detach().contiguous()
-        alive = torch.tensor(sizes, dtype=torch.int64)
-        y = x.new_empty(len(x), self.shape.directions * self.shape.output_size)
-        state = self.acquire(sizes[0])
-        try:
-            self.write(state, start)
-            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(sizes), alive.data_ptr())
-            state.run(x.data_ptr(), *rows, check=False, open_ended=False)
-            return y, self.read(state), self.counts(state, len(x))
-        finally:
-            self.release(state)
-
-    def read(self, state: _native.State) -> StreamState:
+    def read(self, state: _native.State) -> StreamState[np.ndarray]:
         """A copy of everything that a state remembers."""
         shape, batch, started = self.shape, state.batch, state.started
-        h = torch.empty(shape.num_cells, batch, shape.output_size, dtype=torch.float32, device="cpu")
-        c = h.new_empty(shape.num_cells, batch, shape.hidden_size)
-        state.store(h.numpy(), c.numpy())
+        h = np.empty((shape.num_cells, batch, shape.output_size), np.float32)
+        c = np.empty((shape.num_cells, batch, shape.hidden_size), np.float32)
+        state.store(h, c)
 
-        def sent(site: Site) -> torch.Tensor | None:
+        def sent(site: Site) -> np.ndarray | None:
             if not (started and self.thresholded[site]):
                 return None
-            out = h.new_empty(batch, site.width)
-            state.store_sent(site.cell, site.operand, out.numpy())
+            out = np.empty((batch, site.width), np.float32)
+            state.store_sent(site.cell, site.operand, out)
             return out
 
         held = []
         for cell in range(shape.num_cells if started and self.policy.hold else 0):
-            held.append(self._new_hold(cell, h))
+            held.append(self._new_hold(cell, batch))
             state.store_hold(cell, *_hold_arrays(held[-1]))
         return StreamState(
             h,
@@ -192,65 +174,63 @@ class NativeStack:
             tuple(sent(Site(shape, cell, "x")) for cell in range(shape.num_cells)),
             tuple(sent(Site(shape, cell, "h")) for cell in range(shape.num_cells)),
             tuple(held),
-            self._read_exit(state, h) if started and self.policy.time_exit else None,
+            self._read_exit(state) if started and self.policy.time_exit else None,
         )
 
-    def write(self, state: _native.State, value: StreamState) -> None:
+    def write(self, state: _native.State, value: StreamState[np.ndarray]) -> None:
         """Make a state equal to ``value``; counters start again."""
         state.reset(value.h.shape[1])
-        state.load(_array(value.h), _array(value.c))
+        state.load(_float32(value.h), _float32(value.c))
         for site in self.thresholded:
             sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.cell]
             if sent is not None:
-                state.load_sent(site.cell, site.operand, _array(sent))
+                state.load_sent(site.cell, site.operand, _float32(sent))
         for cell, hold in enumerate(value.hold):
             state.load_hold(cell, *_hold_arrays(hold))
         if value.exit is not None:
             exit_ = value.exit
-            parts = (exit_.exited.to(torch.uint8), exit_.translation, exit_.streak, exit_.past)
+            parts = (exit_.exited.astype(np.uint8), exit_.translation, exit_.streak, exit_.past)
             state.load_exit(exit_.time, *(_flat(part) for part in parts))
 
-    def exited(self, state: _native.State) -> torch.Tensor:
+    def exited(self, state: _native.State) -> np.ndarray:
         """Which rows have exited in time: bool [B]."""
-        if self.policy.time_exit is None:
-            return torch.zeros(state.batch, dtype=torch.bool, device="cpu")
-        return self._read_exit(state, torch.empty(0, dtype=torch.float32, device="cpu")).exited
+        return np.zeros(state.batch, np.bool_) if self.policy.time_exit is None else self._read_exit(state).exited
 
-    def _new_hold(self, cell: int, like: torch.Tensor) -> HoldState:
-        shape, batch, width = self.shape, like.shape[1], self.shape.input_width(cell)
+    def _new_hold(self, cell: int, batch: int) -> HoldState[np.ndarray]:
+        shape, width = self.shape, self.shape.input_width(cell)
         decider = self.policy.decider(shape, cell // shape.directions)
         queues = decider is not None and decider.action == "queue_input"
         return HoldState(
-            None if decider is None else like.new_empty(batch, width),
-            None if decider is None else like.new_empty(batch, shape.output_size),
-            like.new_empty(batch, dtype=torch.int64),
-            like.new_empty(batch, 4 * shape.hidden_size),
-            like.new_empty(batch, decider.cap, width) if decider is not None and queues else None,
-            like.new_empty(batch, dtype=torch.int64) if queues else None,
+            None if decider is None else np.empty((batch, width), np.float32),
+            None if decider is None else np.empty((batch, shape.output_size), np.float32),
+            np.empty(batch, np.int64),
+            np.empty((batch, 4 * shape.hidden_size), np.float32),
+            np.empty((batch, decider.cap, width), np.float32) if decider is not None and queues else None,
+            np.empty(batch, np.int64) if queues else None,
         )
 
-    def _read_exit(self, state: _native.State, like: torch.Tensor) -> ExitState:
+    def _read_exit(self, state: _native.State) -> ExitState[np.ndarray]:
         batch, width = state.batch, self.shape.output_size
         window = self.policy.time_exit.window if self.policy.time_exit else 0
-        exited, translation = like.new_empty(batch, dtype=torch.uint8), like.new_empty(batch, width)
-        streak, past = like.new_empty(batch, dtype=torch.int64), like.new_empty(batch, window, width)
-        time = state.store_exit(*(part.numpy().reshape(-1) for part in (exited, translation, streak, past)))
-        return ExitState(time, exited.bool(), translation, streak, past)
+        exited, translation = np.empty(batch, np.uint8), np.empty((batch, width), np.float32)
+        streak, past = np.empty(batch, np.int64), np.empty((batch, window, width), np.float32)
+        time = state.store_exit(exited, translation.reshape(-1), streak, past.reshape(-1))
+        return ExitState(time, exited.astype(np.bool_), translation, streak, past)
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).contiguous().numpy()
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
 
 
-def _flat(part: torch.Tensor) -> np.ndarray:
-    return part.detach().contiguous().flatten().numpy()
+def _flat(part: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(part).reshape(-1)
 
 
 _Hold = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
-def _hold_arrays(hold: HoldState) -> _Hold:
-    """Views of contiguous tensors, in the order that the native core takes them."""
+def _hold_arrays(hold: HoldState[np.ndarray]) -> _Hold:
+    """Views of contiguous arrays, in the order that the native core takes them."""
     assert hold.run is not None
     assert hold.gates is not None
     x_used, h_used, queue, queued = (

@@ -32,6 +32,7 @@ from .reference_cell import (
     Step,
     state_with_pruned_constant,
 )
+from .runner import Advanced, Chunk
 
 
 @dataclass
@@ -173,27 +174,19 @@ def run(
     weights: Sequence[CellTensors],
     shape: StackShape,
     policy: Parts,
-    x: torch.Tensor,
-    sizes: Sequence[int],
-    state: StreamState,
+    chunk: Chunk,
     observer: Observer | None = None,
-    first: int = 0,
-) -> tuple[torch.Tensor, StreamState, Counts]:
+) -> Advanced:
     """Run a stack over packed rows.
 
     Args:
-        weights: one entry per layer and direction.
+        weights: one entry per cell.
         shape: sizes of the stack.
-        policy: what may be left out; its exit in time is not asked here (``leaving.py``).
-        x: [sum(sizes), I].
-        sizes: rows alive at each timestep.
-        state: where to start; ``h``, ``c`` [L * D, B, ...] with B = sizes[0]; ``sent_*`` None: nothing sent yet.
+        policy: what may be left out; its exit in time is not checked here (``early_exit``).
+        chunk: the rows, and the state to start from.
         observer: called with every step.
-        first: the number of the first timestep, for the observer.
-
-    Returns:
-        Output [sum(sizes), D * P], the final state, and what was counted.
     """
+    x, sizes, state, first = chunk.x, chunk.sizes, chunk.state, chunk.first
     D, total = shape.directions, len(x)
     members = torch.arange(sizes[0], device=x.device)
     width = D * shape.output_size
@@ -244,41 +237,38 @@ def run(
                 xs = batch.levels[-1]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
     end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.exit)
-    return (
-        torch.cat(y),
-        end,
-        Counts(
-            tuple(counts),
-            0,
-            sizes[0] - len(batch.members),
-            tuple(asked) if depth else (),
-            tuple(left) if depth else (),
-            live_units(shape, weights),
-        ),
+    counted = Counts(
+        tuple(counts),
+        exits=sizes[0] - len(batch.members),
+        depth_checks=tuple(asked) if depth else (),
+        depth_exits=tuple(left) if depth else (),
+        live_units=live_units(shape, weights),
     )
+    return Advanced(torch.cat(y), end, counted)
 
 
-def packed_rows(x: torch.Tensor, sizes: torch.Tensor | None, batch_first: bool) -> tuple[torch.Tensor, list[int]]:
-    """A batch [T, B, I] or [B, T, I], or rows packed already (``sizes`` [T]), as packed rows and their sizes."""
-    if sizes is not None:
-        return x, [int(n) for n in sizes]
-    x = x.transpose(0, 1) if batch_first else x
-    return x.reshape(-1, x.shape[-1]), [x.shape[1]] * x.shape[0]
+class ReferenceRunner:
+    """The readable executor of this file: any dtype and device, differentiable, every policy but exits in time.
 
+    Args:
+        weights: one entry per cell.
+        shape: sizes of the stack.
+        policy: what may be left out; ``ExitLoop`` adds exits in time.
+        observer: called with every step that runs.
+    """
 
-def unpacked_rows(y: torch.Tensor, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
-    """Packed output rows in the layout of the input x that they came from."""
-    if x.dim() == 2:
-        return y
-    if batch_first:
-        return y.reshape(x.shape[1], x.shape[0], -1).transpose(0, 1)
-    return y.reshape(*x.shape[:2], -1)
+    def __init__(
+        self,
+        weights: Sequence[CellTensors],
+        shape: StackShape,
+        policy: Parts,
+        observer: Observer | None = None,
+    ):
+        self.weights, self.shape, self.policy, self.observer = tuple(weights), shape, policy, observer
 
-
-def start(shape: StackShape, h: torch.Tensor, c: torch.Tensor) -> StreamState:
-    """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
-    nothing = (None,) * shape.num_cells
-    return StreamState(h, c, nothing, nothing)
+    def advance(self, chunk: Chunk) -> Advanced:
+        """As ``ChunkRunner.advance``."""
+        return run(self.weights, self.shape, self.policy, chunk, self.observer)
 
 
 def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np.bool_]]:
@@ -298,6 +288,6 @@ def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np
 
     with torch.no_grad():
         h, c = x.new_zeros(shape.num_cells, 1, shape.output_size), x.new_zeros(shape.num_cells, 1, shape.hidden_size)
-        run(tensors_of(lstm), shape, parts(policy), x, [1] * len(x), start(shape, h, c), observe)
+        run(tensors_of(lstm), shape, parts(policy), Chunk(x, [1] * len(x), StreamState.start(h, c)), observe)
     nothing = [np.zeros(n, dtype=np.bool_) for n in width]
     return [np.stack([steps.get(t, none) for t in range(len(x))]) for steps, none in zip(sent, nothing, strict=True)]

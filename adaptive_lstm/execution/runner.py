@@ -1,33 +1,119 @@
-"""What ``AdaptiveLSTM`` asks of anything that runs a stack."""
+"""Who runs a stack: what every runner is given and returns.
+
+``NativeRunner`` (``native_runner``) runs batches and chunks, ``ReferenceRunner`` (``reference``) chunks, and
+``ExitLoop`` (``early_exit``) puts exits in time around either; the others here are put around those.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 
-from ..policies import Parts
-from ..types import Counts, StackShape
+from ..types import Counts, StackShape, StreamState
+from .backend import refuse_non_finite
+from .batch import Batch
 
-Returned = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Callable[[], Counts] | None]
+Counted = Callable[[], Counts]
+
+
+class Result(NamedTuple):
+    """What a run of a whole batch returns.
+
+    ``y``: outputs in the layout of ``Batch.x``.
+    ``h`` [L * D, B, P], ``c`` [L * D, B, H]: final states.
+    ``counts``: a call for what was counted, or None where nothing is pruned or can be skipped; adding it up takes as
+    long as a short sequence, so it waits until somebody asks.
+    """
+
+    y: torch.Tensor
+    h: torch.Tensor
+    c: torch.Tensor
+    counts: Counted | None
 
 
 class Runner(Protocol):
-    """What ``AdaptiveLSTM`` asks of an executor."""
+    """Anything that runs a batch through a stack from a fresh start. ``AdaptiveLSTM.run_on`` accepts one."""
+
+    def run(self, batch: Batch) -> Result:
+        """Raise ``NonFiniteError`` for NaN or infinity that would poison a state or that integers cannot pass on."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some timesteps of some rows, and the state to start from.
+
+    ``x`` [sum(sizes), I]: packed rows, all rows of the first timestep first.
+    ``sizes``: rows alive at each timestep.
+    ``state``: where to start, of sizes[0] rows.
+    ``first``: the number of the first timestep.
+    ``open_ended``: whether rows may go on after x (a stream). If not, a row is not checked for an exit after its last
+    timestep, where nothing is left to leave out.
+    """
+
+    x: torch.Tensor
+    sizes: Sequence[int]
+    state: StreamState
+    first: int = 0
+    open_ended: bool = False
+
+
+class Advanced(NamedTuple):
+    """What a run of a chunk returns: outputs ``y`` [sum(sizes), D * P], the final ``state``, and ``counts``."""
+
+    y: torch.Tensor
+    state: StreamState
+    counts: Counts
+
+
+class ChunkRunner(Protocol):
+    """Anything that runs a chunk from a given state: what exits in time and streams are built around."""
 
     shape: StackShape
-    policy: Parts
-    finite_only: bool
 
-    def run(
-        self,
-        x: torch.Tensor,
-        sizes: torch.Tensor | None,
-        batch_first: bool,
-        initial: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> Returned:
-        """As ``Executor.run``."""
+    def advance(self, chunk: Chunk) -> Advanced:
+        """Run all timesteps of the chunk."""
 
-    def why_not_native(self) -> str | None:
-        """Shown in ``last_run``."""
+
+class FiniteOnly:
+    """Refuses NaN and infinity before a runner sees them: they would stay in estimates, and integers lose them."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        if not batch.finite():
+            raise refuse_non_finite()
+        return self.runner.run(batch)
+
+
+class PackedRunner:
+    """Runs a whole batch as one chunk, from the given states or zeros."""
+
+    def __init__(self, chunks: ChunkRunner):
+        self.chunks = chunks
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        rows, sizes = batch.packed()
+        initial = batch.initial
+        if initial is None:
+            shape = self.chunks.shape
+            h, c = ((shape.num_cells, sizes[0], n) for n in (shape.output_size, shape.hidden_size))
+            initial = rows.new_zeros(h), rows.new_zeros(c)
+        y, end, counts = self.chunks.advance(Chunk(rows, sizes, StreamState.start(*initial)))
+        return Result(batch.unpacked(y), end.h, end.c, lambda: counts)
+
+
+class Uncounted:
+    """Leaves out what a runner has counted, where it could not have done less than all of the work."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        return self.runner.run(batch)._replace(counts=None)

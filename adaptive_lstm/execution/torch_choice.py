@@ -8,15 +8,14 @@ answer is kept for as long as the weights are.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from .executor import Executor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ..types import StackShape
+from .batch import Batch
+from .runner import Runner
 
 PROBE_STEPS = 64  # timesteps that are timed at most: enough for torch's fixed cost per call to fade
 PROBE_ROUNDS = 3
@@ -26,21 +25,17 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-class TorchOrNative:
+class SpeedTrial:
     """Remembers, per batch size, length and thread count (rounded up to powers of two), whether torch is faster."""
 
-    def __init__(self, executor: Executor):
-        self._executor = executor
+    def __init__(self, runner: Runner, shape: StackShape):
+        self._runner, self._shape = runner, shape
         self._faster: dict[tuple[int, int, int], bool] = {}
 
-    def torch_is_faster(self, lstm: nn.LSTM, x: torch.Tensor, packed: bool) -> bool:
-        """Whether ``nn.LSTM.forward`` should serve this input.
-
-        Always False where results would differ: with a policy that skips, or with quantized weights.
-        """
-        executor = self._executor
-        if executor.skips or not executor.exact or packed or x.dim() != 3:
-            return False  # packed: torch's own path steps through unfused cells and never reaches oneDNN
+    def torch_is_faster(self, lstm: nn.LSTM, x: torch.Tensor) -> bool:
+        """Whether ``nn.LSTM.forward`` should serve x [T, B, I], or [B, T, I] if the LSTM is ``batch_first``."""
+        if x.dim() != 3:
+            return False
         steps, batch = (x.shape[1], x.shape[0]) if lstm.batch_first else (x.shape[0], x.shape[1])
         threads = torch.get_num_threads()
         if batch == 1 and threads == 1:
@@ -51,7 +46,7 @@ class TorchOrNative:
         return self._faster[key]
 
     def _probe(self, lstm: nn.LSTM, batch: int, steps: int, like: torch.Tensor) -> bool:
-        shape = self._executor.shape
+        shape = self._shape
         x = like.new_zeros((batch, steps, shape.input_size) if lstm.batch_first else (steps, batch, shape.input_size))
         h = like.new_zeros(shape.num_cells, batch, shape.output_size)
         c = like.new_zeros(shape.num_cells, batch, shape.hidden_size)
@@ -65,7 +60,7 @@ class TorchOrNative:
             rounds = [
                 (
                     timed(lambda: nn.LSTM.forward(lstm, x, (h, c))),
-                    timed(lambda: self._executor.run(x, None, lstm.batch_first, None)),
+                    timed(lambda: self._runner.run(Batch.of(x, None, shape, lstm.batch_first))),
                 )
                 for _ in range(PROBE_ROUNDS + 1)
             ][1:]  # the first round warms both up

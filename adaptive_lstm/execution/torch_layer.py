@@ -1,4 +1,4 @@
-"""One layer of a stack on torch's kernels, with weights of one's choice: for passes over data without a policy."""
+"""A stack on torch's kernels with any weights: for passes over data in which nothing is skipped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..types import StackShape
 from ..weights.layout import CellTensors
-
-State = tuple[torch.Tensor, torch.Tensor]
+from .batch import Batch, Initial
+from .runner import Result
 
 
 class Layer:
@@ -37,7 +37,7 @@ class Layer:
         ends = ("", "_reverse")[: self.directions]
         return [getattr(self.lstm, f"{name}_l0{end}") for end in ends for name in ("weight_ih", "weight_hh")]
 
-    def run(self, rows: torch.Tensor, alive: list[int], initial: State | None) -> tuple[torch.Tensor, State]:
+    def run(self, rows: torch.Tensor, alive: list[int], initial: Initial | None) -> tuple[torch.Tensor, Initial]:
         """Packed rows [n, width] through the layer: its output [n, D * P] and its end states [D, B, P], [D, B, H]."""
         if alive[0] == alive[-1]:  # torch steps through packed sequences one by one
             out, (h, c) = self.lstm(rows.view(len(alive), alive[0], -1), initial)
@@ -56,7 +56,38 @@ def _pruned_constant(w: CellTensors) -> torch.Tensor:
     return torch.where(w.live, zeros, w.constant)
 
 
-def of_layer(initial: State | None, layer: int, directions: int) -> State | None:
+class TorchRunner:
+    """A stack, layer by layer, on torch's kernels; nothing is skipped.
+
+    Args:
+        weights: one entry per cell.
+        shape: sizes of the stack.
+    """
+
+    def __init__(self, weights: Sequence[CellTensors], shape: StackShape):
+        D = shape.directions
+        self.shape = shape
+        self.layers = [Layer(weights[k : k + D], shape) for k in range(0, shape.num_cells, D)]
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        rows, sizes = batch.packed()
+        levels, h, c = self.levels(rows, sizes, batch.initial)
+        return Result(batch.unpacked(levels[-1]), h, c, None)
+
+    def levels(
+        self, rows: torch.Tensor, sizes: list[int], initial: Initial | None
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Packed rows [n, I] through the stack: outputs [n, D * P] of every layer, h_n and c_n."""
+        levels, ends = [], []
+        for layer in range(self.shape.num_layers):
+            rows, end = self.layers[layer].run(rows, sizes, of_layer(initial, layer, self.shape.directions))
+            levels.append(rows)
+            ends.append(end)
+        return levels, torch.cat([h for h, _ in ends]), torch.cat([c for _, c in ends])
+
+
+def of_layer(initial: Initial | None, layer: int, directions: int) -> Initial | None:
     """The part of h_0 and c_0 that belongs to a layer."""
     part = slice(layer * directions, (layer + 1) * directions)
     return None if initial is None else (initial[0][part], initial[1][part])

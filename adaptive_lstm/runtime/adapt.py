@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import nn
 
 from ..errors import InputError
 from ..model_io import copied
 from .lstm import AdaptiveLSTM
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def lstms_of(model: nn.Module) -> dict[str, AdaptiveLSTM]:
@@ -38,21 +41,20 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
 
 
 @contextmanager
-def restored(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
-    """Settings, last run and monitor are put back after the block, of which the monitor sees nothing."""
-    kept = {n: (lstm.policy, lstm.quantize, lstm.replaced, lstm.monitor, lstm._last) for n, lstm in lstms.items()}
+def keep_settings(lstms: Iterable[AdaptiveLSTM]) -> Iterator[None]:
+    """Plan, last run and monitor are put back after the block, of which the monitor sees nothing."""
+    kept = [(lstm, lstm._plan, lstm._monitor, lstm._last) for lstm in lstms]
+    for lstm, *_ in kept:
+        lstm._monitor = None
     try:
-        for lstm in lstms.values():
-            lstm.monitor = None
         yield
     finally:
-        for name, lstm in lstms.items():
-            policy, quantize, replaced, monitor, last = kept[name]
-            lstm._replaced = replaced  # as it was, even if the parameters have changed since; the policy plans anew
-            lstm.policy, lstm.quantize, lstm.monitor, lstm._last = policy, quantize, monitor, last  # policy: no monitor
+        for lstm, plan, monitor, last in kept:
+            lstm._set(plan, monitor)  # as it was, even if the parameters have changed since
+            lstm._last = last
 
 
-def adapt(model: nn.Module) -> nn.Module:
+def adapt(model: Model) -> Model:
     """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
 
     Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are left as they are,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,19 +15,38 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..execution.accounting import run_stats
-from ..execution.backend import refuse_non_finite
-from ..execution.executor import Counted, Executor
-from ..execution.torch_choice import TorchOrNative
+from ..execution.batch import Batch
+from ..execution.executor import Executor
+from ..execution.route import decide
+from ..execution.runner import Counted, Runner
 from ..model_io import copied
-from ..policies import Combined, Dense, Parts, Policy
-from ..types import Counts, RunStats, StackShape
+from ..policies import Dense, Parts, Policy
+from ..types import Counts, Route, RunStats, StackShape
 from ..weights.fingerprint import Fingerprint
 from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
 from .monitor import Monitor
+from .plan import Plan
 
-_RUNTIME = ("_compiled", "_last", "_origin")  # rebuilt on demand, never copied, pickled or saved
+_RUNTIME = ("_compiled", "_last", "_detour", "_origin")  # rebuilt on demand, never copied, pickled or saved
+
+
+@dataclass(frozen=True)
+class Call:
+    """A finished call of an ``AdaptiveLSTM``, as an observer sees it (``AdaptiveLSTM.watched_by``).
+
+    ``input``, ``hx``: its arguments.
+    ``rows``: B, the batch rows of the input.
+    ``seconds``: how long it took.
+    ``stats``: what it did; None if a runner stood in for the LSTM's own (``AdaptiveLSTM.run_on``).
+    """
+
+    input: Any
+    hx: Any
+    rows: int
+    seconds: float
+    stats: RunStats | None
 
 
 class AdaptiveLSTM(nn.LSTM):
@@ -36,14 +60,12 @@ class AdaptiveLSTM(nn.LSTM):
     unbatched input, given ``(h_0, c_0)``, ``PackedSequence``; dropout is ignored in eval mode, as torch does.
     """
 
-    _policy: Policy = Dense()
-    _quantize: Quantize = Quantize()
-    _replaced: ReplacedWeights | None = None
-    _compiled: tuple[Fingerprint, Executor, TorchOrNative] | None = None
+    _plan: Plan = Plan()
+    _monitor: Monitor | None = None
+    _compiled: tuple[Fingerprint, Executor] | None = None
     _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
-    monitor: Monitor | None = None
-    """Compares every run with the calibrated ranges; set by ``Calibration.apply``, gone with the next policy."""
-    _last: tuple[Counted | None, int, str | None, Parts | None] | None = None
+    _last: tuple[Route, int, int, Counted | None, Parts | None] | None = None
+    _detour: Callable[[Any, Any], Any] | None = None  # what serves in place of _serve
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
@@ -68,57 +90,76 @@ class AdaptiveLSTM(nn.LSTM):
         return shape_of(self)
 
     @property
+    def plan(self) -> Plan:
+        """Everything that is set; assign another to change all of it at once.
+
+        Setting one that does not fit raises ``PolicyError`` or ``InputError`` and changes nothing. Monitoring starts
+        anew with other expected rates.
+        """
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        old, monitor = self._plan, self._monitor
+        plan.check(self.stack_shape)
+        if plan.replaced is not None and plan.replaced is not old.replaced:
+            self._check_origin(plan.replaced)
+        if plan.expected_rates is not old.expected_rates:
+            monitor = None if plan.expected_rates is None else Monitor(plan.expected_rates)
+        self._set(plan, monitor)
+
+    def _set(self, plan: Plan, monitor: Monitor | None) -> None:
+        """Take over a plan that fits."""
+        if plan is not self._plan:
+            self._compiled = None
+        self._plan, self._monitor = plan, monitor
+
+    @property
     def policy(self) -> Policy:
         """What a run may leave out; ``Dense()`` (nothing) by default.
 
-        Setting one that does not fit raises ``PolicyError`` and changes nothing.
+        Setting one that does not fit raises ``PolicyError`` and changes nothing. A new policy ends monitoring.
         """
-        return self._policy
+        return self._plan.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        Combined(policy).check(self.stack_shape)
-        self._policy = policy
-        self.monitor = None
-        self._compiled = None
+        self.plan = replace(self._plan, policy=policy, expected_rates=None)
 
     @property
     def quantize(self) -> Quantize:
         """Precision of every weight matrix; float32 by default. The parameters themselves are never changed."""
-        return self._quantize
+        return self._plan.quantize
 
     @quantize.setter
     def quantize(self, quantize: Quantize) -> None:
-        if not isinstance(quantize, Quantize):
-            raise InputError(
-                f"got {type(quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
-            )
-        quantize.check(self.stack_shape)
-        self._quantize = quantize
-        self._compiled = None
+        self.plan = replace(self._plan, quantize=quantize)
 
     @property
     def replaced(self) -> ReplacedWeights | None:
-        """Pruned or rounded weights that are executed instead of the parameters; None: the parameters are executed."""
-        return self._replaced
+        """Weights that are executed instead of the parameters, which stay as they are; None: the parameters."""
+        return self._plan.replaced
 
     @replaced.setter
     def replaced(self, replaced: ReplacedWeights | None) -> None:
-        if replaced is not None:
-            self._check_origin(replaced)
-        self._replaced = replaced
-        self._compiled = None
+        self.plan = replace(self._plan, replaced=replaced)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """Compares every run with the rates that the plan expects; None if it expects none."""
+        return self._monitor
 
     def executed(self) -> tuple[CellTensors, ...]:
-        """The weights that are executed, ahead of quantization: ``replaced``, or the parameters.
+        """The weights that are executed, ahead of quantization: the replaced ones, or the parameters.
 
         Raises:
             InputError: the parameters have changed since they were replaced.
         """
-        if self._replaced is None:
+        replaced = self._plan.replaced
+        if replaced is None:
             return tensors_of(self)
-        self._check_origin(self._replaced)
-        return self._replaced.tensors(self)
+        self._check_origin(replaced)
+        return replaced.tensors(self)
 
     def _check_origin(self, replaced: ReplacedWeights) -> None:
         """Hash the parameters, unless they have not changed since their hash was found to be ``replaced.origin``."""
@@ -132,11 +173,11 @@ class AdaptiveLSTM(nn.LSTM):
         """What the last call did, or None before the first. Each thread that shares the module overwrites it."""
         if self._last is None:
             return None
-        counts, timesteps, fallback, policy = self._last
+        route, threads, timesteps, counts, policy = self._last
         shape = self.stack_shape
         if counts is None or policy is None:
-            return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, fallback, 0)
-        return run_stats(policy, shape, counts(), timesteps, fallback)
+            return RunStats.of(shape, Counts.dense(shape, timesteps), timesteps, route=route, threads=threads)
+        return run_stats(policy, shape, counts(), timesteps, route=route, threads=threads)
 
     def replan(self) -> None:
         """Forget the packed weights and the parameters' hash; the next call packs them again."""
@@ -144,23 +185,41 @@ class AdaptiveLSTM(nn.LSTM):
 
     def executor(self) -> Executor:
         """The compiled stack for the current weights, policy and precision."""
-        return self._compile()[1]
-
-    def _compile(self) -> tuple[Fingerprint, Executor, TorchOrNative]:
         compiled = self._compiled
         if compiled is None or not compiled[0].unchanged(self):
             # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
             self._update_flat_weights()
+            plan = self._plan
             with torch.no_grad():
                 executor = Executor(
-                    self.executed(),
-                    self.stack_shape,
-                    self._quantize,
-                    self._policy,
-                    replaced=self._replaced is not None,
+                    self.executed(), self.stack_shape, plan.quantize, plan.policy, replaced=plan.replaced is not None
                 )
-            compiled = self._compiled = (Fingerprint(self), executor, TorchOrNative(executor))
-        return compiled
+            compiled = self._compiled = (Fingerprint(self), executor)
+        return compiled[1]
+
+    @contextmanager
+    def run_on(self, runner: Runner) -> Iterator[None]:
+        """Another runner serves every call inside the block, in training mode and with gradients too.
+
+        The monitor sees nothing of it, and ``last_run`` stays as it is.
+        """
+        with self._detoured(partial(self._run_on, runner)):
+            yield
+
+    @contextmanager
+    def watched_by(self, observer: Callable[[Call], None]) -> Iterator[None]:
+        """Every call inside the block is timed, and shown to an observer when it has finished."""
+        with self._detoured(partial(self._watched, observer, self._detour)):
+            yield
+
+    @contextmanager
+    def _detoured(self, detour: Callable[[Any, Any], Any]) -> Iterator[None]:
+        before = self._detour
+        self._detour = detour
+        try:
+            yield
+        finally:
+            self._detour = before
 
     # ------------------------------------------------------------------------------------------------- nn.Module
 
@@ -176,124 +235,67 @@ class AdaptiveLSTM(nn.LSTM):
     def extra_repr(self) -> str:
         """Policy and precision behind the sizes, where they are not the default."""
         text = super().extra_repr()
-        if not isinstance(self._policy, Dense):
-            text += f", policy={type(self._policy).__name__}"
-        text += "" if self._replaced is None else ", replaced weights"
-        return text + ("" if self._quantize.exact else f", quantize={self._quantize.precision}")
+        plan = self._plan
+        if not isinstance(plan.policy, Dense):
+            text += f", policy={type(plan.policy).__name__}"
+        text += "" if plan.replaced is None else ", replaced weights"
+        return text + ("" if plan.quantize.exact else f", quantize={plan.quantize.precision}")
 
     # --------------------------------------------------------------------------------------------------- forward
 
     def forward(self, input, hx=None):  # type: ignore[no-untyped-def]  # noqa: A002 (torch's signature)
-        """As ``nn.LSTM.forward``: ``output, (h_n, c_n)``."""
-        why = self._why_torch(input, hx)
-        if why is None:
-            _, executor, choice = self._compile()
-            packed = isinstance(input, PackedSequence)
-            x = input.data if packed else input
-            if x.dtype != executor.dtype or x.device != executor.device:
-                why = "torch: input of another dtype or device"  # raises torch's own error
-            elif executor.native is None and executor.exact and not executor.skips:
-                why = "torch: " + str(executor.why_not_native()).removeprefix("reference: ")
-            elif executor.native is not None and choice.torch_is_faster(self, x, packed):
-                why = "torch: measured faster for this batch"
-            else:
-                return self._forward_adaptive(executor, input, hx)
-        out = super().forward(input, hx)
-        self.__dict__["_last"] = (None, _timesteps(input, self.batch_first), why, None)  # past nn.Module.__setattr__
+        """As ``nn.LSTM.forward``.
+
+        Args:
+            input: [T, B, I], [B, T, I] if ``batch_first``, [T, I], or a ``PackedSequence``.
+            hx: (h_0, c_0), h_0 [L * D, B, P] and c_0 [L * D, B, H], without B beside an unbatched input; None: zeros.
+
+        Returns:
+            ``output, (h_n, c_n)``: output in the layout of the input, with D * P features; h_n [L * D, B, P] and c_n
+            [L * D, B, H].
+
+        Raises:
+            InputError: sizes that do not fit, or states of another dtype or device than the input. An input of another
+                dtype or device than the weights raises what ``nn.LSTM`` raises.
+            NonFiniteError: the input or a given state holds NaN or infinity, and the policy can skip or weights are
+                quantized or replaced; nothing was run.
+        """
+        return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
+
+    def _serve(self, x: Any, hx: Any) -> Any:
+        route, executor = decide(self, self.executor, x, hx)
+        last = self.__dict__  # past nn.Module.__setattr__
+        if executor is None:
+            out = super().forward(x, hx)
+            last["_last"] = (route, torch.get_num_threads(), _timesteps(x, self.batch_first), None, None)
+            return out
+        batch = Batch.of(x, hx, executor.shape, self.batch_first)
+        y, h, c, counts = executor.runner.run(batch)
+        last["_last"] = (route, executor.threads(), batch.timesteps, counts, executor.policy)
+        monitor = self._monitor
+        if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
+            monitor.see(counts(), batch.timesteps, batch.rows)
+        return batch.restore(y, h, c)
+
+    def _run_on(self, runner: Runner, x: Any, hx: Any) -> Any:
+        batch = Batch.of(x, hx, self.stack_shape, self.batch_first)
+        y, h, c, _ = runner.run(batch)
+        return batch.restore(y, h, c)
+
+    def _watched(
+        self, observer: Callable[[Call], None], detour: Callable[[Any, Any], Any] | None, x: Any, hx: Any
+    ) -> Any:
+        start = time.perf_counter()
+        out = (detour or self._serve)(x, hx)
+        seconds = time.perf_counter() - start
+        observer(Call(x, hx, _rows(x, self.batch_first), seconds, self.last_run if detour is None else None))
         return out
 
-    def _why_torch(self, x: Any, hx: Any) -> str | None:
-        """Why ``nn.LSTM.forward`` must serve, or None."""
-        if self.training:
-            return "torch: training mode"
-        if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
-            return "torch: tracing"
-        data = x.data if isinstance(x, PackedSequence) else x
-        if not isinstance(data, torch.Tensor) or data.numel() == 0:
-            return "torch: empty input"
-        device = "cpu" if data.is_cpu else data.device.type
-        if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
-            return "torch: autocast"
-        if torch.is_grad_enabled() and (
-            data.requires_grad
-            or any(p.requires_grad for p in self._parameters.values() if p is not None)
-            or (hx is not None and any(s.requires_grad for s in hx))
-        ):
-            return "torch: gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())"
-        return None
 
-    def _forward_adaptive(self, executor: Any, x: Any, hx: Any) -> Any:
-        shape = executor.shape
-        sizes = sorted_indices = unsorted_indices = None
-        unbatched = False
-        if isinstance(x, PackedSequence):
-            data, sizes, sorted_indices, unsorted_indices = x
-            _check_packed(data, sizes)
-            batch = int(sizes[0])
-        else:
-            dims = x.dim()
-            if dims not in (2, 3):
-                raise InputError(f"LSTM: got an input of {dims} dimensions, expected 2 (unbatched) or 3")
-            unbatched = dims == 2
-            data = x.unsqueeze(0 if self.batch_first else 1) if unbatched else x
-            batch = data.shape[0 if self.batch_first else 1]
-        features = data.shape[-1]
-        if features != shape.input_size:
-            raise InputError(f"got inputs with {features} features, expected input_size = {shape.input_size}")
-        initial = None
-        if hx is not None:
-            h, c = self._initial(executor, hx, batch, unbatched)
-            initial = (
-                (h, c)
-                if sorted_indices is None
-                else (h.index_select(1, sorted_indices), c.index_select(1, sorted_indices))
-            )
-        y, h, c, counts = executor.run(data, sizes, self.batch_first and sizes is None, initial)
-        timesteps = data.numel() // features
-        self.__dict__["_last"] = (counts, timesteps, executor.why_not_native(), executor.policy)
-        monitor = self.monitor
-        if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
-            monitor.see(counts(), timesteps, batch)
-        if sizes is not None:
-            if unsorted_indices is not None:
-                h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
-            return PackedSequence(y, sizes, sorted_indices, unsorted_indices), (h, c)
-        if unbatched:
-            return y.squeeze(0 if self.batch_first else 1), (h.squeeze(1), c.squeeze(1))
-        return y, (h, c)
-
-    def _initial(self, executor: Any, hx: Any, batch: int, unbatched: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Given ``(h_0, c_0)``, checked, as [L * D, B, ...]."""
-        shape = executor.shape
-        if not (isinstance(hx, tuple | list) and len(hx) == 2):
-            raise InputError(f"got hx of type {type(hx).__name__}, expected a pair (h_0, c_0)")
-        out = []
-        for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size)):
-            want = (shape.num_cells, width) if unbatched else (shape.num_cells, batch, width)
-            if not isinstance(state, torch.Tensor):
-                raise InputError(f"{name}: got {type(state).__name__}, expected a tensor of shape {want}")
-            if tuple(state.shape) != want:
-                raise InputError(f"{name}: got shape {tuple(state.shape)}, expected {want}")
-            weight = self.weight_ih_l0
-            if state.dtype != weight.dtype or state.device != weight.device:
-                raise InputError(
-                    f"{name}: got {state.dtype} on {state.device}, expected {weight.dtype} on {weight.device}"
-                )
-            if executor.finite_only and not bool(torch.isfinite(state).all()):
-                raise refuse_non_finite()
-            out.append(state.detach().unsqueeze(1) if unbatched else state.detach())
-        return out[0], out[1]
-
-
-def _check_packed(data: torch.Tensor, sizes: torch.Tensor) -> None:
-    """Refuse a PackedSequence put together by hand whose sizes would lead beyond its data."""
-    falls = sizes.dim() == 1 and len(sizes) > 0 and bool((sizes[1:] <= sizes[:-1]).all()) and int(sizes[-1]) > 0
-    if data.dim() != 2 or sizes.dtype != torch.int64 or not falls or int(sizes.sum()) != len(data):
-        raise InputError(
-            f"got a PackedSequence with data of shape {tuple(data.shape)}, {sizes.dtype} batch sizes {sizes.tolist()}, "
-            "expected data [sum(sizes), I] and int64 sizes that are positive and never grow; "
-            "torch.nn.utils.rnn.pack_padded_sequence makes one"
-        )
+def _rows(x: Any, batch_first: bool) -> int:
+    if isinstance(x, PackedSequence):
+        return int(x.batch_sizes[0])
+    return 1 if x.dim() == 2 else int(x.shape[0 if batch_first else 1])
 
 
 def _timesteps(x: Any, batch_first: bool) -> int:

@@ -83,7 +83,7 @@ def serve(model: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Any], loss
                     sum(gates * c.h_possible for gates, stats in counted for c in stats.columns),
                 )
             )
-            fallbacks |= {stats.fallback for _, stats in counted if stats.fallback is not None}
+            fallbacks |= {str(stats.route) for _, stats in counted if stats.route.by != "native"}
     done, possible, recurrent, recurrent_possible = np.array(work, dtype=np.float64).T
     why = ", ".join(sorted(fallbacks)) or None
     return Served(np.array(losses), done, possible, recurrent, recurrent_possible, why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.runtime.monitor import Monitor, Range
+from adaptive_lstm.runtime.monitor import Range
 
 from ..support.artifact_cases import Tagger, certificate_of, lstm_of, prune, settings, tagger
 from ..support.helpers import OnReference, assert_equal, infer, signal, torch_lstm
@@ -141,9 +142,9 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     fast.policy = al.ExitInDepth(head=nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 2)))
     refused(r"head: Sequential is Python code")
     fast.policy = al.Dense()
-    fast.monitor = Monitor({"activity": Range(0.5, -1.0, 3)})
+    fast.plan = replace(fast.plan, expected_rates={"activity": Range(0.5, -1.0, 3)})
     refused(r"cannot be saved: the LSTM: monitor\.activity: got")
-    fast.monitor = None
+    fast.plan = replace(fast.plan, expected_rates=None)
     prune(fast)
     with torch.no_grad():
         next(fast.parameters())[0] += 1

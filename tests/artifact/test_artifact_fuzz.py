@@ -9,6 +9,7 @@ import random
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm import tensorfile
 from adaptive_lstm.artifact.artifact import _KIND, _VERSION, _checksum
-from adaptive_lstm.runtime.monitor import Monitor, Range
+from adaptive_lstm.runtime.monitor import Range
 from adaptive_lstm.types import StackShape
 
 from ..support.artifact_cases import certificate_of, settings, tagger
@@ -168,7 +169,7 @@ def saved(tmp_path: Path) -> tuple[nn.Module, nn.Module, Path]:
     below.policy = al.Combined(al.Delta(h=held), al.HoldLayers(x_share=0.1), leave)
     below.quantize = al.Quantize("int8", raw="int8", raw_scale=(1.0,) * 5, matrices={"weight_hh_l1": "bf16"})
     above.policy = al.Combined(al.SkipTimesteps(x_share=0.1), settled)
-    above.monitor = Monitor({"activity": Range(0.5, 0.1, 40)})  # the new policy has taken the old one away
+    above.plan = replace(above.plan, expected_rates={"activity": Range(0.5, 0.1, 40)})  # the new policy has none
     al.save(fast, tmp_path / "model", certificate=certificate_of(fast))
     return model, fast, tmp_path / "model"
 

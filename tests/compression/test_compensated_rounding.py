@@ -14,6 +14,9 @@ from adaptive_lstm.compression.compensated_rounding import grid, rounded
 from adaptive_lstm.compression.compress import ROUNDINGS
 from adaptive_lstm.compression.pruning.refit import Quadratic
 from adaptive_lstm.compression.within_budget import outputs, relative_change
+from adaptive_lstm.execution.batch import Batch
+from adaptive_lstm.execution.reference import ReferenceRunner
+from adaptive_lstm.execution.runner import PackedRunner
 from adaptive_lstm.weights.layout import shape_of
 from adaptive_lstm.weights.quantization import quantize_stack
 
@@ -161,7 +164,8 @@ def test_native_equals_reference_and_the_original_comes_back() -> None:
     x = inputs(seed=3)[0].transpose(0, 1).contiguous()
     y = infer_natively(lstm, x)[0]
     executor = lstm.executor()
-    want = executor._run_reference(x, None, False, None)[0]
+    on_reference = PackedRunner(ReferenceRunner(executor.tensors, executor.shape, executor.policy))
+    want = on_reference.run(Batch.of(x, None, executor.shape, False)).y
     torch.testing.assert_close(y, want, rtol=0, atol=2e-4)
     assert_equal(list(lstm.state_dict().values()), list(kept.values()))
     al.restore(lstm)

@@ -115,7 +115,7 @@ def assert_native(model: nn.Module) -> None:
     """Every LSTM of a model ran on the native kernels."""
     runs = [m.last_run for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
     assert runs
-    assert all(run is not None and run.fallback is None for run in runs), runs
+    assert all(run is not None and run.route.by == "native" for run in runs), runs
 
 
 def tolerance(subject: Subject, largest: float = 1.0) -> float:
@@ -201,7 +201,7 @@ def test_stream_equals_the_whole_sequence(subject: Subject) -> None:
             with al.stream(fast) as stream:
                 steps = [stream.step(x[:, t])[:, None] for t in range(5)]
                 y = torch.cat([*steps, stream.run(x[:, 5:12]), stream.run(x[:, 12:])], dim=1)
-            assert stream.stats.fallback is None
+            assert stream.stats.route.by == "native"
             assert stream.stats.timesteps == x.shape[1]
             torch.testing.assert_close(y, first(infer(whole, x)), rtol=0.0, atol=tolerance(subject))
 

@@ -46,7 +46,7 @@ with warnings.catch_warnings(record=True) as caught:
             rows = slice(1 if precision == "fp32" else 3)
             out[precision] = lstm(x[:, rows])[0]
             out[precision + " step"] = torch.cat(lstm(x[:1, rows], (start[0][:, rows], start[1][:, rows]))[1])[::2]
-        for name, policy in (("tiny", al.Delta(1e-9)), ("delta", al.Delta(0.05))):
+        for name, policy in (("tiny", al.Delta(1e-9)), ("delta", al.Delta.uniform(0.05))):
             lstm.policy = policy
             out[name], counted = lstm(x)[0], lstm.last_run
         lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[0.5 + 0.1 * j for j in range(40)])
@@ -64,7 +64,7 @@ with warnings.catch_warnings(record=True) as caught:
         out["square wide step"] = torch.cat(square(torch.randn(1, 21, 64), (same, same))[1])
         lstm.quantize = al.Quantize("int8", raw="int8", raw_range="dynamic")
         out["dynamic"], out["dynamic step"] = lstm(x)[0], torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
-        lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta(0.05)
+        lstm.quantize, lstm.policy = al.Quantize("int8"), al.Delta.uniform(0.05)
         with al.stream(lstm, batch_size=3) as stream:
             out["stream"] = torch.stack([stream.step(row) for row in x])
     info = al.backend_info()
@@ -72,7 +72,7 @@ with warnings.catch_warnings(record=True) as caught:
 torch.save(out, sys.argv[1])
 print(json.dumps({
     "backend": info.backend, "isa": info.isa, "usable": info.usable_isas, "activity": counted.activity,
-    "fallback": counted.fallback, "warnings": [[w.category.__name__, str(w.message)] for w in caught],
+    "route": str(counted.route), "warnings": [[w.category.__name__, str(w.message)] for w in caught],
 }))
 """
 
@@ -129,7 +129,7 @@ def test_the_best_one_serves_by_default(default: Answer) -> None:
     assert usable == _native.usable_isas() == [isa for isa in KNOWN if isa in _native.usable_isas()]
     assert usable[-1] == "generic"
     assert (default.said["backend"], default.said["isa"]) == ("native", usable[0])
-    assert (default.said["fallback"], default.said["warnings"]) == (None, [])
+    assert (default.said["route"], default.said["warnings"]) == ("native", [])
 
 
 @pytest.mark.parametrize("isa", _native.usable_isas())
@@ -174,7 +174,7 @@ def test_the_reference_serves_if_demanded(tmp_path: Path, default: Answer) -> No
     got = ask(tmp_path, BACKEND="reference")
     assert_same_numbers(got, default)
     assert (got.said["backend"], got.said["isa"], got.said["usable"]) == ("reference", "torch", [])
-    assert got.said["fallback"] == "reference: no native extension"
+    assert got.said["route"] == "reference: no native extension"
     assert got.said["activity"] == pytest.approx(default.said["activity"], abs=1e-3)
     assert got.said["warnings"] == []
 

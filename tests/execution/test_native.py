@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from adaptive_lstm.execution import reference
+from adaptive_lstm.execution.batch import Batch
 from adaptive_lstm.execution.executor import Executor
 from adaptive_lstm.execution.reference_weights import dequantized
+from adaptive_lstm.execution.runner import Chunk
 from adaptive_lstm.policies import Delta, Dense, parts
-from adaptive_lstm.types import StackShape
+from adaptive_lstm.types import Route, StackShape, StreamState
 from adaptive_lstm.weights.layout import CellTensors, tensors_of
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 from adaptive_lstm.weights.precision import Quantize
@@ -157,10 +159,10 @@ def test_executor_follows_float64(quantize: Quantize, tolerance: float, options:
     shape, first = StackShape(40, 33, 2, lstm.proj_size, lstm.bidirectional), lstm.batch_first
     native = Executor(tensors_of(lstm), shape, quantize, Dense())
     double = Executor([in_float64(t) for t in native.tensors], shape, Quantize(), Dense())
-    assert (native.why_not_native(), double.why_not_native()) == (None, "reference: dtype float64")
+    assert (native.route, double.route) == (Route("native"), Route("reference", "dtype float64"))
     x, start = torch.randn(5, 100, 40), states(shape, 5 if first else 100)
-    got = native.run(x, None, first, start)
-    want = double.run(x.double(), None, first, (start[0].double(), start[1].double()))
+    got = native.runner.run(Batch.of(x, start, shape, first))
+    want = double.runner.run(Batch.of(x.double(), (start[0].double(), start[1].double()), shape, first))
     for a, b in zip(got[:3], want[:3], strict=True):
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
         assert (a - b).abs().mean() < tolerance / 10
@@ -218,16 +220,14 @@ def test_integers_are_clamped_and_rounded_to_even(scale: tuple[float, ...] | Non
     run(native, (unit * torch.tensor([0.125, 0.375, -0.3, 7.0, -7.0, 3e32])).reshape(1, 1, 6), state=state)
     sent = native.read(state).sent_x[0]
     assert sent is not None
-    assert (sent / unit).tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
+    assert (torch.from_numpy(sent) / unit).tolist() == [[0.0, 0.5, -0.25, 1.0, -1.0, 1.0]]
 
 
 def error_of_step(w: CellMatrices, x: torch.Tensor, before: Result, after: Result) -> float:
     """How far the h of a step is from the one that float64 gives for its x [1, 1, I] and the state before it."""
     shape = StackShape(x.shape[-1], before.h.shape[-1], 1)
-    start = reference.start(shape, before.h.double(), before.c.double())
-    _, end, _ = reference.run(
-        [dequantized(w, torch.float64, torch.device("cpu"))], shape, parts(Dense()), x[0].double(), [1], start
-    )
+    chunk = Chunk(x[0].double(), [1], StreamState.start(before.h.double(), before.c.double()))
+    _, end, _ = reference.run([dequantized(w, torch.float64, torch.device("cpu"))], shape, parts(Dense()), chunk)
     return (end.h - after.h).abs().mean().item()
 
 
@@ -293,8 +293,8 @@ def test_nan_and_infinity_propagate_where_nothing_is_skipped(batch: int, x_form:
     matrices = weights(shape, x_form, h_form)
     got = run(stack(matrices, shape, Dense()), x)
     tensors = [dequantized(w, torch.float32, torch.device("cpu")) for w in matrices]
-    start = reference.start(shape, *states(shape, batch, 0.0))
-    want, end, _ = reference.run(tensors, shape, parts(Dense()), x.reshape(-1, 5), [batch] * 9, start)
+    chunk = Chunk(x.reshape(-1, 5), [batch] * 9, StreamState.start(*states(shape, batch, 0.0)))
+    want, end, _ = reference.run(tensors, shape, parts(Dense()), chunk)
     assert want[-batch].isnan().all()
     torch.testing.assert_close(got.y.reshape(want.shape), want, rtol=0, atol=1e-5, equal_nan=True)
     torch.testing.assert_close(got.c, end.c, rtol=1e-5, atol=1e-5, equal_nan=True)

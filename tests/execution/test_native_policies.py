@@ -4,15 +4,19 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_lstm.execution import early_exit as leaving
-from adaptive_lstm.execution import reference
+from adaptive_lstm import _native
+from adaptive_lstm.execution import torch_state
+from adaptive_lstm.execution.early_exit import ExitLoop
 from adaptive_lstm.execution.native_stack import NativeStack
+from adaptive_lstm.execution.reference import ReferenceRunner
 from adaptive_lstm.execution.reference_weights import dequantized
+from adaptive_lstm.execution.runner import Chunk, ChunkRunner
 from adaptive_lstm.policies import (
     Combined,
     Delta,
@@ -55,15 +59,15 @@ def on_reference(
     """Packed rows x [sum(sizes), I] on the reference executor, in float32."""
     tensors = [dequantized(w, torch.float32, torch.device("cpu")) for w in matrices]
     p = parts(policy)
+    runner: ChunkRunner = ReferenceRunner(tensors, shape, p)
+    if p.time_exit is not None:
+        runner = ExitLoop(p.time_exit, runner)
+    return runner.advance(Chunk(x, sizes, state, open_ended=open_ended))
 
-    def advance(
-        some: torch.Tensor, alive: Sequence[int], at: StreamState, first: int
-    ) -> tuple[torch.Tensor, StreamState, Counts]:
-        return reference.run(tensors, shape, p, some, alive, at, first=first)
 
-    if p.time_exit is None:
-        return advance(x, sizes, state, 0)
-    return leaving.run_with_exits(p.time_exit, shape, advance, x, sizes, state, open_ended=open_ended)
+def read(native: NativeStack, state: _native.State) -> StreamState:
+    """A native state in tensors."""
+    return torch_state.tensors(native.read(state))
 
 
 def leaves(state: StreamState | HoldState | ExitState) -> dict[str, Any]:
@@ -102,10 +106,10 @@ def native_run(
 ) -> tuple[torch.Tensor, StreamState, Counts]:
     """x [T, B, I], or packed rows with ``sizes``; the output in the same layout."""
     state = native.acquire(start.h.shape[1])
-    native.write(state, start)
+    native.write(state, torch_state.arrays(start))
     y = run(native, x, sizes=sizes, state=state, open_ended=open_ended).y
     total = sum(sizes) if sizes else x.shape[0] * x.shape[1]
-    out = (y, native.read(state), native.counts(state, total))
+    out = (y, read(native, state), native.counted(state, total)())
     native.release(state)
     return out
 
@@ -118,7 +122,7 @@ def signal(time: int, batch: int, width: int) -> torch.Tensor:
 
 
 def zeros(shape: StackShape, batch: int) -> StreamState:
-    return reference.start(shape, *states(shape, batch, 0.0))
+    return StreamState.start(*states(shape, batch, 0.0))
 
 
 # ----------------------------------------------------------------------------------------------- against the oracle
@@ -149,7 +153,7 @@ def follow(
     state, t = native.new_state(batch), 0
     while t < len(x):
         some = x[t : t + choice.choice((1, 1, 1, 2, 5))]
-        before = native.read(state)
+        before = read(native, state)
         state.clear_counters()
         y = run(native, some, state=state, open_ended=True).y
         sizes = [batch] * len(some)
@@ -157,10 +161,10 @@ def follow(
             matrices, shape, policy, some.reshape(-1, shape.input_size), sizes, before, open_ended=True
         )
         torch.testing.assert_close(y.reshape(want.shape), want, rtol=atol, atol=atol)
-        assert_same_state(native.read(state), end, 5 * atol)
-        assert_same_counts(native.counts(state, len(want)), counts)
+        assert_same_state(read(native, state), end, 5 * atol)
+        assert_same_counts(native.counted(state, len(want))(), counts)
         if end.exit is not None:
-            assert torch.equal(native.exited(state), end.exit.exited)
+            assert np.array_equal(native.exited(state), end.exit.exited)
         t += len(some)
 
 
@@ -201,14 +205,14 @@ def test_chunks_equal_whole_sequences_bit_for_bit(shape: StackShape, policy: Pol
     for i, some in enumerate(x.split([1, 1, 7, 1, 20, 10])):
         ys.append(run(native, some, state=state, open_ended=True).y)
         if i == 2:  # to another state and back
-            value, counted = native.read(state), native.counts(state, 0)
-            native.write(state, value)
-            assert_same_state(native.read(state), value, 0)
-            assert_same_counts(counted + native.counts(state, 0), counted)
-            early = native.counts(state, 9 * batch), counted
+            value, counted = read(native, state), native.counted(state, 0)()
+            native.write(state, torch_state.arrays(value))
+            assert_same_state(read(native, state), value, 0)
+            assert_same_counts(counted + native.counted(state, 0)(), counted)
+            early = native.counted(state, 9 * batch)(), counted
     assert torch.equal(torch.cat(ys), want)
-    assert_same_state(native.read(state), want_end, 0)
-    total = early[1] + native.counts(state, 0)
+    assert_same_state(read(native, state), want_end, 0)
+    total = early[1] + native.counted(state, 0)()
     for a, b in zip(total.columns, want_counts.columns, strict=True):
         assert (a.x_sent, a.h_sent, a.ran, a.advanced) == (b.x_sent, b.h_sent, b.ran, b.advanced)
     assert (total.exit_checks, total.exits) == (want_counts.exit_checks, want_counts.exits)
@@ -290,9 +294,9 @@ def test_nothing_runs_once_all_rows_have_left() -> None:
     state, x = native.new_state(3), signal(10, 3, 5)
     first = run(native, x[:2], state=state, open_ended=True)
     assert native.exited(state).all()
-    counts = native.counts(state, 30)
+    counts = native.counted(state, 30)()
     rest = run(native, x[2:], state=state, open_ended=True)
-    assert native.counts(state, 30) == counts
+    assert native.counted(state, 30)() == counts
     assert torch.equal(rest.y, first.y[1].expand(8, 3, 9))
 
 

@@ -12,8 +12,9 @@ import torch
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack, Packed
 from adaptive_lstm.execution.reference_weights import dequantized
+from adaptive_lstm.execution.runner import Chunk
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
-from adaptive_lstm.types import FloatArray, StackShape
+from adaptive_lstm.types import FloatArray, StackShape, StreamState
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 
 from ..support.heap import growth
@@ -217,9 +218,9 @@ def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern)
     for policy in (Dense(), Delta(h=0.01, x=None if form == "int8_dynamic" else (0.01,))):
         x = signal(20, 2, 5)
         got = run(stack([w], shape, policy, pattern), x)
-        start = reference.start(shape, *states(shape, 2, 0.0))
         tensors = dequantized(w, torch.float32, torch.device("cpu"))
-        want, _, counts = reference.run([tensors], shape, parts(policy), x.reshape(-1, 5), [2] * 20, start)
+        chunk = Chunk(x.reshape(-1, 5), [2] * 20, StreamState.start(*states(shape, 2, 0.0)))
+        want, _, counts = reference.run([tensors], shape, parts(policy), chunk)
         torch.testing.assert_close(got.y.reshape(want.shape), want, rtol=0, atol=1e-6)
         assert got.counts[0][:2] == (counts.columns[0].x_sent, counts.columns[0].h_sent) == (0, 0)
 

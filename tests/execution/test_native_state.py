@@ -19,7 +19,7 @@ from ..support.heap import growth
 from ..support.native_oracle import ACTIVITIES, USES, Activity, Format, policy_of, run, signal, stack, states, weights
 
 
-def tensors(state: StreamState) -> list[list[float]]:
+def tensors(state: StreamState[np.ndarray]) -> list[list[float]]:
     return [t.flatten().tolist() for t in (state.h, state.c, *state.sent_x, *state.sent_h) if t is not None]
 
 

@@ -162,7 +162,7 @@ def test_whole_sequences_follow_the_reference(bidirectional: bool, packed: bool,
     want = lstm.last_run
     assert stats is not None
     assert want is not None
-    assert want.fallback == "reference: policy OnReference is written in Python"
+    assert want.route == al.types.Route("reference", "policy OnReference is written in Python")
     assert (stats.macs_possible, stats.timesteps) == (want.macs_possible, want.timesteps)
     assert stats.macs == pytest.approx(want.macs, rel=0.002)
     assert stats.activity == pytest.approx(want.activity, rel=0.002)
@@ -182,7 +182,7 @@ def test_macs_by_hand(policy: al.Policy) -> None:
     # four gates of 5 units, then the projection from 5 to 2.
     step = 2 * (4 * 5 * (3 + 2) + 2 * 5) + 2 * (4 * 5 * (4 + 2) + 2 * 5)
     assert stats.macs == stats.macs_possible == 7 * 4 * step
-    assert (stats.timesteps, stats.layers, stats.exits, stats.fallback) == (28, 4, 0, None)
+    assert (stats.timesteps, stats.layers, stats.exits, stats.route.by) == (28, 4, 0, "native")
     assert stats.activity == 1.0
     assert [c.x_possible for c in stats.columns] == [28 * 3, 28 * 3, 28 * 4, 28 * 4]
     assert [c.h_possible for c in stats.columns] == [28 * 2] * 4

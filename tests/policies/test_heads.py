@@ -164,8 +164,8 @@ def test_a_callable_head_is_asked_between_native_chunks(precision: Any) -> None:
     assert_close(got, want, precision)
     assert of_linear is not None
     assert of_callable is not None
-    assert of_linear.fallback is None
-    assert of_callable.fallback == "asked in Python between native chunks: the head is written in Python"
+    assert of_linear.route.by == "native"
+    assert of_callable.route == al.types.Route("mixed", "the head is written in Python")
     assert of_callable.exits == of_linear.exits > 0
     assert of_callable.columns == of_linear.columns
     with al.stream(lstm, batch_size=2) as s:

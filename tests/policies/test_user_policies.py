@@ -50,7 +50,7 @@ def test_a_policy_as_in_the_readme() -> None:
     y = infer(fast, x)[0]
     stats = fast.last_run
     assert stats is not None
-    assert stats.fallback == "reference: policy HoldSilence is written in Python"
+    assert stats.route == al.types.Route("reference", "policy HoldSilence is written in Python")
     assert [c.ran for c in stats.columns] == [120 - 29] * L
     assert_close((y[:21], y[:, 1]), (dense[:21], dense[:, 1]), "fp32")
     assert float((y[:, 0] - dense[:, 0]).abs().max()) < 0.1
@@ -129,5 +129,5 @@ def test_a_policy_in_python_does_the_same(mine: al.Policy, policy: al.Policy) ->
         b.state = a.state
         assert torch.equal(a.exited, b.exited)
     with al.stream(theirs.float(), batch_size=3) as s:
-        assert s.stats.fallback is not None
-        assert "written in Python" in s.stats.fallback
+        assert s.stats.route.by != "native"
+        assert "written in Python" in s.stats.route.reason

@@ -98,8 +98,8 @@ def test_gradients_are_those_of_torch(training: bool) -> None:
     for got, want in zip(fast.parameters(), lstm.parameters(), strict=True):
         assert_equal([got.grad], [want.grad])
     assert fast.last_run is not None
-    assert fast.last_run.fallback is not None
-    assert fast.last_run.fallback.startswith("torch: training" if training else "torch: gradients")
+    assert fast.last_run.route.by == "torch"
+    assert fast.last_run.route.reason.startswith("training" if training else "gradients")
 
 
 def test_gradients_flow_to_the_given_state_alone() -> None:

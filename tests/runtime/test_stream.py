@@ -66,7 +66,7 @@ def test_chunks_equal_the_whole(batch: int, batch_first: bool, policy: al.Policy
         with al.stream(lstm, batch_size=batch) as s:
             assert_close(in_chunks(s, x, chunks, batch_first), whole, bound(policy, precision))
             assert_close((s.state.h, s.state.c), (h, c), bound(policy, precision))
-            assert s.stats.fallback is None
+            assert s.stats.route.by == "native"
             assert s.stats.timesteps == 140 * batch
             stats.append(s.stats)
     if isinstance(policy, al.Dense):
@@ -91,7 +91,7 @@ def test_float64_streams_on_the_reference(policy: al.Policy) -> None:
     with al.stream(lstm, batch_size=2) as s:
         assert_close(in_chunks(s, x, [1, 0, 12, 7], False), whole, "fp64")
         assert_close((s.state.h, s.state.c), (h, c), "fp64")
-        assert s.stats.fallback == "reference: dtype float64"
+        assert s.stats.route == al.types.Route("reference", "dtype float64")
         assert (s.stats.columns[0].x_possible, s.stats.columns[1].h_possible) == (40 * I, 40 * 5)
 
 

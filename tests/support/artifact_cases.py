@@ -12,7 +12,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.artifact.policies import encode_policy
 from adaptive_lstm.calibration.certificate import Certificate, policy_digest
-from adaptive_lstm.runtime.monitor import Monitor, Range
+from adaptive_lstm.runtime.monitor import Range
 from adaptive_lstm.types import StackShape
 from adaptive_lstm.weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
 from adaptive_lstm.weights.layout import tensors_of
@@ -79,7 +79,8 @@ def tagger() -> tuple[Tagger, nn.Module]:
     assert isinstance(above, al.AdaptiveLSTM)
     below.quantize, below.policy = al.Quantize("int8"), al.Delta.uniform(0.05)
     above.policy = al.Combined(al.Delta.uniform(0.02), al.ExitInTime(model.fc, threshold=0.4, check_every=2))
-    above.monitor = Monitor({"activity": Range(0.5, 0.1, 40), "exits": Range(1.0, 0.0, 2**31 - 1)})
+    rates = {"activity": Range(0.5, 0.1, 40), "exits": Range(1.0, 0.0, 2**31 - 1)}
+    above.plan = replace(above.plan, expected_rates=rates)
     prune(below)
     return model, fast
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
 from adaptive_lstm.cli import main as cli
-from adaptive_lstm.execution.torch_choice import TorchOrNative
+from adaptive_lstm.execution.torch_choice import SpeedTrial
 from adaptive_lstm.policies import ColumnPolicy
 from adaptive_lstm.types import StackShape
 
@@ -89,7 +89,7 @@ def expands() -> bool:
 
 def always_native() -> mock._patch[Any]:
     """Inside, torch's own path never serves for being faster."""
-    return mock.patch.object(TorchOrNative, "torch_is_faster", return_value=False)
+    return mock.patch.object(SpeedTrial, "torch_is_faster", return_value=False)
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def infer_natively(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
     with always_native():
         out = lstm(*args)
     assert lstm.last_run is not None
-    assert lstm.last_run.fallback is None
+    assert lstm.last_run.route.by == "native"
     return out
 
 

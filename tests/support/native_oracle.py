@@ -14,8 +14,9 @@ from adaptive_lstm import _native
 from adaptive_lstm.execution import reference
 from adaptive_lstm.execution.native_stack import NativeStack, UseBitmask
 from adaptive_lstm.execution.reference_weights import dequantized
+from adaptive_lstm.execution.runner import Chunk
 from adaptive_lstm.policies import Delta, Dense, Policy, parts
-from adaptive_lstm.types import StackShape
+from adaptive_lstm.types import StackShape, StreamState
 from adaptive_lstm.weights.matrices import CellMatrices, Matrix
 from adaptive_lstm.weights.precision import Precision
 from adaptive_lstm.weights.quantization import quantize_matrix
@@ -220,10 +221,11 @@ def follow(
     dtype = torch.float64 if exact else torch.float32
     tensors = dequantized(w, dtype, torch.device("cpu"))
     shape = StackShape(x.shape[-1], c.shape[-1], 1, h.shape[-1] if w.w_hr else 0)
-    state = reference.start(shape, h[None].to(dtype), c[None].to(dtype))
+    state = StreamState.start(h[None].to(dtype), c[None].to(dtype))
     wanted, sent_x, sent_h = torch.empty(y.shape, dtype=dtype), 0, 0
     for t in reversed(range(len(x))) if backward else range(len(x)):
-        wanted[t], state, counts = reference.run([tensors], shape, parts(policy), x[t].to(dtype), [x.shape[1]], state)
+        chunk = Chunk(x[t].to(dtype), [x.shape[1]], state)
+        wanted[t], state, counts = reference.run([tensors], shape, parts(policy), chunk)
         state = replace(state, h=y[t][None].to(dtype))
         sent_x, sent_h = sent_x + counts.columns[0].x_sent, sent_h + counts.columns[0].h_sent
     torch.testing.assert_close(y.to(dtype), wanted, rtol=0, atol=TOLERANCE[type(policy)])

@@ -12,7 +12,7 @@ from ...analysis.measure_sensitivity import Output, measure_sensitivities
 from ...analysis.sensitivity import Sensitivity
 from ...errors import InputError
 from ...model_io import as_batches, first_tensor
-from ...runtime.adapt import adapted_lstms, restored
+from ...runtime.adapt import adapted_lstms, keep_settings
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.fingerprint import weights_digest
 from ...weights.layout import shape_of
@@ -65,7 +65,7 @@ def prune_model(
     if not batches:
         raise InputError("inputs: got no batches (an iterator that was used up?), expected at least one")
     fit, held = fit_and_held_out(batches, 1 if isinstance(model, AdaptiveLSTM) and not model.batch_first else 0)
-    with restored(lstms):
+    with keep_settings(lstms.values()):
         for lstm in lstms.values():
             lstm.replaced = None
         if sensitivities is None:

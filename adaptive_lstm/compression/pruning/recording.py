@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ...analysis.measure_sensitivity import Output
-from ...analysis.recorder import standing_in
-from ...errors import InputError, NonFiniteError
+from ...analysis.recorder import Recorded, run_all_on
+from ...analysis.recorder import Recorder as CallRecorder
+from ...execution.torch_layer import TorchRunner
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
 from ...weights.layout import CellTensors, shape_of, tensors_of
-from .layers import Call, Stack
 
 Weights = dict[str, tuple[CellTensors, ...]]
 
@@ -28,37 +28,41 @@ class Recorder:
 
     def outputs(self, weights: Weights, batches: Sequence[Any], output: Output) -> list[torch.Tensor]:
         """The model's output that counts, batch by batch, float64 on the CPU."""
-        with torch.no_grad(), standing_in(self.lstms, self._stacks(weights, record=False)):
+        with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)):
             return [output(call(self.model, item)).detach().double().cpu() for item in batches]
 
-    def calls(self, weights: Weights, batches: Sequence[Any]) -> dict[str, list[Call]]:
-        """What every LSTM is given.
+    def calls(self, weights: Weights, batches: Sequence[Any]) -> dict[str, list[Recorded]]:
+        """What every LSTM is given, in float32 on the CPU.
 
         Raises:
             InputError: an LSTM that the inputs do not reach.
             NonFiniteError: an LSTM is given NaN or infinity.
         """
-        stacks = self._stacks(weights, record=True)
-        with torch.no_grad(), standing_in(self.lstms, stacks):
+        recorder = CallRecorder(self.lstms)
+        with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)), recorder.recording():
             for item in batches:
                 call(self.model, item)
-        for name, stack in stacks.items():
-            if not stack.calls:
-                raise InputError(
-                    f"inputs: the model did not call its LSTM {name!r}, expected inputs that reach every LSTM"
-                )
-            if not all(bool(torch.isfinite(c.rows).all()) for c in stack.calls):
-                raise NonFiniteError(f"the LSTM {name!r} is given NaN or infinity; clean the inputs")
-        return {name: stack.calls for name, stack in stacks.items()}
+        recorder.check_reached()
+        recorder.check_finite()
+        return {name: [_on_cpu(made) for made in calls] for name, calls in recorder.calls.items()}
 
-    def _stacks(self, weights: Weights, *, record: bool) -> dict[str, Stack]:
-        def like(name: str) -> torch.Tensor:
-            return next(self.lstms[name].parameters())
 
-        return {
-            name: Stack([w.to_device(like(name)) for w in weights[name]], self.shapes[name], record=record)
-            for name in self.lstms
-        }
+def _on_cpu(made: Recorded) -> Recorded:
+    def plain(value: torch.Tensor) -> torch.Tensor:
+        return value.cpu().float()
+
+    start = None if made.initial is None else (plain(made.initial[0]), plain(made.initial[1]))
+    return Recorded(plain(made.rows), made.sizes, start)
+
+
+def torch_runners(
+    lstms: Mapping[str, AdaptiveLSTM], weights: Mapping[str, tuple[CellTensors, ...]]
+) -> dict[str, TorchRunner]:
+    """Runners with the given weights in the dtype and on the device of every LSTM."""
+    return {
+        name: TorchRunner([w.to_device(next(lstm.parameters())) for w in weights[name]], shape_of(lstm))
+        for name, lstm in lstms.items()
+    }
 
 
 def originals(lstms: Mapping[str, AdaptiveLSTM]) -> Weights:

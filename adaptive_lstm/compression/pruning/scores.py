@@ -17,13 +17,13 @@ from torch import nn
 
 from ...analysis.measure_sensitivity import Output
 from ...analysis.moments import Doubles
-from ...analysis.recorder import standing_in
+from ...analysis.recorder import run_all_on
 from ...errors import InputError
 from ...model_io import call
 from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
-from ...weights.layout import CellTensors, shape_of
-from .layers import Stack
+from ...weights.layout import CellTensors
+from .recording import torch_runners
 
 
 def damped(rows: Doubles, gamma: float) -> Doubles:
@@ -67,14 +67,11 @@ def squared_gradients(
     Raises:
         InputError: the output depends on no LSTM.
     """
-    stacks = {
-        name: Stack([w.to_device(next(lstm.parameters())) for w in weights[name]], shape_of(lstm))
-        for name, lstm in lstms.items()
-    }
+    stacks = torch_runners(lstms, weights)
     matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]
     sums = [torch.zeros(m.shape, dtype=torch.float64) for m in matrices]
     generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad(), standing_in(lstms, stacks):
+    with torch.enable_grad(), run_all_on(lstms, stacks):
         for item in tracked(batches, "gradients", "batch", show=progress):
             out = output(call(model, item))
             if not out.requires_grad:

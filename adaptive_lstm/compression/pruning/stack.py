@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from ...analysis.moments import Doubles, Moments, moments
+from ...analysis.recorder import Recorded as CallRecord
 from ...execution.torch_layer import Layer, of_layer
 from ...types import StackShape
 from ...weights.layout import CellTensors, rows_of_units
 from .feed_forward import feed_forward
-from .layers import Call, before
+from .layers import before
 from .masks import CellData, Recipe
 from .refit import Mask, quadratic, refit, shifted_bias
 
@@ -24,11 +25,11 @@ class Recorded:
 
     shape: StackShape
     weights: tuple[CellTensors, ...]
-    calls: list[Call]
+    calls: list[CallRecord]
     levels: list[list[torch.Tensor]]
 
 
-def recorded(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Call]) -> Recorded:
+def recorded(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[CallRecord]) -> Recorded:
     """Run the dense stack over the calls; 4 * (I + L * D * P) bytes per timestep."""
     levels = [[call.rows for call in calls]]
     for layer in range(shape.num_layers):
@@ -37,26 +38,26 @@ def recorded(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Ca
 
 
 def _through(
-    shape: StackShape, weights: Sequence[CellTensors], layer: int, below: list[torch.Tensor], calls: list[Call]
+    shape: StackShape, weights: Sequence[CellTensors], layer: int, below: list[torch.Tensor], calls: list[CallRecord]
 ) -> list[torch.Tensor]:
     D = shape.directions
     runner = Layer(weights[layer * D : (layer + 1) * D], shape)
     with torch.no_grad():
         return [
-            runner.run(rows, call.alive, of_layer(call.initial, layer, D))[0]
+            runner.run(rows, call.sizes, of_layer(call.initial, layer, D))[0]
             for rows, call in zip(below, calls, strict=True)
         ]
 
 
 def operands(
-    shape: StackShape, cell: int, calls: list[Call], below: list[torch.Tensor], level: list[torch.Tensor]
+    shape: StackShape, cell: int, calls: list[CallRecord], below: list[torch.Tensor], level: list[torch.Tensor]
 ) -> Iterator[torch.Tensor]:
     """z = [x ; h] [n, C] of a cell, call by call, from the outputs of the layer below and of its own layer."""
     P, direction = shape.output_size, cell % shape.directions
     for call, x, out in zip(calls, below, level, strict=True):
         h = out[:, direction * P : (direction + 1) * P]
         start = None if call.initial is None else call.initial[0][cell]
-        yield torch.cat([x, before(h, call.alive, direction == 1, start)], dim=1)
+        yield torch.cat([x, before(h, call.sizes, direction == 1, start)], dim=1)
 
 
 def dense_moments(dense: Recorded, cell: int) -> Moments:

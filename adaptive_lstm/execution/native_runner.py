@@ -1,0 +1,85 @@
+"""The native core on torch tensors: addresses in, new tensors out."""
+
+from __future__ import annotations
+
+import torch
+
+from . import torch_state
+from .backend import refuse_non_finite
+from .batch import Batch
+from .native_stack import NativeStack
+from .runner import Advanced, Chunk, Result
+
+
+class NativeRunner:
+    """The native core on torch tensors.
+
+    Args:
+        stack: packed weights and policy.
+        counts: whether a run may do less than all of the work, so that it is worth counting.
+    """
+
+    __slots__ = ("_counts", "_finite_only", "_hidden", "_output", "_width", "shape", "stack")
+
+    def __init__(self, stack: NativeStack, *, counts: bool = True):
+        self.stack, self.shape = stack, stack.shape
+        shape = stack.shape
+        self._counts, self._finite_only = counts, stack.finite_only
+        self._width = shape.directions * shape.output_size
+        self._output, self._hidden = (shape.num_cells, shape.output_size), (shape.num_cells, shape.hidden_size)
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        # Short sequences take no longer than what surrounds them here, so that is kept short.
+        x, sizes, rows, width = batch.x, batch.sizes, batch.rows, self._width
+        if sizes is not None:
+            x, sizes = x.contiguous(), sizes.contiguous()
+            y = x.new_empty(batch.timesteps, width)
+            x_time, x_row, y_time, y_row = 0, x.shape[1], 0, width
+            steps, alive = len(sizes), sizes.data_ptr()
+        else:
+            x_outer, x_inner, dense = x.stride()
+            if dense != 1:
+                x = x.contiguous()
+                x_outer, x_inner, _ = x.stride()
+            outer, inner, _ = x.shape
+            y, alive = x.new_empty(outer, inner, width), 0
+            if batch.batch_first:
+                steps, x_time, x_row, y_time, y_row = inner, x_inner, x_outer, width, width * inner
+            else:
+                steps, x_time, x_row, y_time, y_row = outer, x_outer, x_inner, width * inner, width
+        (cells, output), (_, hidden) = self._output, self._hidden
+        h, c = x.new_empty(cells, rows, output), x.new_empty(cells, rows, hidden)
+        h_0 = c_0 = 0
+        initial = batch.initial
+        if initial is not None:
+            if self._finite_only and not all(bool(torch.isfinite(state).all()) for state in initial):
+                raise refuse_non_finite()
+            initial = initial[0].contiguous(), initial[1].contiguous()
+            h_0, c_0 = initial[0].data_ptr(), initial[1].data_ptr()
+        stack = self.stack
+        state = stack.acquire(rows)
+        try:
+            if not state.forward(
+                x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
+                h_0, c_0, h.data_ptr(), c.data_ptr(),
+            ):  # fmt: skip
+                raise refuse_non_finite()
+            return Result(y, h, c, stack.counted(state, batch.timesteps) if self._counts else None)
+        finally:
+            stack.release(state)
+
+    def advance(self, chunk: Chunk) -> Advanced:
+        """As ``ChunkRunner.advance``."""
+        x, stack = chunk.x.detach().contiguous(), self.stack
+        alive = torch.tensor(chunk.sizes, dtype=torch.int64)
+        y = x.new_empty(len(x), self._width)
+        state = stack.acquire(chunk.sizes[0])
+        try:
+            stack.write(state, torch_state.arrays(chunk.state))
+            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(chunk.sizes), alive.data_ptr())
+            state.run(x.data_ptr(), *rows, check=False, open_ended=chunk.open_ended)
+            end = torch_state.tensors(stack.read(state))
+            return Advanced(y, end, stack.counted(state, len(x))())
+        finally:
+            stack.release(state)

@@ -1,0 +1,97 @@
+"""Who serves a call: the native core, the readable executor, both in turn, or torch; decided here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..policies import Parts, Policy, parts
+from ..types import Route, StackShape
+from .backend import native
+from .native_policy import python_part, runs_natively
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+NATIVE = Route("native")
+TRAINING = Route("torch", "training mode")
+TRACING = Route("torch", "tracing")
+EMPTY = Route("torch", "empty input")
+AUTOCAST = Route("torch", "autocast")
+GRADIENTS = Route("torch", "gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())")
+FOREIGN = Route("torch", "input of another dtype or device")  # raises torch's own error
+FASTER = Route("torch", "measured faster for this batch")
+
+
+def decide(
+    lstm: nn.LSTM,
+    compiled: Callable[[], Executor],
+    input: Any,  # noqa: A002 (torch's name)
+    hx: Any,
+) -> tuple[Route, Executor | None]:
+    """Who serves one call, and the compiled stack if it is not torch.
+
+    Args:
+        lstm: the module that is called.
+        compiled: packs its weights if they have changed; not called where torch must serve anyway.
+        input, hx: the arguments of the call.
+    """
+    if lstm.training:
+        return TRAINING, None
+    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
+        return TRACING, None
+    x = input.data if isinstance(input, PackedSequence) else input
+    if not isinstance(x, torch.Tensor) or x.numel() == 0:
+        return EMPTY, None
+    device = "cpu" if x.is_cpu else x.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        return AUTOCAST, None
+    if torch.is_grad_enabled() and _needs_gradients(lstm, x, hx):
+        return GRADIENTS, None
+    executor = compiled()
+    if x.dtype is not executor.dtype or x.device != executor.device:
+        return FOREIGN, None
+    route = executor.call_route
+    if route.by == "torch":
+        return route, None
+    trial = executor.trial
+    if trial is not None and x is input and trial.torch_is_faster(lstm, x):
+        return FASTER, None  # never for packed sequences: torch steps through unfused cells there
+    return route, executor
+
+
+def _needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:
+    return (
+        x.requires_grad
+        or any(p.requires_grad for p in lstm._parameters.values() if p is not None)
+        or (hx is not None and any(s.requires_grad for s in hx))
+    )
+
+
+def of_stack(like: torch.Tensor, shape: StackShape, policy: Policy) -> Route:
+    """Who runs a compiled stack with weights such as ``like`` and what ``policy`` may leave out."""
+    if like.device.type != "cpu":
+        return Route("reference", f"device {like.device.type}")
+    if like.dtype != torch.float32:  # float32 in, float32 out is all that the kernels do
+        return Route("reference", f"dtype {str(like.dtype).removeprefix('torch.')}")
+    if not native():
+        return Route("reference", "no native extension")
+    sorted_by_kind = parts(policy)
+    if runs_natively(sorted_by_kind, shape):
+        return NATIVE
+    return Route("mixed" if runs_natively(between_checks(sorted_by_kind), shape) else "reference", python_part(policy))
+
+
+def of_exact_call(stack: Route) -> Route:
+    """Who serves whole batches where nothing is skipped, quantized or replaced: torch in place of the reference."""
+    return replace(stack, by="torch") if stack.by == "reference" else stack
+
+
+def between_checks(policy: Parts) -> Parts:
+    """What of a policy runs between two checks of an exit in time."""
+    return replace(policy, time_exit=None)

@@ -1,0 +1,24 @@
+"""States of streams as numpy arrays, which the native core reads and writes, and as tensors, which users hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..types import StreamState
+
+
+def tensors(state: StreamState[np.ndarray]) -> StreamState:
+    """Tensors that share the memory of the arrays."""
+    return state.map(torch.from_numpy)
+
+
+def arrays(state: StreamState) -> StreamState[np.ndarray]:
+    """Arrays of contiguous values on the CPU; they share the memory of tensors that lie so."""
+
+    def array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+        return tensor.detach().cpu().contiguous().numpy()
+
+    return state.map(array)

@@ -1,0 +1,39 @@
+"""Everything that is set on an ``AdaptiveLSTM``, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+from ..policies import Combined, Dense, Policy
+from ..types import StackShape
+from ..weights.precision import Quantize
+from ..weights.replaced import ReplacedWeights
+from .monitor import Range
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How an ``AdaptiveLSTM`` runs; assign it to ``AdaptiveLSTM.plan``.
+
+    ``policy``: what a run may leave out.
+    ``quantize``: the precision of every weight matrix.
+    ``replaced``: weights that are executed instead of the parameters, or None: the parameters.
+    ``expected_rates``: ranges of "activity", "ran" and "exits" that calibration saw, which a monitor compares every run
+    with; None: no monitor.
+    """
+
+    policy: Policy = field(default_factory=Dense)
+    quantize: Quantize = field(default_factory=Quantize)
+    replaced: ReplacedWeights | None = None
+    expected_rates: Mapping[str, Range] | None = None
+
+    def check(self, shape: StackShape) -> None:
+        """Raise ``PolicyError`` or ``InputError`` unless policy and precision fit a stack."""
+        Combined(self.policy).check(shape)
+        if not isinstance(self.quantize, Quantize):
+            raise InputError(
+                f"got {type(self.quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
+            )
+        self.quantize.check(shape)
