@@ -1,51 +1,110 @@
-"""Drop-in CPU runtime for pretrained stacked LSTMs: exact by default, faster when it may skip."""
+"""Drop-in CPU runtime for pretrained stacked LSTMs: exact by default, faster when it may skip.
 
+Names are imported when they are first used, so that rooms which need no torch can be imported without it.
+"""
+
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from . import losses as losses
-from .analysis.fit_translators import Translators as Translators
-from .analysis.fit_translators import fit_translators as fit_translators
-from .analysis.measure_sensitivity import measure_sensitivities as measure_sensitivities
-from .analysis.measure_sensitivity import measure_sensitivity as measure_sensitivity
-from .analysis.sensitivity import Sensitivity as Sensitivity
-from .artifact.artifact import load as load
-from .artifact.artifact import load_certificate as load_certificate
-from .artifact.artifact import save as save
-from .calibration.calibrate import Calibration as Calibration
-from .calibration.calibrate import calibrate as calibrate
-from .calibration.certificate import Certificate as Certificate
-from .calibration.splits import Splits as Splits
-from .compression.compress import compress as compress
-from .compression.compress import report as report
-from .compression.compress import restore as restore
-from .compression.mixed_precision import mixed_precision as mixed_precision
-from .compression.pruning import Prune as Prune
-from .compression.report import CompressReport as CompressReport
-from .compression.within_budget import compress_within as compress_within
-from .errors import AdaptiveLSTMError as AdaptiveLSTMError
-from .execution.backend import backend_info as backend_info
-from .policies import Combined as Combined
-from .policies import Delta as Delta
-from .policies import Dense as Dense
-from .policies import ExitInDepth as ExitInDepth
-from .policies import ExitInTime as ExitInTime
-from .policies import Family as Family
-from .policies import HoldLayers as HoldLayers
-from .policies import LinearHead as LinearHead
-from .policies import Policy as Policy
-from .policies import SkipTimesteps as SkipTimesteps
-from .runtime.adapt import adapt as adapt
-from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
-from .runtime.monitor import DriftWarning as DriftWarning
-from .runtime.stream import Stream as Stream
-from .runtime.stream import stream as stream
-from .types import BackendInfo as BackendInfo
-from .types import RunStats as RunStats
-from .types import Site as Site
-from .types import StreamState as StreamState
-from .weights.precision import Quantize as Quantize
+if TYPE_CHECKING:
+    from . import bench as bench
+    from . import errors as errors
+    from . import losses as losses
+    from . import policies as policies
+    from . import types as types
+    from .analysis.fit_translators import Translators as Translators
+    from .analysis.fit_translators import fit_translators as fit_translators
+    from .analysis.measure_sensitivity import measure_sensitivities as measure_sensitivities
+    from .analysis.measure_sensitivity import measure_sensitivity as measure_sensitivity
+    from .analysis.sensitivity import Sensitivity as Sensitivity
+    from .artifact.artifact import load as load
+    from .artifact.artifact import load_certificate as load_certificate
+    from .artifact.artifact import save as save
+    from .calibration.calibrate import Calibration as Calibration
+    from .calibration.calibrate import calibrate as calibrate
+    from .calibration.certificate import Certificate as Certificate
+    from .calibration.splits import Splits as Splits
+    from .compression.compress import compress as compress
+    from .compression.compress import report as report
+    from .compression.compress import restore as restore
+    from .compression.mixed_precision import mixed_precision as mixed_precision
+    from .compression.pruning import Prune as Prune
+    from .compression.report import CompressReport as CompressReport
+    from .compression.within_budget import compress_within as compress_within
+    from .errors import AdaptiveLSTMError as AdaptiveLSTMError
+    from .execution.backend import backend_info as backend_info
+    from .policies import Combined as Combined
+    from .policies import Delta as Delta
+    from .policies import Dense as Dense
+    from .policies import ExitInDepth as ExitInDepth
+    from .policies import ExitInTime as ExitInTime
+    from .policies import Family as Family
+    from .policies import HoldLayers as HoldLayers
+    from .policies import LinearHead as LinearHead
+    from .policies import Policy as Policy
+    from .policies import SkipTimesteps as SkipTimesteps
+    from .runtime.adapt import adapt as adapt
+    from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
+    from .runtime.monitor import DriftWarning as DriftWarning
+    from .runtime.stream import Stream as Stream
+    from .runtime.stream import stream as stream
+    from .types import BackendInfo as BackendInfo
+    from .types import Route as Route
+    from .types import RunStats as RunStats
+    from .types import Site as Site
+    from .types import StreamState as StreamState
+    from .weights.precision import Quantize as Quantize
 
 __version__ = _version("adaptive-lstm")
+
+_MODULES = ("bench", "errors", "losses", "policies", "types")
+
+_EXPORTS = {
+    "AdaptiveLSTM": "runtime.lstm",
+    "AdaptiveLSTMError": "errors",
+    "BackendInfo": "types",
+    "Calibration": "calibration.calibrate",
+    "Certificate": "calibration.certificate",
+    "Combined": "policies",
+    "CompressReport": "compression.report",
+    "Delta": "policies",
+    "Dense": "policies",
+    "DriftWarning": "runtime.monitor",
+    "ExitInDepth": "policies",
+    "ExitInTime": "policies",
+    "Family": "policies",
+    "HoldLayers": "policies",
+    "LinearHead": "policies",
+    "Policy": "policies",
+    "Prune": "compression.pruning",
+    "Quantize": "weights.precision",
+    "Route": "types",
+    "RunStats": "types",
+    "Sensitivity": "analysis.sensitivity",
+    "Site": "types",
+    "SkipTimesteps": "policies",
+    "Splits": "calibration.splits",
+    "Stream": "runtime.stream",
+    "StreamState": "types",
+    "Translators": "analysis.fit_translators",
+    "adapt": "runtime.adapt",
+    "backend_info": "execution.backend",
+    "calibrate": "calibration.calibrate",
+    "compress": "compression.compress",
+    "compress_within": "compression.within_budget",
+    "fit_translators": "analysis.fit_translators",
+    "load": "artifact.artifact",
+    "load_certificate": "artifact.artifact",
+    "measure_sensitivities": "analysis.measure_sensitivity",
+    "measure_sensitivity": "analysis.measure_sensitivity",
+    "mixed_precision": "compression.mixed_precision",
+    "report": "compression.compress",
+    "restore": "compression.compress",
+    "save": "artifact.artifact",
+    "stream": "runtime.stream",
+}
+"""Public name -> the module that defines it."""
 
 __all__ = [
     "AdaptiveLSTM",
@@ -66,6 +125,7 @@ __all__ = [
     "Policy",
     "Prune",
     "Quantize",
+    "Route",
     "RunStats",
     "Sensitivity",
     "Site",
@@ -91,3 +151,18 @@ __all__ = [
     "save",
     "stream",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _EXPORTS:
+        value = getattr(_import_module(f".{_EXPORTS[name]}", __name__), name)
+    elif name in _MODULES:
+        value = _import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

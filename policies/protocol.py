@@ -7,13 +7,15 @@ Python runs on the reference executor; those of this package also run natively.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..types import FloatArray, Site, StackShape
+
+if TYPE_CHECKING:
+    import torch
 
 
 @runtime_checkable
