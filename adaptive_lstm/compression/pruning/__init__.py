@@ -1,4 +1,4 @@
-"""Static pruning and rounding: which weights go, and what the others do about it. No gradient step."""
+"""Static pruning: which weights are removed, and how the others compensate. No gradient step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights stay in all matrices of all LSTMs: scores, a pattern, and one price or one sparsity for each."""
+"""Keep-masks of all matrices of all LSTMs, from scores, a pattern, and one price for all or one sparsity for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ OUTPUT_AGNOSTIC = ("magnitude", "activation")  # scores that do not depend on th
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings with nothing left to choose; as in ``Prune``."""
+    """The settings of ``Prune`` with nothing left to choose.
+
+    ``sweeps``: passes of a refit over every layer, from the bottom up, on what pruned layers give; 0: one fit of all
+    layers on the operands of the dense run.
+    """
 
     saliency: str
     gamma: float
@@ -32,9 +36,14 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class CellData:
-    """What is known of one layer and direction: w = [W_ih | W_hh] [4H, C] as float64, and the dense run's statistics.
+    """Weights of one layer and direction in float64, and statistics of the dense run.
 
-    ``width``: columns of W_ih; ``prunable`` [C]: columns that may lose weights; ``rows`` [4H]: output sensitivity F_r;
+    ``w`` [4H, C]: [W_ih | W_hh].
+    ``bias`` [4H].
+    ``width``: columns of W_ih.
+    ``prunable`` [C]: columns that may lose weights.
+    ``moments``: of the operand z = [x ; h].
+    ``rows`` [4H]: output sensitivity F_r.
     ``squares`` [4H, C]: mean squared gradients for the Taylor score, or None.
     """
 
@@ -58,7 +67,7 @@ class CellData:
 
 
 def scores(recipe: Recipe, data: CellData) -> Doubles:
-    """The score of every weight [4H, C] by itself; those blind to the output are relative to the layer's mean."""
+    """The score of every single weight [4H, C]; output-agnostic scores are relative to the layer's mean."""
     if recipe.saliency == "taylor":
         assert data.squares is not None, "taylor scores need gradients"
         return saliency.taylor(data.w, data.squares)
@@ -87,7 +96,7 @@ def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> lis
 
 
 def _kept(prune: Prune, found: Sequence[Doubles], cells: Sequence[CellData], part: float) -> list[Mask]:
-    """Masks from scores, with a part (0 to 1) of the weights removed that will go in the end."""
+    """Masks from scores; part: share (0 to 1) of the weights to be removed in the end that this round removes."""
     keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
     grouped: list[tuple[int, slice, Groups, Doubles, Doubles]] = []
     for index, (score, data) in enumerate(zip(found, cells, strict=True)):

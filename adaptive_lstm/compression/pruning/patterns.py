@@ -1,4 +1,4 @@
-"""Keep-masks from scores, for every pattern within a matrix: groups of weights that go together, and N:M."""
+"""Keep-masks from scores, for every pattern within a matrix: groups of weights that are removed together, and N:M."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Weights of a matrix [R, C] that go together: all of a row group [R] and a column group [C] (labels from 0)."""
+    """Groups of a matrix [R, C]: weights with the same row label [R] and column label [C] (labels from 0)."""
 
     rows: Labels
     columns: Labels
@@ -30,7 +30,7 @@ class Groups:
         return out
 
     def per_weight(self, keep: Mask) -> Mask:
-        """From one entry per group to one per weight [R, C]."""
+        """One entry per group as one per weight [R, C]."""
         return np.asarray(keep[self.rows[:, None], self.columns[None]])
 
 
@@ -51,12 +51,12 @@ def groups(prune: Prune, hidden: int, columns: int) -> Groups:
 
 
 def cheapest(scores: Sequence[Doubles], sizes: Sequence[Doubles], share: float) -> list[Mask]:
-    """Which groups stay when the cheapest per weight go: as near to the share of all weights as whole groups allow.
+    """Which groups stay when those with the lowest score per weight are removed, as near to the share as groups allow.
 
     Args:
         scores: of every group, one array per matrix.
-        sizes: how many weights each holds; 0: may not go.
-        share: of all weights that may go, 0 to 1.
+        sizes: prunable weights of every group; 0: the group stays.
+        share: of all prunable weights to remove, 0 to 1.
     """
     flat = np.concatenate([s.ravel() for s in scores])
     size = np.concatenate([s.ravel() for s in sizes])

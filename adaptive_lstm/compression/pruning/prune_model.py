@@ -1,4 +1,4 @@
-"""``prune_model``: from a model, inputs and settings to pruned weights."""
+"""``prune_model``: pruned weights from a model, inputs and settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .settings import Prune
 
 Item = TypeVar("Item")
 
-HELD_OUT = 4  # every fourth item judges
+HELD_OUT = 4  # every fourth item is held out
 
 
 def prune_model(
@@ -39,10 +39,10 @@ def prune_model(
 ) -> dict[str, ReplacedWeights]:
     """Pruned weights for every LSTM of a model, by module name, always from its parameters; the model is not changed.
 
-    Every fourth batch (at least one) judges the candidates and the others fit them; what is chosen is then fitted on
-    all of them. A single batch is split along its first dimension (along its batch if the model itself is an LSTM) if
-    it is one tensor; otherwise it serves for both, and the choice may flatter itself. All states of the dense run are
-    kept in memory: 4 * (I + L * D * P) bytes per timestep.
+    Candidates are fitted on three of four batches and compared on every fourth (at least one); the chosen one is then
+    fitted on all of them. A single batch is split along its first dimension (along its batch if the model itself is an
+    LSTM) if it is one tensor; otherwise candidates are fitted and compared on the same batch, and may overfit. All
+    states of the dense run are kept in memory: 4 * (I + L * D * P) bytes per timestep.
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
@@ -55,7 +55,7 @@ def prune_model(
 
     Raises:
         InputError: no adapted LSTM, no inputs, training mode, sensitivities that do not belong to the model, or a
-            pattern that an LSTM cannot have.
+            pattern that does not apply to an LSTM.
         NonFiniteError: an LSTM is given NaN or infinity by the inputs.
     """
     lstms = adapted_lstms(model)
@@ -83,13 +83,13 @@ def prune_model(
 
 
 def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Items to fit on, and those to judge by: the last, and every fourth before it, so that any order is covered."""
+    """Items to fit on, and held-out items: the last and every fourth before it, so that sorted items are covered."""
     held = range(len(items) - 1, -1, -HELD_OUT)
     return [item for i, item in enumerate(items) if i not in held], [items[i] for i in held]
 
 
 def fit_and_held_out(batches: Sequence[Any], dim: int) -> tuple[list[Any], list[Any]]:
-    """Batches to fit on and batches to judge by; a single tensor is split along ``dim``."""
+    """Batches to fit on and held-out batches; a single tensor is split along ``dim``."""
     if len(batches) == 1:
         only = batches[0]
         if not (isinstance(only, torch.Tensor) and only.dim() == 3 and only.shape[dim] > 1):

@@ -1,8 +1,8 @@
-"""What the weights that stay do for those that go: nothing, the mean into the bias, or a least-squares refit.
+"""Compensation for pruned weights: none, fold their mean into the bias, or refit the rest by least squares.
 
 A refit of one row minimises E[(w.d + b - w'.z - b')^2] + ridge * sum_j E[z_j^2] (w'_j - w_j)^2 over the kept weights w'
-and the bias b'; d is the operand of the dense run, z the one that the pruned layer will see. Without the pull toward
-the original weights the closed loop amplifies what an open-loop fit leaves (cosine 0.34 on a speaker encoder). With
+and the bias b'; d is the operand of the dense run, z the operand of the pruned one. Without the ridge toward the
+original weights, the recurrence amplifies the errors that a fit of single timesteps leaves. With
 H = cov(z) + ridge * diag(E[z^2]) the minimum with nothing pruned is w* = w + w cov(d - z, z) H^-1, and the rest is one
 step of Optimal Brain Surgeon (Hassibi et al., 1993): w' = w* - w*_P (H^-1_PP)^-1 H^-1_P: for the row's removed
 columns P.
@@ -39,8 +39,8 @@ class Quadratic:
 
 def quadratic(w: Doubles, moments: Moments, ridge: float) -> Quadratic:
     """The refit problem of all rows of w [R, C], with nothing pruned yet."""
-    pull = (ridge + _FLOOR) * moments.power + _DEAD * (moments.power.mean() or 1.0)
-    hessian = moments.covariance + np.diag(pull)
+    diagonal = (ridge + _FLOOR) * moments.power + _DEAD * (moments.power.mean() or 1.0)
+    hessian = moments.covariance + np.diag(diagonal)
     scale = np.sqrt(hessian.diagonal())
     inverse = np.linalg.inv(hessian / np.outer(scale, scale))
     best = w * scale

@@ -1,7 +1,7 @@
-"""``"auto"``: a closed loop over scores, damping, ridge and compensation, from coarse to fine, on held-out data.
+"""``"auto"``: a search of scores, damping, ridge and compensation, from coarse to fine, on held-out data.
 
-No score wins everywhere, and a layer-wise optimum can destabilise the recurrence, so nothing but the model's own output
-decides: sum ||y - y_dense||^2 / sum ||y_dense - mean||^2.
+No score is best everywhere, and a layer-wise optimum can destabilise the recurrence, so candidates are compared by the
+model's own output: sum ||y - y_dense||^2 / sum ||y_dense - mean||^2.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIRST_RIDGE = 0.1  # of the first candidates
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
 REFITS = 10  # recipes that refit, beside those that choose the score: sweeps, ridges, OBS
-SWEEPS = 3  # of a refit from the bottom up; those after the first see the layer's own pruned h
-CLOSED_RIDGE = 0.3  # with sweeps: fitting the closed loop bears less freedom, and its errors are not independent
+SWEEPS = 3  # of a refit from the bottom up; sweeps after the first use the layer's own pruned h
+CLOSED_RIDGE = 0.3  # with sweeps: the errors of the closed loop are not independent, so it needs more ridge
 MIN_IMPROVEMENT = 0.97  # times the best error: a later candidate must be below; less is noise of the held-out set
 
 
@@ -52,7 +52,7 @@ def choose(builder: CandidateBuilder, prune: Prune, held: Sequence[Any], progres
             if recipe in errors:
                 continue
             error = errors[recipe] = relative_error(builder.outputs(builder.weights(recipe), held), dense)
-            # A diagonal score only stands in for OBS where that was asked for.
+            # A diagonal score only prepares the search for OBS where that was asked for.
             if prune.saliency in ("auto", recipe.saliency) and (kept is None or error < MIN_IMPROVEMENT * kept[0]):
                 kept = (error, recipe)
             bar.note(f"error {min(errors.values()):.4f}")
@@ -82,7 +82,7 @@ def _scores(prune: Prune) -> Iterator[Recipe]:
     compensate = "refit" if prune.compensate == "auto" else prune.compensate
     start = Recipe("second-order", 0.5, compensate, FIRST_RIDGE if prune.ridge is None else prune.ridge, 0)
     if prune.saliency in ("auto", "second-order", "obs"):
-        # The damping that suits the diagonal suits OBS, which takes ten times as long.
+        # The best damping of the diagonal score is that of OBS too, which takes ten times as long.
         yield start if prune.gamma is None else replace(start, gamma=prune.gamma)
     if prune.saliency in ("auto", "magnitude"):
         yield replace(start, saliency="magnitude", gamma=0.0)
@@ -104,24 +104,26 @@ def _compensations(prune: Prune, found: Recipe) -> Iterator[Recipe]:
 
 
 def _closed(prune: Prune, found: Recipe) -> Iterator[Recipe]:
-    """Fits from the bottom up on what pruned layers give, the stronger pull first."""
+    """Refits from the bottom up on the outputs of pruned layers, the stronger ridge first."""
     if found.compensate != "refit":
         return
     for ridge in (CLOSED_RIDGE, FIRST_RIDGE) if prune.ridge is None else (prune.ridge,):
         yield replace(found, ridge=ridge, sweeps=SWEEPS)
-        if prune.saliency == "auto" and found.saliency != "second-order":  # open loops tell close scores apart badly
+        if (
+            prune.saliency == "auto" and found.saliency != "second-order"
+        ):  # without sweeps, close scores are hard to tell apart
             yield Recipe("second-order", _damping(prune, found), "refit", ridge, SWEEPS)
 
 
 def _damping(prune: Prune, found: Recipe) -> float:
-    """Of a second-order score after one that knows none."""
+    """The damping of a second-order score that follows ``found``."""
     if found.saliency == "second-order":
         return found.gamma
     return 0.5 if prune.gamma is None else prune.gamma
 
 
 def _ridges(prune: Prune, found: Recipe) -> Iterator[Recipe]:
-    """The next weaker and stronger pull."""
+    """The next weaker and the next stronger ridge."""
     if prune.ridge is None and found.compensate == "refit":
         place = RIDGES.index(found.ridge)
         yield from (replace(found, ridge=ridge) for ridge in RIDGES[max(place - 1, 0) : place + 2])
@@ -132,5 +134,5 @@ def _finer(prune: Prune, found: Recipe) -> Iterator[Recipe]:
     if found.compensate == "refit" and single and prune.saliency in ("auto", "obs"):
         gamma = _damping(prune, found)
         yield replace(found, saliency="obs", gamma=gamma)
-        if prune.saliency == "obs":  # what its stand-in bears with sweeps it need not
+        if prune.saliency == "obs":  # OBS may be worse with sweeps even if the diagonal was better
             yield replace(found, saliency="obs", gamma=gamma, sweeps=0)

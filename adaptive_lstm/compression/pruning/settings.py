@@ -1,4 +1,4 @@
-"""``Prune``: what to remove, by which score, and what to do about it."""
+"""``Prune``: the pattern, the share, the score and the compensation of static pruning."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ STRIP = 16
 """Units whose rows of one gate the kernels take together."""
 
 KERNEL_BLOCK = (4 * STRIP, 1)
-"""Rows and columns of a block as the kernels work: four strips of one gate, which differ much, and one column."""
+"""Rows and columns of a block of the kernels: four strips of one gate and one column."""
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Static pruning of the weights of the gates, without a gradient step.
+    """Static pruning of the gate weights, without a gradient step.
 
     Args:
-        pattern: ``"unstructured"``; ``"N:M"``, for example ``"2:4"``: in every row N of M neighbouring weights stay;
-            ``"block"``; ``"column"`` of an input or recurrent matrix; ``"unit"``: hidden units with all that belongs to
-            them; ``"layer"``: whole layers, each replaced by a feed-forward map.
-        sparsity: share that is removed, of the weights that may be pruned, the hidden units, or the layers; as near as
-            whole blocks, columns, units or layers allow. None: half of them; N:M fixes it at 1 - N/M.
-        block: rows and columns of a block. The default is the kernels' own: 64 rows of one gate, in strips of 16 (the
-            last strips of a gate may share a block with the first of the next), and one column. Other sizes are plain
-            rows and columns of every gate's matrix.
-        saliency: the score, see ``saliency.py``; ``"obs"`` removes in rounds by the exact second-order loss of every
-            weight and refits the rest after each (unstructured and N:M). ``"auto"``: what is best on held-out data.
-        gamma: damping of the output sensitivity in second-order and OBS scores, 0 to 1; None: chosen on data.
-        compensate: what happens to the weights that stay: ``"none"``; ``"mean"``: the mean of what was removed goes
-            into the bias; ``"refit"``: least squares against the dense layer. ``"auto"``: chosen on data.
-        ridge: pull of a refit toward the original weights, as a multiple of E[z_j^2]; None: chosen on data.
+        pattern: ``"unstructured"``; ``"N:M"``, for example ``"2:4"``: in every row, N of M neighbouring weights stay;
+            ``"block"``; ``"column"`` of an input or recurrent matrix; ``"unit"``: hidden units with their rows and the
+            columns that read them; ``"layer"``: whole layers, each replaced by a feed-forward map.
+        sparsity: share to remove of the prunable weights, the hidden units or the layers, as near as whole blocks,
+            columns, units or layers allow. None: 1 - N/M of an N:M pattern, else 0.5; ``share`` is the number.
+        block: rows and columns of a block. Default: the kernels' own, 64 rows of one gate in strips of 16 (the last
+            strips of a gate may share a block with the first of the next) and one column. Other sizes are plain rows
+            and columns of every gate's matrix.
+        saliency: the score of a weight (``scores.py``). ``"obs"`` removes weights in rounds by their exact second-order
+            loss and refits the rest after each (unstructured and N:M). ``"auto"``: the best on held-out data.
+        gamma: damping exponent of the output sensitivity in second-order and OBS scores, 0 to 1; None: the best on
+            held-out data.
+        compensate: how the remaining weights compensate: ``"none"``; ``"mean"``: the mean of what was removed is folded
+            into the bias; ``"refit"``: least squares against the dense layer; ``"auto"``: the best on held-out data.
+        ridge: of a refit, toward the original weights, as a multiple of E[z_j^2]; None: the best on held-out data.
         allocation: ``"uniform"``: the same sparsity in every layer, direction and matrix; ``"global"``: one price for
             all of them. N:M fixes the allocation.
-        raw: whether the first layer's input columns may be pruned too. Raw features are unscaled and few; on a speaker
-            encoder pruning them costs more than all the rest.
+        raw: whether the first layer's input columns may be pruned too. Raw features are few and unscaled, and pruning
+            them can cost more than all the rest.
 
     Raises:
         InputError: a value that is unknown or out of range, or a combination that cannot work.

@@ -1,4 +1,4 @@
-"""Hidden units: what belongs to one, what it is worth, and which go."""
+"""Pruning of hidden units: the weights that belong to one, its score, and the units to remove."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .settings import Prune
 
 
 def consumers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
-    """Where the units of a cell are read: (cell, first column of its [W_ih | W_hh]); none ahead of a projection."""
+    """Cells that read the units of a cell, with the first column of their [W_ih | W_hh]; none ahead of a projection."""
     if shape.proj_size:
         return []
     layer, direction = divmod(cell, shape.directions)
@@ -32,8 +32,8 @@ def unit_scores(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
     out = []
     for cell in range(shape.num_cells):
         total = found[cell].sum(axis=1).reshape(len(GATES), -1).sum(axis=0)
-        for reader, start in consumers(shape, cell):
-            total = total + found[reader][:, start : start + shape.hidden_size].sum(axis=0)
+        for consumer, start in consumers(shape, cell):
+            total = total + found[consumer][:, start : start + shape.hidden_size].sum(axis=0)
         out.append(total)
     return out
 
@@ -41,7 +41,7 @@ def unit_scores(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
 def live_units(
     prune: Prune, recipe: Recipe, shapes: Sequence[StackShape], stacks: Sequence[Sequence[CellData]]
 ) -> list[list[Mask]]:
-    """Which units [H] stay, per LSTM and cell; every cell keeps at least one."""
+    """Masks of the live units [H], per LSTM and cell; every cell keeps at least one."""
     values = [
         unit_scores(shape, [scores(recipe, data) for data in stack])
         for shape, stack in zip(shapes, stacks, strict=True)
@@ -65,6 +65,6 @@ def unit_masks(shape: StackShape, live: Sequence[Mask], cells: Sequence[CellData
     keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
     for cell, units in enumerate(live):
         keep[cell][~rows_of_units(units)] = False
-        for reader, start in consumers(shape, cell):
-            keep[reader][:, start : start + shape.hidden_size][:, ~units] = False
+        for consumer, start in consumers(shape, cell):
+            keep[consumer][:, start : start + shape.hidden_size][:, ~units] = False
     return keep
