@@ -22,10 +22,11 @@ import numpy.typing as npt
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.cli.demo import digits, resemblyzer
+from adaptive_lstm.cli.demo import digits
 from adaptive_lstm.cli.demo.run import calibrated, int8
-from adaptive_lstm.cli.demo.task import Task
+from adaptive_lstm.cli.demo.task import DemoTask
 from adaptive_lstm.execution.reference import trace
+from eval import demo
 from eval.shared import common
 
 PICTURE_DIGITS = 3  # of the shown input, which is drawn in grey
@@ -69,10 +70,10 @@ def unpack(packed: dict[str, Any]) -> npt.NDArray[np.bool_]:
     return np.unpackbits(bits, count=steps * columns).reshape(steps, columns).astype(np.bool_)
 
 
-def record(name: str, task: Task, *, progress: bool) -> dict[str, Any]:
+def record(name: str, task: DemoTask) -> dict[str, Any]:
     """One model: its certified policy, and the columns of the shown input that it skipped."""
     fast = int8(task.model)
-    result = calibrated(task, fast, progress=progress)
+    result = calibrated(task, fast)
     lstm = fast.lstm
     assert isinstance(lstm, al.AdaptiveLSTM)
     found = activity(lstm, task.shown)
@@ -115,10 +116,10 @@ def main() -> None:
         common.headline(options)
         tasks = {"digits": digits.load_task}
         if options.zoo is not None:
-            tasks["resemblyzer"] = lambda: resemblyzer.load_task(options.zoo)
+            tasks["resemblyzer"] = lambda: demo.load_task(options.zoo)
         for name, load in tasks.items():
             with torch.enable_grad():  # a calibration measures sensitivities
-                found = record(name, load(), progress=False)
+                found = record(name, load())
             print(json.dumps(found) if options.json else _text(found), flush=True)
             common.save(options, "heatmap", [found])
 

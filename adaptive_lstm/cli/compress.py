@@ -1,5 +1,6 @@
-"""What `adaptive-lstm compress` does: compress a model, measure what that changes, and write the artifact."""
+"""`adaptive-lstm compress`: compress a copy of a model, measure how its output changes, and write the file."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,21 +9,50 @@ from torch import nn
 
 import adaptive_lstm as al
 
-from ..compression.compress import Rounding
+from ..bench import pinned_threads
+from ..compression.compress import ROUNDINGS, Rounding
 from ..compression.pruning.prune_model import hold_out
 from ..compression.within_budget import outputs, relative_change
 from ..errors import InputError
 from ..model_io import first_tensor, together
-from .model_file import tried
-from .sequence_file import Pair
+from .help import DATA, DEMO_MODEL, MODEL
+from .model_file import first_output_or_error
+from .options import ModelWithData, add_model_and_data, add_quantize, add_threads, model_with_data
+from .output import remark, show
+
+DESCRIPTION = f"""\
+Quantize and, if you ask for it, prune the LSTMs of a model, without training. Pruning removes the weights that the
+model's output depends on least and refits the others, with settings chosen on held-out sequences.
+
+Prints the precision, zeros and bytes of every matrix, the time of a step before and after, and how much the output
+changes on held-out sequences: those not marked "fit", or every fourth without split. Writes a file for
+adaptive_lstm.load(FILE, model); it holds the compressed weights, not the original ones.
+
+{MODEL}
+
+{DATA}
+
+y is not used. {DEMO_MODEL}
+
+Unstructured zeros mostly save bytes; removed units, columns and blocks also save time."""
+
+EXAMPLES = """\
+  adaptive-lstm compress
+  adaptive-lstm compress --pattern unit --sparsity 0.25
+  adaptive-lstm compress my.py:build --data my.npz --pattern block --sparsity 0.3 --out small.alstm"""
 
 
 @dataclass(frozen=True, eq=False)
-class Compression:
-    """A compressed copy of a model.
+class CompressedModel:
+    """A compressed copy of a model, and how its output changed on held-out sequences.
 
-    change: root mean square change of the output over its root mean square deviation, on sequences that nothing was
-    fitted on; cosine: mean cosine between the output and the original one, per sequence; sequences: how many.
+    Attributes:
+        title: names the model.
+        model: the copy.
+        report: its matrices.
+        change: root mean square change of the output over its root mean square deviation.
+        cosine: between the output and the original one, averaged over sequences.
+        sequences: number of held-out sequences.
     """
 
     title: str
@@ -34,55 +64,89 @@ class Compression:
 
     def __str__(self) -> str:
         return (
-            f"{self.title}\n\n{self.report}\n\noutput on {self.sequences} sequences that nothing was fitted on: "
-            f"changed by {self.change:.2%} of its deviation, cosine with the original {self.cosine:.4f}"
+            f"{self.title}\n\n{self.report}\n\noutput on {self.sequences} held-out sequences: changed by "
+            f"{self.change:.2%} of its standard deviation, cosine with the original {self.cosine:.4f}"
         )
 
     def as_dict(self) -> dict[str, object]:
-        """The report and the change as plain values."""
+        """Plain values for JSON."""
         found = {"change": self.change, "cosine": self.cosine, "sequences": self.sequences}
         return {"title": self.title, "report": self.report.as_dict(), "output": found}
 
     def write(self, path: Path) -> None:
-        """Write the artifact, see `adaptive_lstm.save`."""
+        """Write the file, see `adaptive_lstm.save`."""
         al.save(self.model, path)
 
 
-def compressed(
-    title: str,
-    model: nn.Module,
-    sequences: list[Pair] | al.Splits[Pair],
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_model_and_data(parser)
+    add = parser.add_argument
+    add(
+        "--pattern", default="unstructured", metavar="P",
+        help="what to remove: unstructured (single weights), 2:4 (or any N:M), block, column or unit "
+        "(default: unstructured)",
+    )  # fmt: skip
+    add("--sparsity", type=float, default=0.0, metavar="S", help="share to remove, 0 to 1 (default: 0, no pruning)")
+    add_quantize(parser)
+    add("--rounding", choices=ROUNDINGS, default="nearest", help="rounding to int8 (default: nearest)")
+    add_threads(parser)
+    add(
+        "--out", type=Path, default=Path("model.alstm"), metavar="FILE",
+        help="the file, for adaptive_lstm.load (default: model.alstm)",
+    )  # fmt: skip
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    subject = model_with_data(options, "compress")
+    share = (options.sparsity,) if options.sparsity else ()
+    # N:M implies its sparsity; Prune refuses another one beside it.
+    prune = al.Prune(options.pattern, *share) if share or ":" in options.pattern else None
+    with pinned_threads(options.threads):
+        found = compress_copy(
+            subject,
+            prune=prune,
+            quantize=al.Quantize(options.quantize),
+            rounding=options.rounding,
+        )
+    found.write(options.out)
+    show(found, as_json=options.json)
+    remark(f"written: {options.out}")
+
+
+def compress_copy(
+    subject: ModelWithData,
     *,
     prune: al.Prune | None,
     quantize: al.Quantize,
     rounding: Rounding,
-    progress: bool,
-) -> Compression:
-    """Compress a copy of a model.
+) -> CompressedModel:
+    """Compress a copy of a model and measure how its output changes.
 
     Args:
-        title: names the model in messages.
-        model: in eval mode, with at least one LSTM.
-        sequences: (inputs, target) pairs; targets are not used. The fit part of splits is fitted on and the rest
-            measures; without splits every fourth measures.
+        subject: the model and its sequences; targets are not used. The fit split is fitted on and the others are held
+            out; without splits every fourth sequence is held out.
         prune, quantize, rounding: as for `adaptive_lstm.compress`.
-        progress: show a bar.
 
     Raises:
-        InputError: fewer than eight sequences.
+        InputError: fewer than two sequences to fit on, or fewer than two held out.
         ModelFileError: the model fails on the first sequence.
-        AdaptiveLSTMError: what `adapt` and `compress` raise.
+        AdaptiveLSTMError: from `adapt` and `compress`.
     """
+    model, sequences = subject.model, subject.sequences
     if isinstance(sequences, al.Splits):
-        fit, other = [p[0] for p in sequences.fit], [p[0] for p in (*sequences.search, *sequences.test)]
+        fit, held_out = [x for x, _ in sequences.fit], [x for x, _ in (*sequences.search, *sequences.test)]
     else:
-        fit, other = hold_out([p[0] for p in sequences])
-    if min(len(fit), len(other)) < 2:
-        raise InputError(f"got {len(fit)} sequences to fit on and {len(other)} to measure on, expected 2 at least")
+        fit, held_out = hold_out([x for x, _ in sequences])
+    if min(len(fit), len(held_out)) < 2:
+        raise InputError(
+            f"got {len(fit)} sequences to fit on and {len(held_out)} held out, expected at least 2 of each"
+        )
     fast = al.adapt(model)
-    first_tensor(tried(model, fit[0], title))
-    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, rounding=rounding, progress=progress)
-    old, new = outputs(model, other), outputs(fast, other)
+    first_tensor(first_output_or_error(model, fit[0], subject.title))
+    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, rounding=rounding)
+    old, new = outputs(model, held_out), outputs(fast, held_out)
     cosines = [float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(old, new, strict=True)]
     change = relative_change(old, new)
-    return Compression(title, fast, report, change, sum(cosines) / len(cosines), len(other))
+    return CompressedModel(subject.title, fast, report, change, sum(cosines) / len(cosines), len(held_out))

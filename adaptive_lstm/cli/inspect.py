@@ -1,5 +1,6 @@
-"""What an LSTM is made of, what it costs, and which of its uses the native core serves."""
+"""`adaptive-lstm inspect`: list the LSTMs of a model, their sizes and cost, and what executes them."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -8,23 +9,40 @@ from torch import nn
 
 from ..compression.compress import compress
 from ..errors import AdaptiveLSTMError
+from ..execution.backend import backend_info
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
-from ..types import RunStats
+from ..types import BackendInfo, RunStats
 from ..weights.precision import PRECISIONS, Precision, Quantize
+from .help import MODEL_OR_WEIGHTS
+from .model_file import load_lstms
+from .output import show
+
+DESCRIPTION = f"""\
+List every nn.LSTM of a model: its shape, parameters, bytes at each precision, multiply-accumulates per step, and
+whether the native core executes whole sequences and streaming on this machine.
+
+{MODEL_OR_WEIGHTS}"""
+
+EXAMPLES = """\
+  adaptive-lstm inspect encoder.safetensors
+  adaptive-lstm inspect my_project/model.py:build --json"""
 
 NATIVE = "native"
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class LSTMSummary:
     """One LSTM.
 
-    name: its place in the model, "" if it is the model. proj_size: 0 without projection.
-    parameters: as `nn.LSTM` counts them.
-    bytes: precision -> size of all weight matrices as `Quantize(precision)` runs them, scales included.
-    macs_per_step: multiply-accumulates of one dense step of one sequence.
-    served: use -> "native", or why something else has to serve it.
+    Attributes:
+        name: its place in the model, "" if it is the model.
+        input_size, hidden_size, layers, directions, bias: as for `nn.LSTM`.
+        proj_size: 0 without projection.
+        parameters: their number, as `nn.LSTM` counts them.
+        bytes: precision -> bytes of all weight matrices in it, scales included.
+        macs_per_step: multiply-accumulates of one dense step of one sequence.
+        executed_by: use -> "native", or why the native core cannot execute it.
     """
 
     name: str
@@ -37,17 +55,17 @@ class Anatomy:
     parameters: int
     bytes: dict[str, int]
     macs_per_step: int
-    served: dict[str, str]
+    executed_by: dict[str, str]
 
     def as_dict(self) -> dict[str, object]:
-        """The fields, for a JSON record."""
+        """Plain values for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
         projected = f" projected to {self.proj_size}" if self.proj_size else ""
         directions = ", both directions" if self.directions == 2 else ""
         sizes = ", ".join(f"{precision} {size / 1e6:.2f} MB" for precision, size in self.bytes.items())
-        uses = "\n".join(f"  {use:<21}{answer}" for use, answer in self.served.items())
+        uses = "\n".join(f"  {use:<21}{answer}" for use, answer in self.executed_by.items())
         return (
             f"{self.name or 'the model'}: LSTM {self.input_size} -> {self.hidden_size}{projected}, "
             f"{self.layers} layer{'s' if self.layers > 1 else ''}{directions}{'' if self.bias else ', no bias'}\n"
@@ -58,16 +76,42 @@ class Anatomy:
         )
 
 
-def inspect(name: str, lstm: nn.LSTM) -> Anatomy:
-    """Sizes and costs of `lstm`, and who serves it, found out by trying each use on two steps of zeros."""
+@dataclass(frozen=True)
+class ModelSummary:
+    """The LSTMs of a model, and the machine that would execute them."""
+
+    lstms: list[LSTMSummary]
+    backend: BackendInfo
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {"lstms": [each.as_dict() for each in self.lstms], "backend": asdict(self.backend)}
+
+    def __str__(self) -> str:
+        return "\n\n".join([*map(str, self.lstms), str(self.backend)])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("model", metavar="MODEL", help="file.py:factory or a file of weights")
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    found = [summarize(name, lstm) for name, lstm in load_lstms(options.model).items()]
+    show(ModelSummary(found, backend_info()), as_json=options.json)
+
+
+def summarize(name: str, lstm: nn.LSTM) -> LSTMSummary:
+    """Describe an LSTM; each use is tried on two steps of zeros to see what executes it."""
     fast = AdaptiveLSTM.from_lstm(lstm).eval()
     shape = fast.stack_shape
     sizes: dict[str, int] = {}
-    served: dict[str, str] = {}
+    executed_by: dict[str, str] = {}
     for precision in PRECISIONS:
         sizes[precision] = compress(fast, quantize=Quantize(precision)).bytes_after
-        served.update(_served(fast, precision))
-    return Anatomy(
+        executed_by.update(_executed_by(fast, precision))
+    return LSTMSummary(
         name=name,
         input_size=lstm.input_size,
         hidden_size=lstm.hidden_size,
@@ -78,11 +122,11 @@ def inspect(name: str, lstm: nn.LSTM) -> Anatomy:
         parameters=sum(p.numel() for p in lstm.parameters()),
         bytes=sizes,
         macs_per_step=sum(shape.step_macs(cell) for cell in range(shape.num_cells)),
-        served=served,
+        executed_by=executed_by,
     )
 
 
-def _served(fast: AdaptiveLSTM, precision: Precision) -> dict[str, str]:
+def _executed_by(fast: AdaptiveLSTM, precision: Precision) -> dict[str, str]:
     zeros = torch.zeros(2, 1, fast.input_size)
 
     def whole() -> RunStats | None:
@@ -94,10 +138,10 @@ def _served(fast: AdaptiveLSTM, precision: Precision) -> dict[str, str]:
             session.step(zeros[0])
             return session.stats
 
-    return {f"{precision} sequence": _tried(whole), f"{precision} streaming": _tried(steps)}
+    return {f"{precision} sequence": _backend_of(whole), f"{precision} streaming": _backend_of(steps)}
 
 
-def _tried(use: Callable[[], RunStats | None]) -> str:
+def _backend_of(use: Callable[[], RunStats | None]) -> str:
     try:
         with torch.no_grad():
             stats = use()

@@ -1,8 +1,8 @@
-"""Find the LSTMs of a model that is named in one word, as on the command line.
+"""Load the model that an argument of the command line names.
 
-Either `path/to/file.py:factory`, a Python file and a callable in it that returns an `nn.Module` when called without
-arguments; or a file of weights, in which LSTMs are recognised by the names and shapes that `nn.LSTM` gives to its
-parameters. Weight files are read without running code from them.
+Either `path/to/file.py:factory`, a Python file and a function in it that returns an `nn.Module` when called without
+arguments; or a file of weights, in which LSTMs are recognised by the names and shapes that `nn.LSTM` gives its
+parameters. Weight files are read without executing code in them.
 """
 
 import importlib.util
@@ -27,53 +27,70 @@ _PARAMETER = re.compile(r"(weight|bias)_(ih|hh|hr)_l\d+(_reverse)?")
 
 
 def load_lstms(spec: str) -> dict[str, nn.LSTM]:
-    """The LSTMs of the model that `spec` names, in eval mode, by their place in it ("" if the model is one itself).
+    """The LSTMs of a model, in eval mode.
 
-    Raises ModelFileError if there is none or `spec` cannot be read.
+    Args:
+        spec: `path/to/file.py:factory` or a file of weights.
+
+    Returns:
+        Place in the model -> LSTM; the place is "" if the model is an LSTM itself.
+
+    Raises:
+        ModelFileError: there is none, or `spec` cannot be read.
     """
     if spec.endswith(SUFFIXES):
         lstms = dict(_of_weights(_read(Path(spec))))
     else:
         lstms = dict(_of_module(_build(*_factory(spec, f" or a file {', '.join(SUFFIXES)}"))))
-    return _some(lstms, spec)
+    return _require_lstm(lstms, spec)
 
 
 def load_model(spec: str) -> nn.Module:
-    """The whole model that `path/to/file.py:factory` returns, in eval mode; it holds at least one LSTM.
+    """A whole model, in eval mode, with at least one LSTM.
 
-    Raises ModelFileError if it holds none or `spec` cannot be read; a file of weights alone cannot be run.
+    Args:
+        spec: `path/to/file.py:factory`; a file of weights alone cannot be run.
+
+    Raises:
+        ModelFileError: the model has no LSTM, or `spec` cannot be read.
     """
     model = _build(*_factory(spec, "; weights alone cannot be run")).eval()
-    _some(dict(_of_module(model)), spec)
+    _require_lstm(dict(_of_module(model)), spec)
     return model
 
 
-def tried(model: nn.Module, inputs: Tensor, title: str) -> object:
-    """What the model returns for its first inputs: what is wrong with the user's own code shows as one line.
+def first_output_or_error(model: nn.Module, inputs: Tensor, title: str) -> object:
+    """The model's output for its first inputs, so that an error in the user's own code becomes one line.
 
-    Raises ModelFileError, with `title` for its name, if it fails.
+    Args:
+        model: any.
+        inputs: of one call.
+        title: names the model in the error.
+
+    Raises:
+        ModelFileError: the model fails.
     """
     try:
         with torch.no_grad():
             return call(model, inputs)
     except AdaptiveLSTMError:
         raise
-    except Exception as error:  # it is the user's code: it may raise anything
+    except Exception as error:  # the user's code may raise anything
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(f"{title} fails on x {list(inputs.shape)}, {inputs.dtype}: {what}") from error
 
 
 def _factory(spec: str, otherwise: str) -> tuple[Path, str]:
-    """The Python file and the name of the callable in it; `otherwise` goes into the message if it is something else."""
+    """The Python file and the name of the function in it; `otherwise` ends the message if `spec` names neither."""
     file, separator, factory = spec.rpartition(":")
     if separator and file.endswith(".py"):
         return Path(file), factory
     if spec.endswith(".py"):
-        raise ModelFileError(f"say which callable of {spec} builds the model: {spec}:NAME")
+        raise ModelFileError(f"got {spec}, expected the function that builds the model too: {spec}:NAME")
     raise ModelFileError(f"expected path/to/file.py:factory{otherwise}, got {spec!r}")
 
 
-def _some(lstms: dict[str, nn.LSTM], spec: str) -> dict[str, nn.LSTM]:
+def _require_lstm(lstms: dict[str, nn.LSTM], spec: str) -> dict[str, nn.LSTM]:
     if not lstms:
         raise ModelFileError(f"no nn.LSTM in {spec}; GRUs and hand-written cells (nn.LSTMCell) are not supported")
     return lstms
@@ -86,13 +103,13 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, nn.LSTM]]:
 
 
 def _build(file: Path, factory: str) -> nn.Module:
-    """What the callable named `factory` in the Python file returns."""
+    """Call the function named `factory` in the Python file."""
     if not file.is_file():
         raise ModelFileError(f"no such file: {file}")
     try:
         with _siblings_importable(file):
             model = getattr(_execute(file), factory)()
-    except Exception as error:  # it is the user's code: it may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise ModelFileError(f"{file}:{factory} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelFileError(f"{file}:{factory} must return an nn.Module, got {type(model).__name__}")
@@ -103,7 +120,7 @@ def _execute(file: Path) -> object:
     """The Python file as a module, listed in `sys.modules` because dataclasses and pickle look there."""
     spec = importlib.util.spec_from_file_location(f"_modelfile_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
+        raise ImportError(f"{file} is not a Python file")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -130,10 +147,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
     except pickle.UnpicklingError as error:
         raise ModelFileError(
-            f"{path} is damaged or holds more than weights, whose code is not run; save a state_dict, or name a factory"
+            f"{path} is damaged or holds more than weights, which is not loaded because it may execute code; "
+            "save a state_dict, or give file.py:factory"
         ) from error
     except (OSError, EOFError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged or no weight file: {str(error).splitlines()[0]}") from error
+        raise ModelFileError(f"{path} is damaged or not a file of weights: {str(error).splitlines()[0]}") from error
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -158,10 +176,10 @@ def _of_weights(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.LSTM]]:
 
 
 def _is_lstm(first: Tensor, state: Mapping[str, Tensor]) -> bool:
-    """True for four gates; a GRU, which uses the same names, has three and an `nn.RNN` one."""
+    """Whether there are four gates: GRU and RNN use the same names, with three gates and one."""
     projection, recurrent = state.get("weight_hr_l0"), state.get("weight_hh_l0")
     if projection is not None:
-        return True  # only LSTMs have one
+        return True  # only LSTMs have a projection
     return recurrent is None or len(first) == 4 * recurrent.shape[1]
 
 

@@ -1,5 +1,6 @@
-"""What `adaptive-lstm report` does: say what a file that `adaptive_lstm.save` has written makes of its model."""
+"""`adaptive-lstm report`: describe the contents of a saved file."""
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,33 @@ from torch import nn
 import adaptive_lstm as al
 
 from ..runtime.adapt import adapted_lstms
-from .frontier import proof
+from .frontier import certificate_text
+from .help import MODEL
+from .model_file import load_model
+from .output import show
+
+DESCRIPTION = f"""\
+Describe the contents of a file that `adaptive-lstm compress` or adaptive_lstm.save has written: precision, zeros and
+bytes of every matrix, time of a step before and after, policies, and the certificate if there is one.
+
+{MODEL}
+It must be the model that the file was made from. Without it: the demo's handwritten digits."""
+
+EXAMPLES = """\
+  adaptive-lstm report model.alstm
+  adaptive-lstm report small.alstm my.py:build --json"""
 
 
 @dataclass(frozen=True)
-class Report:
-    """The matrices of a loaded model, its policies by module name, and its certificate, if it has one."""
+class FileContents:
+    """The contents of a saved file, applied to its model.
+
+    Attributes:
+        title: the path.
+        matrices: the weight matrices as they are executed.
+        policies: of the LSTMs, by module name.
+        certificate: None if there is none.
+    """
 
     title: str
     matrices: al.CompressReport
@@ -22,22 +44,39 @@ class Report:
     certificate: al.Certificate | None
 
     def __str__(self) -> str:
-        policies = "\n".join(f"{name or 'the LSTM'}: {policy}" for name, policy in self.policies.items())
-        promise = "no certificate" if self.certificate is None else proof(self.certificate)
-        return f"{self.title}\n\n{self.matrices}\n\n{policies}\n{promise}"
+        policies = "\n".join(f"policy of {name or 'the LSTM'}: {policy}" for name, policy in self.policies.items())
+        certificate = "no certificate" if self.certificate is None else certificate_text(self.certificate)
+        return f"{self.title}\n\n{self.matrices}\n\n{policies}\n{certificate}"
 
     def as_dict(self) -> dict[str, object]:
-        """Everything as plain values."""
+        """Plain values for JSON."""
         certificate = None if self.certificate is None else json.loads(self.certificate.to_json())
         return {"matrices": self.matrices.as_dict(), "policies": self.policies, "certificate": certificate}
 
 
-def report(path: Path, model: nn.Module) -> Report:
-    """What a file says about its model.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="written by compress or adaptive_lstm.save")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="file.py:factory")
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    if options.model is None:
+        from .demo import digits
+
+        model: nn.Module = digits.load_model()
+    else:
+        model = load_model(options.model)
+    show(read_contents(options.file, model), as_json=options.json)
+
+
+def read_contents(path: Path, model: nn.Module) -> FileContents:
+    """Load a file into a copy of its model and describe it.
 
     Raises:
-        ModelFileError: the file cannot be read, or is of another model.
+        ModelFileError: the file cannot be read, or belongs to another model.
     """
     fast = al.load(path, model).eval()
     policies = {name: repr(lstm.policy) for name, lstm in adapted_lstms(fast).items()}
-    return Report(str(path), al.report(fast), policies, al.load_certificate(path))
+    return FileContents(str(path), al.report(fast), policies, al.load_certificate(path))

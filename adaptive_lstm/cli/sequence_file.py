@@ -1,10 +1,10 @@
-"""Read the sequences that a model is calibrated on from an .npz file, as on the command line.
+"""Read a model's sequences from an .npz file.
 
-    x       [N, T, I] sequences of one length, or [sum of lengths, I] end to end; whole numbers (tokens) have no I
+    x       [N, T, I] sequences of one length, or [sum of lengths, I] end to end; integers (tokens) have no I
     length  [N] the lengths, if the sequences lie end to end
     y       [N, ...] targets, one for each sequence; optional
-    split   [N] "fit", "search" or "test" for each sequence; optional, for sequences that belong together (of one
-            speaker, of one device) and must not stand in two splits
+    split   [N] "fit", "search" or "test" for each sequence; optional, for sequences that belong together (one speaker,
+            one device) and must stay in one split
 
 The model is called with one sequence at a time, batch first: x [1, T, I], float32, or [1, T], int64.
 """
@@ -25,13 +25,15 @@ ARRAYS = ("x", "length", "y", "split")
 SPLITS = ("fit", "search", "test")
 
 Array = NDArray[Any]
-Pair = tuple[torch.Tensor, torch.Tensor | None]
+LabelledSequence = tuple[torch.Tensor, torch.Tensor | None]
 
 
-def load_sequences(path: Path) -> list[Pair] | Splits[Pair]:
+def load_sequences(path: Path) -> list[LabelledSequence] | Splits[LabelledSequence]:
     """The sequences in a file as (inputs, target) pairs; the target is None without `y`.
 
-    Raises FileNotFoundError if there is no file, InputError if it does not hold what is described above.
+    Raises:
+        FileNotFoundError: there is no file.
+        InputError: the file is not as described above.
     """
     arrays = read_arrays(path)
     unknown = sorted(set(arrays) - set(ARRAYS))
@@ -43,47 +45,53 @@ def load_sequences(path: Path) -> list[Pair] | Splits[Pair]:
     inputs = _inputs(path, arrays["x"], arrays.get("length"))
     for name in ("y", "split"):
         if name in arrays and arrays[name].shape[:1] != (len(inputs),):
-            raise InputError(f"{path}: {name} has the shape {arrays[name].shape}, expected [{len(inputs)}], as x has")
+            shape = arrays[name].shape
+            raise InputError(f"{path}: {name} has the shape {shape}, expected one row for each of {len(inputs)} in x")
     targets = list(torch.from_numpy(arrays["y"])) if "y" in arrays else [None] * len(inputs)
     pairs = list(zip(inputs, targets, strict=True))
     return _split(path, pairs, arrays["split"]) if "split" in arrays else pairs
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz file by name; FileNotFoundError or InputError if it cannot be read."""
+    """All arrays of an .npz file by name.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        InputError: it is damaged, or holds objects.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (AttributeError, BadZipFile, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no .npz file of numbers") from error
+        raise InputError(f"{path} is damaged or not an .npz file of numbers") from error
 
 
 def _inputs(path: Path, x: Array, length: Array | None) -> list[torch.Tensor]:
-    """Every sequence with a batch dimension of 1."""
+    """The sequences, each with a batch dimension of 1."""
     tokens = x.dtype.kind in "iub"
     dimensions = (1 if tokens else 2) + (length is None)
     if x.ndim != dimensions:
         layout = "[sum of lengths, I]" if length is not None else "[N, T, I], or [sum of lengths, I] with length [N]"
-        raise InputError(f"{path}: x has the shape {x.shape}, expected {layout} (no I for whole numbers)")
+        raise InputError(f"{path}: x has the shape {x.shape}, expected {layout} (no I for integers)")
     if not len(x):
-        raise InputError(f"{path}: x has the shape {x.shape}: no sequences")
+        raise InputError(f"{path}: x has the shape {x.shape}, expected at least one sequence")
     values = torch.from_numpy(np.ascontiguousarray(x)).to(torch.int64 if tokens else torch.float32)
     if length is None:
         return list(values.split(1))
     if length.ndim != 1 or length.dtype.kind not in "iu" or not length.size or length.min() < 1:
-        raise InputError(f"{path}: length is {length.dtype} {length.shape}, expected one whole number above 0 each")
+        raise InputError(f"{path}: length is {length.dtype} {length.shape}, expected a list of integers above 0")
     if int(length.sum()) != len(x):
         raise InputError(f"{path}: the lengths add up to {int(length.sum())}, but x holds {len(x)} timesteps")
     return [part[None] for part in values.split(length.tolist())]
 
 
-def _split(path: Path, pairs: list[Pair], names: Array) -> Splits[Pair]:
+def _split(path: Path, pairs: list[LabelledSequence], names: Array) -> Splits[LabelledSequence]:
     unknown = sorted(set(names.tolist()) - set(SPLITS))
     missing = sorted(set(SPLITS) - set(names.tolist()))
     if unknown or missing:
-        raise InputError(f"{path}: split names {sorted(set(names.tolist()))}, expected {', '.join(SPLITS)}, all three")
+        raise InputError(f"{path}: split has {sorted(set(names.tolist()))}, expected {', '.join(SPLITS)}, all three")
     parts = ([pair for pair, name in zip(pairs, names, strict=True) if name == each] for each in SPLITS)
     return Splits(*parts)
 

@@ -1,10 +1,14 @@
-"""Results as plain text: aligned tables, ratios with their spread, and the machine that they were taken on."""
+"""Results as plain text: aligned tables, and the machine that they were measured on."""
 
 from collections.abc import Mapping, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as needed, the first to the left, the others to the right; a rule below the first row."""
+    """A table as plain text: the first column left-aligned, the others right-aligned, a rule below the first row.
+
+    Args:
+        rows: the header, then the others; all of one length.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -14,6 +18,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def place(machine: Mapping[str, object]) -> str:
-    """Threads, processor, backend and instruction set in one phrase; `machine` as `bench.machine` gives it."""
+    """Threads, processor, backend and instruction set in one phrase.
+
+    Args:
+        machine: as `bench.machine` gives it.
+    """
     threads = f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}"
     return f"{threads} on {machine['cpu']} ({machine['backend']} backend, {machine['isa']})"

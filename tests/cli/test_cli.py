@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptive_lstm.cli import main as cli
-from adaptive_lstm.cli.demo import digits
-from adaptive_lstm.cli.demo.outcome import Outcome
+from adaptive_lstm.cli.demo import command, digits
+from adaptive_lstm.cli.demo.outcome import DemoOutcome
 from adaptive_lstm.cli.demo.run import run
+from adaptive_lstm.cli.help import SUMMARIES
 from adaptive_lstm.peers import catalog
 from adaptive_lstm.peers.catalog import PeerKind
 from adaptive_lstm.peers.contender import BuildRequest, Engine
@@ -57,7 +58,7 @@ def factory(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("inspect",), ("bench",), ("calibrate",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in SUMMARIES)])
 def test_help_explains_and_gives_examples(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -123,8 +124,8 @@ def test_inspect_infers_every_kind_of_lstm(
 def test_inspect_says_why_a_bidirectional_lstm_cannot_stream(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", f"{factory}:build", "--json"]) == 0
     encoder, _ = json.loads(capsys.readouterr().out)["lstms"]
-    assert encoder["served"]["fp32 streaming"].startswith("no: ")
-    assert "bidirectional" in encoder["served"]["fp32 streaming"]
+    assert encoder["executed_by"]["fp32 streaming"].startswith("no: ")
+    assert "bidirectional" in encoder["executed_by"]["fp32 streaming"]
 
 
 def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +138,7 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
     save_file(nn.GRU(2, 3).state_dict(), tmp_path / "gru.safetensors")
     for named, message in {
         "model.onnx": "expected path/to/file.py:factory or a file .safetensors",
-        f"{factory}": "say which callable of",
+        f"{factory}": "expected the function that builds the model too",
         f"{tmp_path}/absent.py:build": "no such file",
         f"{tmp_path}/absent.pt": "no such file",
         f"{factory}:absent": "failed: AttributeError",
@@ -145,7 +146,7 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
         f"{factory}:number": "must return an nn.Module, got int",
         f"{factory}:gru": "no nn.LSTM in",
         f"{tmp_path}/gru.safetensors": "no nn.LSTM in",
-        f"{tmp_path}/broken.safetensors": "is damaged or no weight file",
+        f"{tmp_path}/broken.safetensors": "is damaged or not a file of weights",
         f"{tmp_path}/broken.pt": "is damaged or holds more than weights",
         f"{tmp_path}/whole.pt": "is damaged or holds more than weights",
         f"{tmp_path}/truncated.safetensors": 'do not form an LSTM: Missing key(s) in state_dict: "weight_hh_l1"',
@@ -155,10 +156,8 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
 
 
 def test_bad_options_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no folder" in refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
+    assert "no such folder" in refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
     assert "ending in .png" in refused(capsys, "demo", "--out", tmp_path / "demo.txt")
-    assert "needs --zoo PATH" in refused(capsys, "demo", "--model", "resemblyzer")
-    assert "is missing" in refused(capsys, "demo", "--model", "resemblyzer", "--zoo", tmp_path)
     assert "at least 1, got '0'" in refused(capsys, "bench", "--layers", "0")
     assert "at least 1, got '-3'" in refused(capsys, "bench", "--threads", "-3")
     assert "invalid choice" in refused(capsys, "dance")
@@ -211,7 +210,7 @@ def test_bench_races_peers_on_what_reaches_the_lstm(
     assert cli.main(["bench", reader[0], *data, "--peers", "ncnn"]) == 0
     text = capsys.readouterr().out
     assert "not timed: ncnn (excluded, its output is wrong" in text
-    assert "worst error" in text
+    assert "error: largest, from torch fp32" in text
     assert "data.npz, batch 1, 1 thread on" in text
 
 
@@ -240,7 +239,7 @@ def test_bench_takes_the_inputs_of_bare_weights_and_refuses_others(
         ((tmp_path / "wrong.pt", *data), "takes [1, T, 4], float32"),
         (data, "--data needs MODEL too"),
         ((reader[0], "--model", reader[0]), "MODEL is given twice"),
-        ((reader[0], "--peers", "abacus"), "unknown abacus; there are all, none, torch, "),
+        ((reader[0], "--peers", "abacus"), "unknown abacus, expected all, none or of torch, "),
         ((reader[0], "--step", "--whole"), "not allowed with"),
         ((reader[0].replace(":build", ":two"), *data), "fails on x [1, "),
     ):
@@ -248,7 +247,7 @@ def test_bench_takes_the_inputs_of_bare_weights_and_refuses_others(
 
 
 @pytest.fixture(scope="module")
-def quick_outcome() -> Outcome:
+def quick_outcome() -> DemoOutcome:
     task = digits.load_task()
     few = replace(
         task,
@@ -263,8 +262,8 @@ def quick_outcome() -> Outcome:
 
 
 @pytest.fixture
-def quick_demo(monkeypatch: pytest.MonkeyPatch, quick_outcome: Outcome) -> None:
-    monkeypatch.setattr(cli, "run", lambda task: quick_outcome)
+def quick_demo(monkeypatch: pytest.MonkeyPatch, quick_outcome: DemoOutcome) -> None:
+    monkeypatch.setattr(command, "run", lambda task: quick_outcome)
 
 
 @pytest.mark.usefixtures("quick_demo")
@@ -275,7 +274,7 @@ def test_demo_prints_json_and_says_where_the_figure_is(tmp_path: Path, capsys: p
     found = json.loads(captured.out)
     assert [row["name"] for row in found["rows"]][:2] == ["torch", "adaptive exact"]
     assert found["machine"]["threads"] == 1
-    assert f"figure: {tmp_path / 'demo.png'}" in captured.err
+    assert f"written: {tmp_path / 'demo.png'}" in captured.err
     assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 

@@ -48,7 +48,7 @@ def test_calibrate_for_several_losses_prints_what_can_be_read(
     several = ("--loss", "accuracy_drop", "--loss", "clipped_error:2", "--max-loss", "0.2", "--quantize", "fp32")
     assert cli.main(_calibrate(reader, *several, "--out", tmp_path)) == 0
     text = capsys.readouterr().out
-    assert "worst loss / its limit on that split, limit 1;" in text
+    assert "loss: largest loss / its limit on the search and on the test split, limit 1." in text
     assert "accuracy_drop: " in text
     assert "clipped_error(2): " in text
     assert "Tested on 30 sequences" in text
@@ -90,7 +90,7 @@ def test_bad_calibrations_get_one_clear_line(
         ((model,), "needs --data, --loss, --max-loss, --confidence too"),
         (("--data", data), "--data needs MODEL too"),
         ((digits.MODEL_FILE, "--data", data, *full), "weights alone cannot be run"),
-        ((file, "--data", data, *full), "say which callable of"),
+        ((file, "--data", data, *full), "expected the function that builds the model too"),
         ((model, "--data", tmp_path / "absent.npz", *full), "no such file"),
         ((f"{file}:two", "--data", data, *full), "fails on x [1, "),
         ((f"{file}:unready", "--data", data, *full), "fails on x [1, "),

@@ -1,26 +1,23 @@
 """The demo: its data are what they claim, its model is as good as it claims, and a short run ends in sane numbers."""
 
-import hashlib
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
 
-from adaptive_lstm.cli.demo import digits, resemblyzer
-from adaptive_lstm.cli.demo.outcome import Outcome
+from adaptive_lstm.cli.demo import digits
+from adaptive_lstm.cli.demo.outcome import DemoOutcome
 from adaptive_lstm.cli.demo.run import CERTIFIED, EXACT, INT8, TORCH, run
-from adaptive_lstm.cli.demo.table import render
-from adaptive_lstm.cli.demo.task import Task
-from adaptive_lstm.errors import InputError
+from adaptive_lstm.cli.demo.task import DemoTask
 from adaptive_lstm.losses import Loss
 from adaptive_lstm.policies import Delta, ExitInTime, Family
+
+from ..support.helpers import fingerprints
 
 MEGABYTE = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -29,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 NEVER = Loss("never", lambda output, dense, target: 1.0, lambda dense: True)
 
 
-def _small() -> Task:
+def _small() -> DemoTask:
     task, labels = digits.load_task(), digits.load_images().labels[:60]
     return replace(
         task,
@@ -42,18 +39,14 @@ def _small() -> Task:
 
 
 @pytest.fixture(scope="module")
-def outcome() -> Outcome:
+def outcome() -> DemoOutcome:
     return run(_small(), seconds=0.3)
 
 
 @pytest.fixture(scope="module")
-def uncertified() -> Outcome:
+def uncertified() -> DemoOutcome:
     task = _small()
     return run(replace(task, loss=NEVER, families=lambda model: [Family(ExitInTime)]), seconds=0.3)
-
-
-def _fingerprints(images: Tensor) -> set[str]:
-    return {hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images}
 
 
 def test_embedded_files_are_small_and_complete() -> None:
@@ -69,9 +62,9 @@ def test_embedded_files_are_small_and_complete() -> None:
 
 def test_fit_and_test_pictures_are_distinct_pictures_of_the_data_set() -> None:
     images = digits.load_images()
-    fit, test = _fingerprints(images.fit), _fingerprints(images.test)
+    fit, test = fingerprints(images.fit), fingerprints(images.test)
     assert not fit & test
-    assert fit | test <= _fingerprints(torch.from_numpy(load_digits().images).to(torch.uint8))
+    assert fit | test <= fingerprints(torch.from_numpy(load_digits().images).to(torch.uint8))
 
 
 def test_labels_are_those_of_the_data_set() -> None:
@@ -97,7 +90,7 @@ def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
         assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9956, abs=0.003)
 
 
-def test_a_run_has_sane_numbers(outcome: Outcome) -> None:
+def test_a_run_has_sane_numbers(outcome: DemoOutcome) -> None:
     rows = {row.name: row for row in outcome.rows}
     assert list(rows) == [TORCH, EXACT, INT8, CERTIFIED]
     assert rows[EXACT].agreement == 1.0
@@ -108,7 +101,7 @@ def test_a_run_has_sane_numbers(outcome: Outcome) -> None:
     assert all(row.sequence.median > row.step.median > 0 for row in outcome.rows if row.name != TORCH)
 
 
-def test_the_certificate_rests_on_the_reported_inputs_and_agrees_with_the_table(outcome: Outcome) -> None:
+def test_the_certificate_rests_on_the_reported_inputs_and_agrees_with_the_table(outcome: DemoOutcome) -> None:
     record, row = outcome.calibration.certificate, outcome.rows[-1]
     assert record.certified
     assert {name: split["count"] for name, split in record.sequences.items()} == {"fit": 12, "search": 20, "test": 60}
@@ -125,94 +118,43 @@ def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
     assert [family.policy for family in task.families(task.model)] == [Delta, ExitInTime]
 
 
-def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: Outcome, tmp_path: Path) -> None:
+def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: DemoOutcome, tmp_path: Path) -> None:
     assert [row.name for row in uncertified.rows] == [TORCH, EXACT, INT8]
-    assert "not certified: no policy passed never <= 0.2" in render(uncertified)
+    assert "not certified: no policy passed never <= 0.2" in str(uncertified)
     assert uncertified.exited_at == uncertified.steps
-    assert all(moved.all() for moved in uncertified.moved)
+    assert all(sent.all() for sent in uncertified.sent)
     draw = pytest.importorskip("adaptive_lstm.cli.demo.plot").draw
     draw(uncertified, tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
 
 
-def test_the_record_holds_every_candidate(outcome: Outcome) -> None:
+def test_the_record_holds_every_candidate(outcome: DemoOutcome) -> None:
     record = json.loads(json.dumps(outcome.as_dict()))
     assert record["certificate"]["policy"] in {point["name"] for point in record["frontier"] if point["certified"]}
     assert len(record["frontier"]) == len(outcome.calibration.frontier)
     assert [row["name"] for row in record["rows"]] == [TORCH, EXACT, INT8, CERTIFIED]
 
 
-def test_columns_that_moved_have_the_shape_of_the_operands(outcome: Outcome) -> None:
-    assert [moved.shape for moved in outcome.moved] == [(64, 16 + 160), (64, 160 + 160)]
+def test_columns_that_are_sent_have_the_shape_of_the_operands(outcome: DemoOutcome) -> None:
+    assert [sent.shape for sent in outcome.sent] == [(64, 16 + 160), (64, 160 + 160)]
     assert 0 < outcome.exited_at <= outcome.steps
-    assert not any(moved[outcome.exited_at :].any() for moved in outcome.moved)
-    share = sum(moved.sum() for moved in outcome.moved) / sum(moved.size for moved in outcome.moved)
+    assert not any(sent[outcome.exited_at :].any() for sent in outcome.sent)
+    share = sum(sent.sum() for sent in outcome.sent) / sum(sent.size for sent in outcome.sent)
     assert 0 < share < 1
 
 
-def test_the_figure_is_written(outcome: Outcome, tmp_path: Path) -> None:
+def test_the_figure_is_written(outcome: DemoOutcome, tmp_path: Path) -> None:
     draw = pytest.importorskip("adaptive_lstm.cli.demo.plot").draw
     draw(outcome, tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
 
 
-def test_the_table_names_all_contenders_and_the_conditions(outcome: Outcome) -> None:
-    text = render(outcome)
-    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "macs", "1 thread on", "60 pictures", "certified at"):
+def test_the_table_names_all_contenders_and_the_conditions(outcome: DemoOutcome) -> None:
+    text = str(outcome)
+    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "work", "1 thread on", "60 pictures", "certified at"):
         assert expected in text
     assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
 
 
 def test_the_demo_needs_no_plotting_library_to_run() -> None:
     assert "matplotlib" not in Path(sys.modules[run.__module__].__file__ or "").read_text(encoding="utf-8")
-
-
-def _clusters(spread: float) -> tuple[Tensor, list[str]]:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.eye(4).repeat_interleave(5, 0)
-    return centres + spread * torch.randn(centres.shape, generator=generator), [str(i // 5) for i in range(20)]
-
-
-def test_equal_error_rate_of_separated_and_of_meaningless_embeddings() -> None:
-    assert resemblyzer.equal_error_rate(*_clusters(0.01)) == 0.0
-    assert resemblyzer.equal_error_rate(*_clusters(100.0)) == pytest.approx(0.5, abs=0.15)
-
-
-def test_the_speaker_encoder_reproduces_the_error_rate_of_its_source(zoo: Path) -> None:
-    folder = zoo / resemblyzer.FOLDER
-    task = resemblyzer.load_task(zoo)
-    golden = np.load(folder / "golden.npz")
-    with torch.no_grad():
-        outputs, _ = task.model.lstm(torch.from_numpy(golden["x"]))
-        torch.testing.assert_close(outputs, torch.from_numpy(golden["lstm_out"]), atol=1e-5, rtol=0)
-        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9868, abs=0.003)
-
-
-def test_a_damaged_zoo_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mel_test_other.npz").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"mel_test_other\.npz is damaged"):
-        resemblyzer.load_task(tmp_path)
-
-
-def test_a_missing_zoo_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"mel_test_other\.npz is missing; name the folder resemblyzer_3x256"):
-        resemblyzer.load_task(tmp_path)
-
-
-def test_a_zoo_folder_becomes_a_task_with_speakers_apart(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    names = [f"{speaker}-1-{utterance}" for speaker in range(10, 20) for utterance in range(2)]
-    mels: dict[str, Any] = {name: generator.random((250, 40), dtype=np.float32) for name in names}
-    np.savez(tmp_path / "mel_test_other.npz", **mels)
-    model = resemblyzer.SpeakerEncoder()
-    weights: dict[str, Any] = {name: values.numpy() for name, values in model.state_dict().items()}
-    np.savez(tmp_path / "weights.npz", **weights)
-    task = resemblyzer.load_task(tmp_path)
-    assert task.test_inputs.shape == (5 * 2 * 2, 160, 40)
-    assert (len(task.fit_inputs), len(task.search_inputs)) == (3 * 2 * 2, 2 * 2 * 2)
-    everything = torch.cat([task.fit_inputs, task.search_inputs, task.test_inputs])
-    assert len(_fingerprints(everything)) == len(everything)
-    with torch.no_grad():
-        embeddings = task.model(task.test_inputs)
-    assert task.agreement(embeddings, embeddings) == pytest.approx(1.0)
-    assert 0 <= task.score(embeddings) <= 1

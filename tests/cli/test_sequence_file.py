@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptive_lstm.calibration.splits import Splits
-from adaptive_lstm.cli.sequence_file import Pair, load_sequences
+from adaptive_lstm.cli.sequence_file import LabelledSequence, load_sequences
 from adaptive_lstm.errors import InputError
 
 
@@ -17,7 +17,7 @@ def _saved(folder: Path, **arrays: Any) -> Path:
     return folder / "data.npz"
 
 
-def _pairs(path: Path) -> list[Pair]:
+def _pairs(path: Path) -> list[LabelledSequence]:
     found = load_sequences(path)
     assert isinstance(found, list)
     return found
@@ -68,13 +68,13 @@ X = np.zeros((4, 5, 3), dtype=np.float32)
         ({"x": X[0]}, r"x has the shape \(5, 3\), expected \[N, T, I\]"),
         ({"x": X, "length": np.array([5])}, r"x has the shape \(4, 5, 3\), expected \[sum of lengths, I\]"),
         ({"x": X[0], "length": np.array([2, 2])}, "the lengths add up to 4, but x holds 5 timesteps"),
-        ({"x": X[0], "length": np.array([5, 0])}, "expected one whole number above 0 each"),
-        ({"x": X[0], "length": np.array([2.5, 2.5])}, "expected one whole number above 0 each"),
-        ({"x": X, "y": np.zeros(3)}, r"y has the shape \(3,\), expected \[4\], as x has"),
+        ({"x": X[0], "length": np.array([5, 0])}, "expected a list of integers above 0"),
+        ({"x": X[0], "length": np.array([2.5, 2.5])}, "expected a list of integers above 0"),
+        ({"x": X, "y": np.zeros(3)}, r"y has the shape \(3,\), expected one row for each of 4 in x"),
         ({"x": X.astype(str)}, "got x <U"),
         ({"x": X, "split": np.array(["fit", "fit", "test", "test"])}, r"expected fit, search, test, all three"),
         ({"x": X, "split": np.array(["fit", "search", "test", "train"])}, r"expected fit, search, test, all three"),
-        ({"x": X[:0]}, "no sequences"),
+        ({"x": X[:0]}, "expected at least one sequence"),
     ],
 )
 def test_what_does_not_fit_is_said(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_what_does_not_fit_is_said(arrays: dict[str, Any], message: str, tmp_pat
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match="is damaged or no "):
+    with pytest.raises(InputError, match="is damaged or not "):
         load_sequences(tmp_path / "data.npz")
     np.savez(tmp_path / "objects.npz", x=np.array([None, 1], dtype=object))
-    with pytest.raises(InputError, match="is damaged or no "):
+    with pytest.raises(InputError, match="is damaged or not "):
         load_sequences(tmp_path / "objects.npz")

@@ -1,5 +1,5 @@
-"""The demonstration behind `adaptive-lstm demo`: what dropping in, int8 and a certified policy bring.
+"""The demo behind `adaptive-lstm demo`: torch, the drop-in, int8, and a certified policy on one small trained model.
 
-`digits` (embedded, offline) and `resemblyzer` (a real speaker encoder, from a folder you name) each load a `task.Task`;
-`run` measures it, `table` prints the outcome and `plot` draws it.
+`digits` loads the model and its data as a `task.DemoTask`, `run` measures it, `table` prints and `plot` draws the
+`outcome.DemoOutcome`.
 """

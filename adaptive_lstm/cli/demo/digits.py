@@ -1,13 +1,13 @@
 """The embedded demo: a stacked LSTM that reads a handwritten digit through a slit moving across the picture.
 
 The 8 x 8 picture is smoothly enlarged to 16 x 64 and read column by column, left to right; the class is taken after the
-last column. Neighbouring columns look alike, so most of the operand hardly moves from one step to the next: the kind
-of input that skipping is for.
+last column. Neighbouring columns look alike, so most inputs and hidden units change little from one step to the next,
+which makes skipping worthwhile.
 
 Data: the handwritten digits of scikit-learn, which are the test part of "Optical Recognition of Handwritten Digits" by
-E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49), licensed CC BY 4.0. Of its 1797
-pictures 1047 trained the model (`eval/train_demo.py`); 300 are kept here without labels to fit and to choose on, and
-450 with labels to report on and to certify with.
+E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49), licensed CC BY 4.0. The
+model was trained on 1047 of its 1797 pictures (`eval/train_demo.py`). Of the others 300 are kept here without labels,
+to fit and to choose on, and 450 with labels, to report and to certify.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from torch.nn.functional import interpolate
 
 from ...losses import disagreement
 from ...policies import Delta, ExitInTime, Family
-from .task import SequenceModel, Task
+from .task import DemoTask, SequenceModel
 
 ROWS, STEPS = 16, 64  # input features, and columns of the enlarged picture
 HIDDEN, LAYERS, CLASSES = 160, 2, 10
-FIT = 150  # of the pictures without labels; the others are there to choose on
-MAX_LOSS, CONFIDENCE = 0.02, 0.95
+FIT = 150  # of the pictures without labels; the others are for choosing
+LOSS, MAX_LOSS, CONFIDENCE = disagreement, 0.02, 0.95
 HEAD = "fc"
 INK = 16  # the darkest pixel value of the data set
 
@@ -48,11 +48,12 @@ class DigitReader(SequenceModel):
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures as the data set has them, uint8 from 0 (paper) to 16 (ink).
+    """Pictures as in the data set, uint8 from 0 (paper) to 16 (ink).
 
-    fit: [300, 8, 8] pictures without labels that neither trained the model nor are reported on.
-    test: [450, 8, 8] pictures to report on.
-    labels: [450] classes of `test`, uint8.
+    Attributes:
+        fit: [300, 8, 8] without labels, to fit and to choose on; not trained on.
+        test: [450, 8, 8] to report on.
+        labels: [450] classes of `test`, uint8.
     """
 
     fit: Tensor
@@ -78,8 +79,8 @@ def load_model() -> DigitReader:
     return model.eval()
 
 
-def load_task() -> Task:
-    """The embedded model and pictures as a `Task`: accuracy on digits that it never saw."""
+def load_task() -> DemoTask:
+    """The embedded model and pictures as a `DemoTask`: accuracy on digits that it has never seen."""
     images = load_images()
     unlabelled, test_inputs = read_columns(images.fit), read_columns(images.test)
 
@@ -89,7 +90,7 @@ def load_task() -> Task:
     def same_decisions(logits: Tensor, dense: Tensor) -> float:
         return _share(logits.argmax(1) == dense.argmax(1))
 
-    return Task(
+    return DemoTask(
         title=f"handwritten digits, {LAYERS} x {HIDDEN} LSTM, {STEPS} steps of {ROWS} pixels",
         unit="pictures",
         model=load_model(),
@@ -100,7 +101,7 @@ def load_task() -> Task:
         score=accuracy,
         agreement_name="same class",
         agreement=same_decisions,
-        loss=disagreement,
+        loss=LOSS,
         max_loss=MAX_LOSS,
         confidence=CONFIDENCE,
         families=families,
@@ -111,7 +112,7 @@ def load_task() -> Task:
 
 
 def families(model: SequenceModel) -> list[Family]:
-    """Columns that hardly moved, and the columns of the picture that come after the decision."""
+    """Skip the columns of [x ; h] that changed little, and exit before the last columns of the picture."""
     return [Family(Delta), Family(ExitInTime, head=model.get_submodule(HEAD))]
 
 

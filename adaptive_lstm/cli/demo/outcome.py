@@ -1,4 +1,4 @@
-"""What a demo found out, as plain values that a table, a figure or a JSON record can be made of."""
+"""The result of a demo: plain values for the figure and JSON, and a table as text."""
 
 import json
 from dataclasses import dataclass
@@ -6,19 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bench import Ratio, Timing
+from ...bench import Ratio, Timing, format_seconds, spread
 from ...calibration.calibrate import Calibration
-from ..frontier import records
+from ..frontier import certificate_text
+from ..frontier import rows as candidates
+from ..tables import aligned, place
 
 
 @dataclass(frozen=True)
 class Row:
     """One contender.
 
-    score: quality on the test inputs, see `Task.score`; agreement: with the original on the same inputs.
-    macs: share of the multiply-accumulates of a dense run that were done, 0 to 1.
-    sequence, step: seconds for a whole sequence in one call, and for one step of a stream.
-    sequence_gain, step_gain: how many times as long the original takes.
+    Attributes:
+        name: in the table.
+        score: quality on the test inputs, see `DemoTask.score`.
+        agreement: with the original's outputs on the same inputs, see `DemoTask.agreement`.
+        macs: multiply-accumulates done, as a share of a dense run's, 0 to 1.
+        sequence, step: seconds for a whole sequence in one call, and for one step of a stream.
+        sequence_gain, step_gain: how many times as long the original takes.
     """
 
     name: str
@@ -31,23 +36,41 @@ class Row:
     step_gain: Ratio
 
     def as_dict(self) -> dict[str, object]:
-        """Plain numbers for a JSON record; times in seconds."""
+        """Plain numbers for JSON; times in seconds."""
         plain: dict[str, object] = {"name": self.name, "score": self.score, "agreement": self.agreement}
         timed = {name: getattr(self, name).as_dict() for name in ("sequence", "step", "sequence_gain", "step_gain")}
         return {**plain, "macs": self.macs, **timed}
 
+    def cells(self) -> list[str]:
+        """The row as text."""
+        return [
+            self.name,
+            f"{self.score:.4f}",
+            f"{self.agreement:.4f}",
+            f"{self.macs:.0%}",
+            format_seconds(self.sequence.median),
+            spread(self.sequence_gain),
+            format_seconds(self.step.median),
+            spread(self.step_gain),
+        ]
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """All of one demo.
+class DemoOutcome:
+    """The result of a demo.
 
-    title, unit, score_name, agreement_name, caution: see `Task`.
-    rows: the contenders, the original first; the last one is certified, if anything was.
-    calibration: what was tried, and the certificate; cost: what its costs are shares of.
-    moved: per layer, [T, I + H] True where a column of [x ; h] was sent at a step of the shown input; hidden: its H.
-    exited_at: steps of the shown input that were read before the decision.
-    picture: [R, T] that input as a person would look at it.
-    sequences: number of test inputs; steps: their length; machine: see `bench.machine`.
+    Attributes:
+        title, unit, score_name, agreement_name, caution: see `DemoTask`.
+        rows: the contenders, the original first; the certified one last, if anything was certified.
+        calibration: the candidates and the certificate.
+        cost: what the costs of the calibration are, in words.
+        sent: per layer, [T, I + H], True if a column of [x ; h] was sent (multiplied) at a step of the shown input.
+        exited_at: number of steps of the shown input that were read before the decision.
+        hidden: size of h.
+        picture: [R, T] the shown input as a person would look at it.
+        sequences: number of test inputs.
+        steps: their length.
+        machine: see `bench.machine`.
     """
 
     title: str
@@ -58,7 +81,7 @@ class Outcome:
     rows: tuple[Row, ...]
     calibration: Calibration
     cost: str
-    moved: tuple[NDArray[np.bool_], ...]
+    sent: tuple[NDArray[np.bool_], ...]
     exited_at: int
     hidden: int
     picture: NDArray[np.float32]
@@ -66,12 +89,28 @@ class Outcome:
     steps: int
     machine: dict[str, object]
 
+    def __str__(self) -> str:
+        gain = "torch / this"
+        header = ["", self.score_name, self.agreement_name, "work", "sequence", gain, "step", gain]
+        certificate = certificate_text(self.calibration.certificate, self.unit)
+        return f"""{self.title}
+
+{aligned([header, *(row.cells() for row in self.rows)])}
+
+{self.score_name}: on {self.sequences} {self.unit} that nothing was trained, fitted or chosen on.
+{self.agreement_name}: agreement with torch on them. work: share of the multiply-accumulates done.
+sequence: time of the LSTM for {self.steps} steps in one call. step: time of one step of a stream. Batch 1,
+  {place(self.machine)}.
+{gain}: how many times as long torch takes, median (quartiles) of paired rounds.
+
+{certificate}{self.caution and chr(10) + self.caution}"""
+
     def as_dict(self) -> dict[str, object]:
-        """Everything but the pictures, for `--json`."""
+        """Plain values for JSON: everything but the pictures."""
         names = ("title", "unit", "score_name", "agreement_name", "caution", "sequences", "steps", "machine")
         return {
             **{name: getattr(self, name) for name in names},
             "rows": [row.as_dict() for row in self.rows],
             "certificate": json.loads(self.calibration.certificate.to_json()),
-            "frontier": records(self.calibration),
+            "frontier": candidates(self.calibration),
         }

@@ -1,6 +1,6 @@
-"""The outcome of a demo as a figure: the frontier, time against quality, and the columns that one input moved.
+"""The outcome of a demo as a figure: the calibration, time against quality, and the columns sent for one input.
 
-Needs matplotlib, which only the extra `demo` installs.
+Needs matplotlib: `pip install 'adaptive-lstm[demo]'`.
 """
 
 from itertools import pairwise
@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..frontier_plot import draw_on
-from .outcome import Outcome
+from .outcome import DemoOutcome
 
 MARKERS = {"torch": "s", "adaptive exact": "o", "adaptive int8": "^", "adaptive certified": "*"}
 SENT = ListedColormap(["#f1efe8", "#1b4965"])
 BORDER = "#d1495b"
 
 
-def draw(outcome: Outcome, path: Path) -> None:
-    """Write the figure to `path`; its ending chooses the format (.png, .pdf, .svg)."""
+def draw(outcome: DemoOutcome, path: Path) -> None:
+    """Write the figure to `path`, a .png, .pdf or .svg file."""
     figure = Figure(figsize=(14, 8.4), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     figure.suptitle(outcome.title)
@@ -32,13 +32,13 @@ def draw(outcome: Outcome, path: Path) -> None:
     _time_against_quality(figure.add_subplot(left[1]), outcome)
     rows = halves[1].subgridspec(3, 1, height_ratios=(1.2, 4, 1))
     steps = figure.add_subplot(rows[2])
-    _activity(steps, outcome)
-    _moved(figure.add_subplot(rows[1], sharex=steps), outcome)
+    _share_sent(steps, outcome)
+    _columns_sent(figure.add_subplot(rows[1], sharex=steps), outcome)
     _picture(figure.add_subplot(rows[0], sharex=steps), outcome)
     figure.savefig(path, dpi=130)
 
 
-def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
+def _time_against_quality(axes: Axes, outcome: DemoOutcome) -> None:
     for row in outcome.rows:
         time = np.array([row.sequence.p25, row.sequence.median, row.sequence.p75]) * 1e3
         axes.errorbar(
@@ -48,59 +48,64 @@ def _time_against_quality(axes: Axes, outcome: Outcome) -> None:
             marker=MARKERS.get(row.name, "o"),
             markersize=9,
             linestyle="",
-            label=f"{row.name} ({row.macs:.0%} of the multiply-accumulates)",
+            label=f"{row.name} ({row.macs:.0%} of the work)",
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log)", ylabel=outcome.score_name)
-    axes.set_title(f"time against quality, {outcome.sequences} unseen {outcome.unit}", fontsize="medium")
+    axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log scale)", ylabel=outcome.score_name)
+    axes.set_title(f"quality against time on {outcome.sequences} test {outcome.unit}", fontsize="medium")
     scores = [row.score for row in outcome.rows]
-    axes.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
+    axes.set_ylim(min(scores) - 0.03, min(max(scores) + 0.02, 1.005))  # a score is at most 1
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="best", fontsize="small")
+    axes.legend(loc="lower right", fontsize="small")
 
 
-def _picture(axes: Axes, outcome: Outcome) -> None:
+def _picture(axes: Axes, outcome: DemoOutcome) -> None:
     axes.imshow(outcome.picture, aspect="auto", cmap="magma", extent=_extent(outcome, len(outcome.picture)))
     axes.tick_params(labelbottom=False)
-    axes.set(yticks=[], ylabel="input", title="one input, read from left to right, and the columns it moved")
-    _halt(axes, outcome)
+    axes.set(yticks=[], ylabel="input")
+    axes.set_title("one input (top), and which columns of [x ; h] each step computes (dark)", fontsize="medium")
+    _mark_exit(axes, outcome)
 
 
-def _moved(axes: Axes, outcome: Outcome) -> None:
-    """Operands of all layers on top of each other; dark where a column was sent."""
-    sent = np.concatenate(outcome.moved, axis=1).T
+def _columns_sent(axes: Axes, outcome: DemoOutcome) -> None:
+    """x and h of all layers on top of each other; dark where a column was sent."""
+    sent = np.concatenate(outcome.sent, axis=1).T
     axes.imshow(
         sent, aspect="auto", cmap=SENT, vmin=0, vmax=1, interpolation="nearest", extent=_extent(outcome, len(sent))
     )
     edges, names = [0], []
-    for layer, operand in enumerate(outcome.moved, start=1):
-        inputs = operand.shape[1] - outcome.hidden
+    for layer, columns in enumerate(outcome.sent, start=1):
+        inputs = columns.shape[1] - outcome.hidden
         edges += [edges[-1] + inputs, edges[-1] + inputs + outcome.hidden]
         names += [f"layer {layer}: x", f"layer {layer}: h"]
     for edge in edges[1:-1]:
         axes.axhline(edge, color=BORDER, linewidth=1)
-    _halt(axes, outcome)
+    _mark_exit(axes, outcome)
     axes.tick_params(labelbottom=False)
-    axes.set(yticks=[(low + high) / 2 for low, high in pairwise(edges)], yticklabels=names, ylabel="columns")
+    axes.set(yticks=[(low + high) / 2 for low, high in pairwise(edges)], yticklabels=names)
 
 
-def _activity(axes: Axes, outcome: Outcome) -> None:
-    for layer, operand in enumerate(outcome.moved, start=1):
-        axes.step(np.arange(len(operand)) + 0.5, operand.mean(axis=1), where="mid", label=f"layer {layer}")
-    axes.set(ylim=(0, 1.6), yticks=[0, 0.5, 1], ylabel="share sent", xlabel="step")
+def _share_sent(axes: Axes, outcome: DemoOutcome) -> None:
+    for layer, columns in enumerate(outcome.sent, start=1):
+        axes.step(np.arange(len(columns)) + 0.5, columns.mean(axis=1), where="mid", label=f"layer {layer}")
+    axes.set(ylim=(0, 1.6), yticks=[0, 0.5, 1], ylabel="share computed", xlabel="step")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", ncols=len(outcome.moved))
+    axes.legend(loc="upper right", ncols=len(outcome.sent))
 
 
-def _halt(axes: Axes, outcome: Outcome) -> None:
-    """A line where the decision was made before the end."""
+def _mark_exit(axes: Axes, outcome: DemoOutcome) -> None:
+    """A line at the early exit, if there was one."""
     if outcome.exited_at < outcome.steps:
         axes.axvline(outcome.exited_at, color=BORDER, linestyle="--", linewidth=1.5)
+        axes.annotate(
+            "exit", (outcome.exited_at, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
+            textcoords="offset points", color=BORDER, va="top", fontsize="small",
+        )  # fmt: skip
 
 
-def _extent(outcome: Outcome, height: int) -> tuple[float, float, float, float]:
+def _extent(outcome: DemoOutcome, height: int) -> tuple[float, float, float, float]:
     """Image coordinates in which step t covers t to t + 1 and row r covers r to r + 1, downwards."""
     return (0.0, float(outcome.steps), float(height), 0.0)

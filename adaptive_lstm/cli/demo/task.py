@@ -1,4 +1,4 @@
-"""What a demo needs to know about a model: the model, three disjoint sets of inputs, and what quality means.
+"""What a demo needs to know about a model: the model, three disjoint sets of inputs, and its measure of quality.
 
 Letters: T time, I input features, N sequences, K outputs of the model; everything is batch first.
 """
@@ -11,31 +11,33 @@ from torch import Tensor, nn
 from ...calibration.splits import Splits
 from ...losses import Loss
 from ...policies import Family
-from ..sequence_file import Pair
+from ..sequence_file import LabelledSequence
 
 
 class SequenceModel(nn.Module):
-    """A model [N, T, I] -> [N, K] whose stacked, batch-first LSTM has the name `lstm`."""
+    """A model [N, T, I] -> [N, K] whose stacked, batch-first LSTM is its attribute `lstm`."""
 
     lstm: nn.LSTM
 
 
 @dataclass(frozen=True)
-class Task:
-    """One trained model and the data it is shown on.
+class DemoTask:
+    """One trained model and its data.
 
-    title: what the model does, for people; unit: what one of its inputs is, in the plural.
-    model: the original, in eval mode.
-    fit_inputs: [F, T, I] unlabelled inputs for sensitivity and translators.
-    search_inputs: [S, T, I] unlabelled inputs to choose policies on.
-    test_inputs: [N, T, I] inputs for the reported numbers and for the certificate's proof; nothing is fitted on them.
-    score: outputs [N, K] for `test_inputs` -> quality, 0 to 1, higher is better; named by `score_name`.
-    agreement: outputs [M, K], those of the original [M, K] -> 1.0 if equal; named by `agreement_name`.
-    loss, max_loss, confidence: what is to be certified, as for `calibrate`.
-    families: policies to search for an adapted copy of `model`; they must work in streams.
-    caution: what the certificate does not cover, in a sentence; "" if its own words are enough.
-    shown: [T, I] one of the test inputs, for the picture of the columns that moved.
-    picture: [R, T] `shown` as a person would look at it.
+    Attributes:
+        title: what the model does, for people.
+        unit: what one of its inputs is, in the plural.
+        model: the original, in eval mode.
+        fit_inputs: [F, T, I] unlabelled inputs for sensitivity and translators.
+        search_inputs: [S, T, I] unlabelled inputs to choose a policy on.
+        test_inputs: [N, T, I] inputs for the reported numbers and the certificate; nothing is fitted on them.
+        score_name, score: outputs [N, K] for `test_inputs` -> quality, 0 to 1, higher is better.
+        agreement_name, agreement: outputs [M, K], those of the original [M, K] -> 1.0 if they are equal.
+        loss, max_loss, confidence: what is to be certified, as for `calibrate`.
+        families: of policies to search for an adapted copy of `model`; they must work in streams.
+        caution: what the certificate does not cover, in a sentence; "" if its own words are enough.
+        shown: [T, I] one of the test inputs, for the picture of the columns that are sent.
+        picture: [R, T] `shown` as a person would look at it.
     """
 
     title: str
@@ -57,7 +59,7 @@ class Task:
     picture: Tensor
 
     @property
-    def splits(self) -> Splits[Pair]:
-        """The inputs one by one, for `calibrate`."""
+    def splits(self) -> Splits[LabelledSequence]:
+        """The inputs one by one, without targets, for `calibrate`."""
         parts = (self.fit_inputs, self.search_inputs, self.test_inputs)
         return Splits(*([(one, None) for one in part.split(1)] for part in parts))
