@@ -22,7 +22,7 @@ from ..runtime.lstm import AdaptiveLSTM, Call
 from ..types import DoubleArray, RunStats
 from ..weights.precision import Quantize
 from .candidates import Settings
-from .latency_model import FEATURES, ExecutionProfile, work_of
+from .latency_model import ExecutionProfile, Work, work_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Call:
 
     name: str
     stats: RunStats
-    work: DoubleArray
+    work: Work
     rows: int
     exit_time: int
 
@@ -236,7 +236,7 @@ class Evaluator:
                 calls = meter.calls
                 rows["losses"].append([self._loss(loss, out, item) for loss in self.losses])
                 rows["seconds"].append(meter.seconds)
-                rows["work"].append(sum((c.work for c in calls), np.zeros(len(FEATURES))))
+                rows["work"].append(Work.total(c.work for c in calls))
                 rows["macs"].append(sum(c.stats.macs for c in calls))
                 rows["macs_possible"].append(sum(c.stats.macs_possible for c in calls))
                 rows["exit_times"].append(max((c.exit_time for c in calls), default=0))

@@ -1,31 +1,68 @@
-"""What skipping is worth on this machine: seconds per unit of work, learned from the timings of a calibration."""
+"""Predicted latency: seconds per unit of work on this machine, learned from the timings of a calibration."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import scipy  # as in risk.py
+import scipy  # its submodules load at first use, as in risk.py
 
 from ..policies import parts
 from ..runtime.lstm import AdaptiveLSTM
 from ..types import DoubleArray, RunStats, StackShape, sites
 
-FEATURES = (
-    *("call", "timestep", "held", "chunk", "watched"),
-    *("dense input", "dense recurrent", "sent input", "sent recurrent", "list", "ask"),
-)
-CHUNK = 64  # timesteps whose input side the native core computes at once where nothing stands in the profile
+CHUNK = 64  # timesteps whose input side the native core computes at once where nothing prevents it
+
+
+class Work(NamedTuple):
+    """Work of an LSTM, in everything that takes time.
+
+    Attributes:
+        call: calls of the stack.
+        timestep: timesteps at which a cell advanced its state.
+        held: timesteps at which a cell was held.
+        chunk: times that a cell computed the input side of several timesteps at once.
+        watched: timesteps that ran in a cell which might have been held.
+        dense_input: multiply-accumulates of W_ih where all columns are computed.
+        dense_recurrent: the same of W_hh.
+        sent_input: multiply-accumulates of W_ih where columns are chosen one by one.
+        sent_recurrent: the same of W_hh.
+        listed: columns that were checked one by one.
+        policy: multiply-accumulates of the policy itself.
+    """
+
+    call: float = 0.0
+    timestep: float = 0.0
+    held: float = 0.0
+    chunk: float = 0.0
+    watched: float = 0.0
+    dense_input: float = 0.0
+    dense_recurrent: float = 0.0
+    sent_input: float = 0.0
+    sent_recurrent: float = 0.0
+    listed: float = 0.0
+    policy: float = 0.0
+
+    @staticmethod
+    def total(calls: Iterable[Work]) -> Work:
+        """Of several calls together."""
+        return Work(*map(sum, zip(Work(), *calls, strict=True)))
+
+
+FEATURES = Work._fields
 
 
 @dataclass(frozen=True)
 class ExecutionProfile:
-    """How a policy makes a stack run, as far as it costs time whatever is skipped.
+    """How a policy makes a stack run, as far as that takes time whatever is skipped.
 
-    ``listed``: the operands, (cell, "x" or "h"), whose columns are asked about one by one; ``chunk``: timesteps whose
-    input side is computed at once; ``watched``: whether layers are asked at every timestep if they may be held.
+    Attributes:
+        listed: the operands, (cell, "x" or "h"), whose columns are checked one by one.
+        chunk: timesteps whose input side is computed at once.
+        watched: whether layers may be held, and are checked for it at every timestep.
     """
 
     listed: frozenset[tuple[int, str]]
@@ -41,44 +78,42 @@ class ExecutionProfile:
         return ExecutionProfile(frozenset(listed), chunk, bool(policy.hold))
 
 
-def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> DoubleArray:
-    """Work of one call in the units of ``FEATURES``: calls, row steps and chunks of layers, multiply-accumulates."""
+def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> Work:
+    """Work of one call."""
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
-    out["call"] = 1.0
     for cell, c in enumerate(stats.columns):
         out["timestep"] += c.advanced
         out["held"] += stats.timesteps - c.advanced
         out["chunk"] += math.ceil(c.ran / profile.chunk)
         out["watched"] += c.ran if profile.watched else 0.0
-        for name, operand, sent, possible in (
+        for side, operand, sent, possible in (
             ("input", "x", c.x_sent, c.x_possible),
             ("recurrent", "h", c.h_sent, c.h_possible),
         ):
-            asked = (cell, operand) in profile.listed
-            out[("sent " if asked else "dense ") + name] += gates * sent
-            out["list"] += possible * (c.ran / max(stats.timesteps, 1)) if asked else 0.0
-    out["ask"] = stats.policy_macs
-    return np.array(list(out.values()))
+            listed = (cell, operand) in profile.listed
+            out[("sent_" if listed else "dense_") + side] += gates * sent
+            out["listed"] += possible * (c.ran / max(stats.timesteps, 1)) if listed else 0.0
+    return Work(**out)._replace(call=1.0, policy=float(stats.policy_macs))
 
 
 class Timed(Protocol):
-    """What is learned from: ``seconds`` [n] and ``work`` [n, features] of n sequences."""
+    """Timings of n sequences, from which a cost table learns."""
 
     @property
     def seconds(self) -> DoubleArray:
-        """Of every sequence."""
+        """[n] of every sequence."""
 
     @property
     def work(self) -> DoubleArray:
-        """Of every sequence, in the units of ``FEATURES``."""
+        """[n, features] of every sequence: the fields of ``Work``."""
 
 
 class CostTable:
     """Seconds per unit of work on this machine, learned from the timings of all runs so far.
 
-    Non-negative least squares over the means of every run. It smooths: on a shared machine single timings mislead, and
-    candidates that do the same work get the same cost.
+    Non-negative least squares over the means of every run. This smooths: on a shared machine single timings mislead,
+    and candidates that do the same work get the same cost.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import adaptive_lstm as al
 from adaptive_lstm.calibration.evaluation import Evaluator
-from adaptive_lstm.calibration.latency_model import FEATURES, CostTable
+from adaptive_lstm.calibration.latency_model import FEATURES, CostTable, Work
 
 from ..support.small_task import adapted_classifier, drawn
 
@@ -31,7 +31,7 @@ class Run:
 def random_run(rng: np.random.Generator, noise: float = 0.0, n: int = 20) -> Run:
     typical = np.array([1, 100, 50, 10, 100, 1e5, 1e5, 1e5, 1e5, 1e4, 1e4])
     work = rng.random(len(FEATURES)) * typical * rng.uniform(0.9, 1.1, (n, len(FEATURES)))
-    work[:, 0] = 1
+    work[:, FEATURES.index("call")] = 1
     seconds = work @ UNITS * np.exp(noise * rng.standard_normal(n))
     return Run(seconds, work)
 
@@ -85,20 +85,20 @@ def test_work_is_counted() -> None:
     evaluator = Evaluator(model, {"lstm": model.lstm}, [])
     items = evaluator.label(data)
     shape, steps = model.lstm.stack_shape, 8
-    dense = dict(zip(FEATURES, evaluator.run({"lstm": al.Dense()}, items).work[0], strict=True))
-    assert dense["call"] == 1
-    assert dense["timestep"] == 2 * steps
+    dense = Work(*evaluator.run({"lstm": al.Dense()}, items).work[0])
+    assert dense.call == 1
+    assert dense.timestep == 2 * steps
     macs = steps * sum(shape.step_macs(cell) for cell in range(2))
-    assert dense["dense input"] + dense["dense recurrent"] == macs
-    assert dense["sent input"] == dense["sent recurrent"] == dense["list"] == dense["ask"] == dense["held"] == 0
+    assert dense.dense_input + dense.dense_recurrent == macs
+    assert dense.sent_input == dense.sent_recurrent == dense.listed == dense.policy == dense.held == 0
     delta = evaluator.run({"lstm": al.Delta.uniform(0.05)}, items)
-    first = dict(zip(FEATURES, delta.work[0], strict=True))
-    assert first["dense input"] == 4 * 6 * 3 * steps  # the raw features of the first layer
-    assert first["dense recurrent"] == 0
-    assert first["list"] == steps * (6 + 6 + 6)
-    assert first["dense input"] + first["sent input"] + first["sent recurrent"] == delta.macs[0]
+    first = Work(*delta.work[0])
+    assert first.dense_input == 4 * 6 * 3 * steps  # the raw features of the first layer
+    assert first.dense_recurrent == 0
+    assert first.listed == steps * (6 + 6 + 6)
+    assert first.dense_input + first.sent_input + first.sent_recurrent == delta.macs[0]
     skip = evaluator.run({"lstm": al.SkipTimesteps(x_share=0.9, mode="hold_state")}, items)
-    assert all(w[1] + w[2] == 2 * steps for w in skip.work)
+    assert all(Work(*w).timestep + Work(*w).held == 2 * steps for w in skip.work)
     exits = evaluator.run({"lstm": al.ExitInTime(model.head, threshold=0.0, check_every=3)}, items)
     assert exits.exit_times.tolist() == [3, 3, 3]
     assert torch.equal(torch.tensor(exits.rates["lstm"][:, 2]), torch.ones(3, dtype=torch.float64))

@@ -28,6 +28,7 @@ from ..support.small_task import adapted_classifier, drawn
 
 N, LIMIT = 120, 0.1
 LEVELS = (0.1, 0.2, 0.4, 0.8)
+POLICY = FEATURES.index("policy")
 LUCK = np.random.default_rng(0).permutation((np.arange(N) + 0.5) / N)  # sequence i fails where the risk is above
 
 
@@ -41,7 +42,7 @@ def sweep(name: str, make: Callable[[float], al.Policy] = al.Delta.uniform, fami
 def outcome(risk: float, share: float, n: int = N) -> Outcome:
     """Losses with about this mean, and this share of the work."""
     work = np.full((n, len(FEATURES)), share)
-    work[:, 0] = 1
+    work[:, FEATURES.index("call")] = 1
     return Outcome(
         losses=(LUCK[:n] < risk).astype(float)[:, None],
         seconds=work.sum(1) * 1e-3,
@@ -137,7 +138,7 @@ def test_sweeps(measured: FitData) -> None:
         careful, bold = (evaluator.run(one.make(one.strength(p)), data) for p in (0, 1))
         assert careful.losses.mean() <= bold.losses.mean()
         assert careful.losses.mean() < 0.02
-        assert careful.macs.sum() - careful.work[:, -1].sum() >= bold.macs.sum() - bold.work[:, -1].sum()
+        assert careful.macs.sum() - careful.work[:, POLICY].sum() >= bold.macs.sum() - bold.work[:, POLICY].sum()
         assert bold.macs_share < 1, one.name
     skip = next(t for t in made if t.family == "skip").make(0.1)["lstm"]
     assert isinstance(skip, al.SkipTimesteps)
