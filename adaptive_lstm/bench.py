@@ -1,12 +1,13 @@
-"""The latency protocol: who is faster, by how much, and whether this machine was quiet enough to say so.
+"""The timing protocol: which contender is faster, by how much, and whether the machine was quiet enough to tell.
 
 The command line and ``eval/`` measure through this file only, so that their numbers mean the same:
 
-- all contenders run interleaved in one process, once per round and in a fresh order every round, because the speed of
-  a shared machine drifts and neighbours in the cache change; a ratio is taken within a round and only then summarised;
-- a sample lasts at least ``min_time``: a very short call is repeated and the mean of the repetitions is one sample;
-- medians and quartiles count, in seconds, never a mean (one interruption spoils it) or a minimum (nobody gets it);
-- a ratio whose quartiles lie far apart is refused: it prints as "n/a" and says how far.
+- all contenders run interleaved in one process, once per round and in a new order every round, because the speed of
+  a shared machine drifts and contenders leave the caches to each other; ratios are taken within a round and then
+  summarised;
+- a sample lasts at least ``min_time``: a very short call is repeated, and the mean of the repetitions is one sample;
+- medians and quartiles count, in seconds; a mean is spoiled by one interruption, and a minimum is not typical;
+- a ratio whose quartiles lie far apart is not quoted: it prints as "n/a" with its quartiles.
 """
 
 import gc
@@ -29,17 +30,20 @@ from .errors import InputError
 from .types import BackendInfo
 
 MAX_SPREAD = 0.5  # interquartile range over median above which a ratio says more about the machine than about the code
-MIN_ROUNDS = 4  # fewer paired rounds have no quartiles worth the name
+MIN_ROUNDS = 4  # of fewer paired rounds quartiles mean nothing
 
 _runs = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contender, ``name``, took.
+    """The times of one contender.
 
-    samples: seconds per call, one figure per round in their order; calls: how many were averaged into one sample.
-    run: number of the ``measure`` call; only timings of the same run were interleaved and may be divided.
+    Attributes:
+        name: of the contender.
+        samples: seconds per call, one per round, in the order of the rounds.
+        calls: how many calls were averaged into one sample.
+        run: number of the ``measure`` call; only timings of the same run were interleaved and may be divided.
     """
 
     name: str
@@ -90,7 +94,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one contender took as another: quartiles of the ratios paired round by round."""
+    """How many times as long one contender took as another, from ratios paired round by round.
+
+    Attributes:
+        median: of the ratios.
+        p25: their lower quartile.
+        p75: their upper quartile.
+        rounds: how many ratios.
+    """
 
     median: float
     p25: float
@@ -128,14 +139,20 @@ def measure(
 ) -> dict[str, Timing]:
     """Time every contender ``repeats`` times, interleaved.
 
-    contenders: name -> call without arguments; what it returns is dropped.
-    repeats: rounds; every round takes one sample of every contender, in an order shuffled from ``seed``.
-    warmup: untimed calls of every contender at the start.
-    min_time: seconds a sample lasts at least; shorter calls are repeated within it.
-    prime: untimed calls right before every sample. 0 lets a contender start with the caches as its predecessor left
-        them; 1 shows the steady state of a stream, which owns the caches between its steps.
-    Returns name -> Timing in the order of ``contenders``. Raises InputError on bad arguments; an exception in a
-    contender propagates.
+    Args:
+        contenders: calls without arguments, by name; what they return is dropped.
+        repeats: rounds; every round takes one sample of every contender, in an order shuffled from ``seed``.
+        warmup: untimed calls of every contender at the start.
+        min_time: seconds that a sample lasts at least; shorter calls are repeated within it.
+        prime: untimed calls right before every sample. 0 lets a contender start with the caches as its predecessor
+            left them; 1 shows the steady state of a stream, which owns the caches between its steps.
+        seed: of the order.
+
+    Returns:
+        The timings by name, in the order of ``contenders``.
+
+    Raises:
+        InputError: bad arguments. An exception in a contender propagates.
     """
     _check(contenders, repeats=repeats, warmup=warmup, min_time=min_time, prime=prime)
     run, order, shuffle = next(_runs), list(contenders), random.Random(seed).shuffle
@@ -153,7 +170,11 @@ def measure(
 
 
 def ratio(a: Timing, b: Timing) -> Ratio:
-    """How many times as long ``a`` took as ``b``; above 1, ``b`` is faster. InputError unless measured in one call."""
+    """How many times as long ``a`` took as ``b``; above 1, ``b`` is faster.
+
+    Raises:
+        InputError: the two were not measured in one ``measure`` call.
+    """
     if a.run != b.run or len(a.samples) != len(b.samples):
         ran = f"{a.name!r}: run {a.run}, {len(a.samples)} samples; {b.name!r}: run {b.run}, {len(b.samples)} samples"
         raise InputError(f"only contenders of one measure() call ran side by side and can be divided, got {ran}")
@@ -164,7 +185,11 @@ def ratio(a: Timing, b: Timing) -> Ratio:
 
 @contextmanager
 def pinned_threads(n: int) -> Iterator[None]:
-    """Run the block with ``n`` torch threads; the former number comes back afterwards, also after an exception."""
+    """Run the block with ``n`` torch threads; afterwards, also after an exception, their number is as before.
+
+    Raises:
+        InputError: ``n`` is below 1.
+    """
     if n < 1:
         raise InputError(f"threads must be at least 1, got {n}")
     before = torch.get_num_threads()
@@ -176,9 +201,10 @@ def pinned_threads(n: int) -> Iterator[None]:
 
 
 def machine(executes: BackendInfo) -> dict[str, object]:
-    """What times were taken on: processor, cores, what ``executes``, versions, threads, load, time (UTC).
+    """The machine on which times were taken: processor, cores, backend, versions, threads, load and time (UTC).
 
-    executes: as ``adaptive_lstm.backend_info`` gives it.
+    Args:
+        executes: as ``adaptive_lstm.backend_info`` gives it.
     """
     return {
         "cpu": _cpu_model(),
@@ -224,7 +250,7 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 
 
 def _calls_per_sample(call: Callable[[], object], min_time: float) -> int:
-    """Number of calls that last ``min_time``; found by growth, tenfold at most, so that one hiccup does not decide."""
+    """Number of calls that last ``min_time``; grows at most tenfold, so that one interruption does not decide."""
     calls = 1
     while (took := _seconds(call, calls)) < min_time:
         calls = min(10 * calls, max(calls + 1, math.ceil(calls * min_time / took)))
@@ -233,7 +259,7 @@ def _calls_per_sample(call: Callable[[], object], min_time: float) -> int:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A collection would be charged to whoever happens to run; collect before instead."""
+    """Collect garbage before the block and not inside it, where the contender that happens to run would pay for it."""
     restore = gc.enable if gc.isenabled() else gc.disable
     gc.collect()
     gc.disable()
@@ -244,7 +270,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _cpu_model() -> str:
-    """Model name of the processor; Linux keeps it in a file, elsewhere ``platform`` must do."""
+    """Model name of the processor: from ``/proc/cpuinfo`` on Linux, else from ``platform``."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Losses that a certificate can bound: how much one sequence suffers from skipping, in [0, 1].
+"""Losses that a certificate can bound: what one sequence loses by skipping, in [0, 1].
 
 Each compares the output of the model as deployed with that of the original float32 model, or both with a target.
 Outputs are what the model returns; of a tuple, the first tensor counts.
@@ -20,9 +20,12 @@ from .model_io import first_tensor
 class Loss:
     """A loss of one sequence.
 
-    ``of(output, dense, target)``: a float in [0, 1]. ``binary(dense)``: whether it can only be 0 or 1 for a dense
-    output like this, by its nature and not by the luck of a sample; such losses have an exact test. ``check(outputs)``:
-    raises if the loss means nothing for the dense outputs of all sequences.
+    Attributes:
+        name: in certificates and messages.
+        of: ``of(output, dense, target)`` gives a float in [0, 1]; ``dense`` is the output of the original model.
+        binary: ``binary(dense)`` says whether the loss can only be 0 or 1 for a dense output like this, by its nature
+            and not by the luck of a sample; such losses have an exact test.
+        check: ``check(outputs)`` raises if the loss is meaningless for the dense outputs of all sequences.
     """
 
     name: str
@@ -45,7 +48,7 @@ def as_loss(loss: Loss | Callable[[Any, Any, Any], float]) -> Loss:
 
 
 def _decisions(output: Any) -> torch.Tensor:
-    """Which class, along the last dimension; with one logit per decision, its sign."""
+    """The class with the largest logit, along the last dimension; the sign of a single logit."""
     logits = first_tensor(output)
     return logits.argmax(-1) if logits.shape[-1] > 1 else (logits > 0).squeeze(-1)
 
@@ -58,7 +61,7 @@ def _refuse_probabilities(outputs: Sequence[Any]) -> None:
     tensors = [first_tensor(output) for output in outputs]
     if all(t.shape[-1] == 1 and bool(((t >= 0) & (t <= 1)).all()) for t in tensors):
         raise InputError(
-            "the model gives one output per decision, and all of them lie in 0..1: probabilities, of which the sign "
+            "the model gives one output per decision, and all of them lie in 0..1: these are probabilities, whose sign "
             "decides nothing. Calibrate on logits, or write the loss with your own threshold: losses.Loss('flips', "
             "lambda out, dense, target: float((out > 0.5) != (dense > 0.5)), binary=lambda dense: True)"
         )
@@ -89,11 +92,11 @@ def _cosine(output: Any, dense: Any, target: Any) -> float:
 
 
 disagreement = Loss("disagreement", _disagreement, _single, _refuse_probabilities)
-"""Share of the decisions (the largest along the last dimension, the sign of a single logit) that differ from those of
-the original model."""
+"""Share of the decisions that differ from those of the original model. A decision is the largest logit along the last
+dimension, or the sign of a single logit."""
 
 accuracy_drop = Loss("accuracy_drop", _accuracy_drop, _single, _refuse_probabilities)
-"""Share of the decisions that the original model gets right and the adapted one gets wrong; needs targets, integers."""
+"""Share of the decisions that are right in the original model and wrong in the adapted one; needs targets, integers."""
 
 cosine_distance = Loss("cosine_distance", _cosine)
 """1 - cosine between the outputs along the last dimension, at most 1; the mean over all other dimensions."""

@@ -1,4 +1,4 @@
-"""Running candidates over sequences: what they lose, what they do, and how long that takes."""
+"""Runs candidates over sequences: their losses, their work and their time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ from .latency_model import ExecutionProfile, Work, work_of
 
 @dataclass(frozen=True)
 class LabelledInput:
-    """One sequence: ``inputs`` as the model takes them, ``target`` or None, the original model's output ``dense``."""
+    """One sequence, with the output that it should give.
+
+    Attributes:
+        inputs: as the model takes them.
+        target: as the losses take it, or None.
+        dense: the output of the original model: float32, nothing replaced or skipped.
+    """
 
     inputs: Any
     target: Any
@@ -38,9 +44,15 @@ class LabelledInput:
 class Outcome:
     """What one candidate did on n sequences.
 
-    ``losses`` [n, risks]; ``seconds`` [n] in the LSTMs; ``work`` [n, features]: see ``CostTable``; ``macs`` and
-    ``macs_possible`` [n]; ``exit_times`` [n]: timesteps after which the sequence exited, 0 if it did not; ``rates``: of
-    every LSTM [calls, 3], activity, share that ran and share of rows that left, as ``Monitor`` sees them.
+    Attributes:
+        losses: [n, losses], in [0, 1].
+        seconds: [n] in the LSTMs.
+        work: [n, features], the fields of ``Work``.
+        macs: [n] multiply-accumulates done.
+        macs_possible: [n] multiply-accumulates if nothing is skipped.
+        exit_times: [n] timesteps after which the sequence exited; 0 if it did not.
+        rates: by module name [calls, 3]: activity, share of layers that ran, share of rows that exited, as ``Monitor``
+            sees them.
     """
 
     losses: DoubleArray
@@ -59,7 +71,7 @@ class Outcome:
 
 @contextmanager
 def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
-    """The LSTMs in float32 with nothing pruned or skipped inside the block; as they were afterwards."""
+    """Inside the block the LSTMs execute their parameters in float32 and skip nothing; then they are as before."""
     with unskipped(lstms):
         for lstm in lstms.values():
             lstm.replaced = None
@@ -68,7 +80,7 @@ def original(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
 
 @contextmanager
 def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
-    """The LSTMs in float32 with nothing skipped, but pruned if they are; as they were afterwards."""
+    """Inside the block the LSTMs run in float32, with replaced weights if they have some, and skip nothing."""
     with keep_settings(lstms.values()):
         for lstm in lstms.values():
             lstm.policy, lstm.quantize = Dense(), Quantize()
@@ -77,7 +89,7 @@ def unskipped(lstms: Mapping[str, AdaptiveLSTM]) -> Iterator[None]:
 
 @contextmanager
 def skipping(lstms: Mapping[str, AdaptiveLSTM], settings: Settings) -> Iterator[None]:
-    """The LSTMs with some policies inside the block; as they were afterwards."""
+    """Inside the block the LSTMs run with some policies; then they are as before."""
     with keep_settings(lstms.values()):
         for name, lstm in lstms.items():
             lstm.policy = settings[name]
@@ -94,7 +106,7 @@ def copy_with(model: nn.Module, settings: Settings) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of an LSTM: with ``rows`` batch rows; ``exit_time`` as in ``Outcome``, if it was one row."""
+    """One call of an LSTM with so many batch rows; ``exit_time`` as in ``Outcome``, for a call with one row."""
 
     name: str
     stats: RunStats
@@ -104,7 +116,7 @@ class _Call:
 
 
 class CallMeter:
-    """Times the calls of the LSTMs and collects their statistics, one sequence at a time."""
+    """Times the calls of the LSTMs and collects their statistics, sequence by sequence."""
 
     def __init__(self, lstms: Mapping[str, AdaptiveLSTM]):
         self.lstms = lstms
@@ -113,7 +125,7 @@ class CallMeter:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Every call inside the block is counted; policies must not change in it."""
+        """Measures every call inside the block; policies must not change in it."""
         with ExitStack() as watched:
             for name, lstm in self.lstms.items():
                 watched.enter_context(lstm.watched_by(self._counting(name, lstm)))
@@ -126,7 +138,7 @@ class CallMeter:
             self.seconds += made.seconds
             stats = made.stats
             assert stats is not None, "nothing stands in for the LSTM's own runner"
-            # One row is checked at regular distances until it exits.
+            # One row is checked at regular intervals until it exits.
             exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
             self.calls.append(_Call(name, stats, work_of(shape, profile, stats), made.rows, exit_time))
 
@@ -138,10 +150,10 @@ class CallMeter:
 
 
 class SpeedReference:
-    """How fast the machine is now: a copy of the model that skips nothing, timed beside every candidate.
+    """The machine's speed now: a copy of the model that skips nothing, timed before and after every candidate.
 
-    The speed of a shared machine drifts over the minutes of a search, and costs of candidates that were run minutes
-    apart are compared.
+    The speed of a shared machine drifts over the minutes of a search, and the search compares candidates that ran
+    minutes apart.
     """
 
     SAMPLES, ROUNDS = 2, 3
@@ -151,7 +163,7 @@ class SpeedReference:
         self._first: float | None = None
 
     def drift(self, sequences: Sequence[LabelledInput]) -> float:
-        """Seconds for the same few sequences as a multiple of those of the first time."""
+        """Seconds that the first few sequences take, as a multiple of what they took at first."""
         seconds = []
         for _ in range(self.ROUNDS):
             start = time.perf_counter()
@@ -170,7 +182,7 @@ class Evaluator:
     Args:
         model: an adapted model in eval mode, compressed as it will be deployed.
         lstms: its adapted LSTMs.
-        losses: what to compare by.
+        losses: to compute for every sequence.
         output: picks the tensor that must be finite from what the model returns.
         tick: called after every sequence, for a progress bar.
     """
@@ -188,9 +200,11 @@ class Evaluator:
 
     @torch.no_grad()
     def label(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[LabelledInput]:
-        """The (inputs, target) pairs with the outputs of the original model.
+        """Run the original model on (inputs, target) pairs.
 
-        ``one_row``: refuse sequences that are not one batch row of one call.
+        Args:
+            sequences: the pairs.
+            one_row: refuse sequences that are not one batch row of one call.
 
         Raises:
             NonFiniteError: an output holds NaN or infinity.
@@ -210,10 +224,10 @@ class Evaluator:
                 if one_row and [c.rows for c in meter.calls] != [1]:
                     raise InputError(
                         f"conditional=True: got {len(meter.calls)} LSTM calls with {[c.rows for c in meter.calls]} "
-                        "batch rows for one sequence, expected one call with one row, which leaves at one time"
+                        "batch rows for one sequence, expected one call with one row, which exits at one time"
                     )
                 for loss in self.losses:
-                    self._loss(loss, item.dense, item)  # a wrong loss or target shows here, not after minutes
+                    self._loss(loss, item.dense, item)  # shows a wrong loss or target now, not after minutes
                 labelled.append(item)
                 self._tick()
         return labelled
@@ -249,7 +263,7 @@ class Evaluator:
 
     @torch.no_grad()
     def timed(self, settings: Settings, sequences: Sequence[LabelledInput]) -> Outcome:
-        """As ``run``, with seconds at the pace that the machine had at first: for comparing with other candidates."""
+        """As ``run``, with the seconds corrected for the drift of the machine's speed since the first call."""
         self._speed = self._speed or SpeedReference(self.model)
         before = self._speed.drift(sequences)
         outcome = self.run(settings, sequences)

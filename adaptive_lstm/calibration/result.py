@@ -1,9 +1,10 @@
-"""What ``calibrate`` found: the chosen policies, everything that was tried, and the record."""
+"""The result of ``calibrate``: the chosen policies, every candidate of the search, and the record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import nn
 
@@ -15,14 +16,22 @@ from ..weights.fingerprint import model_digest, quantization_digest, surrounding
 from .candidates import Settings
 from .certificate import Certificate, precision_of
 
+M = TypeVar("M", bound=nn.Module)
+
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A candidate of the frontier.
+    """A candidate that ran on the whole search split.
 
-    ``settings``: its policies by module name; ``cost``: by the objective, as a share of the dense model's; ``macs``:
-    share of multiply-accumulates left; ``search_risks`` per loss on the search split; ``test_risks`` and ``p_value`` if
-    it was tested; ``certified``: whether it passed.
+    Attributes:
+        name: its policies with their strengths, in words.
+        settings: its policies, by module name of the LSTM.
+        cost: by the objective, as a share of the dense model's.
+        macs: multiply-accumulates that are left, as a share of those possible.
+        search_risks: mean of every loss on the search split.
+        test_risks: mean of every loss on the test split; None if it was not tested.
+        p_value: of "some mean loss is above its limit"; None if it was not tested.
+        certified: whether it passed its test.
     """
 
     name: str
@@ -37,11 +46,15 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What ``calibrate`` found.
+    """The result of ``calibrate``.
 
-    ``certified``: whether any candidate passed; ``settings``: the chosen policies by module name, ``Dense()`` if none
-    passed; ``frontier``: every candidate that was run on the whole search split, from the lowest cost up;
-    ``certificate``: the record; ``ranges``: what the monitor of every LSTM compares with.
+    Attributes:
+        certified: whether a candidate passed.
+        settings: the chosen policies, by module name of the LSTM; ``Dense()`` if none passed.
+        frontier: every candidate that ran on the whole search split, the cheapest first.
+        certificate: the record, which can be saved with the model.
+        ranges: per LSTM and rate ("activity", "ran", "exits"), the range on the test split, with which the monitor
+            compares; empty if none passed.
     """
 
     certified: bool
@@ -61,12 +74,12 @@ class Calibration:
             raise InputError(f"the model holds {len(self.settings)} LSTMs: use .settings, which has a policy for each")
         return next(iter(self.settings.values()))
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Set the chosen policies in place, with a monitor each if they are certified, and return the model.
+    def apply(self, model: M) -> M:
+        """Set the chosen policies in place, each with a monitor if it is certified, and return the model.
 
         Raises:
-            InputError: the model does not hold the LSTMs that were calibrated, or with other weights in or around them,
-                or in another precision; nothing is changed then.
+            InputError: the LSTMs of the model are not those that were calibrated, or have other weights in or around them
+                or another precision; nothing is changed then.
         """
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):

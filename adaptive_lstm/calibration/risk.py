@@ -33,7 +33,7 @@ Method: TypeAlias = Literal["auto", "binomial", "hoeffding-bentkus", "wsr"]
 
 BET_LEVEL = 0.05  # WSR bets are tuned for p-values near this level; any constant is valid
 BOUND_STEP = 1e-9  # resolution of upper bounds that are found by inversion
-MOST_NEEDED = 10_000_000  # sequences beyond which ``needed`` gives up
+MOST_NEEDED = 10_000_000  # sequences; a larger test split is no answer
 
 
 def p_value(losses: npt.ArrayLike, limit: float, *, binary: bool, method: Method = "auto") -> float:
@@ -136,8 +136,8 @@ def conditional_p_values(
 def fixed_sequence(p_values: Iterable[float], confidence: float) -> int:
     """How many candidates pass, from the start of a fixed order, before the first p-value above 1 - confidence.
 
-    Every candidate is tested at the full level and no correction is due, because testing ends at the first failure:
-    a false certificate needs the first unsafe candidate of the order to pass. The order must not come from the losses
+    Every candidate is tested at the full level without correction, because testing ends at the first failure: for a
+    false certificate the first unsafe candidate of the order must pass. The order must not come from the losses
     that give the p-values. An iterator is read no further than the first failure, so p-values may be computed lazily.
 
     Raises:
@@ -209,9 +209,9 @@ def _first(passes: Callable[[int], bool], start: int) -> int:
 def upper_bound(losses: npt.ArrayLike, confidence: float, *, binary: bool, method: Method = "auto") -> float:
     """A bound that E[l] stays below with probability ``confidence``, for one candidate chosen without these losses.
 
-    The smallest limit that ``p_value`` rejects at 1 - confidence, to 1e-9. For "binomial" that is the bound of Clopper
-    and Pearson (1934), the confidence quantile of Beta(k + 1, n - k) with k failures. "wsr" may give less than the
-    sample mean: its wealth counts at its peak.
+    The smallest limit that ``p_value`` rejects at 1 - confidence, to 1e-9. For "binomial" that is the exact bound of
+    Clopper and Pearson (1934), as scipy gives it. "wsr" may give less than the sample mean: its wealth counts at its
+    peak.
 
     Raises:
         CalibrationError: as ``p_value``; or a confidence outside (0.5, 1).

@@ -1,4 +1,4 @@
-"""The sequences of a calibration: taken in, told apart, and split into three disjoint parts."""
+"""The sequences of a calibration: read, checked for duplicates, and split into three disjoint parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Splits(Generic[T]):
-    """Three disjoint parts: ``fit`` for sensitivity and translators, ``search`` to choose, ``test`` for the proof."""
+    """Three disjoint parts of the sequences.
+
+    Attributes:
+        fit: for sensitivity and translators.
+        search: to choose the candidates to test, and their order.
+        test: for the proof.
+    """
 
     fit: Sequence[T]
     search: Sequence[T]
@@ -30,7 +36,7 @@ def pairs(sequences: Iterable[Any]) -> list[tuple[Any, Any]]:
     """(inputs, target) of every sequence; the target is None where none is given.
 
     Raises:
-        CalibrationError: nothing there, an iterator that is used up, or an item that is no input.
+        CalibrationError: no sequences (an iterator may be used up), or a tuple that is not a pair.
     """
     out = []
     for item in sequences:
@@ -65,7 +71,7 @@ def _bytes(value: Any) -> Iterator[bytes]:
 
 
 def fingerprint(inputs: Any) -> str:
-    """SHA-256 of an input: equal for equal numbers."""
+    """SHA-256 of an input; equal for equal numbers, whatever their layout in memory."""
     digest = hashlib.sha256()
     for part in _bytes(inputs):
         digest.update(part)
@@ -73,18 +79,25 @@ def fingerprint(inputs: Any) -> str:
 
 
 def fingerprint_of_all(sequences: Iterable[str]) -> str:
-    """One fingerprint for a set of sequences, whatever their order."""
+    """SHA-256 of a set of fingerprints, in any order."""
     return hashlib.sha256("".join(sorted(sequences)).encode()).hexdigest()
 
 
 def check_distinct(fingerprints: Mapping[str, str]) -> None:
-    """Raise ``CalibrationError`` if two of the named sequences are equal: one could then prove itself."""
+    """Refuse equal sequences: the same one could be used both to choose a policy and to test it.
+
+    Args:
+        fingerprints: of every sequence, by its name in messages.
+
+    Raises:
+        CalibrationError: two sequences are equal.
+    """
     first: dict[str, str] = {}
     for name, digest in fingerprints.items():
         if digest in first:
             raise CalibrationError(
-                f"{first[digest]} and {name} are equal, expected all sequences to differ: one that stands in two "
-                "splits would be tested on what it was chosen by; remove duplicates"
+                f"{first[digest]} and {name} are equal, expected all sequences to differ: the same sequence could be "
+                "used both to choose a policy and to test it; remove duplicates"
             )
         first[digest] = name
 
@@ -111,22 +124,22 @@ def split_sequences(
 ) -> tuple[Splits[tuple[Any, Any]], Splits[str]]:
     """The splits as (inputs, target) pairs in random order, and the fingerprint of every input.
 
-    Splits that are given are shuffled too: sorted by class or speaker, a part of one would not stand for all of it,
-    and a test that bets on one loss after the other ("wsr" in ``risk.py``) would not hold.
+    Given splits are shuffled too: if they are sorted by class or speaker, the first sequences of one do not represent
+    it, and a test that bets on one loss after the other ("wsr" in ``risk.py``) does not hold.
 
     Raises:
-        CalibrationError: too few, equal ones, or what ``pairs`` and ``split`` raise.
+        CalibrationError: equal sequences, or what ``pairs`` and ``split`` raise.
     """
     if isinstance(sequences, Splits):
         random = np.random.default_rng(seed)
-        parts = {name: pairs(getattr(sequences, name)) for name in ("fit", "search", "test")}
-        everything = [pair for part in parts.values() for pair in part]
-        names = [f"{name}[{i}]" for name, part in parts.items() for i in range(len(part))]
-        ends = np.cumsum([len(part) for part in parts.values()])
+        given = {name: pairs(getattr(sequences, name)) for name in ("fit", "search", "test")}
+        everything = [pair for part in given.values() for pair in part]
+        names = [f"{name}[{i}]" for name, part in given.items() for i in range(len(part))]
+        ends = np.cumsum([len(part) for part in given.values()])
         index = Splits(
             *(
                 random.permutation(np.arange(end - len(part), end)).tolist()
-                for end, part in zip(ends, parts.values(), strict=True)
+                for end, part in zip(ends, given.values(), strict=True)
             )
         )
     else:
@@ -143,7 +156,18 @@ def _picked(values: Sequence[T], index: Splits[int]) -> Splits[T]:
 
 
 def check_size(test: int, limits: Sequence[float], confidence: float, binary: Sequence[bool], share: float) -> None:
-    """Raise ``CalibrationError`` if not even a loss of zero could be certified on a test split of this size."""
+    """Refuse a test split on which not even a loss of zero could be certified.
+
+    Args:
+        test: its size.
+        limits: of every loss.
+        confidence: of the certificate.
+        binary: which losses can only be 0 or 1.
+        share: of the test split, of all sequences; for the advice in the message.
+
+    Raises:
+        CalibrationError: it is too small.
+    """
     least = max(risk.needed(m, confidence, binary=b) for m, b in zip(limits, binary, strict=True))
     if test >= least:
         return
