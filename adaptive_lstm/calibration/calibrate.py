@@ -1,8 +1,8 @@
 """``calibrate``: the cheapest policy whose loss is certified, or the answer that none was found.
 
-It prepares, measures, searches, proves and records, on three disjoint splits of the sequences: ``fit`` for sensitivity
-and translators, ``search`` for which candidates to test and in which order, ``test`` for the proof (Pareto testing,
-Laufer-Goldshtein et al., ICLR 2023; see ``risk.py``). The certificate holds for the model as it is deployed:
+It prepares, measures, searches, proves, times and records, on three disjoint splits of the sequences: ``fit`` for
+sensitivity and translators, ``search`` for which candidates to test and in which order, ``test`` for the proof (Pareto
+testing, Laufer-Goldshtein et al., ICLR 2023; see ``risk.py``). The certificate holds for the model as it is deployed:
 compressed, skipping, on this backend, compared with the original float32 model.
 """
 
@@ -28,7 +28,7 @@ from .guarantee import Guarantee
 from .result import Calibration as Calibration
 from .result import Point as Point
 from .splits import Splits, split_sequences
-from .steps import measure, prepare, prove, record, search
+from .steps import measure, prepare, prove, record, search, time_left
 
 
 def calibrate(
@@ -95,7 +95,7 @@ def calibrate(
         found = search(run, families, measured)
         proof = prove(run, found)
     seconds = time.perf_counter() - begun
-    return record(run, found, proof, fingerprints, seconds)
+    return record(run, found, proof, time_left(run, proof), fingerprints, seconds)
 
 
 def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:

@@ -14,6 +14,7 @@ from torch import nn
 from .. import bench, codec
 from ..errors import InputError
 from ..execution.backend import backend_info
+from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
 from . import risk
@@ -128,7 +129,6 @@ def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:
 
 def make_certificate(
     model: nn.Module,
-    lstms: Mapping[str, AdaptiveLSTM],
     policy: str,
     settings: Settings,
     guarantee: Guarantee,
@@ -144,7 +144,6 @@ def make_certificate(
 
     Args:
         model: the model that was calibrated.
-        lstms: its LSTMs as they were calibrated, by module name.
         policy: the chosen candidate, for people.
         settings: the policies of that candidate, by module name.
         guarantee: what was to be certified.
@@ -155,7 +154,7 @@ def make_certificate(
         candidates: how many were searched and tested.
         seconds: that finding the policy took.
     """
-    info = backend_info()
+    lstms, info = adapted_lstms(model), backend_info()
     return Certificate(
         certified=outcome is not None,
         policy=policy,

@@ -78,8 +78,8 @@ class Calibration:
         """Set the chosen policies in place, each with a monitor if it is certified, and return the model.
 
         Raises:
-            InputError: the LSTMs of the model are not those that were calibrated, or have other weights in or around them
-                or another precision; nothing is changed then.
+            InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or
+                another precision; nothing is changed then.
         """
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):

@@ -1,14 +1,15 @@
-"""The five steps of a calibration: prepare, measure, search, prove, record. ``calibrate`` takes them in this order."""
+"""The steps of a calibration: prepare, measure, search, prove, time, record. ``calibrate`` takes them in this order."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from ..analysis.fit_translators import fit_translators
 from ..analysis.measure_sensitivity import measure_sensitivities
+from ..bench import Ratio
 from ..policies import Dense, Family, FitData, SkipTimesteps
 from ..progress import Progress
 from ..runtime.monitor import Range
@@ -91,11 +92,22 @@ class Tested:
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """The candidates that were tested, by key, those that passed, and the cheapest of these; None: none passed."""
+    """What the test split proved.
+
+    Attributes:
+        tested: the candidates that were tested, by key.
+        passed: those that passed.
+        chosen: the cheapest that passed; None if none did.
+    """
 
     tested: Mapping[Key, Tested]
     passed: frozenset[Key]
     chosen: Tested | None
+
+    @property
+    def candidate(self) -> Candidate:
+        """The one that will be used: the chosen one, or else the one that skips nothing."""
+        return self.chosen.candidate if self.chosen else Candidate()
 
 
 def prepare(
@@ -103,8 +115,8 @@ def prepare(
 ) -> Run:
     """Run the original model on the search and test splits.
 
-    One sequence first, with the extreme policies: what is wrong with the model, the losses or the number of sequences
-    shows there and not after minutes.
+    One sequence runs first, also with two policies: an error in the model, the losses or the number of sequences shows
+    there and not after minutes.
     """
     one_row, size = guarantee.conditional, len(splits.test)
     share = size / sum(len(part) for part in (splits.fit, splits.search, splits.test))
@@ -114,7 +126,7 @@ def prepare(
         evaluator.run(dict.fromkeys(evaluator.lstms, policy), first)
     others = [*splits.search[1:], *splits.test]
     bar.expect(len(others))
-    begun = time.perf_counter()
+    begun = perf_counter()
     labelled = first + evaluator.label(others, one_row=one_row)
     return Run(
         evaluator=evaluator,
@@ -123,7 +135,7 @@ def prepare(
         fit=[inputs for inputs, _ in splits.fit],
         search=labelled[:-size],
         test=labelled[-size:],
-        seconds=(time.perf_counter() - begun) / len(others),
+        seconds=(perf_counter() - begun) / len(others),
         bar=bar,
     )
 
@@ -131,7 +143,7 @@ def prepare(
 def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
     """Sensitivity and translators from the fit split, as far as the families need them.
 
-    The model runs in float32, with its replaced weights if it has some: thresholds and exits will see their states.
+    The model runs in float32, with replaced weights if it has some, as thresholds and exits will see their states.
     """
     run.bar.note("measuring")
     model, lstms, output = run.evaluator.model, run.evaluator.lstms, run.evaluator.output
@@ -172,7 +184,7 @@ def search(run: Run, families: Sequence[Family], measured: FitData) -> Found:
 
 
 def prove(run: Run, found: Found) -> Proof:
-    """Test the candidates on the test split, one after the other until the first failure."""
+    """Test the candidates on the test split, one after the other, until the first failure."""
     run.bar.expect(len(found.front) * len(run.test))
     tested: dict[Key, Tested] = {}
 
@@ -190,27 +202,34 @@ def prove(run: Run, found: Found) -> Proof:
     return Proof(tested, frozenset(passed), chosen)
 
 
-def record(run: Run, found: Found, proof: Proof, fingerprints: Splits[str], seconds: float) -> Calibration:
-    """Write down what was found and proven; measures the time that it saves."""
-    lstms, chosen = run.evaluator.lstms, proof.chosen
-    candidate = chosen.candidate if chosen else Candidate()
-    outcome, settings = chosen.outcome if chosen else None, candidate.settings(run.names)
+def time_left(run: Run, proof: Proof) -> Ratio | None:
+    """Time of the model with the chosen policies, relative to none; None if none passed."""
+    if proof.chosen is None:
+        return None
     inputs = [one.inputs for one in run.test[:TIMED_SEQUENCES]]
+    return relative_time(run.evaluator.model, proof.candidate.settings(run.names), inputs)
+
+
+def record(
+    run: Run, found: Found, proof: Proof, time: Ratio | None, fingerprints: Splits[str], seconds: float
+) -> Calibration:
+    """Write down what was found, proven and timed; ``seconds`` is what finding it took."""
+    chosen, settings = proof.chosen, proof.candidate.settings(run.names)
+    outcome = chosen.outcome if chosen else None
     certificate = make_certificate(
         run.evaluator.model,
-        lstms,
-        str(candidate),
+        str(proof.candidate),
         settings,
         run.guarantee,
         fingerprints,
         outcome=outcome,
         p_value=chosen.p_value if chosen else None,
-        time=relative_time(run.evaluator.model, settings, inputs) if chosen else None,
+        time=time,
         candidates={"searched": len(found.scored), "tested": len(proof.tested)},
         seconds=seconds,
     )
     points = sorted((_point(s, run.names, found, proof) for s in found.scored), key=lambda point: point.cost)
-    ranges = {name: _ranges(outcome, name) for name in lstms}
+    ranges = {name: _ranges(outcome, name) for name in run.names}
     return Calibration(chosen is not None, settings, tuple(points), certificate, ranges)
 
 
