@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from ..types import FloatArray
-
-Doubles = npt.NDArray[np.float64]
+from ..types import DoubleArray, FloatArray
 
 # In units of 1 / rms of the column's weights: such a change of the value moves the gate pre-activations by 1 in root
 # mean square. This needs no data and no bound on the values, so raw features and projections have a grid as h has.
@@ -34,20 +31,20 @@ class Curves:
     """
 
     thresholds: FloatArray
-    activity: Doubles
-    residual: Doubles
+    activity: DoubleArray
+    residual: DoubleArray
 
     def part(self, columns: slice) -> Curves:
         """The curves of some of the columns."""
         return Curves(self.thresholds[:, columns], self.activity[:, columns], self.residual[:, columns])
 
-    def cheapest(self, price: Doubles) -> FloatArray:
+    def cheapest(self, price: DoubleArray) -> FloatArray:
         """Thresholds [C] with the least ``activity + price * residual``, the smallest among equals; price [C]."""
         best = np.argmin(self.activity + price * self.residual, axis=0)
         chosen: FloatArray = self.thresholds[best, np.arange(len(best))]
         return chosen
 
-    def activity_at(self, thresholds: FloatArray) -> Doubles:
+    def activity_at(self, thresholds: FloatArray) -> DoubleArray:
         """Activity [C] at any thresholds [C]: linear between those of the grid, as at the last one beyond it."""
         columns = zip(thresholds, self.thresholds.T, self.activity.T, strict=True)
         return np.array([np.interp(threshold, grid, activity) for threshold, grid, activity in columns])
@@ -62,7 +59,7 @@ def threshold_grid(weight: FloatArray) -> FloatArray:
 
 
 @torch.no_grad()
-def play(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[Doubles, Doubles]:
+def play(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[DoubleArray, DoubleArray]:
     """Play the delta rule over sequences that start with nothing sent.
 
     Args:
@@ -83,7 +80,7 @@ def play(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[Doubles
     return np.concatenate(sent, axis=1), np.concatenate(squares, axis=1)
 
 
-def _play(steps: Sequence[torch.Tensor], thresholds: FloatArray, most: int) -> tuple[Doubles, Doubles]:
+def _play(steps: Sequence[torch.Tensor], thresholds: FloatArray, most: int) -> tuple[DoubleArray, DoubleArray]:
     dtype = torch.promote_types(steps[0].dtype, torch.float32)
     limit = torch.as_tensor(thresholds).to(steps[0].device, dtype)
     sent, change, fires, count, squares = limit.new_zeros(5, most, *limit.shape)

@@ -15,9 +15,9 @@ from ..model_io import as_batches, call, first_tensor
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
-from ..types import FloatArray
+from ..types import DoubleArray, FloatArray
 from ..weights.layout import shape_of
-from .delta_curves import Curves, Doubles, play, threshold_grid
+from .delta_curves import Curves, play, threshold_grid
 from .recorder import Recorded, Recorder
 from .sensitivity import Sensitivity
 
@@ -38,7 +38,7 @@ class _Sums:
         self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in lstm.executed())
         self.thresholds = [threshold_grid(np.hstack(cell)) for cell in self.weights]
         self.steps = 0
-        self.rows: list[Doubles] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
+        self.rows: list[DoubleArray] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
         self.first = [np.zeros(t.shape[1]) for t in self.thresholds]
         self.second = [np.zeros((t.shape[1],) * 2) for t in self.thresholds]
         self.sent = [np.zeros(t.shape) for t in self.thresholds]

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Doubles = npt.NDArray[np.float64]
+from ..types import DoubleArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +19,13 @@ class Moments:
     cov(d_i, z_j). In the dense run z is d.
     """
 
-    mean: Doubles
-    covariance: Doubles
-    dense_mean: Doubles
-    cross: Doubles
+    mean: DoubleArray
+    covariance: DoubleArray
+    dense_mean: DoubleArray
+    cross: DoubleArray
 
     @property
-    def power(self) -> Doubles:
+    def power(self) -> DoubleArray:
         """E[z_j^2] of every column [C]."""
         return np.asarray(self.covariance.diagonal() + self.mean**2)
 

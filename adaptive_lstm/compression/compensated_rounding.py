@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..analysis.moments import Doubles
 from ..runtime.adapt import adapted_lstms
+from ..types import DoubleArray
 from ..weights.fingerprint import weights_digest
 from ..weights.layout import CellTensors
 from ..weights.matrices import Matrix
@@ -59,7 +59,7 @@ def round_model(
     lstms = adapted_lstms(model)
     recorder = Recorder(model, lstms)
     weights: Weights = originals(lstms) | {name: one.cells for name, one in pruned.items()}
-    grids: dict[str, list[Doubles]] = {}
+    grids: dict[str, list[DoubleArray]] = {}
     for name, shape in recorder.shapes.items():
         nearest = quantize_stack(weights[name], shape, settings[name])
         found = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
@@ -74,7 +74,7 @@ def round_model(
     return out
 
 
-def grid(matrix: Matrix) -> Doubles:
+def grid(matrix: Matrix) -> DoubleArray:
     """The step of the grid of every weight [rows, columns]; 0: the weight may take any value.
 
     Weights on a grid are quantized again, without a change, when they are packed (``grid_levels``). That does not hold
@@ -86,7 +86,7 @@ def grid(matrix: Matrix) -> Doubles:
     return step if matrix.column_scale is None else step / matrix.column_scale
 
 
-def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[CellTensors, ...]:
+def round_stack(run: Recorded, grids: Sequence[DoubleArray]) -> tuple[CellTensors, ...]:
     """The weights of a stack, rounded.
 
     Args:
@@ -105,7 +105,7 @@ def round_stack(run: Recorded, grids: Sequence[Doubles]) -> tuple[CellTensors, .
     return tuple(out)
 
 
-def rounded(problem: Quadratic, grid: Doubles, keep: Mask) -> Doubles:
+def rounded(problem: Quadratic, grid: DoubleArray, keep: Mask) -> DoubleArray:
     """Weights [R, C] that lie on ``grid`` [R, C] (0: anywhere), at most 127 steps from zero, zero outside ``keep``."""
     order = np.argsort(~(grid > 0).any(axis=0), kind="stable")
     inverse = problem.inverse[np.ix_(order, order)]
@@ -126,11 +126,11 @@ def rounded(problem: Quadratic, grid: Doubles, keep: Mask) -> Doubles:
     return np.asarray(out / problem.scale)
 
 
-def _nearest(w: Doubles, grid: Doubles, keep: Mask) -> Doubles:
+def _nearest(w: DoubleArray, grid: DoubleArray, keep: Mask) -> DoubleArray:
     step = np.where(grid > 0, grid, 1.0)
     on_grid = np.clip(np.rint(w / step), -127, 127) * step
     return np.where(keep, np.where(grid > 0, on_grid, w), 0.0)
 
 
-def _float(values: Doubles) -> torch.Tensor:
+def _float(values: DoubleArray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).float()

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.analysis import delta_curves as curves
+from adaptive_lstm.types import DoubleArray
 
 from ..support.helpers import adapted, infer_natively, signal
 
@@ -23,10 +24,8 @@ X = signal(T, B, I, step=0.3)
 X[4:7] = X[4]  # exact repeats cost nothing at any threshold
 LENGTHS = torch.tensor([9, T, 1])
 
-Doubles = npt.NDArray[np.float64]
 
-
-def operands(lstm: nn.LSTM, x: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor) -> list[Doubles]:
+def operands(lstm: nn.LSTM, x: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor) -> list[DoubleArray]:
     """z = [x ; h] [T, C] of every layer and direction for one sequence [T, I], in the order of the direction's time.
 
     Every layer and direction runs as an ``nn.LSTM`` of its own, independent of the package.
@@ -48,7 +47,7 @@ def operands(lstm: nn.LSTM, x: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor)
     return found
 
 
-def played(sequences: list[Doubles], thresholds: npt.NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+def played(sequences: list[DoubleArray], thresholds: npt.NDArray[np.float32]) -> tuple[DoubleArray, DoubleArray]:
     """Activity and residual [K, C] of the delta rule, one column, one threshold and one sequence at a time."""
     sent, squares = np.zeros(thresholds.shape), np.zeros(thresholds.shape)
     for k, row in enumerate(thresholds):

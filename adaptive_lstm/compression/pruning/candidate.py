@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from ...analysis.measure_sensitivity import Output
-from ...analysis.moments import Doubles
 from ...analysis.sensitivity import Sensitivity
 from ...errors import InputError
 from ...runtime.lstm import AdaptiveLSTM
-from ...types import StackShape
+from ...types import DoubleArray, StackShape
 from .masks import CellData, Recipe, scores, weight_masks
 from .recording import Recorder, Weights, originals
 from .refit import Mask
@@ -48,7 +47,7 @@ class CandidateBuilder:
         prune: Prune,
         fit: Sequence[Any],
         sensitivities: Mapping[str, Sensitivity],
-        gradients: Mapping[str, Sequence[Doubles]] | None,
+        gradients: Mapping[str, Sequence[DoubleArray]] | None,
         output: Output,
     ):
         self.lstms, self.prune, self.fit, self.output = lstms, prune, fit, output
@@ -97,7 +96,7 @@ class CandidateBuilder:
         found = self.recorder.calls(weights, self.fit)
         return {name: recorded(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
 
-    def _data(self, name: str, cell: int, sensitivity: Sensitivity, squares: Doubles | None) -> CellData:
+    def _data(self, name: str, cell: int, sensitivity: Sensitivity, squares: DoubleArray | None) -> CellData:
         weights, shape = self.originals[name][cell], self.shapes[name]
         width = shape.input_width(cell)
         prunable = np.ones(width + shape.output_size, dtype=bool)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...analysis.moments import Doubles, Moments
+from ...analysis.moments import Moments
+from ...types import DoubleArray
 from ...weights.layout import GATES
 from . import scores as saliency
 from .obs import losses
@@ -47,13 +48,13 @@ class CellData:
     ``squares`` [4H, C]: mean squared gradients for the Taylor score, or None.
     """
 
-    w: Doubles
-    bias: Doubles
+    w: DoubleArray
+    bias: DoubleArray
     width: int
     prunable: Mask
     moments: Moments
-    rows: Doubles
-    squares: Doubles | None
+    rows: DoubleArray
+    squares: DoubleArray | None
 
     @property
     def hidden(self) -> int:
@@ -66,7 +67,7 @@ class CellData:
         return slice(0, self.width), slice(self.width, self.w.shape[1])
 
 
-def scores(recipe: Recipe, data: CellData) -> Doubles:
+def scores(recipe: Recipe, data: CellData) -> DoubleArray:
     """The score of every single weight [4H, C]; output-agnostic scores are relative to the layer's mean."""
     if recipe.saliency == "taylor":
         assert data.squares is not None, "taylor scores need gradients"
@@ -95,10 +96,10 @@ def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> lis
     return keep
 
 
-def _kept(prune: Prune, found: Sequence[Doubles], cells: Sequence[CellData], part: float) -> list[Mask]:
+def _kept(prune: Prune, found: Sequence[DoubleArray], cells: Sequence[CellData], part: float) -> list[Mask]:
     """Masks from scores; part: share (0 to 1) of the weights to be removed in the end that this round removes."""
     keep = [np.ones(data.w.shape, dtype=bool) for data in cells]
-    grouped: list[tuple[int, slice, Groups, Doubles, Doubles]] = []
+    grouped: list[tuple[int, slice, Groups, DoubleArray, DoubleArray]] = []
     for index, (score, data) in enumerate(zip(found, cells, strict=True)):
         for columns in data.matrices:
             may = data.prunable[columns]

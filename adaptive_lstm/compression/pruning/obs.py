@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...analysis.moments import Doubles
+from ...types import DoubleArray
 from .refit import Mask, Quadratic, systems
 
 
-def losses(problem: Quadratic, keep: Mask) -> Doubles:
+def losses(problem: Quadratic, keep: Mask) -> DoubleArray:
     """Loss of removing each weight [R, C] in the quadratic of its row; -1 for weights already removed."""
     columns = keep.shape[1]
     weights = problem.best.copy()

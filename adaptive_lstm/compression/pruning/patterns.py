@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...analysis.moments import Doubles
+from ...types import DoubleArray
 from ...weights.layout import gate_and_unit_of_rows
 from .refit import Mask
 from .settings import KERNEL_BLOCK, STRIP, Prune
@@ -23,7 +23,7 @@ class Groups:
     rows: Labels
     columns: Labels
 
-    def sums(self, values: Doubles) -> Doubles:
+    def sums(self, values: DoubleArray) -> DoubleArray:
         """Sums of values [R, C] over every group [row groups, column groups]."""
         out = np.zeros((self.rows.max(initial=-1) + 1, self.columns.max(initial=-1) + 1))
         np.add.at(out, (self.rows[:, None], self.columns[None]), values)
@@ -50,7 +50,7 @@ def groups(prune: Prune, hidden: int, columns: int) -> Groups:
     return Groups(gate * tall + unit // height, each // width)
 
 
-def cheapest(scores: Sequence[Doubles], sizes: Sequence[Doubles], share: float) -> list[Mask]:
+def cheapest(scores: Sequence[DoubleArray], sizes: Sequence[DoubleArray], share: float) -> list[Mask]:
     """Which groups stay when those with the lowest score per weight are removed, as near to the share as groups allow.
 
     Args:
@@ -73,7 +73,7 @@ def cheapest(scores: Sequence[Doubles], sizes: Sequence[Doubles], share: float) 
     return [part.reshape(s.shape) for part, s in zip(np.split(keep, ends), scores, strict=True)]
 
 
-def n_of_m(scores: Doubles, n: int, m: int) -> Mask:
+def n_of_m(scores: DoubleArray, n: int, m: int) -> Mask:
     """The N weights with the highest scores [R, C] stay in every M neighbours of a row.
 
     A last group of fewer columns k keeps its N * k / M, rounded up.

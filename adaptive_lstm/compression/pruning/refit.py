@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...analysis.moments import Doubles, Moments
+from ...analysis.moments import Moments
+from ...types import DoubleArray
 
 Mask = npt.NDArray[np.bool_]
 
@@ -32,12 +33,12 @@ class Quadratic:
     ``best`` [R, C]: w* times ``scale`` [C]; ``inverse`` [C, C]: H^-1. Raw features may span ten decades.
     """
 
-    best: Doubles
-    inverse: Doubles
-    scale: Doubles
+    best: DoubleArray
+    inverse: DoubleArray
+    scale: DoubleArray
 
 
-def quadratic(w: Doubles, moments: Moments, ridge: float) -> Quadratic:
+def quadratic(w: DoubleArray, moments: Moments, ridge: float) -> Quadratic:
     """The refit problem of all rows of w [R, C], with nothing pruned yet."""
     diagonal = (ridge + _FLOOR) * moments.power + _DEAD * (moments.power.mean() or 1.0)
     hessian = moments.covariance + np.diag(diagonal)
@@ -50,7 +51,7 @@ def quadratic(w: Doubles, moments: Moments, ridge: float) -> Quadratic:
     return Quadratic(best, (inverse + inverse.T) / 2, scale)
 
 
-def refit(problem: Quadratic, keep: Mask) -> Doubles:
+def refit(problem: Quadratic, keep: Mask) -> DoubleArray:
     """The best weights [R, C] that are zero outside ``keep`` [R, C]."""
     out = problem.best.copy()
     masks, mask_of = np.unique(np.packbits(keep, axis=1), axis=0, return_inverse=True)
@@ -105,6 +106,6 @@ def systems(problem: Quadratic, keep: Mask) -> Iterator[Systems]:
         yield Systems(few, gone, factor, torch.linalg.solve_triangular(factor, right, upper=False))
 
 
-def shifted_bias(bias: Doubles, before: Doubles, after: Doubles, moments: Moments) -> Doubles:
+def shifted_bias(bias: DoubleArray, before: DoubleArray, after: DoubleArray, moments: Moments) -> DoubleArray:
     """The bias [R] that keeps the mean of every row when weights [R, C] change from ``before`` to ``after``."""
     return np.asarray(bias + before @ moments.dense_mean - after @ moments.mean)

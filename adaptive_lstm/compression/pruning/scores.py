@@ -16,37 +16,37 @@ import torch
 from torch import nn
 
 from ...analysis.measure_sensitivity import Output
-from ...analysis.moments import Doubles
 from ...analysis.recorder import run_all_on
 from ...errors import InputError
 from ...model_io import call
 from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
+from ...types import DoubleArray
 from ...weights.layout import CellTensors
 from .recording import torch_runners
 
 
-def damped(rows: Doubles, gamma: float) -> Doubles:
+def damped(rows: DoubleArray, gamma: float) -> DoubleArray:
     """F_r^gamma [R]; gamma = 0 ignores the output."""
     return np.asarray(rows**gamma) if gamma else np.ones(len(rows))
 
 
-def magnitude(w: Doubles) -> Doubles:
+def magnitude(w: DoubleArray) -> DoubleArray:
     """Scores of w [R, C], zero order."""
     return np.asarray(w**2)
 
 
-def activation(w: Doubles, power: Doubles) -> Doubles:
+def activation(w: DoubleArray, power: DoubleArray) -> DoubleArray:
     """Scores of w [R, C] with E[z_j^2] [C], blind to the output."""
     return np.asarray(w**2 * power)
 
 
-def taylor(w: Doubles, squares: Doubles) -> Doubles:
+def taylor(w: DoubleArray, squares: DoubleArray) -> DoubleArray:
     """Scores of w [R, C] with mean squared gradients [R, C]."""
     return np.asarray(w**2 * squares)
 
 
-def second_order(w: Doubles, power: Doubles, rows: Doubles, gamma: float) -> Doubles:
+def second_order(w: DoubleArray, power: DoubleArray, rows: DoubleArray, gamma: float) -> DoubleArray:
     """Scores of w [R, C] with E[z_j^2] [C] and F_r [R]."""
     return np.asarray(damped(rows, gamma)[:, None] * w**2 * power)
 
@@ -61,7 +61,7 @@ def squared_gradients(
     batches: Sequence[Any],
     output: Output,
     progress: bool,
-) -> dict[str, list[Doubles]]:
+) -> dict[str, list[DoubleArray]]:
     """Summed over batches, [4H, C] of [W_ih | W_hh] for every cell of every LSTM.
 
     Raises:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ...analysis.moments import Doubles, Moments, moments
+from ...analysis.moments import Moments, moments
 from ...analysis.recorder import Recorded as CallRecord
 from ...execution.torch_layer import Layer, of_layer
-from ...types import StackShape
+from ...types import DoubleArray, StackShape
 from ...weights.layout import CellTensors, rows_of_units
 from .feed_forward import feed_forward
 from .layers import before
@@ -117,7 +117,7 @@ def _compensated(recipe: Recipe, data: CellData, seen: Moments, keep: Mask, orig
     if recipe.compensate != "none":
         bias = shifted_bias(bias, data.w, w, seen)
 
-    def tensor(values: Doubles) -> torch.Tensor:
+    def tensor(values: DoubleArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).float()
 
     return replace(original, w_ih=tensor(w[:, : data.width]), w_hh=tensor(w[:, data.width :]), bias=tensor(bias))

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...analysis.moments import Doubles
-from ...types import StackShape
+from ...types import DoubleArray, StackShape
 from ...weights.layout import GATES, rows_of_units
 from .masks import CellData, Recipe, scores
 from .patterns import cheapest
@@ -24,7 +23,7 @@ def consumers(shape: StackShape, cell: int) -> list[tuple[int, int]]:
     return [(cell, shape.input_width(cell)), *((p, direction * shape.hidden_size) for p in above)]
 
 
-def unit_scores(shape: StackShape, found: Sequence[Doubles]) -> list[Doubles]:
+def unit_scores(shape: StackShape, found: Sequence[DoubleArray]) -> list[DoubleArray]:
     """Scores [H] of the units of every cell: sums over their gate rows and over the columns that read them.
 
     found: scores of single weights [4H, C], one per cell.
