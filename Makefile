@@ -6,12 +6,15 @@ WORKERS ?= 2 # processes of tests
 BIN := .venv/bin
 STAMP := .venv/.installed
 NATIVE := $(wildcard adaptive_lstm/native/*/* adaptive_lstm/native/CMakeLists.txt)
+# An editable install keeps a list of the Python files there were. This file is named by a checksum of that list: if it
+# is missing, files were added, moved or removed, and the package is installed again.
+MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 
 # By environment, because -c would not reach the isolated build; the second name is the one that newer pip reads there.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test lint bench report install clean
+.PHONY: demo test lint bench report docs install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -30,18 +33,28 @@ lint: install
 bench: install
 	$(BIN)/python -m eval.latency
 
-# Measures nothing: draws what eval/results holds, as build/report.html.
+# Measures nothing: draws the records in eval/results as build/report.html.
 report: install
 	$(BIN)/python -m eval.report
+
+# The manual, as build/docs/index.html.
+docs: install
+	$(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml
 
 install: $(STAMP)
 
 # Also compiles the extension, so an edited C++ file is rebuilt here.
-$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+$(STAMP): pyproject.toml constraints.txt $(NATIVE) $(MODULES)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install -e '.[demo,dev,peers]'
+	$(BIN)/python -m pip install -e '.[demo,dev,docs,peers]'
+	touch $@
+
+$(MODULES):
+	mkdir -p build
+	rm -f build/modules-*
 	touch $@
 
 clean:
-	rm -rf adaptive_lstm_demo.png adaptive_lstm_calibration .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf adaptive_lstm_demo.png adaptive_lstm_calibration .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	  .import_linter_cache .dmypy.json
 	find adaptive_lstm policies tests eval -name __pycache__ -type d -prune -exec rm -rf {} +
