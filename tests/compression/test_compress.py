@@ -15,7 +15,7 @@ from adaptive_lstm.cli.main import main
 from adaptive_lstm.compression.pruning.prune_model import hold_out
 from adaptive_lstm.compression.within_budget import candidates, outputs, relative_change, settings
 
-from ..support.helpers import adapted, always_native, assert_equal, expands, infer, signal
+from ..support.helpers import adapted, always_native, assert_equal, executed_weights, expands, infer, signal
 
 X = signal(40, 16, 6).transpose(0, 1).contiguous()
 BATCHES = list(X.split(4))
@@ -88,7 +88,7 @@ def test_the_report_counts_what_is_there() -> None:
         f"lstm.weight_{kind}_l{layer}" for layer in range(2) for kind in ("ih", "hh")
     ]
     for matrix, (cell, kind) in zip(report.matrices, [(p, k) for p in range(2) for k in ("w_ih", "w_hh")], strict=True):
-        weights = getattr(fast.lstm.executor().tensors[cell], kind)
+        weights = getattr(executed_weights(fast.lstm)[cell], kind)
         assert matrix.macs == int((weights != 0).sum())
         assert matrix.output_error is not None
         assert matrix.output_error >= 0
@@ -161,7 +161,7 @@ def test_statistics_count_what_is_left(policy: al.Policy, options: dict[str, Any
     fast.lstm.policy = policy
     infer(fast, X)
     stats, left = fast.lstm.last_run, 0
-    for cell in fast.lstm.executor().tensors:
+    for cell in executed_weights(fast.lstm):
         live = 24 if cell.live is None else int(cell.live.sum())
         columns = sum(int(nonzero.sum()) for nonzero in cell.nonzero_columns)
         left += 4 * live * columns + live * options.get("proj_size", 0)

@@ -13,7 +13,7 @@ import adaptive_lstm as al
 from adaptive_lstm.compression.mixed_precision import mixed_precision
 from adaptive_lstm.weights.quantization import to_int8
 
-from ..support.helpers import adapted, infer, signal
+from ..support.helpers import adapted, executed_weights, infer, signal
 
 X = signal(30, 4, 6)
 
@@ -98,7 +98,7 @@ def test_weights_only() -> None:
     fast, whole = adapted(6, 20, 2), adapted(6, 20, 2)
     al.compress(fast, quantize=al.Quantize("int8", levels=0, input_levels=0))
     with torch.no_grad():
-        for cell, w in enumerate(fast.executor().tensors):
+        for cell, w in enumerate(executed_weights(fast)):
             getattr(whole, f"weight_ih_l{cell}").copy_(w.w_ih)
             getattr(whole, f"weight_hh_l{cell}").copy_(w.w_hh)
     torch.testing.assert_close(infer(fast, X)[0], infer(whole, X)[0], rtol=0, atol=2e-6)

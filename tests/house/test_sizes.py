@@ -15,7 +15,7 @@ SOURCES = {".py", ".h", ".cpp", ".inc"}
 FILE_LINES, FUNCTION_LINES, METHODS = 400, 80, 15
 ROOMS, FLOORS = 20, 11
 # Functions that are longer still.
-LONG = {"adaptive_lstm/calibration/calibrate.py: calibrate", "adaptive_lstm/execution/reference.py: run"}
+LONG = {"adaptive_lstm/execution/reference.py: run"}
 # Classes with more methods: the whole of what a user sees of an LSTM.
 FACADES = {"adaptive_lstm/runtime/lstm.py: AdaptiveLSTM"}
 

@@ -23,6 +23,7 @@ from ..support.helpers import (
     adapted,
     assert_close,
     assert_equal,
+    executed_weights,
     infer,
     infer_natively,
     signal,
@@ -98,7 +99,7 @@ def operands(lstm: al.AdaptiveLSTM, x: torch.Tensor, before: al.StreamState, aft
 
 def undecided(lstm: al.AdaptiveLSTM, site: al.Site, value: torch.Tensor, sent: torch.Tensor | None) -> torch.Tensor:
     """Columns that lie within rounding of their threshold, or of the edge between two int8 levels."""
-    weights = lstm.executor().tensors[site.cell]
+    weights = executed_weights(lstm)[site.cell]
     levels = weights.x_levels if site.operand == "x" else weights.h_levels
     policy = lstm.policy
     assert isinstance(policy, al.Delta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm import tensorfile
+from adaptive_lstm.artifact import artifact
 from adaptive_lstm.artifact.policies import encode_policy
 from adaptive_lstm.calibration.certificate import Certificate, policy_digest
 from adaptive_lstm.runtime.monitor import Range
@@ -20,6 +23,19 @@ from adaptive_lstm.weights.replaced import ReplacedWeights
 
 from .helpers import torch_lstm
 from .policy_cases import SHAPES
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of an artifact, without the checksum."""
+    header, arrays = tensorfile.read(path, artifact._KIND, artifact._VERSION)
+    del header["sha256"]
+    return header, arrays
+
+
+def write_file(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """An artifact with these contents and the checksum that fits them."""
+    signed = header | {"sha256": artifact._checksum(header, arrays)}
+    tensorfile.write(path, artifact._KIND, artifact._VERSION, signed, arrays)
 
 
 def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:

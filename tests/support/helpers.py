@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +18,7 @@ from adaptive_lstm.cli import main as cli
 from adaptive_lstm.execution.torch_choice import SpeedTrial
 from adaptive_lstm.policies import ColumnPolicy
 from adaptive_lstm.types import StackShape
+from adaptive_lstm.weights.layout import CellTensors
 
 # Largest difference of outputs and states, relative where a value exceeds 1 (cell states have no bound).
 # fp32 and fp64: against nn.LSTM. bf16 and int8: native against the reference executor on the same weights; in int8 an
@@ -142,6 +143,11 @@ def only_lstm(model: nn.Module) -> al.AdaptiveLSTM:
     """The one ``AdaptiveLSTM`` of a model."""
     (found,) = [m for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
     return found
+
+
+def executed_weights(lstm: al.AdaptiveLSTM) -> Sequence[CellTensors]:
+    """The weights that an ``AdaptiveLSTM`` runs with, cell by cell: those of its precision as floats."""
+    return lstm.executor().tensors
 
 
 def lively(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:

@@ -13,16 +13,16 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import adaptive_lstm as al
-from adaptive_lstm import tensorfile
-from adaptive_lstm.artifact import artifact
 from adaptive_lstm.compression.within_budget import candidates
 
+from ..support.artifact_cases import read_file, write_file
 from ..support.helpers import (
     OnReference,
     adapted,
     always_native,
     assert_close,
     assert_equal,
+    executed_weights,
     infer,
     infer_natively,
     torch_lstm,
@@ -168,12 +168,12 @@ def test_compared_features_stay_floats(bidirectional: bool) -> None:
     layers = 4 if bidirectional else 2
     lstm = dynamic(bidirectional=bidirectional)
     x = (features(200, 2, seed=3) * 0.05).cumsum(0)
-    assert lstm.executor().tensors[0].x_dynamic
+    assert executed_weights(lstm)[0].x_dynamic
     lstm.policy = al.Delta.uniform(0.02)  # not of raw features
-    assert lstm.executor().tensors[0].x_dynamic
+    assert executed_weights(lstm)[0].x_dynamic
     assert_close(infer(on_reference(lstm), x), infer_natively(lstm, x), "skipping")
     lstm.policy = al.Delta(h=0.02, x=(0.1,) * layers)
-    assert not lstm.executor().tensors[0].x_dynamic
+    assert not executed_weights(lstm)[0].x_dynamic
     assert_close(infer(on_reference(lstm), x), infer_natively(lstm, x), "skipping")
     assert lstm.last_run is not None
     assert lstm.last_run.activity < 0.9
@@ -209,11 +209,9 @@ def test_a_file_from_before_there_was_a_choice(tmp_path: Path) -> None:
     fast = al.AdaptiveLSTM.from_lstm(lstm)
     fast.quantize = al.Quantize("int8", raw="int8", raw_scale=[1.0] * I)
     al.save(fast, path)
-    header, arrays = tensorfile.read(path, artifact._KIND, artifact._VERSION)
-    del header["sha256"]
+    header, arrays = read_file(path)
     del header["lstms"][""]["quantize"]["raw_range"]
-    header["sha256"] = artifact._checksum(header, arrays)
-    tensorfile.write(path, artifact._KIND, artifact._VERSION, header, arrays)
+    write_file(path, header, arrays)
     loaded = al.load(path, lstm)
     assert isinstance(loaded, al.AdaptiveLSTM)
     assert loaded.quantize == fast.quantize
@@ -224,7 +222,7 @@ def test_defaults() -> None:
     wide = 2000
     lstm = adapted(wide, 3)
     lstm.quantize = al.Quantize("int8", raw="int8", raw_range="dynamic", raw_levels=8191)
-    assert lstm.executor().tensors[0].x_levels == (2**31 - 1) // (255 * wide)
+    assert executed_weights(lstm)[0].x_levels == (2**31 - 1) // (255 * wide)
     x = torch.full((1, 1, wide), 9.0)  # the largest sum that can be
     assert_close(infer_natively(lstm, x), infer(on_reference(lstm), x), "int8")
 

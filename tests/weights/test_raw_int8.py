@@ -23,6 +23,7 @@ from ..support.helpers import (
     always_native,
     assert_close,
     assert_equal,
+    executed_weights,
     infer,
     infer_natively,
     only_lstm,
@@ -165,7 +166,7 @@ def test_more_levels_than_the_sums_can_hold() -> None:
     wide = 2000
     lstm = adapted(wide, 3)
     lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[1.0] * wide)
-    assert lstm.executor().tensors[0].x_levels == (2**31 - 1) // (255 * wide) == 4210
+    assert executed_weights(lstm)[0].x_levels == (2**31 - 1) // (255 * wide) == 4210
     x = torch.full((1, 1, wide), 9.0)  # the largest sum that can be
     y = infer_natively(lstm, x)
     lstm.policy = OnReference(al.Dense())
