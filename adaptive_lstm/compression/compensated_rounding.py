@@ -28,9 +28,9 @@ from ..weights.matrices import Matrix
 from ..weights.precision import Quantize
 from ..weights.quantization import GRID_COLUMNS, quantize_stack
 from ..weights.replaced import ReplacedWeights
-from .pruning.recording import Recorder, Weights, originals
+from .pruning.model_runs import ModelRuns, Weights, originals
 from .pruning.refit import Mask, Quadratic, quadratic, shifted_bias
-from .pruning.stack import Recorded, dense_moments, recorded
+from .pruning.stack import DenseRun, dense_moments, dense_run
 
 ROUNDING_RIDGE = 0.1  # toward the weights before rounding; GPTQ calls it damping
 LAZY_COLUMNS = 64  # columns whose errors are passed on to the columns behind them together
@@ -57,19 +57,19 @@ def round_model(
         NonFiniteError: an LSTM is given NaN or infinity.
     """
     lstms = adapted_lstms(model)
-    recorder = Recorder(model, lstms)
+    runs = ModelRuns(model, lstms)
     weights: Weights = originals(lstms) | {name: one.cells for name, one in pruned.items()}
     grids: dict[str, list[DoubleArray]] = {}
-    for name, shape in recorder.shapes.items():
+    for name, shape in runs.shapes.items():
         nearest = quantize_stack(weights[name], shape, settings[name])
         found = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
         if any(one.any() for one in found):
             grids[name] = found
     out = dict(pruned)
     if grids:
-        calls = recorder.calls(weights, batches)
+        calls = runs.calls(weights, batches)
         for name, steps in grids.items():
-            run = recorded(recorder.shapes[name], weights[name], calls[name])
+            run = dense_run(runs.shapes[name], weights[name], calls[name])
             out[name] = ReplacedWeights(round_stack(run, steps), weights_digest(lstms[name]))
     return out
 
@@ -86,7 +86,7 @@ def grid(matrix: Matrix) -> DoubleArray:
     return step if matrix.column_scale is None else step / matrix.column_scale
 
 
-def round_stack(run: Recorded, grids: Sequence[DoubleArray]) -> tuple[CellTensors, ...]:
+def round_stack(run: DenseRun, grids: Sequence[DoubleArray]) -> tuple[CellTensors, ...]:
     """The weights of a stack, rounded.
 
     Args:

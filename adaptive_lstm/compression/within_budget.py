@@ -107,9 +107,8 @@ def _within(
             if each is not None:
                 pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
             found = math.inf
-            rounded: dict[
-                Quantize, Mapping[str, ReplacedWeights]
-            ] = {}  # levels of activations leave weights as they are
+            # Levels of activations do not change weights.
+            rounded: dict[Quantize, Mapping[str, ReplacedWeights]] = {}
             for precision in precisions:
                 grids = replace(precision, levels=0, input_levels=0)
                 if grids not in rounded:

@@ -1,4 +1,4 @@
-"""A model, its calibration inputs and what was recorded of them: builds candidates and says how far they are off."""
+"""Pruned weights for a recipe, from a model and the recorded calls of its LSTMs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...errors import InputError
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import DoubleArray, StackShape
 from .masks import CellData, Recipe, scores, weight_masks
-from .recording import Recorder, Weights, originals
+from .model_runs import ModelRuns, Weights, originals
 from .refit import Mask
 from .settings import Prune
-from .stack import Recorded, dense_moments, prune_stack, recorded
+from .stack import DenseRun, dense_moments, dense_run, prune_stack
 from .units import live_units, unit_masks
 
 
 class CandidateBuilder:
-    """Everything that does not depend on the recipe.
+    """Builds and runs candidates; holds everything that does not depend on the recipe.
 
     Args:
         model: an adapted model in eval mode.
@@ -33,7 +33,7 @@ class CandidateBuilder:
         fit: batches that weights are fitted on.
         sensitivities: of the LSTMs, measured with their original weights.
         gradients: mean squared gradients by LSTM and cell, for the Taylor score, or None.
-        output: picks the tensor that counts.
+        output: picks the output of interest.
 
     Raises:
         InputError: an LSTM that the inputs do not reach.
@@ -51,10 +51,10 @@ class CandidateBuilder:
         output: Output,
     ):
         self.lstms, self.prune, self.fit, self.output = lstms, prune, fit, output
-        self.recorder = Recorder(model, lstms)
-        self.shapes: dict[str, StackShape] = self.recorder.shapes
+        self.runs = ModelRuns(model, lstms)
+        self.shapes: dict[str, StackShape] = self.runs.shapes
         self.originals: Weights = originals(lstms)
-        self.dense = self._recorded(self.originals)
+        self.dense = self._dense_runs(self.originals)
         self.cells = {
             name: [
                 self._data(name, cell, sensitivities[name], None if gradients is None else gradients[name][cell])
@@ -81,20 +81,20 @@ class CandidateBuilder:
         out = dict(self.originals)
         for index, name in enumerate(names):
             dense, cells = self.dense[name], self.cells[name]
-            if recipe.sweeps and index:  # what it is given depends on those before it
-                dense = self._recorded(out)[name]
+            if recipe.sweeps and index:  # its inputs depend on the LSTMs before it
+                dense = self._dense_runs(out)[name]
                 cells = [replace(data, moments=dense_moments(dense, cell)) for cell, data in enumerate(cells)]
             out[name] = prune_stack(recipe, dense, cells, keep[name], live.get(name), mapped.get(name, ()))
         return out
 
     def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:
-        """The model's output that counts, batch by batch, with other weights in its LSTMs."""
-        return self.recorder.outputs(weights, batches, self.output)
+        """The model's output of interest, batch by batch, with other weights in its LSTMs."""
+        return self.runs.outputs(weights, batches, self.output)
 
-    def _recorded(self, weights: Weights) -> dict[str, Recorded]:
-        """The dense LSTMs, on what reaches them with these weights in the others."""
-        found = self.recorder.calls(weights, self.fit)
-        return {name: recorded(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
+    def _dense_runs(self, weights: Weights) -> dict[str, DenseRun]:
+        """Dense runs of the LSTMs on the inputs that reach them with these weights in the LSTMs of the model."""
+        found = self.runs.calls(weights, self.fit)
+        return {name: dense_run(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
 
     def _data(self, name: str, cell: int, sensitivity: Sensitivity, squares: DoubleArray | None) -> CellData:
         weights, shape = self.originals[name][cell], self.shapes[name]

@@ -18,7 +18,7 @@ from ...weights.fingerprint import weights_digest
 from ...weights.layout import shape_of
 from ...weights.replaced import ReplacedWeights
 from .candidate import CandidateBuilder
-from .recording import originals
+from .model_runs import originals
 from .scores import squared_gradients
 from .search import choose
 from .settings import Prune

@@ -1,9 +1,9 @@
-"""Scores of single weights: what the output is expected to lose, in squares, if a weight is set to zero.
+"""Scores of single weights: the expected squared change of the output if a weight is set to zero.
 
 Zero order: w^2. First order: (w g)^2 with g^2 the mean squared gradient of random projections of the output
-(``gradients.py``; Molchanov et al., CVPR 2019, with projections in place of a loss), and Wanda's (|w| rms(z_j))^2
-(arXiv 2306.11695). Second order: F_r^gamma w^2 E[z_j^2] with the output sensitivity F_r of the row (``sensitivity.py``
-says why it is damped). Scores of a structure are sums over its weights.
+(``squared_gradients``; Molchanov et al., CVPR 2019, with projections in place of a loss), and Wanda's (|w| rms(z_j))^2
+(arXiv 2306.11695). Second order: F_r^gamma w^2 E[z_j^2] with the output sensitivity F_r of the row
+(``analysis/sensitivity.py`` explains the damping). Scores of a structure are sums over its weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import DoubleArray
 from ...weights.layout import CellTensors
-from .recording import torch_runners
+from .model_runs import torch_runners
 
 
 def damped(rows: DoubleArray, gamma: float) -> DoubleArray:
@@ -37,7 +37,7 @@ def magnitude(w: DoubleArray) -> DoubleArray:
 
 
 def activation(w: DoubleArray, power: DoubleArray) -> DoubleArray:
-    """Scores of w [R, C] with E[z_j^2] [C], blind to the output."""
+    """Scores of w [R, C] with E[z_j^2] [C], output-agnostic."""
     return np.asarray(w**2 * power)
 
 
@@ -62,7 +62,13 @@ def squared_gradients(
     output: Output,
     progress: bool,
 ) -> dict[str, list[DoubleArray]]:
-    """Summed over batches, [4H, C] of [W_ih | W_hh] for every cell of every LSTM.
+    """Squared gradients of the output with respect to single weights, for the Taylor score.
+
+    With v standard normal, E_v[(sum_s d(v_s . y_s)/dw)^2] = sum_s |dy_s/dw|^2 over the sequences s of a batch: random
+    projections give the diagonal of the Gauss-Newton matrix in the weights, without a backward pass per sequence.
+
+    Returns:
+        Sums over batches, [4H, C] of [W_ih | W_hh] for every cell of every LSTM.
 
     Raises:
         InputError: the output depends on no LSTM.

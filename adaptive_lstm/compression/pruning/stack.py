@@ -9,36 +9,35 @@ import numpy as np
 import torch
 
 from ...analysis.moments import Moments, moments
-from ...analysis.recorder import Recorded as CallRecord
+from ...analysis.recorder import Recorded
 from ...execution.torch_layer import Layer, of_layer
 from ...types import DoubleArray, StackShape
 from ...weights.layout import CellTensors, rows_of_units
 from .feed_forward import feed_forward
-from .layers import before
 from .masks import CellData, Recipe
 from .refit import Mask, quadratic, refit, shifted_bias
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class DenseRun:
     """The dense run of one LSTM: ``levels[0]`` its inputs, then the output of every layer; per call [n, width]."""
 
     shape: StackShape
     weights: tuple[CellTensors, ...]
-    calls: list[CallRecord]
+    calls: list[Recorded]
     levels: list[list[torch.Tensor]]
 
 
-def recorded(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[CallRecord]) -> Recorded:
+def dense_run(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Recorded]) -> DenseRun:
     """Run the dense stack over the calls; 4 * (I + L * D * P) bytes per timestep."""
     levels = [[call.rows for call in calls]]
     for layer in range(shape.num_layers):
         levels.append(_through(shape, weights, layer, levels[-1], calls))
-    return Recorded(shape, weights, calls, levels)
+    return DenseRun(shape, weights, calls, levels)
 
 
 def _through(
-    shape: StackShape, weights: Sequence[CellTensors], layer: int, below: list[torch.Tensor], calls: list[CallRecord]
+    shape: StackShape, weights: Sequence[CellTensors], layer: int, below: list[torch.Tensor], calls: list[Recorded]
 ) -> list[torch.Tensor]:
     D = shape.directions
     runner = Layer(weights[layer * D : (layer + 1) * D], shape)
@@ -50,17 +49,39 @@ def _through(
 
 
 def operands(
-    shape: StackShape, cell: int, calls: list[CallRecord], below: list[torch.Tensor], level: list[torch.Tensor]
+    shape: StackShape, cell: int, calls: list[Recorded], below: list[torch.Tensor], level: list[torch.Tensor]
 ) -> Iterator[torch.Tensor]:
     """z = [x ; h] [n, C] of a cell, call by call, from the outputs of the layer below and of its own layer."""
     P, direction = shape.output_size, cell % shape.directions
     for call, x, out in zip(calls, below, level, strict=True):
         h = out[:, direction * P : (direction + 1) * P]
         start = None if call.initial is None else call.initial[0][cell]
-        yield torch.cat([x, before(h, call.sizes, direction == 1, start)], dim=1)
+        yield torch.cat([x, previous_h(h, call.sizes, direction == 1, start)], dim=1)
 
 
-def dense_moments(dense: Recorded, cell: int) -> Moments:
+def previous_h(h: torch.Tensor, sizes: Sequence[int], reverse: bool, start: torch.Tensor | None) -> torch.Tensor:
+    """The h of the timestep before, for every timestep.
+
+    Args:
+        h: [n, P] the states of one direction after every timestep, packed.
+        sizes: rows alive at each timestep.
+        reverse: whether the direction runs from the last timestep to the first.
+        start: h_0 [B, P], or None: zeros.
+    """
+    first = h.new_zeros(sizes[0], h.shape[1]) if start is None else start
+    begins = torch.tensor([0, *sizes]).cumsum(0)
+    out = torch.empty_like(h)
+    for t, count in enumerate(sizes):
+        other = t + 1 if reverse else t - 1
+        known = min(count, sizes[other]) if 0 <= other < len(sizes) else 0
+        here = int(begins[t])
+        if known:
+            out[here : here + known] = h[int(begins[other]) : int(begins[other]) + known]
+        out[here + known : here + count] = first[known:count]
+    return out
+
+
+def dense_moments(dense: DenseRun, cell: int) -> Moments:
     """Moments of a cell's operand in the dense run."""
     layer = cell // dense.shape.directions
     found = operands(dense.shape, cell, dense.calls, dense.levels[layer], dense.levels[layer + 1])
@@ -69,7 +90,7 @@ def dense_moments(dense: Recorded, cell: int) -> Moments:
 
 def prune_stack(
     recipe: Recipe,
-    dense: Recorded,
+    dense: DenseRun,
     cells: Sequence[CellData],
     keep: Sequence[Mask],
     live: Sequence[Mask] | None = None,
@@ -123,14 +144,14 @@ def _compensated(recipe: Recipe, data: CellData, seen: Moments, keep: Mask, orig
     return replace(original, w_ih=tensor(w[:, : data.width]), w_hh=tensor(w[:, data.width :]), bias=tensor(bias))
 
 
-def _outputs(dense: Recorded, cell: int) -> list[torch.Tensor]:
+def _outputs(dense: DenseRun, cell: int) -> list[torch.Tensor]:
     """Output of a cell in the dense run, per call [n, P]."""
     layer, direction = divmod(cell, dense.shape.directions)
     P = dense.shape.output_size
     return [out[:, direction * P : (direction + 1) * P] for out in dense.levels[layer + 1]]
 
 
-def _as_map(recipe: Recipe, dense: Recorded, cell: int, below: list[torch.Tensor]) -> CellTensors:
+def _as_map(recipe: Recipe, dense: DenseRun, cell: int, below: list[torch.Tensor]) -> CellTensors:
     return feed_forward(dense.weights[cell], zip(_outputs(dense, cell), below, strict=True), recipe.ridge)
 
 

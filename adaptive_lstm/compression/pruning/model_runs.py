@@ -1,4 +1,4 @@
-"""Runs of a model with weights of one's choice in its LSTMs, and what these are given."""
+"""Runs of a model with given weights in its LSTMs: its outputs, and the calls of the LSTMs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from ...analysis.measure_sensitivity import Output
-from ...analysis.recorder import Recorded, run_all_on
-from ...analysis.recorder import Recorder as CallRecorder
+from ...analysis.recorder import Recorded, Recorder, run_all_on
 from ...execution.torch_layer import TorchRunner
 from ...model_io import call
 from ...runtime.lstm import AdaptiveLSTM
@@ -19,26 +18,26 @@ from ...weights.layout import CellTensors, shape_of, tensors_of
 Weights = dict[str, tuple[CellTensors, ...]]
 
 
-class Recorder:
-    """A model in eval mode and its adapted LSTMs by name; nothing of them is changed."""
+class ModelRuns:
+    """Runs a model in eval mode with given weights in its adapted LSTMs; neither is changed."""
 
     def __init__(self, model: nn.Module, lstms: Mapping[str, AdaptiveLSTM]):
         self.model, self.lstms = model, lstms
         self.shapes = {name: shape_of(lstm) for name, lstm in lstms.items()}
 
     def outputs(self, weights: Weights, batches: Sequence[Any], output: Output) -> list[torch.Tensor]:
-        """The model's output that counts, batch by batch, float64 on the CPU."""
+        """The model's output of interest, batch by batch, float64 on the CPU."""
         with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)):
             return [output(call(self.model, item)).detach().double().cpu() for item in batches]
 
     def calls(self, weights: Weights, batches: Sequence[Any]) -> dict[str, list[Recorded]]:
-        """What every LSTM is given, in float32 on the CPU.
+        """The calls of every LSTM, in float32 on the CPU.
 
         Raises:
             InputError: an LSTM that the inputs do not reach.
             NonFiniteError: an LSTM is given NaN or infinity.
         """
-        recorder = CallRecorder(self.lstms)
+        recorder = Recorder(self.lstms)
         with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)), recorder.recording():
             for item in batches:
                 call(self.model, item)
