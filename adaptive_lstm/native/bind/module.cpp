@@ -16,7 +16,7 @@ void bind_constants(nb::module_& m) {
   constants.attr("ROW_BLOCK") = kRowBlock;
   constants.attr("CHUNK_ROWS") = kChunkRows;
   constants.attr("MAX_LEVELS") = kMaxLevels;
-  constants.attr("MIN_DYNAMIC_RANGE") = double(kFaint);
+  constants.attr("MIN_DYNAMIC_RANGE") = double(kMinDynamicRange);
 }
 
 }  // namespace

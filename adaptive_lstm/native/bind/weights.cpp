@@ -11,6 +11,18 @@ using Vector = std::optional<Array<float, 1>>;
 
 const float* data_of(const Vector& vector) { return vector ? vector->data() : nullptr; }
 
+const char* form_name(Form form) {
+  switch (form) {
+    case Form::dense:
+      return "dense";
+    case Form::block_sparse:
+      return "blocks";
+    case Form::bitmask:
+      return "bitmask";
+  }
+  return "";
+}
+
 UseBitmask use_of_bitmask(const std::string& name) {
   if (name == "auto") return UseBitmask::where_it_pays;
   if (name == "always") return UseBitmask::always;
@@ -104,7 +116,7 @@ void bind_weights(nb::module_& m) {
            nb::arg("gates") = true, nb::arg("columns") = false, nb::arg("fixed") = nb::none(), nb::arg("zeros") = true,
            nb::arg("bitmask") = "auto")
       .def_prop_ro("bytes", &PackedMatrix::bytes)
-      .def_prop_ro("form", [](const PackedMatrix& m) { return m.view().form(); })
+      .def_prop_ro("form", [](const PackedMatrix& m) { return form_name(m.view().form); })
       .def_prop_ro("columns", &PackedMatrix::useful);
   nb::class_<Cell>(m, "Cell");
   m.def("cell", &make_cell, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr") = nb::none(),

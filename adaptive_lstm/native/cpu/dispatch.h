@@ -1,4 +1,4 @@
-// Which instruction set serves: the best that runs here, or the one that ADAPTIVE_LSTM_ISA names.
+// Which instruction set is used: the best that runs here, or the one that ADAPTIVE_LSTM_ISA names.
 #pragma once
 
 #include <string>

@@ -3,11 +3,12 @@
 
 namespace alstm {
 
-bool cpu_has_avx2();        // AVX2 and FMA, with the operating system saving the 256-bit registers
-bool cpu_has_avx512vnni();  // AVX-512 F, BW, DQ, VL, VNNI, with the operating system saving the 512-bit registers
-bool cpu_has_amx();         // the same and AMX int8, which the operating system grants who asks
-bool ask_for_amx();         // asks, for this process; there is no way back
+bool cpu_has_avx2();         // AVX2 and FMA; the operating system saves the 256-bit registers
+bool cpu_has_avx512vnni();   // AVX-512 F, BW, DQ, VL and VNNI; the operating system saves the 512-bit registers
+bool cpu_has_avx512vbmi2();  // AVX-512 VNNI plus VBMI2
+bool cpu_has_amx();          // the same plus AMX-INT8; the operating system can grant the tile state
 
-bool cpu_has_vbmi2();  // AVX-512 VBMI2, where AVX-512 runs at all; asked once, for it is asked in the kernels
+// Requests permission from Linux to use AMX tiles, for this process; it cannot be undone. False if refused.
+bool request_amx_tiles();
 
 }  // namespace alstm

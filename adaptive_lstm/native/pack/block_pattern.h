@@ -1,4 +1,4 @@
-// Which strips of a pruned matrix, the 16 rows of one gate of a block, hold something in which columns.
+// Which gate strips of a pruned matrix (16 rows of one gate of a row block) are zero in which columns.
 #pragma once
 
 #include <cstdint>
@@ -8,20 +8,20 @@
 
 namespace alstm {
 
-// [strips, cols] whether a strip holds something else than zeros in a column.
-struct Strips {
+// [strips, cols] whether a gate strip has a value other than zero in a column.
+struct GateStrips {
   int count = 0, cols = 0;
   std::vector<uint8_t> used;
   bool at(int strip, int col) const { return used[size_t(strip) * cols + col]; }
 };
 
-constexpr int kStrips = kRowBlock / kGateStrip;  // strips of a piece
+constexpr int kStripsPerBlock = kRowBlock / kGateStrip;
 
-// Four strips to a block, in an order that leaves few pieces (see Matrix::strip): those beside each other, or those
-// that were pruned alike.
-std::vector<int32_t> group_strips(const Strips& strips);
+// An order of the strips, four to a row block, that leaves few blocks (see Matrix::strip): as they are, or grouped by
+// similar zeros.
+std::vector<int32_t> group_strips(const GateStrips& strips);
 
-// How many pieces hold something, with the strips in this order.
-size_t count_pieces(const Strips& strips, const std::vector<int32_t>& order);
+// Number of blocks that are not all zeros with the strips in this order.
+size_t count_blocks(const GateStrips& strips, const std::vector<int32_t>& order);
 
 }  // namespace alstm

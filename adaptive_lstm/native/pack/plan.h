@@ -44,40 +44,43 @@ enum class UseBitmask : uint8_t { where_it_pays, always, never };
 // A weight matrix as it comes from Python: row-major [rows, cols], float, bfloat16 bits or int8 with a scale per row.
 struct MatrixSource {
   const void* values = nullptr;
-  const float* scale = nullptr;  // [rows], int8 formats only
-  // [cols], int8 only: the activation that `levels` stands for in a column; null: 1 for all.
-  const float* column_scale = nullptr;
+  const float* scale = nullptr;         // [rows] of int8 weights
+  const float* column_scale = nullptr;  // [cols] Format::int8: the activation that `levels` stands for; null: 1 for all
   int rows = 0, cols = 0;
   Format format = Format::f32;
-  int levels = 0;        // int8 only
+  int levels = 0;        // Format::int8
   bool gates = false;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
-  bool columns = false;  // lay it out so that single columns can be visited
+  bool columns = false;  // single columns will be visited
   // [units] constant outputs of pruned units, NaN for live units. Rows of pruned units (without `gates`: their columns)
-  // are left out. Null: all are live.
+  // are left out. Null: all units are live.
   const float* fixed = nullptr;
-  bool zeros = false;                      // leave out zeros: whole columns, and sparse blocks where that pays
-  UseBitmask bitmask = UseBitmask::never;  // keep only values that are not zero
-  bool dynamic = false;                    // int8 only: rows of activations bring their own range
+  bool zeros = false;                      // leave out columns of zeros, and blocks of zeros where that pays
+  UseBitmask bitmask = UseBitmask::never;  // leave out every other zero
+  bool dynamic = false;                    // Format::int8: a range per row of activations
 };
 
 // The live units, ascending.
 std::vector<int32_t> live_units(const float* fixed, int units);
 
-struct Strips;
+struct GateStrips;
+struct Selection;
 
+// A weight matrix in the form that the active kernels read. Not copyable: view() points into its arrays.
 class PackedMatrix {
  public:
   explicit PackedMatrix(const MatrixSource& source);
+  PackedMatrix(const PackedMatrix&) = delete;
+  PackedMatrix& operator=(const PackedMatrix&) = delete;
   const Matrix& view() const { return view_; }
   int source_rows() const { return source_rows_; }
   int source_cols() const { return source_cols_; }
   size_t bytes() const;
 
-  // How many columns are not all zeros. The matrix holds these, or if there are none, one.
+  // Number of columns that are not all zeros. The matrix holds these, or one if there are none.
   int useful() const { return useful_; }
-  // Which ones, [useful]; empty: all of them.
+  // Their source columns [useful]; empty: all columns are held.
   const std::vector<int32_t>& kept() const { return kept_; }
-  // The values of z that these columns read: z itself, or gathered in `room`.
+  // The values of z for the columns that are held: z itself, or gathered in `room`.
   const float* gather(const float* z, float* room) const {
     if (kept_.empty()) return z;
     for (size_t k = 0; k < kept_.size(); k++) room[k] = z[kept_[k]];
@@ -88,18 +91,26 @@ class PackedMatrix {
   Buffer<uint8_t> data_;
   Buffer<float> scale_, factor_, step_;
   Matrix view_;
-  int source_rows_, source_cols_, useful_;
+  int source_rows_, source_cols_, useful_ = 0;
+  size_t elements_ = 0;  // stored, before the bitmask form drops zeros
   std::vector<int32_t> kept_;
-  std::vector<int32_t> piece_, strip_;
-  std::vector<uint16_t> piece_col_;
+  std::vector<int32_t> first_, strip_;
+  std::vector<uint16_t> column_;
   std::vector<uint32_t> where_;
   std::vector<uint64_t> mask_;
   std::vector<int64_t> start_;
 
-  int number_pieces(const Strips& used, std::vector<int32_t>& numbers);
+  // Construction, in this order.
+  void set_shape(const MatrixSource& source, const Selection& selection);
+  std::vector<int32_t> number_blocks(const MatrixSource& source, const Selection& selection);
+  void choose_bitmask(const MatrixSource& source, const Selection& selection);
   template <class T>
-  void fill(const MatrixSource& source, const std::vector<int>& rows, const std::vector<int32_t>& cols,
-            const std::vector<int32_t>& numbers);
+  void fill(const MatrixSource& source, const Selection& selection, const std::vector<int32_t>& numbers);
+  void set_scales(const MatrixSource& source, const Selection& selection);
+
+  bool stored(const GateStrips& used, int row_block, int col) const;
+  int number_by_column(const GateStrips& used, std::vector<int32_t>& numbers);
+  int number_by_row(const GateStrips& used, std::vector<int32_t>& numbers);
 };
 
 // One layer in one direction. hidden H, projected size P (= H without projection).

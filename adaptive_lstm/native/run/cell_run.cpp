@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "pack/tuning.h"
+#include "kernels/tuning.h"
 
 namespace alstm {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "pack/tuning.h"
+#include "kernels/tuning.h"
 #include "run/confidence.h"
 
 namespace alstm {

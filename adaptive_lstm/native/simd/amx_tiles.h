@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "kernels/kernels.h"
-
 namespace {
 
 // The shapes of the tile registers while this lives, for up to kRows rows of activations and columns that leave a rest
@@ -13,7 +11,7 @@ namespace {
 class Tiles {
  public:
   static constexpr bool here = true;
-  static constexpr int kRows = 16, kBytes = 64;
+  static constexpr int kRows = 16, kBytes = 64, kQuad = 4;
 
   Tiles(int rows, int tail) {
     Shapes shapes{};
@@ -23,7 +21,7 @@ class Tiles {
     shapes.set(5, kRows, kBytes);
     if (tail) {
       shapes.set(6, rows, tail);
-      shapes.set(7, tail / alstm::kQuad, kBytes);
+      shapes.set(7, tail / kQuad, kBytes);
     }
     // Not the intrinsic: GCC 12 is told by it that the first 8 bytes are all that is read, and may drop the others.
     __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
@@ -44,7 +42,7 @@ class Tiles {
     _tile_zero(3);
     int k = 0;
     for (; k + kBytes <= cols; k += kBytes) {
-      const uint8_t* at = w + k / alstm::kQuad * ws;
+      const uint8_t* at = w + k / kQuad * ws;
       _tile_loadd(4, z + k, zs);
       _tile_loadd(5, at, ws);
       _tile_dpbsud(0, 4, 5);
@@ -56,7 +54,7 @@ class Tiles {
       _tile_dpbsud(3, 4, 5);
     }
     if (k < cols) {
-      const uint8_t* at = w + k / alstm::kQuad * ws;
+      const uint8_t* at = w + k / kQuad * ws;
       _tile_loadd(6, z + k, zs);
       _tile_loadd(7, at, ws);
       _tile_dpbsud(0, 6, 7);

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
+#include "simd/no_tiles.h"
 #include "simd/scalar_compact.h"
 #include "simd/scalar_expand.h"
-#include "kernels/kernels.h"
 
 namespace {
 
@@ -45,11 +45,12 @@ struct Vec {
 };
 
 struct Dot {
+  static constexpr int quad = 4, weight_offset = 128;
   static constexpr bool has_dot8 = false;  // u8 x s8 multiply-add saturates at 16 bits; words do not
-  static constexpr bool has_expand = false;
   static constexpr int bytes = 32, lanes = 8;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
+  static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
   using Quad = __m256i;
   using Acc = __m256i;
   static Acc load_acc(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -93,8 +94,8 @@ inline void quantize_lanes(const float* z, int levels, const float* factor, int1
                    _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
 }
 
-inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
-                                float step, const float* steps) {
+inline uint32_t greater_mask_int8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                  float step, const float* steps) {
   const __m256i s = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sent)));
   const __m256i now = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   const uint32_t same = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(s, now))));
@@ -104,11 +105,6 @@ inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16
   return ~same & uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(d, _mm256_loadu_ps(threshold), _CMP_GT_OQ)));
 }
 
-inline bool expands(alstm::Format) { return false; }
-
-template <class T>
-inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int) {
-  return expand_each(from, mask, count, to);
-}
+using Expand = ScalarExpand;
 
 }  // namespace

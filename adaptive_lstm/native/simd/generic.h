@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "simd/no_tiles.h"
 #include "simd/scalar_compact.h"
 #include "simd/scalar_expand.h"
-#include "kernels/kernels.h"
 
 namespace {
 
@@ -72,11 +72,12 @@ struct Vec {
 };
 
 struct Dot {
+  static constexpr int quad = 4, weight_offset = 128;
   static constexpr bool has_dot8 = false;
-  static constexpr bool has_expand = false;
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
+  static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
   struct Quad {
     int16_t w[16];  // all 16 bytes, or after even() / odd() the first 8
   };
@@ -142,8 +143,8 @@ inline void quantize_lanes(const float* z, int levels, const float* factor, int1
   }
 }
 
-inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
-                                float step, const float* steps) {
+inline uint32_t greater_mask_int8(const float* z, const int16_t* sent, const int16_t* q, const float* threshold,
+                                  float step, const float* steps) {
   uint32_t mask = 0;
   for (int i = 0; i < 4; i++) {
     const float was = float(sent[i]) * (steps ? steps[i] : step);
@@ -153,11 +154,6 @@ inline uint32_t greater_mask_q8(const float* z, const int16_t* sent, const int16
   return mask;
 }
 
-inline bool expands(alstm::Format) { return false; }
-
-template <class T>
-inline const T* expand_run(const T* from, const uint64_t* mask, int count, T* to, int) {
-  return expand_each(from, mask, count, to);
-}
+using Expand = ScalarExpand;
 
 }  // namespace

@@ -1,10 +1,11 @@
-// Writing the entries of a column list one by one, for instruction sets without a compressing store.
+// Lists of columns written one entry at a time, for instruction sets without a compressing store.
 #pragma once
 #include <cstdint>
 
 namespace {
 
-inline int emit(uint32_t mask, int first, const float* z, float* sent, int32_t* cols, float* delta) {
+// Lists the masked lanes (columns first + lane) with z - sent, moves `sent` to z there, and returns their number.
+inline int compact(uint32_t mask, int first, const float* z, float* sent, int32_t* cols, float* delta) {
   int count = 0;
   for (; mask; mask &= mask - 1, count++) {
     const int i = __builtin_ctz(mask);
@@ -15,7 +16,7 @@ inline int emit(uint32_t mask, int first, const float* z, float* sent, int32_t* 
   return count;
 }
 
-inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, int32_t* cols, int16_t* delta) {
+inline int compact_int8(uint32_t mask, int first, const int16_t* q, int16_t* sent, int32_t* cols, int16_t* delta) {
   int count = 0;
   for (; mask; mask &= mask - 1, count++) {
     const int i = __builtin_ctz(mask);
@@ -26,13 +27,14 @@ inline int emit_q8(uint32_t mask, int first, const int16_t* q, int16_t* sent, in
   return count;
 }
 
-// Of 16 columns, those with the given bit in `where`: lists their next piece, which moves on, and their value.
-inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* piece,
+// Of 16 columns, those with the given bit set in `where`: lists their next block, which is then advanced, and their
+// value. Returns their number.
+inline int select_bit(int bit, const uint32_t* where, int32_t* next, const int32_t* value, int32_t* block,
                       int32_t* kept) {
   int count = 0;
   for (int i = 0; i < 16; i++) {
     const int has = int(where[i] >> bit & 1);
-    piece[count] = next[i];
+    block[count] = next[i];
     kept[count] = value[i];
     count += has;
     next[i] += has;

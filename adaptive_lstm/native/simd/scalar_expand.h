@@ -1,30 +1,27 @@
-// Putting zeros back between the elements that are kept, one by one, for instruction sets that do not expand.
+// Expansion of the bitmask form one element at a time, for instruction sets that do not expand in registers.
 #pragma once
 #include <cstdint>
 
 #include "kernels/kernels.h"
 
-// For a function that expands in registers: what the instruction set needs beyond the flags of its object.
-#ifndef ALSTM_EXPANDS
-#define ALSTM_EXPANDS
-#endif
-
 namespace {
 
-// Prefetches elements so many bytes ahead, and their masks. Left to itself the processor looks less far.
-inline void read_ahead(const void* from, const uint64_t* mask, int bytes) {
-  __builtin_prefetch(static_cast<const char*>(from) + bytes);
-  __builtin_prefetch(mask + bytes / 16);
-}
-
-// `count` times 64 elements: those whose bit is set in a mask come from `from`, the others are zeros as stored. Returns
-// what follows.
+// `count` entries of 64 elements: an element whose mask bit is set comes from `from`, the others are `zero`. Returns
+// the element that follows them.
 template <class T>
-inline const T* expand_each(const T* from, const uint64_t* mask, int count, T* to) {
-  constexpr T zero = alstm::stored_zero<T>();
+inline const T* scalar_expand(const T* from, const uint64_t* mask, int count, T* to, T zero) {
   for (int i = 0; i < count; i++, to += alstm::kRowBlock)
     for (int k = 0; k < alstm::kRowBlock; k++) to[k] = mask[i] >> k & 1 ? *from++ : zero;
   return from;
 }
+
+struct ScalarExpand {
+  static constexpr bool floats = false, narrow = false;
+
+  template <class T>
+  static const T* run(const T* from, const uint64_t* mask, int count, T* to, T zero, int) {
+    return scalar_expand(from, mask, count, to, zero);
+  }
+};
 
 }  // namespace

@@ -1,0 +1,58 @@
+// When a form or a path pays: every threshold that was measured, with the command that measures it. They decide speed
+// alone, never a result. The lowest room that needs one of them is kernels, so they all live here.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace alstm {
+
+// ---- Forms of a matrix (chosen when it is packed)
+
+// Bytes from which a matrix whose columns are visited singly is one tile: half of a common second-level cache.
+// python -m eval.latency --only delta
+constexpr size_t kLargeMatrix = size_t(512) << 10;
+
+// Share of blocks up to which the block-sparse form is faster. Integers are gathered for every row block anew, and a
+// step has to regain that from memory.
+// python -m eval.compression (rows "block 30%", "block 50%, int8")
+constexpr double most_blocks(Format format) { return format == Format::int8 ? 0.65 : 0.8; }
+
+// Bytes from which a matrix comes from beyond the second-level cache (nearly its common size), so that the bitmask form
+// may pay. At half the size int8 steps would gain a quarter, but whole sequences, between whose steps the matrix stays
+// in the cache, would lose a fifth.
+// python -m eval.latency --only zeros
+constexpr size_t kBeyondCache = size_t(1800) << 10;
+
+// Share of zeros from which the bitmask form pays beyond the cache: reading less outweighs the expansion. With single
+// columns of int8, expansion adds to the interleaving, and visiting whole columns is fast.
+// python -m eval.latency --only zeros
+constexpr double kZerosFloat = 0.3, kZerosBf16 = 0.4, kZerosInt8 = 0.3, kZerosInt8Columns = 0.6;
+
+// ---- Kernels
+
+// Rows of activations from which matrix tiles are faster than dot products, by layout: a tile takes as long for one row
+// as for a few, and single columns are reordered first.
+// python -m eval.latency --only batch (under ADAPTIVE_LSTM_ISA=amx and avx512vbmi2)
+constexpr int kTileRowsInterleaved = 4, kTileRowsColumns = 16;
+
+// Rows of activations from which block-sparse int8 gathers them together, column by column.
+// python -m eval.compression (row "block 50%, int8"), python -m eval.latency --only batch
+constexpr int kGatherRows = 8;
+
+// Bytes that the bitmask form prefetches ahead: in a run that the next one follows, and in a column, which ends soon.
+// python -m eval.latency --only zeros
+constexpr int kRunAhead = 2048, kColumnAhead = 512;
+
+// ---- Paths of a run
+
+// Share of the columns sent above which, for a chunk of timesteps, one dense product is faster than sending the columns
+// of each timestep: of int8 matrices with dot products and with matrix tiles, and of float matrices, whose columns are
+// four times the bytes.
+// python -m eval.latency --only delta
+constexpr double kDenseAboveShareInt8 = 0.3, kDenseAboveShareInt8Tiles = 0.18, kDenseAboveShareFloat = 0.12;
+
+// Share of held timesteps above which projecting a whole chunk costs more than projecting the timesteps that run.
+// python -m eval.savings --zoo PATH (models with "hold" in their policy)
+constexpr double kMostlyHeld = 0.5;
+
+}  // namespace alstm

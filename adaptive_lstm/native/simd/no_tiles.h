@@ -1,0 +1,10 @@
+// For instruction sets without matrix tiles.
+#pragma once
+
+namespace {
+
+struct Tiles {
+  static constexpr bool here = false;
+};
+
+}  // namespace
