@@ -14,7 +14,7 @@ import torch
 import adaptive_lstm as al
 from adaptive_lstm import _native
 
-KNOWN = ("amx", "avx512vnni", "avx2", "generic")
+KNOWN = ("amx", "avx512vbmi2", "avx512vnni", "avx2", "generic")
 
 # Whole sequences, in which a last bit may move an activation to the next integer; and the first layer's step from a
 # state that is made of such integers. One thread and one row where torch might be chosen for its speed.
@@ -46,7 +46,7 @@ with warnings.catch_warnings(record=True) as caught:
             rows = slice(1 if precision == "fp32" else 3)
             out[precision] = lstm(x[:, rows])[0]
             out[precision + " step"] = torch.cat(lstm(x[:1, rows], (start[0][:, rows], start[1][:, rows]))[1])[::2]
-        for name, policy in (("tiny", al.Delta(1e-9)), ("delta", al.Delta.uniform(0.05))):
+        for name, policy in (("tiny", al.Delta.uniform(1e-9)), ("delta", al.Delta.uniform(0.05))):
             lstm.policy = policy
             out[name], counted = lstm(x)[0], lstm.last_run
         lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[0.5 + 0.1 * j for j in range(40)])

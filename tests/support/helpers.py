@@ -86,7 +86,7 @@ def signal(*shape: int, seed: int = 0, step: float = 0.1) -> torch.Tensor:
 
 def expands() -> bool:
     """Whether the instruction set that serves puts zeros back fast, so that large matrices are compressed."""
-    return al.backend_info().isa in ("amx", "avx512vnni")
+    return al.backend_info().isa in ("amx", "avx512vbmi2", "avx512vnni")
 
 
 def always_native() -> mock._patch[Any]:
