@@ -60,6 +60,26 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("int8", "int8_per_column") else 1e-5)
 
 
+def test_a_state_knows_whether_it_has_started() -> None:
+    shape = StackShape(5, 33, 2)
+    native = stack(weights(shape, "int8", "fp32"), shape, policy_of(shape, "few"))
+    state, x = native.new_state(3), signal(7, 3, 5)
+    started = [state.started]
+    run(native, x[:0], state=state)
+    run(native, torch.full_like(x, float("nan")), state=state, check=True)
+    started.append(state.started)
+    assert native.read(state).sent_x == (None, None)
+    run(native, x, state=state)
+    started.append(state.started)
+    value = native.read(state)
+    assert all(sent is not None for sent in (*value.sent_x, *value.sent_h))
+    state.reset(3)
+    started.append(state.started)
+    native.write(state, value)
+    started.append(state.started)
+    assert started == [False, False, True, False, True]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("layout", ["time first", "batch first", "wide rows", "packed"])
 def test_refused_input_changes_nothing(bad: float, layout: str) -> None:

@@ -106,8 +106,8 @@ Policy make_policy(const std::vector<std::vector<Thresholds>>& columns, const st
   Policy policy;
   policy.columns = columns;
   policy.hold = hold;
-  policy.time = std::move(time_exit);
-  policy.depth = std::move(depth_exit);
+  policy.time_exit = std::move(time_exit);
+  policy.depth_exit = std::move(depth_exit);
   return policy;
 }
 

@@ -48,7 +48,7 @@ void check_maps(const std::vector<Affine>& maps, int rows, int cols) {
 }
 
 void check_time_exit(const Plan& plan, const Policy& policy) {
-  const TimeExit& exit = *policy.time;
+  const TimeExit& exit = *policy.time_exit;
   const int width = plan.output(0), all = int(plan.layers().size()) * width;
   require(plan.directions() == 1 && !policy.exits_sequences(),
           "exits in time need one direction, and no exits of whole sequences in depth");
@@ -70,13 +70,13 @@ std::shared_ptr<StackState> make_state(std::shared_ptr<Plan> plan, std::shared_p
   check_columns(*plan, *policy);
   const int layers = int(plan->layers().size());
   require(policy->hold.empty() || int(policy->hold.size()) == layers, "the policy needs one entry per layer");
-  require(!policy->queue() || (plan->directions() == 1 && !policy->depth),
+  require(!policy->queue() || (plan->directions() == 1 && !policy->depth_exit),
           "queues need one direction, and no exits in depth");
-  if (policy->time || policy->depth || policy->queue())
+  if (policy->time_exit || policy->depth_exit || policy->queue())
     for (int l = 1; l < layers; l++)
       require(plan->output(l) == plan->output(0), "exits and queues need layers of one width");
-  if (policy->time) check_time_exit(*plan, *policy);
-  if (policy->depth) check_depth_exit(*plan, *policy->depth);
+  if (policy->time_exit) check_time_exit(*plan, *policy);
+  if (policy->depth_exit) check_depth_exit(*plan, *policy->depth_exit);
   return std::make_shared<StackState>(plan, policy, batch);
 }
 
@@ -217,7 +217,7 @@ void load_hold_checked(StackState& state, int cell, Flat<const int64_t> run, Fla
 }
 
 const ExitState& check_exit(const StackState& state, size_t exited, size_t translation, size_t streak, size_t past) {
-  require(state.policy().time.has_value(), "this policy has no exit in time");
+  require(state.policy().time_exit.has_value(), "this policy has no exit in time");
   const ExitState& now = state.exit_state();
   require(exited == now.exited.size() && translation == now.translation.size() && streak == now.streak.size() &&
               past == now.past.size(),

@@ -18,7 +18,7 @@ void CellState::reset(int batch, bool holds) {
 }
 
 Batch::Batch(const Plan& plan, const Policy& policy)
-    : holds_(policy.holds()), exits_(policy.time.has_value() || policy.depth.has_value()) {
+    : holds_(policy.holds()), exits_(policy.time_exit.has_value() || policy.depth_exit.has_value()) {
   for (size_t l = 0; l < plan.layers().size(); l++) {
     layers_.emplace_back(plan.layers()[l].size());
     for (size_t d = 0; d < layers_[l].size(); d++) {

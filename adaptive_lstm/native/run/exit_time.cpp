@@ -127,25 +127,25 @@ void TimeExits::check_block() {
   const int n = question ? question->rows() : output_;
   size_t exiting = 0;
   for (size_t i = 0; i < block_.rows.size(); i++, mapped += stride)
-    if (exits(batch_.row_at(block_.rows[i].b), mapped, n, threshold)) block_.rows[exiting++] = block_.rows[i];
+    if (should_exit(batch_.row_at(block_.rows[i].b), mapped, n, threshold)) block_.rows[exiting++] = block_.rows[i];
   block_.rows.resize(exiting);
   exits_ += int64_t(exiting);
   if (exiting) translate(translation);
 }
 
 // Whether batch row b exits, from the result of its check: logits [n], or a translation. Counts towards its patience.
-bool TimeExits::exits(int b, const float* mapped, int n, float threshold) {
+bool TimeExits::should_exit(int b, const float* mapped, int n, float threshold) {
   float* past = state_.past.data() + size_t(b) * exit_.window * output_;
-  bool should_exit;
+  bool exits;
   if (exit_.head)
-    should_exit = confidence(*exit_.head, mapped, n) > threshold;
+    exits = confidence(*exit_.head, mapped, n) > threshold;
   else
-    should_exit = float(rms_change(kernels_, mapped, past, output_)) < threshold;  // false for NaN, before the first
+    exits = float(rms_change(kernels_, mapped, past, output_)) < threshold;  // false for NaN, before the first
   if (exit_.window) {
     std::memmove(past, past + output_, size_t(exit_.window - 1) * output_ * sizeof(float));
     std::memcpy(past + size_t(exit_.window - 1) * output_, mapped, output_ * sizeof(float));
   }
-  state_.streak[b] = should_exit ? state_.streak[b] + 1 : 0;
+  state_.streak[b] = exits ? state_.streak[b] + 1 : 0;
   return state_.streak[b] >= exit_.patience;
 }
 

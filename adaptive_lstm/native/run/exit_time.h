@@ -35,7 +35,7 @@ class TimeExits {
   void run_active(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int t0, int t1, const Alive& alive);
   void check(int n);
   void check_block();
-  bool exits(int b, const float* mapped, int n, float threshold);
+  bool should_exit(int b, const float* mapped, int n, float threshold);
   void translate(const Affine* translation);
   void copy_translation(int position, int t, const Rows<float>& y) const;
 

@@ -10,8 +10,8 @@ Layers::Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, B
       policy_(policy),
       kernels_(kernels),
       batch_(batch),
-      outputs_(policy.depth ? plan.layers().size() : 2) {
-  if (policy.depth) depth_exits_.emplace(*policy.depth, plan, kernels, batch);
+      outputs_(policy.depth_exit ? plan.layers().size() : 2) {
+  if (policy.depth_exit) depth_exits_.emplace(*policy.depth_exit, plan, kernels, batch);
 }
 
 void Layers::reset() {
@@ -20,7 +20,7 @@ void Layers::reset() {
   if (rows_apart) hold_.reserve(policy_, batch_.size());
 }
 
-PackedRows& Layers::output(int layer) { return outputs_[policy_.depth ? layer : layer % 2]; }
+PackedRows& Layers::output(int layer) { return outputs_[policy_.depth_exit ? layer : layer % 2]; }
 
 void Layers::run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout) {
   batch_.restore_constants();

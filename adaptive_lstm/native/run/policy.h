@@ -68,8 +68,8 @@ struct DepthExit {
 struct Policy {
   std::vector<std::vector<Thresholds>> columns;  // [l][d]; no layers = dense
   std::vector<std::optional<Hold>> hold;         // [l], none: as the layer below; no layers = nothing is held
-  std::optional<TimeExit> time;
-  std::optional<DepthExit> depth;
+  std::optional<TimeExit> time_exit;
+  std::optional<DepthExit> depth_exit;
 
   bool holds() const { return !hold.empty(); }
   const Hold* decider(int layer) const { return holds() && hold[layer] ? &*hold[layer] : nullptr; }
@@ -78,8 +78,8 @@ struct Policy {
       if (h && h->action == kQueueInput) return h->cap;
     return 0;
   }
-  bool exits_steps() const { return depth && !depth->sequence; }
-  bool exits_sequences() const { return depth && depth->sequence; }
+  bool exits_steps() const { return depth_exit && !depth_exit->sequence; }
+  bool exits_sequences() const { return depth_exit && depth_exit->sequence; }
 };
 
 }  // namespace alstm

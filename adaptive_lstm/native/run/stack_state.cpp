@@ -26,7 +26,7 @@ StackState::StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const P
       kernels_(active_kernels()),
       batch_(*plan_, *policy_),
       layers_(*plan_, *policy_, kernels_, batch_) {
-  if (policy_->time) time_exits_.emplace(*policy_->time, *plan_, kernels_, batch_);
+  if (policy_->time_exit) time_exits_.emplace(*policy_->time_exit, *plan_, kernels_, batch_);
   reset(batch);
 }
 
