@@ -8,6 +8,7 @@ if __name__ != "adaptive_lstm.policies":
 
 from ..types import Site as Site
 from ..types import sites as sites
+from .change import Change as Change
 from .combined import Combined as Combined
 from .combined import Parts as Parts
 from .combined import members as members
@@ -36,6 +37,7 @@ from .translators import TimeTranslators as TimeTranslators
 from .translators import bucket as bucket
 
 __all__ = [
+    "Change",
     "ColumnPolicy",
     "ColumnScale",
     "Combined",

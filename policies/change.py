@@ -8,6 +8,7 @@ delta networks, Neil et al., ICML 2017, applied to whole vectors). Skipping stat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import PolicyError
@@ -25,19 +26,26 @@ def check_limit(value: float | None, where: str) -> None:
         raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 
+@dataclass(frozen=True)
+class Change:
+    """How far a layer's operands have moved since it last ran, for n batch rows.
+
+    ``x`` [n, width], ``h`` [n, P]: its input and its hidden state now.
+    ``x_used``, ``h_used``: those of the last timestep at which it ran.
+    """
+
+    x: torch.Tensor
+    x_used: torch.Tensor
+    h: torch.Tensor
+    h_used: torch.Tensor
+
+
 def rms_change(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     """Root mean square of the change [n], summed in float64 so that every executor decides alike."""
     return (value.double() - used.double()).pow(2).mean(1).sqrt()
 
 
-def unmoved(
-    x: torch.Tensor,
-    x_used: torch.Tensor,
-    x_limit: float | None,
-    h: torch.Tensor,
-    h_used: torch.Tensor,
-    h_limit: float | None,
-) -> torch.Tensor:
+def unmoved(change: Change, x_limit: float | None, h_limit: float | None) -> torch.Tensor:
     """Which rows have moved too little to run: bool [n].
 
     The input must have changed by less than ``x_limit`` times its own size, and h by less than ``h_limit``. An exact
@@ -45,10 +53,11 @@ def unmoved(
     """
     import torch
 
+    x, used = change.x, change.x_used
     still = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
-        change = rms_change(x, x_used)
-        still &= ((change == 0) & (x_limit > 0)) | (change < x_limit * rms_change(x_used, torch.zeros_like(x_used)))
+        moved = rms_change(x, used)
+        still &= ((moved == 0) & (x_limit > 0)) | (moved < x_limit * rms_change(used, torch.zeros_like(used)))
     if h_limit is not None:
-        still &= rms_change(h, h_used) < h_limit
+        still &= rms_change(change.h, change.h_used) < h_limit
     return still

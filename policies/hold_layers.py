@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
-from .change import SEARCHED_LIMITS, check_limit, unmoved
+from .change import SEARCHED_LIMITS, Change, check_limit, unmoved
 from .combined import Combined
 from .counts import LONGEST, MOST_KEPT, check_count
 from .kind import PolicyKind
@@ -100,12 +100,10 @@ class HoldLayers:
         """Layers above the first that have a limit."""
         return layer > 0 and self.limits(layer)[0] is not None
 
-    def should_hold(
-        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
-    ) -> torch.Tensor:
+    def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
         """Rows to hold: bool [B]."""
         x_limit, h_limit = self.limits(cell // shape.directions)
-        return unmoved(x, x_used, x_limit, h, h_used, h_limit)
+        return unmoved(change, x_limit, h_limit)
 
 
 def _with_limit(family: Family, shape: StackShape, limit: float, only: int | None) -> HoldLayers:

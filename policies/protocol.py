@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import FloatArray, Site, StackShape
+from .change import Change
 
 if TYPE_CHECKING:
     import torch
@@ -63,19 +64,10 @@ class HoldPolicy(Policy, Protocol):
     def decides(self, shape: StackShape, layer: int) -> bool:
         """Whether this layer decides. A layer that does not follows the nearest one below that does."""
 
-    def should_hold(
-        self,
-        shape: StackShape,
-        cell: int,
-        x: torch.Tensor,
-        x_used: torch.Tensor,
-        h: torch.Tensor,
-        h_used: torch.Tensor,
-    ) -> torch.Tensor:
-        """Which rows to hold, bool [B].
+    def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
+        """Which rows to hold, bool [B], from how far the cell's operands have moved since it last ran.
 
-        From the layer's input ``x`` [B, width] and hidden state ``h`` [B, P], and from those of the last timestep at
-        which it ran. Not asked before its first.
+        Not asked before its first timestep.
         """
 
 

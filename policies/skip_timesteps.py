@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError
 from ..types import StackShape
-from .change import SEARCHED_LIMITS, check_limit, unmoved
+from .change import SEARCHED_LIMITS, Change, check_limit, unmoved
 from .counts import LONGEST, check_count
 from .kind import PolicyKind
 from .native_form import NativeHold
@@ -72,11 +72,9 @@ class SkipTimesteps:
         """The first layer, for all."""
         return layer == 0
 
-    def should_hold(
-        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
-    ) -> torch.Tensor:
+    def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
         """Rows to hold: bool [B]."""
-        return unmoved(x, x_used, self.x_share, h, h_used, self.h)
+        return unmoved(change, self.x_share, self.h)
 
 
 def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:

@@ -32,7 +32,7 @@ class Executor:
     ``chunks``: runs chunks from a given state.
     ``native``: the packed weights if the native core runs everything, else None.
     ``trial``: whether torch is faster for a batch, where its results would be the same; else None.
-    ``dtype``, ``device``: of inputs and outputs.
+    ``dtype``, ``device``, ``on_cpu``: of inputs and outputs.
 
     Args:
         weights: of every cell.
@@ -54,7 +54,7 @@ class Executor:
         self.shape, self.policy = shape, parts(policy)
         self._weights, self._quantize = tuple(weights), quantize
         first = self._weights[0].w_ih
-        self.dtype, self.device = first.dtype, first.device
+        self.dtype, self.device, self.on_cpu = first.dtype, first.device, first.is_cpu
         self.route = of_stack(first, shape, policy)
         # NaN and infinity would stay in estimates, and integers cannot pass them on; without either, torch's results
         # are the same.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..policies import ColumnPolicy, HoldPolicy, Parts
+from ..policies import Change, ColumnPolicy, HoldPolicy, Parts
 from ..types import ColumnCounts, HoldState, Site, StackShape
 from ..weights.layout import CellTensors, split_gates
 
@@ -171,7 +171,8 @@ class ReferenceCell:
         """What the first n rows do at a timestep: from the input x [n, width] and what the layer below does [n]."""
         n = len(x)
         if self.decider is not None:
-            still = self.decider.should_hold(self.shape, self.index, x, self.x_used[:n], self.h[:n], self.h_used[:n])
+            change = Change(x, self.x_used[:n], self.h[:n], self.h_used[:n])
+            still = self.decider.should_hold(self.shape, self.index, change)
             held = still & (self.run[:n] >= 0) & (self.run[:n] < self.decider.cap)
             below = torch.where((below == RUN) & held, ACTION[self.decider.action], below)
         # A row that never ran has no gates to keep: the layers above an exit in depth may be in that place.

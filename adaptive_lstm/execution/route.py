@@ -48,13 +48,13 @@ def decide(
     x = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(x, torch.Tensor) or x.numel() == 0:
         return EMPTY, None
-    device = "cpu" if x.is_cpu else x.device.type
-    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+    on_cpu = x.is_cpu
+    if torch._C._is_any_autocast_enabled() and _autocasts(x.device.type):
         return AUTOCAST, None
     if torch.is_grad_enabled() and _needs_gradients(lstm, x, hx):
         return GRADIENTS, None
     executor = compiled()
-    if x.dtype is not executor.dtype or x.device != executor.device:
+    if x.dtype is not executor.dtype or on_cpu is not executor.on_cpu or not (on_cpu or x.device == executor.device):
         return FOREIGN, None
     route = executor.call_route
     if route.by == "torch":
@@ -63,6 +63,10 @@ def decide(
     if trial is not None and x is input and trial.torch_is_faster(lstm, x):
         return FASTER, None  # never for packed sequences: torch steps through unfused cells there
     return route, executor
+
+
+def _autocasts(device: str) -> bool:
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
 
 
 def _needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:

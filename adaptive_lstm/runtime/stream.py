@@ -48,6 +48,7 @@ class Stream:
         self._shape, self._batch_first = executor.shape, lstm.batch_first
         self._batch, self._dtype, self._device = batch_size, executor.dtype, executor.device
         self._in = (batch_size, self._shape.input_size)
+        self._fast = self._in if self._device.type == "cpu" else None  # inputs of this shape need few checks
         self._session = session = open_session(executor, batch_size)
         self._advance = session.step
 
@@ -84,11 +85,11 @@ class Stream:
         # This is the hot path: a few attribute look-ups are a good part of a small step.
         if (
             type(x) is torch.Tensor
+            and x.is_cpu
+            and x.shape == self._fast
             and x.dtype is self._dtype
-            and x.shape == self._in
-            and x.is_contiguous()
-            and x.device == self._device
             and x.layout is torch.strided
+            and x.is_contiguous()
         ):
             return self._advance(x)
         self._check(x, self._in)

@@ -11,7 +11,15 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import adaptive_lstm as al
-from adaptive_lstm.policies import DepthExitPolicy, DepthTranslators, HoldPolicy, Map, TimeExitPolicy, TimeTranslators
+from adaptive_lstm.policies import (
+    Change,
+    DepthExitPolicy,
+    DepthTranslators,
+    HoldPolicy,
+    Map,
+    TimeExitPolicy,
+    TimeTranslators,
+)
 from adaptive_lstm.types import StackShape
 
 from ..support.helpers import OnReference, adapted, assert_close, assert_equal, infer, signal
@@ -35,10 +43,8 @@ class HoldSilence:
     def decides(self, shape: StackShape, layer: int) -> bool:
         return layer == 0  # and all above follow
 
-    def should_hold(
-        self, shape: StackShape, cell: int, x: torch.Tensor, x_used: torch.Tensor, h: torch.Tensor, h_used: torch.Tensor
-    ) -> torch.Tensor:
-        return (x.abs().amax(1) < self.level) & (x_used.abs().amax(1) < self.level)
+    def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
+        return (change.x.abs().amax(1) < self.level) & (change.x_used.abs().amax(1) < self.level)
 
 
 def test_a_policy_as_in_the_readme() -> None:
