@@ -1,6 +1,6 @@
 """The measurement pages of the documentation: every table of the report as Markdown, with where its figures come from.
 
-``python -m eval.report --docs docs/measurements`` writes one page per evaluation and an overview. The pages are
+``python -m eval.report --docs docs/pages/measurements`` writes one page per evaluation and an overview. The pages are
 committed; a test compares them with what the records give, so nobody edits them by hand.
 
 A page has one main machine, the one with most of its records. Records from other machines stand below a heading of

@@ -11,7 +11,7 @@ from eval.shared.common import RESULTS
 
 from .test_report import MACHINE, latency, write
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "pages" / "measurements"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,9 @@ def test_committed_pages_are_those_of_the_records(generated: dict[str, str]) -> 
     assert {path.name for path in DOCS.glob("*.md")} == generated.keys()
     for name, text in generated.items():
         same = (DOCS / name).read_text(encoding="utf-8") == text
-        assert same, f"docs/measurements/{name} is out of date; run: python -m eval.report --docs docs/measurements"
+        assert same, (
+            f"docs/pages/measurements/{name} is out of date; run: python -m eval.report --docs docs/pages/measurements"
+        )
 
 
 def test_every_table_says_where_it_is_from(generated: dict[str, str]) -> None:
