@@ -88,7 +88,10 @@ class ModelSummary:
         return {"lstms": [each.as_dict() for each in self.lstms], "backend": asdict(self.backend)}
 
     def __str__(self) -> str:
-        return "\n\n".join([*map(str, self.lstms), str(self.backend)])
+        here = self.backend
+        compiler = f", built with {here.compiler}" if here.compiler else ""
+        machine = f"this machine: {here.backend} backend, {here.isa}, {here.threads} threads{compiler}"
+        return "\n\n".join([*map(str, self.lstms), machine])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
