@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import reprlib
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -206,8 +207,14 @@ def _settings(cls: type[Any]) -> list[Field[Any]]:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields; other annotations of the class may need imports that only a type checker makes."""
+    found: dict[str, Any] = {}
     try:
-        return get_type_hints(cls)
+        for name in (field.name for field in _settings(cls)):
+            owner = next(one for one in cls.__mro__ if name in vars(one).get("__annotations__", {}))
+            one = types.SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
+            found |= get_type_hints(one, vars(sys.modules[owner.__module__]))
+        return found
     except NameError as error:
         raise InputError(f"{cls.__name__}: its type hints cannot be resolved at run time: {error}") from error
 

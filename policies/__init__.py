@@ -25,6 +25,7 @@ from .kind import kind_of as kind_of
 from .protocol import ColumnPolicy as ColumnPolicy
 from .protocol import ColumnScale as ColumnScale
 from .protocol import DepthExitPolicy as DepthExitPolicy
+from .protocol import HoldAction as HoldAction
 from .protocol import HoldPolicy as HoldPolicy
 from .protocol import Policy as Policy
 from .protocol import TimeExitPolicy as TimeExitPolicy
@@ -49,6 +50,7 @@ __all__ = [
     "ExitInTime",
     "Family",
     "FitData",
+    "HoldAction",
     "HoldLayers",
     "HoldPolicy",
     "LinearHead",

@@ -1,11 +1,11 @@
-"""How large a number of timesteps or questions may be."""
+"""The largest numbers of timesteps and checks."""
 
 from __future__ import annotations
 
 from ..errors import PolicyError
 
 LONGEST = 2**30  # timesteps: the native core adds two such numbers in 32 bits
-MOST_KEPT = 4096  # vectors that a run sets aside for every batch row: 16 MB at a width of 1,024
+MOST_KEPT = 4096  # vectors that a run reserves for every batch row: 16 MB at a width of 1,024
 
 
 def check_count(value: object, name: str, most: int) -> None:

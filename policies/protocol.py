@@ -1,8 +1,10 @@
-"""What the executor asks a policy. A class with these methods is a policy; it need not inherit from anything.
+"""The protocols of policies. A class with these methods is a policy; it need not inherit from anything.
 
-Four kinds of question, one protocol each. A policy answers one kind; ``Combined`` joins policies of different kinds.
-Policies hold settings only and never change; what a run remembers lives in the run's own state. A policy written in
-Python runs on the reference executor; those of this package also run natively.
+There are four questions, one protocol each: which columns to compute, whether to hold a layer, whether to exit in time,
+whether to exit in depth. A policy answers one of them; ``Combined`` joins policies that answer different ones. Policies
+hold settings only and never change; what a run remembers lives in the run's own state. A policy written in Python runs
+on the reference executor; those of this package also run natively. What else the package knows about a class of
+policies is in its row, see ``kind``.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ class ColumnPolicy(Policy, Protocol):
     def thresholded(self, site: Site) -> bool:
         """Whether columns of this operand can be left out at all.
 
-        If not, it is computed densely and ``send`` is never asked.
+        If not, it is computed densely and ``send`` is never called for it.
         """
 
     def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
         """Which columns to compute: bool [B, C], from the operand's ``value`` and the values last ``sent`` [B, C].
 
-        Not asked at the first step of a sequence, which sends every column that is not zero.
+        Not called at the first step of a sequence, which sends every column that is not zero.
         """
 
 
@@ -65,9 +67,9 @@ class HoldPolicy(Policy, Protocol):
         """Whether this layer decides. A layer that does not follows the nearest one below that does."""
 
     def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
-        """Which rows to hold, bool [B], from how far the cell's operands have moved since it last ran.
+        """Which rows to hold: bool [B], from how far the cell's operands have moved since it last ran.
 
-        Not asked before its first timestep.
+        Not called before the layer has run once.
         """
 
 
@@ -77,23 +79,23 @@ class TimeExitPolicy(Policy, Protocol):
 
     @property
     def check_every(self) -> int:
-        """Timesteps between two questions: asked after timestep ``check_every - 1``, ``2 * check_every - 1``, ..."""
+        """Timesteps between two checks, which follow timestep ``check_every - 1``, ``2 * check_every - 1``, ..."""
 
     @property
     def patience(self) -> int:
-        """How many questions in a row must be answered with yes."""
+        """How many consecutive checks must pass."""
 
     @property
     def window(self) -> int:
-        """How many earlier translations ``should_exit`` wants to see."""
+        """How many earlier translations ``should_exit`` is given."""
 
     def translate(self, time: int, h: torch.Tensor) -> torch.Tensor:
-        """The top layer's final state [B, P] as foreseen after timestep ``time`` from h of all layers [B, L, P]."""
+        """The predicted final state of the top layer [B, P] after timestep ``time``, from h of all layers [B, L, P]."""
 
     def should_exit(self, time: int, translation: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-        """Whether to leave with this ``translation`` [B, P]: bool [B].
+        """Whether the check passes for this ``translation`` [B, P]: bool [B].
 
-        ``past`` [B, window, P]: the translations of earlier questions, oldest first; NaN before the first.
+        ``past`` [B, window, P]: the translations of earlier checks, oldest first; NaN before the first.
         """
 
 
@@ -103,26 +105,26 @@ class DepthExitPolicy(Policy, Protocol):
 
     @property
     def level(self) -> Literal["sequence", "step"]:
-        """Whether whole sequences leave, or single timesteps."""
+        """Whether whole sequences exit, or single timesteps."""
 
     def checks_after(self, shape: StackShape, layer: int) -> bool:
-        """Whether ``should_exit`` is asked after this layer."""
+        """Whether there is a check after this layer."""
 
     def translate(self, layer: int, h: torch.Tensor, final: bool) -> torch.Tensor:
-        """The top layer's output [n, D * P] as foreseen from those of layers 0..layer [n, layer + 1, D * P].
+        """The predicted output of the top layer [n, D * P] from those of layers 0..layer [n, layer + 1, D * P].
 
         ``final``: of final states (``h_n``) rather than of any timestep.
         """
 
     def should_exit(self, layer: int, translation: torch.Tensor, below: torch.Tensor | None) -> torch.Tensor:
-        """Whether to leave with this ``translation`` [n, D * P]: bool [n].
+        """Whether to exit with this ``translation`` [n, D * P]: bool [n].
 
         ``below``: the translation from one layer less; None after the first layer.
         """
 
 
 class ColumnScale(Protocol):
-    """Anything that can say how strongly the output feels each column (``adaptive_lstm.Sensitivity`` does)."""
+    """Saliency of columns: how strongly the output depends on each (``adaptive_lstm.Sensitivity``)."""
 
     @property
     def shape(self) -> StackShape:
@@ -133,14 +135,14 @@ class ColumnScale(Protocol):
 
 
 class Curves(Protocol):
-    """What the columns of a matrix cost and lose at a grid of thresholds (``adaptive_lstm.Sensitivity`` has them)."""
+    """Activity and residual of the columns of a matrix at a grid of thresholds."""
 
     def cheapest(self, price: npt.NDArray[np.float64]) -> FloatArray:
         """Thresholds [C] with the least ``activity + price * residual``; price [C]."""
 
 
 class ColumnCurves(ColumnScale, Protocol):
-    """The same, where it is also known how often each column would be sent (``adaptive_lstm.Sensitivity``)."""
+    """Saliency, and how often each column would be sent at a grid of thresholds (``adaptive_lstm.Sensitivity``)."""
 
     def column_curves(self, site: Site) -> Curves:
         """Activity and residual of every column of an operand at the measured thresholds."""

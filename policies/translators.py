@@ -1,9 +1,9 @@
-"""Translators: what is known so far of a sequence -> the state in which the dense model would have ended.
+"""Translators: affine maps from the states known so far to the state in which the dense model would end.
 
-One affine map per time bucket or per depth, fitted in closed form by ridge regression without labels
-(``adaptive_lstm.fit_translators``). A head is trained for final states only and is misled by early ones; a translated
-state it reads almost as well as the final one. Depth: the "tuned lens" of Belrose et al. (arXiv 2303.08112), there
-trained by gradient; leaving a layer early by such a map: Din et al., "Jump to Conclusions" (arXiv 2303.09435).
+One map per time bucket or per depth, fitted in closed form by ridge regression without labels
+(``adaptive_lstm.fit_translators``). A head is trained for final states only and misreads early ones; it reads a
+translated state almost as well as the final one. Depth: the "tuned lens" of Belrose et al. (arXiv 2303.08112), there
+trained by gradient; exiting early by such a map: Din et al., "Jump to Conclusions" (arXiv 2303.09435).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Map(Affine):
         Args:
             inputs: [in + 1, in + 1], sum of z z^T with z = [input ; 1].
             gram: [in + 1, out], sum of z y^T.
-            strength: ridge as a share of the mean diagonal of ``inputs``; the bias is not spared, as it is tiny there.
+            strength: ridge as a share of the mean diagonal of ``inputs``. It applies to the bias too, hardly moving it.
         """
         ridge = strength * np.trace(inputs) / len(inputs)
         solved = np.linalg.solve(inputs + max(ridge, 1e-12) * np.eye(len(inputs)), gram)
@@ -96,5 +96,5 @@ def check_buckets(starts: tuple[int, ...]) -> None:
 
 
 def bucket(starts: tuple[int, ...], time: int) -> int:
-    """The bucket that a timestep lies in."""
+    """The index of the bucket that holds a timestep."""
     return bisect_right(starts, time) - 1

@@ -126,7 +126,8 @@ def _scales(values: npt.ArrayLike | None) -> tuple[float, ...] | None:
     if values is None:
         return None
     try:
-        array = np.asarray(values, dtype=np.float32)
+        with np.errstate(over="ignore"):  # beyond float32: infinity, which is refused below
+            array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError):
         raise InputError(f"raw_scale: got {values!r}, expected one positive number per feature") from None
     if array.ndim != 1:
