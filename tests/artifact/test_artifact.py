@@ -117,6 +117,42 @@ def test_a_model_with_several_lstms_and_its_certificate(tmp_path: Path) -> None:
             al.save(fast, path, certificate=other)
 
 
+def test_a_certificate_beside_another_policy_is_refused(tmp_path: Path) -> None:
+    _, fast = tagger()
+    path, certificate = tmp_path / "model", certificate_of(fast)
+    al.save(fast, path, certificate=certificate)
+    above: Any = fast.get_submodule("above")
+    certified = above.policy
+    other = al.Combined(al.Delta.uniform(0.02), al.ExitInTime(fast.get_submodule("fc"), threshold=0.3, check_every=2))
+    for policy in (al.Delta(h=5.0), al.Dense(), other):
+        above.policy = policy
+        with pytest.raises(al.errors.InputError, match=r"covers 'Delta\(tau=0.1\)', and the model has another policy"):
+            al.save(fast, path, certificate=certificate)
+        al.save(fast, path)  # without it
+    above.policy = certified
+    al.save(fast, path, certificate=certificate)
+
+
+def test_a_file_whose_certificate_was_replaced_is_refused(tmp_path: Path) -> None:
+    model, fast = tagger()
+    path = tmp_path / "model"
+    certificate = certificate_of(fast, policy_digest="0" * 64)
+    with mock.patch("adaptive_lstm.artifact.artifact.policy_digest", return_value="0" * 64):
+        al.save(fast, path, certificate=certificate)
+    refused(path, model, "certificate: it covers .*, and the policy beside it is another one")
+    with pytest.raises(al.errors.ModelFileError, match="and the policy beside it is another one"):
+        al.load_certificate(path)
+
+
+def test_a_certificate_beside_another_head_is_refused(tmp_path: Path) -> None:
+    _, fast = tagger()
+    certificate = certificate_of(fast)
+    with torch.no_grad():
+        fast.get_parameter("fc.weight").mul_(-5)
+    with pytest.raises(al.errors.InputError, match="of a model with other weights around the LSTMs"):
+        al.save(fast, tmp_path / "model", certificate=certificate)
+
+
 @pytest.mark.parametrize(("share", "left"), [(0.0, 1.0), (0.5, 0.55), (0.9, 0.17)])
 def test_pruned_weights_take_little_room(tmp_path: Path, share: float, left: float) -> None:
     original = torch_lstm(40, 64, 2, bias=False)

@@ -136,11 +136,15 @@ def test_apply_refuses_other_models(found: Found) -> None:
     coarse = copy.deepcopy(model)
     coarse.lstm.quantize = al.Quantize("int8", levels=1)
     renamed = al.adapt(nn.Sequential(torch_lstm(I, 6, 2)).eval())
+    reheaded = copy.deepcopy(model)
+    with torch.no_grad():
+        reheaded.head.weight.mul_(-5)
     for wrong, message in (
         (other, "other weights"),
         (exact, "precision"),
         (coarse, "precision"),
         (renamed, r"the LSTMs \['0'\]"),
+        (reheaded, "other weights around its LSTMs"),
     ):
         lstm = next(m for m in wrong.modules() if isinstance(m, al.AdaptiveLSTM))
         policy = lstm.policy

@@ -110,7 +110,7 @@ def test_a_kind_of_ones_own(family: al.Family, own_macs: bool, tmp_path: Path) -
     x = data[0][0]
     expected = infer(fast, x)
     stats = fast.lstm.last_run
-    assert stats.fallback == f"reference: policy {family.name} is written in Python"
+    assert str(stats.route) == f"reference: policy {family.name} is written in Python"
     assert stats.policy_macs == (stats.timesteps * model.lstm.hidden_size if own_macs else 0)
     assert stats.macs < stats.macs_possible
 
@@ -139,7 +139,7 @@ def test_rows_are_not_inherited(tmp_path: Path) -> None:
     model.lstm.policy = Inherited(h=1.0)
     infer(model, drawn(1)[0][0])
     assert model.lstm.last_run is not None
-    assert model.lstm.last_run.fallback == "reference: policy Inherited is written in Python"
+    assert model.lstm.last_run.route.reason == "policy Inherited is written in Python"
     (counts,) = model.lstm.last_run.columns
     assert counts.h_sent == counts.h_possible - model.lstm.hidden_size  # all but the zeros of the first step
     with pytest.raises(al.errors.InputError, match="Inherited is Python code"):
