@@ -78,7 +78,7 @@ class Combined:
         found: dict[Question, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": []}
         for p in self.policies:
             found[kind_of(p).question].append(p)
-        # A policy whose settings never let it act is left out: it is not even asked.
+        # A policy whose settings never let it act is left out: it is never called.
         columns: list[ColumnPolicy] = [p for p in found["columns"] if acts(p)]
         hold: list[HoldPolicy] = found["hold"]
         time: list[TimeExitPolicy] = found["time_exit"]

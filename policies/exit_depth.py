@@ -91,7 +91,7 @@ class ExitInDepth(Exit):
         check_width(self.head, width)
 
     def checks_after(self, shape: StackShape, layer: int) -> bool:
-        """Whether ``should_exit`` is asked after this layer; without a head, two translations are needed to compare."""
+        """Whether there is a check after this layer; without a head, two translations are needed to compare."""
         if layer >= shape.num_layers - 1 or self.translators is None:
             return False
         return self.thresholds[layer] < 1 if self.head is not None else layer > 0 and self.thresholds[layer] > 0
