@@ -6,8 +6,8 @@
 
 namespace {
 
-// The shapes of the tile registers while this lives, for up to kRows rows of activations and columns that leave a rest
-// of `tail` bytes in the last tile. Released at the end: a thread with tiles in use is slower to switch.
+// Configures the tile registers for its lifetime, for up to kRows rows of activations and columns whose last tile has
+// `tail` bytes, 0 for a full one. Released at the end: tiles in use slow down context switches.
 class Tiles {
  public:
   static constexpr bool here = true;
@@ -23,7 +23,7 @@ class Tiles {
       shapes.set(6, rows, tail);
       shapes.set(7, tail / kQuad, kBytes);
     }
-    // Not the intrinsic: GCC 12 is told by it that the first 8 bytes are all that is read, and may drop the others.
+    // Not the intrinsic: its declaration in GCC 12 reads 8 bytes only, so stores to the others may be dropped.
     __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
   }
   ~Tiles() { _tile_release(); }
@@ -31,11 +31,11 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 
   // out[i][j][r], i < 4, j < rows, r < 16: row j of z (signed, zs bytes apart) times row 16 i + r of w (unsigned), over
-  // `cols` columns. Of w the four bytes of a group of columns are adjacent in a row, and groups ws bytes apart.
+  // `cols` columns. The four bytes of a quad of w are adjacent in a row, and quads are ws bytes apart.
   static void multiply(const uint8_t* z, ptrdiff_t zs, const uint8_t* w, ptrdiff_t ws, int cols,
                        int32_t (&out)[4][kRows][16]) {
-    __asm__ volatile("" ::: "memory");  // nothing tells the compiler that tiles are read from memory
-    // Registers are named by numbers: 0 to 3 the sums, 4 and 6 activations, 5 and 7 weights, the latter of the rest.
+    __asm__ volatile("" ::: "memory");  // the compiler does not know that tiles are read from memory
+    // Tile registers: 0 to 3 sums; 4 activations and 5 weights; 6 and 7 the same for the tail.
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -41,8 +41,9 @@ struct Vec {
   }
   static Vec times_pow2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // p * 2^n, whole n in [-126, 127]
   static constexpr bool has_powers = true;
-  // 2^(n / 16) of 1.5 * 2^23 + n, whose low bits are the whole number n: those above the last four of n become the
-  // exponent, by a shift that also moves the last four into the fraction, where the table has taken them off already.
+  // 2^(n / 16) from 1.5 * 2^23 + n, whose low bits are the whole number n. The last four bits of n select from the
+  // table; a shift moves the others into the exponent, and the last four into the fraction, which the table
+  // compensates.
   static Vec power(Vec biased) {
     const __m512i table = _mm512_setr_epi32(0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532,
                                             0x3f75fed7, 0x3f75583f, 0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,

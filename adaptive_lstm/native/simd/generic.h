@@ -1,4 +1,4 @@
-// Portable C++: four lanes as plain arrays. The contract that the other instruction sets specialise.
+// The contract of contract.md in portable C++: four lanes as plain arrays.
 #pragma once
 #include <cmath>
 #include <cstdint>
