@@ -20,7 +20,7 @@ def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
     return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
 
 
-def together(sequences: Iterable[torch.Tensor], size: int = 32) -> list[torch.Tensor]:
+def batch_by_shape(sequences: Iterable[torch.Tensor], size: int = 32) -> list[torch.Tensor]:
     """Sequences [1, T, ...] of one shape in batches [n, T, ...], n <= ``size``: a pass takes a fraction of the time."""
     found: dict[tuple[int, ...], list[torch.Tensor]] = {}
     for x in sequences:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import adaptive_lstm as al
 from adaptive_lstm.compression.compress import Rounding
-from adaptive_lstm.model_io import together
+from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.weights.precision import Precision
 from eval import zoo
 from eval.shared import common
@@ -76,7 +76,7 @@ def judge(
     dense: the original's outputs for the first TEST test sequences; unpruned: seconds of a step by precision.
     """
     fast = al.adapt(model.model)
-    fit = together((*material.fit, *material.search)[:FIT])
+    fit = batch_by_shape((*material.fit, *material.search)[:FIT])
     report = al.compress(fast, fit, prune=row.prune, quantize=al.Quantize(row.precision), rounding=row.rounding)
     with torch.no_grad():
         distances = [model.distance.between(first(fast(x)), y) for x, y in zip(material.test, dense, strict=False)]

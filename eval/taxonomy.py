@@ -22,7 +22,7 @@ from adaptive_lstm.analysis.measure_sensitivity import measure_sensitivities
 from adaptive_lstm.compression.pruning import prune_model
 from adaptive_lstm.compression.pruning.settings import Compensate, Saliency
 from adaptive_lstm.compression.within_budget import relative_change
-from adaptive_lstm.model_io import together
+from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.runtime.adapt import lstms_of
 from eval import zoo
 from eval.shared import common
@@ -38,7 +38,7 @@ def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Every score at every sparsity, without and with refit."""
     assert model.material is not None
     material = model.material().quick() if quick else model.material()
-    fit, test = together(material.fit[:FIT], BATCH), together(material.test[:TEST], BATCH)
+    fit, test = batch_by_shape(material.fit[:FIT], BATCH), batch_by_shape(material.test[:TEST], BATCH)
     with torch.no_grad():
         dense = [first(model.model(x)) for x in test]
     fast = al.adapt(model.model)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm.model_io import together
+from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.runtime.adapt import lstms_of
 from eval import zoo
 from eval.frontier.quality import FIDELITY, allowed
@@ -53,7 +53,7 @@ def judged(model: ZooModel, every: int) -> dict[str, Any]:
     """The record of one model."""
     assert model.material is not None
     material = model.material()
-    fit, test = together(material.fit[:FIT], BATCH), material.test[:TEST]
+    fit, test = batch_by_shape(material.fit[:FIT], BATCH), material.test[:TEST]
     fast = al.adapt(model.model)
     with torch.no_grad():
         outputs = [first(model.model(x)) for x in test]

@@ -14,7 +14,7 @@ from ..compression.compress import ROUNDINGS, Rounding
 from ..compression.pruning.prune_model import hold_out
 from ..compression.within_budget import outputs, relative_change
 from ..errors import InputError
-from ..model_io import first_tensor, together
+from ..model_io import batch_by_shape, first_tensor
 from .help import DATA, DEMO_MODEL, MODEL
 from .model_file import first_output_or_error
 from .options import ModelWithData, add_model_and_data, add_quantize, add_threads, model_with_data
@@ -145,7 +145,7 @@ def compress_copy(
         )
     fast = al.adapt(model)
     first_tensor(first_output_or_error(model, fit[0], subject.title))
-    report = al.compress(fast, together(fit), prune=prune, quantize=quantize, rounding=rounding)
+    report = al.compress(fast, batch_by_shape(fit), prune=prune, quantize=quantize, rounding=rounding)
     old, new = outputs(model, held_out), outputs(fast, held_out)
     cosines = [float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(old, new, strict=True)]
     change = relative_change(old, new)

@@ -5,7 +5,7 @@ estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``
 0, then those of timestep 1, ...; ``sizes[t]`` rows are alive at timestep t, never more than before.
 
 Layer by layer. What a layer does with a row at a timestep is one of the actions below; a layer that does not decide
-for itself does what the layer below did. Exits in time wrap this executor (``leaving.py``).
+for itself does what the layer below did. Exits in time are put around it (``early_exit``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .reference_cell import (
     HOLD_GATES,
     QUEUE_INPUT,
     RUN,
+    CellState,
     Observer,
     ReferenceCell,
     Step,
@@ -39,19 +40,20 @@ from .runner import Advanced, Chunk
 class _Tick:
     """What a layer hands to the one above at a timestep; n rows.
 
-    ``actions`` [n] per direction; ``late``: outputs of inputs worked off late, by row, oldest first, which come before
-    that of this timestep; ``foreseen`` [n, D * P]: the top layer's output for rows that left in depth.
+    ``actions`` [n]: one per direction.
+    ``late``: outputs of queued inputs that were replayed, by row, oldest first; they precede that of this timestep.
+    ``translation`` [n, D * P]: the top layer's output for rows that exited in depth.
     """
 
     actions: list[torch.Tensor]
     late: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    foreseen: torch.Tensor | None = None
+    translation: torch.Tensor | None = None
 
 
-def _work_off(
+def _replay(
     cell: ReferenceCell, x: torch.Tensor, actions: torch.Tensor, late: dict[int, list[torch.Tensor]], time: int
 ) -> dict[int, list[torch.Tensor]]:
-    """Queue the inputs of rows that are held, and run what has waited of those that run; returns their outputs."""
+    """Queue the inputs of rows that are held, and replay the queues of those that run; returns their outputs."""
     done: dict[int, list[torch.Tensor]] = {}
     for row, action in enumerate(actions.tolist()):
         if action == QUEUE_INPUT and cell.decider is not None:
@@ -77,15 +79,15 @@ def _run_direction(
         if cell.holding:
             actions = tick.actions[direction] = cell.actions(x, actions)
             if exact:
-                tick.late = _work_off(cell, x, actions, tick.late, first + t)
+                tick.late = _replay(cell, x, actions, tick.late, first + t)
             cell.note(x, actions)
         rows = (actions == RUN).nonzero()[:, 0]
         if len(rows):
             cell.advance(x[rows], rows, first + t)
         if cell.holding and len(rows := (actions == HOLD_GATES).nonzero()[:, 0]):
             cell.coast(rows)
-        if top and tick.foreseen is not None and len(rows := (actions == EXITED).nonzero()[:, 0]):
-            part = tick.foreseen[rows, direction * width : (direction + 1) * width]
+        if top and tick.translation is not None and len(rows := (actions == EXITED).nonzero()[:, 0]):
+            part = tick.translation[rows, direction * width : (direction + 1) * width]
             cell.take(rows, part)
         cell.settle(len(x))
         outputs[t] = cell.h[: len(x)]
@@ -93,11 +95,13 @@ def _run_direction(
 
 
 @dataclass
-class _Batch:
-    """The rows of a run that have not left, and what all rows have come to.
+class _Running:
+    """The rows of a run that have not exited, and the outputs of all rows.
 
-    ``members`` [m]: which batch rows are left, ascending; ``sizes``: how many of them are alive at each timestep;
-    ``levels[k][t]`` [n, D * P]: their outputs of layer k, kept for exits in depth; ``y[t]``: outputs of all rows.
+    ``members`` [m]: the batch rows that go on, ascending.
+    ``sizes``: how many of them are alive at each timestep.
+    ``levels[k][t]`` [n, D * P]: their outputs of layer k, kept for exits in depth.
+    ``y[t]``: outputs of all rows.
     """
 
     members: torch.Tensor
@@ -106,68 +110,68 @@ class _Batch:
     y: list[torch.Tensor]
 
 
-def _foresee(depth: DepthExitPolicy, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Translations [n, D * P] from the states of layers 0..layer [n, layer + 1, D * P], and whether to leave."""
+def _translated(depth: DepthExitPolicy, layer: int, h: torch.Tensor, final: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Translations [n, D * P] from the states of layers 0..layer [n, layer + 1, D * P], and which rows exit."""
     translation = depth.translate(layer, h, final)
     below = depth.translate(layer - 1, h[:, :-1], final) if layer else None
     return translation, depth.should_exit(layer, translation, below)
 
 
-def _leave_steps(depth: DepthExitPolicy, layer: int, batch: _Batch, ticks: list[_Tick]) -> tuple[int, int]:
-    """Ask at every timestep whether its rows leave after this layer; returns questions and rows that left."""
-    asked = left = 0
+def _exit_steps(depth: DepthExitPolicy, layer: int, batch: _Running, ticks: list[_Tick]) -> tuple[int, int]:
+    """Check at every timestep which rows exit after this layer; returns how many were checked, and how many exited."""
+    checks = exits = 0
     for t, tick in enumerate(ticks):
         running = torch.stack([a == RUN for a in tick.actions]).all(0)
         rows = running.nonzero()[:, 0]
         if not len(rows):
             continue
         h = torch.stack([level[t][rows] for level in batch.levels], dim=1)
-        translation, sure = _foresee(depth, layer, h, final=False)
-        asked, left = asked + len(rows), left + int(sure.sum())
-        if tick.foreseen is None:
-            tick.foreseen = torch.zeros_like(batch.levels[0][t])
-        tick.foreseen = tick.foreseen.index_copy(0, rows[sure], translation[sure])
+        translation, exiting = _translated(depth, layer, h, final=False)
+        checks, exits = checks + len(rows), exits + int(exiting.sum())
+        if tick.translation is None:
+            tick.translation = torch.zeros_like(batch.levels[0][t])
+        tick.translation = tick.translation.index_copy(0, rows[exiting], translation[exiting])
         for actions in tick.actions:
-            actions[rows[sure]] = EXITED
-    return asked, left
+            actions[rows[exiting]] = EXITED
+    return checks, exits
 
 
-def _leave_sequences(
+def _exit_sequences(
     depth: DepthExitPolicy,
     layer: int,
     shape: StackShape,
-    batch: _Batch,
+    batch: _Running,
     ticks: list[_Tick],
     h_end: list[torch.Tensor],
 ) -> tuple[int, int]:
-    """Ask every sequence whether it leaves after this layer; returns questions and translated timesteps."""
+    """Check which sequences exit after this layer; returns how many were checked, and how many timesteps translated."""
     h = torch.stack(h_end[: (layer + 1) * shape.directions], dim=1)[batch.members].unflatten(1, (layer + 1, -1))
-    translation, sure = _foresee(depth, layer, h.flatten(2), final=True)
-    asked, translated = len(batch.members), 0
+    translation, exiting = _translated(depth, layer, h.flatten(2), final=True)
+    checks, translated = len(batch.members), 0
     parts_of = translation.split(shape.output_size, dim=1)
     for d, part in enumerate(parts_of):
         top = (shape.num_layers - 1) * shape.directions + d
-        h_end[top] = h_end[top].index_copy(0, batch.members[sure], part[sure])
+        h_end[top] = h_end[top].index_copy(0, batch.members[exiting], part[exiting])
     for t, n in enumerate(batch.sizes):
-        leaving = sure[:n].nonzero()[:, 0]
-        if not len(leaving):
+        here = exiting[:n].nonzero()[:, 0]
+        if not len(here):
             continue
-        translated += len(leaving)
-        states = torch.stack([level[t][leaving] for level in batch.levels], dim=1)
+        translated += len(here)
+        states = torch.stack([level[t][here] for level in batch.levels], dim=1)
         out = list(depth.translate(layer, states, False).split(shape.output_size, dim=1))
         # The final states are outputs too: of the last timestep forward, of the first backward.
         after = batch.sizes[t + 1] if t + 1 < len(batch.sizes) else 0
-        out[0] = torch.where((leaving >= after)[:, None], parts_of[0][leaving], out[0])
+        out[0] = torch.where((here >= after)[:, None], parts_of[0][here], out[0])
         if len(out) == 2 and t == 0:
-            out[1] = parts_of[1][leaving]
-        batch.y[t] = batch.y[t].index_copy(0, batch.members[leaving], torch.cat(out, dim=1))
-    stay = (~sure).nonzero()[:, 0]
+            out[1] = parts_of[1][here]
+        batch.y[t] = batch.y[t].index_copy(0, batch.members[here], torch.cat(out, dim=1))
+    stay = (~exiting).nonzero()[:, 0]
     sizes = [int((stay < n).sum()) for n in batch.sizes]
     batch.levels = [[o[stay[:n]] for o, n in zip(level, sizes, strict=True)] for level in batch.levels]
     for tick, n in zip(ticks, sizes, strict=True):
         tick.actions = [a[stay[:n]] for a in tick.actions]
     batch.members, batch.sizes = batch.members[stay], sizes
-    return asked, translated
+    return checks, translated
 
 
 def run(
@@ -190,7 +194,7 @@ def run(
     D, total = shape.directions, len(x)
     members = torch.arange(sizes[0], device=x.device)
     width = D * shape.output_size
-    batch = _Batch(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
+    batch = _Running(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
     xs = list(x.split(batch.sizes))
     ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
     start = [state_with_pruned_constant(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
@@ -199,24 +203,21 @@ def run(
     held: list[HoldState] = []
     counts = []
     depth = policy.depth_exit
-    asked, left = [0] * shape.num_layers, [0] * shape.num_layers
+    checks, exits = [0] * shape.num_layers, [0] * shape.num_layers
     for layer in range(shape.num_layers):
         top = layer == shape.num_layers - 1
         outputs = []
         for d in range(D):
             index = layer * D + d
             rows = batch.members
-            cell = ReferenceCell(
-                shape,
-                index,
-                weights[index],
-                policy,
+            from_state = CellState(
                 h_end[index][rows],
                 c_end[index][rows],
-                (state.sent_x[index], state.sent_h[index]),
-                state.hold[index] if state.hold else None,
-                observer,
+                state.sent_x[index],
+                state.sent_h[index],
+                state.hold[index] if state.hold else HoldState(),
             )
+            cell = ReferenceCell(shape, index, weights[index], policy, from_state, observer)
             outputs.append(_run_direction(cell, xs, ticks, d, top, first))
             h_end[index] = h_end[index].index_copy(0, rows, cell.h)
             c_end[index] = c_end[index].index_copy(0, rows, cell.c)
@@ -231,17 +232,17 @@ def run(
         batch.levels.append(xs)
         if depth.checks_after(shape, layer) and len(batch.members):
             if depth.level == "step":
-                asked[layer], left[layer] = _leave_steps(depth, layer, batch, ticks)
+                checks[layer], exits[layer] = _exit_steps(depth, layer, batch, ticks)
             else:
-                asked[layer], left[layer] = _leave_sequences(depth, layer, shape, batch, ticks, h_end)
+                checks[layer], exits[layer] = _exit_sequences(depth, layer, shape, batch, ticks, h_end)
                 xs = batch.levels[-1]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
     end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.exit)
     counted = Counts(
         tuple(counts),
         exits=sizes[0] - len(batch.members),
-        depth_checks=tuple(asked) if depth else (),
-        depth_exits=tuple(left) if depth else (),
+        depth_checks=tuple(checks) if depth else (),
+        depth_exits=tuple(exits) if depth else (),
         live_units=live_units(shape, weights),
     )
     return Advanced(torch.cat(y), end, counted)
@@ -276,7 +277,7 @@ def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np
 
     Args:
         lstm: the stack, in its own float precision.
-        policy: what may be left out; a layer that does not run sends nothing. Exits in time are not asked.
+        policy: what may be left out; a layer that does not run sends nothing. Exits in time are not checked.
         x: [T, I].
     """
     shape = shape_of(lstm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -43,21 +43,41 @@ class Step:
 Observer = Callable[[Step], None]
 
 
-class _Operand:
-    """The estimate that one operand of one layer keeps of its values, for all batch rows."""
+@dataclass(frozen=True)
+class CellState:
+    """What a cell starts from.
 
-    def __init__(
-        self,
-        site: Site,
-        policy: ColumnPolicy,
-        nonzero: torch.Tensor,
-        levels: int,
-        scale: torch.Tensor | None,
-        batch: int,
-        like: torch.Tensor,
-        sent: torch.Tensor | None,
-    ):
-        self.site, self.policy, self.levels = site, policy, levels
+    ``h`` [B, P], ``c`` [B, H]: its state, from ``state_with_pruned_constant``.
+    ``sent_x`` [B, width], ``sent_h`` [B, P]: the values last sent, or None: none yet.
+    ``hold``: what it remembers for a policy that holds it; empty: nothing yet.
+    """
+
+    h: torch.Tensor
+    c: torch.Tensor
+    sent_x: torch.Tensor | None = None
+    sent_h: torch.Tensor | None = None
+    hold: HoldState = field(default_factory=HoldState)
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """How an operand is sent.
+
+    ``nonzero`` [C] bool: columns with any weight that is not zero.
+    ``levels``, ``scale`` [C]: as in ``CellTensors``.
+    """
+
+    nonzero: torch.Tensor
+    levels: int
+    scale: torch.Tensor | None = None
+
+
+class _Operand:
+    """The estimate that one operand of one cell keeps of its values, for all rows of ``like`` [B, ...]."""
+
+    def __init__(self, site: Site, policy: ColumnPolicy, how: _Sending, like: torch.Tensor, sent: torch.Tensor | None):
+        self.site, self.policy, self.levels = site, policy, how.levels
+        nonzero, levels, scale, batch = how.nonzero, how.levels, how.scale, len(like)
         # Float32 quotients as the native kernels have them; of two tensors, because torch multiplies by the reciprocal
         # of a plain number instead.
         full = like.new_ones(1, dtype=torch.float32) if scale is None else scale
@@ -130,9 +150,7 @@ class ReferenceCell:
         shape, cell: which one.
         weights: its matrices.
         policy: what may be left out.
-        h, c: states [B, P], [B, H], from ``state_with_pruned_constant``.
-        sent: values last sent of x and h, or None.
-        held: what it remembers for a policy that holds it, or None: nothing yet.
+        start: what it starts from.
         observer: called with every step that runs.
     """
 
@@ -142,22 +160,21 @@ class ReferenceCell:
         cell: int,
         weights: CellTensors,
         policy: Parts,
-        h: torch.Tensor,
-        c: torch.Tensor,
-        sent: tuple[torch.Tensor | None, torch.Tensor | None],
-        held: HoldState | None,
-        observer: Observer | None,
+        start: CellState,
+        observer: Observer | None = None,
     ):
         self.shape, self.index, self.weights, self.observer = shape, cell, weights, observer
-        self.h, self.c = h, c
+        h = start.h
+        self.h, self.c = h, start.c
         batch, (used_x, used_h) = len(h), weights.nonzero_columns
         static = 0 if weights.x_dynamic else weights.x_levels  # dynamic rows come to the operand as integers
-        self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, used_x, static, weights.x_scale, batch, h, sent[0])
-        self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, used_h, weights.h_levels, None, batch, h, sent[1])
+        x_how, h_how = _Sending(used_x, static, weights.x_scale), _Sending(used_h, weights.h_levels)
+        self.of_x = _Operand(Site(shape, cell, "x"), policy.columns, x_how, h, start.sent_x)
+        self.of_h = _Operand(Site(shape, cell, "h"), policy.columns, h_how, h, start.sent_h)
         self.decider: HoldPolicy | None = policy.decider(shape, cell // shape.directions)
         self.holding = bool(policy.hold)
         self.queues = any(p.action == "queue_input" for p in policy.hold)
-        held = held or HoldState()
+        held = start.hold
         self.x_used = h.new_zeros(batch, self.of_x.site.width) if held.x_used is None else held.x_used
         self.h_used = torch.zeros_like(h) if held.h_used is None else held.h_used
         self.run = torch.full((batch,), -1, device=h.device) if held.run is None else held.run.clone()

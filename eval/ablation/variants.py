@@ -22,7 +22,7 @@ from adaptive_lstm.calibration.candidates import Candidate, fits, sweeps_of
 from adaptive_lstm.calibration.steps import PROBES, SENSITIVITY_SEQUENCES
 from adaptive_lstm.compression.compress import Rounding
 from adaptive_lstm.compression.pruning.settings import Compensate
-from adaptive_lstm.model_io import together
+from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.policies import FitData, Sweep
 from adaptive_lstm.runtime.adapt import adapted_lstms
 from eval.zoo.base import ZooModel
@@ -70,7 +70,7 @@ class Subject:
     @property
     def fit(self) -> list[Any]:
         """In batches."""
-        return list(together(self.material.fit[:FIT]))
+        return list(batch_by_shape(self.material.fit[:FIT]))
 
 
 def subject(model: ZooModel, *, quick: bool) -> Subject:

@@ -14,7 +14,7 @@ from adaptive_lstm import peers
 from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.steps import PROBES
 from adaptive_lstm.errors import AdaptiveLSTMError
-from adaptive_lstm.model_io import together
+from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.peers import PEERS, Unavailable
 from adaptive_lstm.peers.catalog import build_engine
 from adaptive_lstm.peers.contender import Peer
@@ -155,7 +155,7 @@ def _ours(model: ZooModel, name: str, options: Any, measured: Measured) -> Itera
         yield entry("ours exact", model=al.adapt(model.model))
     elif name in INT8:
         fast = al.adapt(model.model)
-        al.compress(fast, together(_fit(model, FIT), BATCH), quantize=INT8[name], rounding="compensated")
+        al.compress(fast, batch_by_shape(_fit(model, FIT), BATCH), quantize=INT8[name], rounding="compensated")
         yield entry(f"ours {name}", model=fast)
     elif name == "mixed":
         yield entry("ours mixed", model=_mixed(model, measured()))
@@ -169,7 +169,7 @@ def _ours(model: ZooModel, name: str, options: Any, measured: Measured) -> Itera
 
 def _sensitivities(model: ZooModel) -> Mapping[str, al.Sensitivity]:
     with torch.enable_grad():
-        batches = together(_fit(model, SENSITIVITY), BATCH)
+        batches = batch_by_shape(_fit(model, SENSITIVITY), BATCH)
         return al.measure_sensitivities(al.adapt(model.model), batches, probes=PROBES)
 
 
@@ -186,7 +186,7 @@ def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iter
     """int8 with delta columns, thresholds scaled by the output's sensitivity to every column."""
     for base, taus in TAUS.items():
         fast = al.adapt(model.model)
-        al.compress(fast, together(_fit(model, FIT), BATCH), quantize=INT8[base], rounding="compensated")
+        al.compress(fast, batch_by_shape(_fit(model, FIT), BATCH), quantize=INT8[base], rounding="compensated")
         for tau in taus:
             skipping = deepcopy(fast)
             for name, lstm in lstms_of(skipping).items():
@@ -198,7 +198,7 @@ def _delta(model: ZooModel, sensitivities: Mapping[str, al.Sensitivity]) -> Iter
 def _pruned(model: ZooModel) -> dict[str, Any]:
     fast = al.adapt(model.model)
     with torch.enable_grad():
-        report = al.compress_within(fast, together(_fit(model, PRUNING), BATCH), CHANGE, pattern=PATTERN)
+        report = al.compress_within(fast, batch_by_shape(_fit(model, PRUNING), BATCH), CHANGE, pattern=PATTERN)
     if all(lstm.replaced is None for lstm in lstms_of(fast).values() if isinstance(lstm, al.AdaptiveLSTM)):
         raise AdaptiveLSTMError(f"no block can be removed within a change of {CHANGE:g} of the output")
     return {"model": fast, "note": f"{report.bytes_after / report.bytes_before:.0%} of the bytes"}
