@@ -1,8 +1,9 @@
 """An adapted model on sequences, one by one as a service would run it: its losses and its work."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.losses import Loss
+from adaptive_lstm.runtime.lstm import Call
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,18 +54,15 @@ def _counting(model: nn.Module) -> Iterator[list[tuple[int, al.RunStats]]]:
     """Rows of gates and statistics of every call of an LSTM inside the block."""
     counted: list[tuple[int, al.RunStats]] = []
 
-    def count(lstm: nn.Module, args: object, output: object) -> None:
-        assert isinstance(lstm, al.AdaptiveLSTM)
-        stats = lstm.last_run
-        assert stats is not None
-        counted.append((4 * lstm.hidden_size, stats))
+    def count(gates: int, call: Call) -> None:
+        assert call.stats is not None
+        counted.append((gates, call.stats))
 
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
-    try:
+    with ExitStack() as watched:
+        for lstm in model.modules():
+            if isinstance(lstm, al.AdaptiveLSTM):
+                watched.enter_context(lstm.watched_by(partial(count, 4 * lstm.hidden_size)))
         yield counted
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def serve(model: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Any], loss: Loss) -> Served:
