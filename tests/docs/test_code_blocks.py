@@ -31,7 +31,7 @@ def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     for n, block in enumerate(blocks(page, "python"), start=1):
-        exec(compile(block, f"{name(page)}, block {n}", "exec"), names)
+        exec(compile(block, f"{name(page)}, block {n}", "exec", dont_inherit=True), names)
 
 
 def test_languages() -> None:
