@@ -81,9 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of records (default eval/results)")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page (default build/report.html)")
-    parser.add_argument(
-        "--figures", type=Path, default=FIGURES, help="where --readme draws (default docs/pages/figures)"
-    )
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="where --readme draws its figures")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--docs", type=Path, metavar="FOLDER", help="write the measurement pages, and nothing else")
     what.add_argument("--readme", action="store_true", help="print the table and draw the figures of the README")
