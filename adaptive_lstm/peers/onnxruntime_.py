@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .contender import BuildRequest, Engine
 from .onnx_export import export
+from .processor import multiplies_bytes_exactly
 from .silence import no_warnings
 
 
@@ -20,9 +21,13 @@ def fp32(request: BuildRequest) -> Engine:
 
 
 def int8(request: BuildRequest, *, per_channel: bool) -> Engine:
-    """``quantize_dynamic``: int8 weights, 8-bit activations with a range computed at every call."""
+    """``quantize_dynamic``: int8 weights, 8-bit activations with a range computed at every call.
+
+    Weights of 7 bits where this processor would add products of 8 bits with saturation.
+    """
     weight_type = import_module("onnxruntime.quantization").QuantType.QInt8
-    return _session(request, weight_type=weight_type, per_channel=per_channel)
+    reduced = not multiplies_bytes_exactly()
+    return _session(request, weight_type=weight_type, per_channel=per_channel, reduce_range=reduced)
 
 
 def _session(request: BuildRequest, **int8: Any) -> Engine:
