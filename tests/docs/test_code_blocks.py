@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from eval.report import readme, records
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs" / "pages").rglob("*.md")])
 FENCE = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -110,3 +112,11 @@ def test_evaluations(module: str) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "usage" in run.stdout
+
+
+def test_the_table_of_the_readme_is_generated() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- table: python -m eval.report --readme -->\n")[2].partition("\n<!-- end of table -->")[
+        0
+    ]
+    assert table == readme.markdown(records.read(ROOT / "eval" / "results"))
