@@ -18,7 +18,7 @@ from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
-from ..weights.precision import Quantize
+from ..weights.precision import MAX_LEVELS, Quantize
 from ..weights.replaced import ReplacedWeights
 from .compress import compress, described, restore, with_scales
 from .pruning import Prune, prune_model, round_model
@@ -33,7 +33,7 @@ QUICK_GAMMA = 0.5  # without a search
 SEARCH_IF_WITHIN = 1.5  # times the budget: the search for better settings takes minutes
 MIN_RAW_SHARE = 0.1  # of the weights read raw features: below, int8 saves few bytes there and clips features
 LEVELS_BYTE = 127  # levels of activations that fit a byte: as many bytes of weights, faster
-LEVELS_FINE = 8191  # levels of h: as many bytes as the default, less change where h is small
+LEVELS_FINE = MAX_LEVELS  # levels of h: as many bytes as the default, less change where h is small
 
 
 def compress_within(

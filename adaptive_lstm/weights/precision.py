@@ -15,7 +15,8 @@ from ..types import FloatArray, StackShape
 Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 RawRange = Literal["static", "dynamic"]
-RAW_LEVELS: dict[RawRange, int] = {"static": 8191, "dynamic": 127}
+MAX_LEVELS = 8191  # of integer activations: the native core's 32-bit sums stay exact
+RAW_LEVELS: dict[RawRange, int] = {"static": MAX_LEVELS, "dynamic": 127}
 SCALES = (1e-20, 1e20)  # of columns; outside, products with ordinary weights could overflow float32
 
 
@@ -77,8 +78,8 @@ class Quantize:
         if self.raw_levels is None:
             object.__setattr__(self, "raw_levels", RAW_LEVELS[self.raw_range])
         for name, least in (("levels", 0), ("input_levels", 0), ("raw_levels", 1)):
-            if not least <= getattr(self, name) <= 8191:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} to 8191")
+            if not least <= getattr(self, name) <= MAX_LEVELS:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} to {MAX_LEVELS}")
         object.__setattr__(self, "raw", raw)
         object.__setattr__(self, "raw_scale", _scales(self.raw_scale))
         object.__setattr__(self, "matrices", dict(self.matrices))

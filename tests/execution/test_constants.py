@@ -7,7 +7,7 @@ from adaptive_lstm.calibration.latency_model import CHUNK
 from adaptive_lstm.compression.pruning.settings import KERNEL_BLOCK, STRIP
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.execution.reference_cell import MIN_DYNAMIC_RANGE
-from adaptive_lstm.weights.precision import RAW_LEVELS
+from adaptive_lstm.weights.precision import MAX_LEVELS, RAW_LEVELS
 
 SHARED = _native.constants
 
@@ -17,6 +17,7 @@ def test_the_native_core_and_python_share_their_constants() -> None:
     assert (SHARED.ROW_BLOCK, 1) == KERNEL_BLOCK
     assert SHARED.CHUNK_ROWS == CHUNK
     assert SHARED.MIN_DYNAMIC_RANGE == MIN_DYNAMIC_RANGE
+    assert MAX_LEVELS == SHARED.MAX_LEVELS
     assert RAW_LEVELS["static"] == SHARED.MAX_LEVELS
 
 
