@@ -32,7 +32,7 @@ class Matrix:
         dynamic: bool = False,
         gates: bool = True,
         columns: bool = False,
-        fixed: npt.NDArray[np.float32] | None = None,
+        live: npt.NDArray[np.bool_] | None = None,
         zeros: bool = True,
         bitmask: Literal["auto", "always", "never"] = "auto",
     ) -> None: ...
@@ -50,7 +50,9 @@ def cell(
     w_hh: Matrix,
     bias: npt.NDArray[np.float32],
     w_hr: Matrix | None = None,
-    fixed: npt.NDArray[np.float32] | None = None,
+    *,
+    live: npt.NDArray[np.bool_] | None = None,
+    constant: npt.NDArray[np.float32] | None = None,
 ) -> Cell: ...
 
 class Plan:

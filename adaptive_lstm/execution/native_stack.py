@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..policies import Parts
-from ..types import ColumnCounts, Counts, ExitState, FloatArray, HoldState, Site, StackShape, StreamState, sites
+from ..types import ColumnCounts, Counts, ExitState, HoldState, Site, StackShape, StreamState, sites
 from ..weights.matrices import CellMatrices, Matrix, live_units
 from .native_policy import packed_policy
 
@@ -33,7 +34,13 @@ class Packed:
 
 
 def _packed(
-    matrix: Matrix, fixed: FloatArray | None, *, columns: bool, gates: bool, zeros: bool, bitmask: UseBitmask
+    matrix: Matrix,
+    live: npt.NDArray[np.bool_] | None,
+    *,
+    columns: bool,
+    gates: bool,
+    zeros: bool,
+    bitmask: UseBitmask,
 ) -> _native.Matrix:
     from .. import _native
 
@@ -45,17 +52,10 @@ def _packed(
         dynamic=matrix.dynamic,
         gates=gates,
         columns=columns,
-        fixed=fixed,
+        live=live,
         zeros=zeros,
         bitmask=bitmask,
     )
-
-
-def _fixed(w: CellMatrices) -> FloatArray | None:
-    """The constants of pruned units as the native core takes them: [H], NaN for live units; None if all are live."""
-    if w.live is None or w.constant is None:
-        return None
-    return np.where(w.live, np.float32(np.nan), w.constant)
 
 
 class NativeStack:
@@ -88,15 +88,14 @@ class NativeStack:
         cells, packed = [], list[tuple[Packed, ...]]()
         for cell, w in enumerate(weights):
             x, h = Site(shape, cell, "x"), Site(shape, cell, "h")
-            fixed = _fixed(w)
             w_ih, w_hh = (
-                _packed(m, fixed, columns=self.thresholded[site], gates=True, zeros=zeros, bitmask=bitmask)
+                _packed(m, w.live, columns=self.thresholded[site], gates=True, zeros=zeros, bitmask=bitmask)
                 for m, site in ((w.w_ih, x), (w.w_hh, h))
             )
             w_hr = None
             if w.w_hr:
-                w_hr = _packed(w.w_hr, fixed, columns=False, gates=False, zeros=False, bitmask="never")
-            cells.append(_native.cell(w_ih, w_hh, w.bias, w_hr, fixed))
+                w_hr = _packed(w.w_hr, w.live, columns=False, gates=False, zeros=False, bitmask="never")
+            cells.append(_native.cell(w_ih, w_hh, w.bias, w_hr, live=w.live, constant=w.constant))
             packed.append(tuple(Packed(m.form, m.columns) for m in (w_ih, w_hh, w_hr) if m is not None))
         self.packed = tuple(packed)
         self._widths = [shape.input_width(cell) for cell in range(shape.num_cells)]

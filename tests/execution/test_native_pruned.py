@@ -225,6 +225,17 @@ def test_everything_may_be_pruned(matrices: Any, form: Format, pattern: Pattern)
         assert got.counts[0][:2] == (counts.columns[0].x_sent, counts.columns[0].h_sent) == (0, 0)
 
 
+def test_no_constant_makes_a_unit_live() -> None:
+    shape = StackShape(5, 33, 1)
+    (w,) = pruned(weights(shape, "fp32", "fp32"), shape, "units")
+    assert w.live is not None
+    x, live = signal(20, 2, 5), torch.from_numpy(w.live)
+    got = run(stack([replace(w, constant=np.full(33, np.nan, np.float32))], shape, Dense(), "units"), x).y
+    want = run(stack([w], shape, Dense(), "units"), x).y
+    assert torch.equal(got[..., live], want[..., live])
+    assert got[..., ~live].isnan().all()
+
+
 @pytest.mark.parametrize("pattern", MIXED)
 @pytest.mark.parametrize(("shape", "policy", "streams"), FAMILIES[::3])
 def test_policies_follow_the_reference(shape: StackShape, policy: Policy, streams: bool, pattern: Pattern) -> None:

@@ -218,8 +218,33 @@ def ranged(scale: npt.NDArray[np.float32] | None, *, columns: bool, dynamic: boo
     return _native.Matrix(ones, SCALE, levels=9, column_scale=scale, dynamic=dynamic, columns=columns)
 
 
-def cell(width: int = 3, hidden: int = 2, output: int = 2, w_hr: _native.Matrix | None = None) -> _native.Cell:
-    return _native.cell(ones(4 * hidden, width), ones(4 * hidden, output), floats(4 * hidden), w_hr)
+def live(units: int) -> npt.NDArray[np.bool_]:
+    return np.ones(units, np.bool_)
+
+
+def cell(
+    width: int = 3,
+    hidden: int = 2,
+    output: int = 2,
+    w_hr: _native.Matrix | None = None,
+    live: npt.NDArray[np.bool_] | None = None,
+    constant: npt.NDArray[np.float32] | None = None,
+) -> _native.Cell:
+    w_ih, w_hh = ones(4 * hidden, width), ones(4 * hidden, output)
+    return _native.cell(w_ih, w_hh, floats(4 * hidden), w_hr, live=live, constant=constant)
+
+
+def half_pruned(*, w_hh: bool, bias: bool) -> _native.Cell:
+    """H = 32 with half of the units left out of w_ih and, where asked, of the rest."""
+    half, constant = np.arange(32) < 16, floats(32)
+    pruned, whole = (_native.Matrix(floats(128, 32), live=mask) for mask in (half, None))
+    return _native.cell(
+        pruned,
+        pruned if w_hh else whole,
+        floats(128),
+        live=half if bias else None,
+        constant=constant if bias else None,
+    )
 
 
 def plan(*layers: list[_native.Cell]) -> _native.Plan:
@@ -269,7 +294,8 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: ranged(SCALE, columns=True), "value per column"),
         (lambda: ranged(None, columns=True, dynamic=True), "a range of their own leave no columns apart"),
         (lambda: ranged(SCALE[:2], columns=False, dynamic=True), "have no scale per column"),
-        (lambda: _native.Matrix(floats(8, 3), fixed=floats(3)), "fixed needs one value per unit"),
+        (lambda: _native.Matrix(floats(8, 3), live=live(3)), "live needs one value per unit"),
+        (lambda: _native.Matrix(floats(8, 3), live=live(2), gates=False), "live needs one value per unit"),
         (lambda: _native.Matrix(bytes_of_ones(8, 2)), "int8 weights need a scale"),
         (lambda: _native.Matrix(floats(8, 2), SCALE), "float weights have neither a scale nor levels"),
         (lambda: _native.Matrix(floats(8, 2), levels=127), "float weights have neither a scale nor levels"),
@@ -279,6 +305,10 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: int8(2, levels=8192), "levels must lie in 1..8191"),
         (lambda: int8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
         (lambda: _native.cell(ones(8, 3), ones(8, 2), SCALE[:7]), r"bias needs 4 \* hidden values"),
+        (lambda: cell(live=live(3), constant=floats(2)), "live needs one value per unit"),
+        (lambda: cell(live=live(2), constant=floats(3)), "constant needs one value per unit"),
+        (lambda: cell(live=live(2)), "live and constant come together"),
+        (lambda: cell(constant=floats(2)), "live and constant come together"),
         (lambda: plan(), "at least one layer"),
         (lambda: plan([]), "at least one layer"),
         (lambda: plan([cell()], [cell(2), cell(2)]), "same number of directions"),
@@ -287,6 +317,8 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: plan([cell(), cell(hidden=3, output=3)]), "both directions of a layer need the same width"),
         (lambda: plan([cell(output=1)]), "without projection the output is as wide"),
         (lambda: plan([_native.cell(ones(8, 3), ones(12, 2), SCALE)]), r"needs 4 \* hidden rows"),
+        (lambda: plan([half_pruned(w_hh=False, bias=True)]), "must leave out the same units"),
+        (lambda: plan([half_pruned(w_hh=True, bias=False)]), "the bias needs one value per packed row"),
         (lambda: plan([cell(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
         (lambda: plan([cell(output=8, w_hr=int8(2))]), "projection takes float activations"),
         (lambda: _native.State(plan([cell()]), columns([]), -1), "must not be negative"),
@@ -328,7 +360,9 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -
         lambda: _native.Matrix(),  # type: ignore[call-arg]
         lambda: _native.Matrix(floats(8)),
         lambda: _native.Matrix(np.ones((8, 2))),  # type: ignore[arg-type]
+        lambda: _native.Matrix(floats(8, 3), live=floats(2)),  # type: ignore[arg-type]
         lambda: _native.cell(None, ones(8, 2), SCALE),  # type: ignore[arg-type]
+        lambda: cell(live=floats(2), constant=floats(2)),  # type: ignore[arg-type]
         lambda: _native.Plan(cell()),  # type: ignore[arg-type]
         lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]
         lambda: state(3, 2).load(floats(2), floats(2)),

@@ -8,8 +8,10 @@ namespace {
 
 using Values = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Vector = std::optional<Array<float, 1>>;
+using Mask = std::optional<Array<bool, 1>>;
 
 const float* data_of(const Vector& vector) { return vector ? vector->data() : nullptr; }
+const bool* data_of(const Mask& mask) { return mask ? mask->data() : nullptr; }
 
 const char* form_name(Form form) {
   switch (form) {
@@ -37,7 +39,7 @@ Format format_of(const Values& values, int levels) {
   throw nb::type_error("weights must be float32, uint16 (the bits of bfloat16) or int8");
 }
 
-void check(const MatrixSource& source, const Vector& scale, const Vector& column_scale, const Vector& fixed) {
+void check(const MatrixSource& source, const Vector& scale, const Vector& column_scale, const Mask& live) {
   require(!source.gates || source.rows % 4 == 0, "a gate matrix needs a multiple of 4 rows");
   require(!scale || int(scale->size()) == source.rows, "the scale needs one value per row");
   if (source.format == Format::f32 || source.format == Format::bf16)
@@ -52,14 +54,14 @@ void check(const MatrixSource& source, const Vector& scale, const Vector& column
   require(!column_scale || int(column_scale->size()) == source.cols, "the column scale needs one value per column");
   require(!source.dynamic || (!source.columns && !column_scale),
           "rows with a range of their own leave no columns apart and have no scale per column");
-  require(!fixed || int(fixed->size()) == (source.gates ? source.rows / 4 : source.cols),
-          "fixed needs one value per unit");
+  require(!live || int(live->size()) == (source.gates ? source.rows / 4 : source.cols),
+          "live needs one value per unit");
 }
 
 // The dtype of `values` and `levels` say the format.
 std::shared_ptr<PackedMatrix> make_matrix(const Values& values, const Vector& scale, int levels,
                                           const Vector& column_scale, bool dynamic, bool gates, bool columns,
-                                          const Vector& fixed, bool zeros, const std::string& bitmask) {
+                                          const Mask& live, bool zeros, const std::string& bitmask) {
   MatrixSource source;
   source.values = values.data();
   source.scale = data_of(scale);
@@ -70,19 +72,21 @@ std::shared_ptr<PackedMatrix> make_matrix(const Values& values, const Vector& sc
   source.levels = levels;
   source.gates = gates;
   source.columns = columns;
-  source.fixed = data_of(fixed);
+  source.live = data_of(live);
   source.zeros = zeros && gates;
   source.bitmask = use_of_bitmask(bitmask);
   source.dynamic = dynamic;
-  check(source, scale, column_scale, fixed);
+  check(source, scale, column_scale, live);
   return std::make_shared<PackedMatrix>(source);
 }
 
 Cell make_cell(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh, const Array<float, 1>& bias,
-               std::optional<std::shared_ptr<PackedMatrix>> w_hr, const Vector& fixed) {
+               std::optional<std::shared_ptr<PackedMatrix>> w_hr, const Mask& live, const Vector& constant) {
   const int hidden = w_ih->source_rows() / 4;
   require(int(bias.size()) == 4 * hidden, "the bias needs 4 * hidden values");
-  require(!fixed || int(fixed->size()) == hidden, "fixed needs one value per unit");
+  require(live.has_value() == constant.has_value(), "live and constant come together: give both or neither");
+  require(!live || int(live->size()) == hidden, "live needs one value per unit");
+  require(!constant || int(constant->size()) == hidden, "constant needs one value per unit");
   Cell cell;
   cell.input = w_ih->source_cols();
   cell.hidden = hidden;
@@ -90,10 +94,10 @@ Cell make_cell(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix>
   cell.w_ih = w_ih;
   cell.w_hh = w_hh;
   if (w_hr) cell.w_hr = *w_hr;
-  cell.bias = pack_bias(bias.data(), hidden, data_of(fixed));
-  cell.live = live_units(data_of(fixed), hidden);
+  cell.bias = pack_bias(bias.data(), hidden, data_of(live));
+  cell.live = live_units(data_of(live), hidden);
   if (int(cell.live.size()) == hidden) return cell;
-  cell.constant.assign(fixed->data(), fixed->data() + hidden);
+  cell.constant.assign(constant->data(), constant->data() + hidden);
   for (int32_t k : cell.live) cell.constant[k] = 0.0f;
   return cell;
 }
@@ -113,13 +117,13 @@ void bind_weights(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "Matrix")
       .def(nb::new_(&make_matrix), nb::arg("values"), nb::arg("scale") = nb::none(), nb::kw_only(),
            nb::arg("levels") = 0, nb::arg("column_scale") = nb::none(), nb::arg("dynamic") = false,
-           nb::arg("gates") = true, nb::arg("columns") = false, nb::arg("fixed") = nb::none(), nb::arg("zeros") = true,
-           nb::arg("bitmask") = "auto")
+           nb::arg("gates") = true, nb::arg("columns") = false, nb::arg("live").noconvert() = nb::none(),
+           nb::arg("zeros") = true, nb::arg("bitmask") = "auto")
       .def_prop_ro("bytes", &PackedMatrix::bytes)
       .def_prop_ro("form", [](const PackedMatrix& m) { return form_name(m.view().form); })
       .def_prop_ro("columns", &PackedMatrix::useful);
   nb::class_<Cell>(m, "Cell");
   m.def("cell", &make_cell, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr") = nb::none(),
-        nb::arg("fixed") = nb::none());
+        nb::kw_only(), nb::arg("live").noconvert() = nb::none(), nb::arg("constant") = nb::none());
   nb::class_<Plan>(m, "Plan").def("__init__", &make_plan, nb::arg("layers")).def_prop_ro("bytes", &Plan::bytes);
 }

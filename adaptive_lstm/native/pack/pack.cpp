@@ -209,8 +209,8 @@ size_t PackedMatrix::bytes() const {
          column_.size() * sizeof(uint16_t) + mask_.size() * sizeof(uint64_t) + start_.size() * sizeof(int64_t);
 }
 
-Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed) {
-  const std::vector<int> rows = packed_order(4 * hidden, live_units(fixed, hidden));
+Buffer<float> pack_bias(const float* bias, int hidden, const bool* live) {
+  const std::vector<int> rows = packed_order(4 * hidden, live_units(live, hidden));
   Buffer<float> out(rows.size());
   for (size_t r = 0; r < rows.size(); r++)
     if (rows[r] >= 0) out[r] = bias[rows[r]];

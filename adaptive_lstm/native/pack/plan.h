@@ -51,16 +51,16 @@ struct MatrixSource {
   int levels = 0;        // Format::int8
   bool gates = false;    // rows are the four gates of rows / 4 units in torch order i, f, g, o
   bool columns = false;  // single columns will be visited
-  // [units] constant outputs of pruned units, NaN for live units. Rows of pruned units (without `gates`: their columns)
-  // are left out. Null: all units are live.
-  const float* fixed = nullptr;
+  // [units] whether a unit is live. Rows of pruned units (without `gates`: their columns) are left out. Null: all are
+  // live.
+  const bool* live = nullptr;
   bool zeros = false;                      // leave out columns of zeros, and blocks of zeros where that pays
   UseBitmask bitmask = UseBitmask::never;  // leave out every other zero
   bool dynamic = false;                    // Format::int8: a range per row of activations
 };
 
-// The live units, ascending.
-std::vector<int32_t> live_units(const float* fixed, int units);
+// The live units, ascending. live [units] as in MatrixSource.
+std::vector<int32_t> live_units(const bool* live, int units);
 
 struct GateStrips;
 struct Selection;
@@ -128,7 +128,8 @@ struct Cell {
   void scatter(const float* units, float* h) const;  // h [H] from outputs of the computed units, and the constants
 };
 
-Buffer<float> pack_bias(const float* bias, int hidden, const float* fixed);
+// bias [4H] in packed row order, without pruned units. live [H] as in MatrixSource.
+Buffer<float> pack_bias(const float* bias, int hidden, const bool* live);
 
 class Plan {
  public:

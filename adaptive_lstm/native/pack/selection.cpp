@@ -1,7 +1,6 @@
 #include "pack/selection.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "pack/bitmask.h"
@@ -54,7 +53,7 @@ double share_of_zeros(const MatrixSource& source, const Selection& selection) {
 
 Selection select_gates(const MatrixSource& source) {
   Selection out;
-  out.rows = packed_order(source.rows, live_units(source.fixed, source.rows / 4));
+  out.rows = packed_order(source.rows, live_units(source.live, source.rows / 4));
   GateStrips used;
   if (source.zeros) used = strips_of(source, out.rows);
   out.cols = list_if(source.cols, [&](int c) {
@@ -72,7 +71,7 @@ Selection select_projection(const MatrixSource& source) {
   Selection out;
   out.rows.resize(round_up(source.rows, kRowBlock), -1);
   std::iota(out.rows.begin(), out.rows.begin() + source.rows, 0);
-  out.cols = live_units(source.fixed, source.cols);
+  out.cols = live_units(source.live, source.cols);
   if (out.cols.empty()) out.cols.push_back(0);
   out.useful = int(out.cols.size());
   return out;
@@ -80,8 +79,8 @@ Selection select_projection(const MatrixSource& source) {
 
 }  // namespace
 
-std::vector<int32_t> live_units(const float* fixed, int units) {
-  return list_if(units, [&](int k) { return !fixed || std::isnan(fixed[k]); });
+std::vector<int32_t> live_units(const bool* live, int units) {
+  return list_if(units, [&](int k) { return !live || live[k]; });
 }
 
 std::vector<int> packed_order(int rows, const std::vector<int32_t>& live) {
