@@ -14,7 +14,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test lint bench report docs install clean
+.PHONY: demo test lint bench report pages docs install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -36,6 +36,11 @@ bench: install
 # Measures nothing: draws the records in eval/results as build/report.html.
 report: install
 	$(BIN)/python -m eval.report
+
+# The manual's measurement pages, and README's table (on the screen) and figures.
+pages: install
+	$(BIN)/python -m eval.report --docs docs/pages/measurements
+	$(BIN)/python -m eval.report --readme
 
 # The manual, as build/docs/index.html.
 docs: install
