@@ -33,6 +33,26 @@ def test_native_core_knows_arrays_only() -> None:
     assert {folder for folder, _ in python} <= {"bind"}, python
 
 
+BELOW = {  # what the folders of the native core may include besides their own headers
+    "bind": {"run", "pack", "cpu"},
+    "run": {"pack", "kernels", "cpu"},
+    "pack": {"kernels", "cpu"},
+    "kernels": {"simd"},
+    "simd": set[str](),
+    "cpu": {"kernels"},
+}
+
+
+def test_native_includes_go_one_way() -> None:
+    found: dict[str, set[str]] = {folder: set() for folder in BELOW}
+    for path in PACKAGE.joinpath("native").rglob("*"):
+        if path.suffix in {".h", ".cpp", ".inc"}:
+            text = path.read_text(encoding="utf-8")
+            included = re.findall(r'^\s*#\s*include\s*"([a-z]+)/', text, re.MULTILINE)
+            found[path.parent.name] |= set(included) - {path.parent.name}
+    assert {folder: others - BELOW[folder] for folder, others in found.items()} == {folder: set() for folder in BELOW}
+
+
 def test_public_names() -> None:
     """What type checkers see, the table of lazy imports, ``__all__`` and what can be had are the same."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))

@@ -9,13 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "simd/row_block.h"
+
 namespace alstm {
 
-constexpr int kRowBlock = 64;       // rows that every kernel handles together
-constexpr int kUnits = 16;          // hidden units of a row block
-constexpr int kGateStrip = kUnits;  // rows of a row block that belong to one gate
-constexpr int kListSlack = 32;      // entries that a kernel may write behind the end of a column list
-constexpr int kNarrow = 256;        // rows of the widest tile whose sums stay in registers over a list of columns
+constexpr int kListSlack = 32;  // entries that a kernel may write behind the end of a column list
+constexpr int kNarrow = 256;    // rows of the widest tile whose sums stay in registers over a list of columns
 
 constexpr int kMaxLevels = 8191;  // of integer activations: their 32-bit sums stay exact
 
