@@ -146,7 +146,9 @@ class Delta:
         mean = float(np.mean(np.concatenate([s for site, s in squares.items() if not site.raw]))) or 1.0
         entries: dict[str, list[Entry]] = {"x": [], "h": []}
         for site, s in squares.items():
-            chosen = sensitivity.column_curves(site).cheapest(price * s / mean) if raw or not site.raw else None
+            chosen = (
+                sensitivity.column_curves(site).thresholds_at_price(price * s / mean) if raw or not site.raw else None
+            )
             entries[site.operand].append(_entry(chosen, str(site)))
         return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
 

@@ -137,7 +137,7 @@ class ColumnScale(Protocol):
 class Curves(Protocol):
     """Activity and residual of the columns of a matrix at a grid of thresholds."""
 
-    def cheapest(self, price: npt.NDArray[np.float64]) -> FloatArray:
+    def thresholds_at_price(self, price: npt.NDArray[np.float64]) -> FloatArray:
         """Thresholds [C] with the least ``activity + price * residual``; price [C]."""
 
 

@@ -1,1 +1,1 @@
-"""What a pass over calibration inputs tells, without changing anything."""
+"""Statistics of one pass over calibration inputs; nothing is changed."""

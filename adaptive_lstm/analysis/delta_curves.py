@@ -1,8 +1,8 @@
-"""How often the columns of a matrix would be sent at every threshold of a grid, and what the unsent rest amounts to.
+"""Simulates the delta rule at a grid of thresholds: how often each column is sent, and the mean square of what is not.
 
-The rule of ``policies/delta.py``, "send when |value - sent| > threshold", played on recorded values for all columns and
-thresholds at once. The values are those of the dense run; a run that skips follows a trajectory of its own, so the
-curves rank thresholds and foresee the work, and the quality of a choice is settled by running it.
+The rule of ``policies/delta.py``, "send when |value - sent| > threshold", runs on recorded values of the dense run, for
+all columns and thresholds at once. A run that skips follows a trajectory of its own: the curves rank thresholds and
+estimate the work; the quality of a choice is measured by running it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _BLOCK = 2**18  # values in flight: what stays in a core's cache
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What C columns cost and lose at K thresholds each; the first threshold is 0, the others grow.
+    """Cost and error of C columns at K thresholds each; the first threshold is 0, the others grow.
 
-    ``thresholds`` [K, C] in units of the value; ``activity`` [K, C]: share of the steps at which the column is sent;
+    ``thresholds`` [K, C]: in units of the value.
+    ``activity`` [K, C]: share of the steps at which the column is sent.
     ``residual`` [K, C]: mean of (value - sent)^2 over all steps.
     """
 
@@ -38,7 +39,7 @@ class Curves:
         """The curves of some of the columns."""
         return Curves(self.thresholds[:, columns], self.activity[:, columns], self.residual[:, columns])
 
-    def cheapest(self, price: DoubleArray) -> FloatArray:
+    def thresholds_at_price(self, price: DoubleArray) -> FloatArray:
         """Thresholds [C] with the least ``activity + price * residual``, the smallest among equals; price [C]."""
         best = np.argmin(self.activity + price * self.residual, axis=0)
         chosen: FloatArray = self.thresholds[best, np.arange(len(best))]
@@ -59,8 +60,8 @@ def threshold_grid(weight: FloatArray) -> FloatArray:
 
 
 @torch.no_grad()
-def play(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[DoubleArray, DoubleArray]:
-    """Play the delta rule over sequences that start with nothing sent.
+def simulate_delta(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[DoubleArray, DoubleArray]:
+    """Run the delta rule over sequences that start with nothing sent.
 
     Args:
         steps: values [n, C] in the order in which they are computed; row b of each is sequence b. n either never grows
@@ -73,14 +74,14 @@ def play(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tuple[DoubleA
     most = max(len(values) for values in steps)
     width = max(1, _BLOCK // (most * len(thresholds)))
     parts = [
-        _play([values[:, start : start + width] for values in steps], thresholds[:, start : start + width], most)
+        _simulated([values[:, start : start + width] for values in steps], thresholds[:, start : start + width], most)
         for start in range(0, thresholds.shape[1], width)
     ]
     sent, squares = zip(*parts, strict=True)
     return np.concatenate(sent, axis=1), np.concatenate(squares, axis=1)
 
 
-def _play(steps: Sequence[torch.Tensor], thresholds: FloatArray, most: int) -> tuple[DoubleArray, DoubleArray]:
+def _simulated(steps: Sequence[torch.Tensor], thresholds: FloatArray, most: int) -> tuple[DoubleArray, DoubleArray]:
     dtype = torch.promote_types(steps[0].dtype, torch.float32)
     limit = torch.as_tensor(thresholds).to(steps[0].device, dtype)
     sent, change, fires, count, squares = limit.new_zeros(5, most, *limit.shape)

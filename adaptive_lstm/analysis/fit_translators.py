@@ -1,4 +1,4 @@
-"""Fitting translators: closed-form maps from what is known of a sequence to the state in which it will end.
+"""Fits translators: closed-form maps from the states of a sequence so far to its final state.
 
 Ridge regression without labels and without gradients on the states of the stack in float32, pruned if it is. Exits
 read the result (``policies/translators.py``).
@@ -21,7 +21,7 @@ from ..policies import DepthTranslators, Map, TimeTranslators
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..types import FloatArray
-from ..weights.layout import shape_of
+from ..weights.layout import float32, shape_of
 from .recorder import Recorded, Recorder
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
@@ -30,7 +30,11 @@ BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over
 
 @dataclass(frozen=True, eq=False)
 class Translators:
-    """Maps for exits of one stack: ``time`` is None for a bidirectional stack, ``depth`` for a single layer."""
+    """Maps for exits of one stack.
+
+    ``time``: None for a bidirectional stack.
+    ``depth``: None for a single layer.
+    """
 
     time: TimeTranslators | None
     depth: DepthTranslators | None
@@ -42,7 +46,7 @@ class _States:
 
     ``levels``: of every layer [rows, D * P], packed.
     ``sizes``: rows alive at each timestep.
-    ``final`` [B, L, D * P]: those in which every row ended.
+    ``final`` [B, L, D * P]: at the end of every row.
     """
 
     levels: list[FloatArray]
@@ -55,11 +59,7 @@ class _States:
         assert call.final is not None
         h = call.final.transpose(0, 1)
         final = h.reshape(len(h), len(call.states), -1)
-        return _States([_array(level) for level in call.states], call.sizes, _array(final))
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    return np.asarray(tensor.float().cpu().numpy())
+        return _States([float32(level) for level in call.states], call.sizes, float32(final))
 
 
 class _Sums:
@@ -80,7 +80,7 @@ class _Sums:
 
     def _work_off(self) -> None:
         if self._waiting:
-            z, y = (np.concatenate(parts_of).astype(np.float64) for parts_of in zip(*self._waiting, strict=True))
+            z, y = (np.concatenate(parts).astype(np.float64) for parts in zip(*self._waiting, strict=True))
             z = np.concatenate([z, np.ones((len(z), 1))], axis=1)
             self.inputs += z.T @ z
             self.gram += z.T @ y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,13 @@ from ..model_io import as_batches, call, first_tensor
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
-from ..types import DoubleArray, FloatArray
-from ..weights.layout import shape_of
-from .delta_curves import Curves, play, threshold_grid
+from ..types import DoubleArray
+from ..weights.layout import float32, shape_of
+from .delta_curves import Curves, simulate_delta, threshold_grid
 from .recorder import Recorded, Recorder
 from .sensitivity import Sensitivity
 
 Output = Callable[[Any], torch.Tensor]
-
 
 _ROWS = 4096  # operands that are multiplied in float64 at once
 
@@ -31,11 +30,8 @@ class _Sums:
     """What has been added up for one LSTM so far; lists have one entry per layer and direction."""
 
     def __init__(self, lstm: AdaptiveLSTM):
-        def array(tensor: torch.Tensor) -> FloatArray:
-            return tensor.detach().cpu().float().numpy().copy()
-
         self.shape = shape_of(lstm)
-        self.weights = tuple((array(t.w_ih), array(t.w_hh)) for t in lstm.executed())
+        self.weights = tuple((float32(t.w_ih).copy(), float32(t.w_hh).copy()) for t in lstm.executed())
         self.thresholds = [threshold_grid(np.hstack(cell)) for cell in self.weights]
         self.steps = 0
         self.rows: list[DoubleArray] = [np.zeros(4 * self.shape.hidden_size) for _ in self.weights]
@@ -52,7 +48,7 @@ class _Sums:
                 z = part.double()
                 self.first[cell] += z.sum(0).cpu().numpy()
                 self.second[cell] += (z.T @ z).cpu().numpy()
-            sent, squares = play(steps, self.thresholds[cell])
+            sent, squares = simulate_delta(steps, self.thresholds[cell])
             self.sent[cell] += sent
             self.squares[cell] += squares
 
@@ -80,6 +76,21 @@ class _Sums:
         )
 
 
+def projected_gradients(
+    out: torch.Tensor, tensors: Sequence[torch.Tensor], count: int, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """Gradients of v . ``out`` with respect to the tensors, for ``count`` random projections v, standard normal.
+
+    Raises:
+        InputError: the output depends on no LSTM.
+    """
+    if not (tensors and out.requires_grad):
+        raise InputError("the output does not depend on any LSTM; pass output=... to pick one that does")
+    for index in range(count):
+        v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+        yield torch.autograd.grad((out * v).sum(), tensors, retain_graph=index + 1 < count, allow_unused=True)
+
+
 def measure_sensitivities(
     model: nn.Module,
     inputs: Iterable[Any],
@@ -97,7 +108,7 @@ def measure_sensitivities(
             alone is one batch. Memory grows with one batch at a time: a few hundred sequences in batches of 16 to 64
             are plenty.
         probes: random projections of the output per batch.
-        output: picks the tensor that counts from what the model returns; default: the first one.
+        output: picks the tensor to measure from what the model returns; default: the first one.
         seed: of the projections.
         progress: show a bar, where stderr is a terminal.
 
@@ -119,14 +130,8 @@ def measure_sensitivities(
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for calls in recorder.calls.values() for made in calls for cell in made.gates for g in cell]
-            if not (gates and out.requires_grad):
-                raise InputError(
-                    "the output that counts does not depend on any LSTM; pass output=... to pick one that does"
-                )
-            for probe_index in range(probes):
-                v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
-                keep = probe_index + 1 < probes
-                gradients = iter(torch.autograd.grad((out * v).sum(), gates, retain_graph=keep, allow_unused=True))
+            for found in projected_gradients(out, gates, probes, generator):
+                gradients = iter(found)
                 for name, calls in recorder.calls.items():
                     for made in calls:
                         sums[name].add_gradients(made, gradients)

@@ -13,10 +13,11 @@ from ..types import DoubleArray
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Averages over timesteps, C columns each.
+    """Averages over timesteps, C columns each; in the dense run z is d.
 
-    ``mean`` [C], ``covariance`` [C, C]: of z, which the pruned layer sees; ``dense_mean`` [C]: of d; ``cross`` [C, C]:
-    cov(d_i, z_j). In the dense run z is d.
+    ``mean`` [C], ``covariance`` [C, C]: of z, the operand of the pruned layer.
+    ``dense_mean`` [C]: of d.
+    ``cross`` [C, C]: cov(d_i, z_j).
     """
 
     mean: DoubleArray

@@ -1,4 +1,4 @@
-"""How far the inputs of LSTMs reach: runs a model over inputs and keeps the largest magnitude of every column."""
+"""Ranges of the inputs of LSTMs: the largest magnitude of every column over the inputs of a model."""
 
 from __future__ import annotations
 

@@ -116,9 +116,9 @@ class Recorder:
 @contextmanager
 def run_all_on(lstms: Mapping[str, AdaptiveLSTM], runners: Mapping[str, Runner]) -> Iterator[None]:
     """The LSTMs run on the given runners inside the block, whatever their policy and mode."""
-    with keep_settings(lstms.values()), ExitStack() as standing_in:
+    with keep_settings(lstms.values()), ExitStack() as running:
         for name, runner in runners.items():
-            standing_in.enter_context(lstms[name].run_on(runner))
+            running.enter_context(lstms[name].run_on(runner))
         yield
 
 

@@ -1,4 +1,4 @@
-"""What a calibration pass found out about an LSTM: what the output feels, and how its operands behave.
+"""Result of a calibration pass over an LSTM: the sensitivity of the output, and statistics of the operands.
 
 F_r = E[(d (v . output) / d gate_r)^2] with v standard normal: by the random projections v this is the diagonal of
 J^T J, with J the Jacobian of the output with respect to the gate pre-activations, averaged over time and inputs (the
@@ -32,11 +32,13 @@ class Sensitivity:
 
     All tuples have one entry per cell; C = width + P columns, x before h.
 
-    ``rows[cell]`` [4H]: F_r in torch's gate order, in squared units of output per unit of pre-activation;
-    ``weights[cell]``: (W_ih [4H, width], W_hh [4H, P]) that it was measured with;
-    ``moments[cell]`` [C, C]: E[z z^T]; ``means[cell]`` [C]: E[z];
-    ``curves[cell]``: activity and residual of the C columns as functions of their delta thresholds;
+    ``shape``: sizes of the stack.
     ``steps``: timesteps, summed over sequences, that the averages are taken over.
+    ``rows[cell]`` [4H]: F_r in torch's gate order, in squared units of output per unit of pre-activation.
+    ``weights[cell]``: (W_ih [4H, width], W_hh [4H, P]) that it was measured with.
+    ``moments[cell]`` [C, C]: E[z z^T].
+    ``means[cell]`` [C]: E[z].
+    ``curves[cell]``: activity and residual of the C columns as functions of their delta thresholds.
     """
 
     shape: StackShape

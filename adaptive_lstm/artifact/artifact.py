@@ -18,14 +18,14 @@ import numpy as np
 from torch import nn
 
 from .. import codec, tensorfile
-from ..calibration.certificate import Certificate, policy_digest
+from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import Range, Rates
 from ..runtime.plan import Plan
-from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
+from ..weights.fingerprint import model_digest, surroundings_digest, weights_digest
 from ..weights.layout import shape_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights

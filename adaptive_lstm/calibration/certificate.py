@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..execution.backend import backend_info
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
-from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
+from ..weights.fingerprint import model_digest, surroundings_digest
 from . import risk
 from .candidates import Settings
 from .evaluation import Outcome
@@ -118,6 +118,11 @@ def policy_digest(settings: Settings) -> str | None:
         return codec.digest(settings)
     except InputError:
         return None
+
+
+def quantization_digest(lstms: Mapping[str, AdaptiveLSTM]) -> str:
+    """SHA-256 of the precisions and replaced weights of a model's LSTMs by module name."""
+    return codec.digest({name: (m.quantize, m.replaced and m.replaced.digest()) for name, m in lstms.items()})
 
 
 def precision_of(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, str]:

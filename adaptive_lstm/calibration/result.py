@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..policies import Policy
 from ..runtime.adapt import adapted_lstms
 from ..runtime.monitor import Range
-from ..weights.fingerprint import model_digest, quantization_digest, surroundings_digest
+from ..weights.fingerprint import model_digest, surroundings_digest
 from .candidates import Settings
-from .certificate import Certificate, precision_of
+from .certificate import Certificate, precision_of, quantization_digest
 
 M = TypeVar("M", bound=nn.Module)
 

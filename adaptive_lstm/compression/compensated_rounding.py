@@ -13,7 +13,6 @@ results worse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from ..weights.quantization import GRID_COLUMNS, quantize_stack
 from ..weights.replaced import ReplacedWeights
 from .pruning.model_runs import ModelRuns, Weights, originals
 from .pruning.refit import Mask, Quadratic, quadratic, shifted_bias
-from .pruning.stack import DenseRun, dense_moments, dense_run
+from .pruning.stack import DenseRun, dense_moments, dense_run, with_weights
 
 ROUNDING_RIDGE = 0.1  # toward the weights before rounding; GPTQ calls it damping
 LAZY_COLUMNS = 64  # columns whose errors are passed on to the columns behind them together
@@ -95,13 +94,12 @@ def round_stack(run: DenseRun, grids: Sequence[DoubleArray]) -> tuple[CellTensor
     """
     out = []
     for cell, old in enumerate(run.weights):
-        seen, width = dense_moments(run, cell), old.w_ih.shape[1]
+        seen = dense_moments(run, cell)
         w = torch.cat([old.w_ih, old.w_hh], dim=1).double().numpy()
         pruned = (w == 0).any()
         keep = w != 0 if pruned else np.ones(w.shape, dtype=bool)
         new = rounded(quadratic(w, seen, ROUNDING_RIDGE), grids[cell], keep)
-        bias = shifted_bias(old.bias.double().numpy(), w, new, seen)
-        out.append(replace(old, w_ih=_float(new[:, :width]), w_hh=_float(new[:, width:]), bias=_float(bias)))
+        out.append(with_weights(old, new, shifted_bias(old.bias.double().numpy(), w, new, seen)))
     return tuple(out)
 
 
@@ -130,7 +128,3 @@ def _nearest(w: DoubleArray, grid: DoubleArray, keep: Mask) -> DoubleArray:
     step = np.where(grid > 0, grid, 1.0)
     on_grid = np.clip(np.rint(w / step), -127, 127) * step
     return np.where(keep, np.where(grid > 0, on_grid, w), 0.0)
-
-
-def _float(values: DoubleArray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).float()

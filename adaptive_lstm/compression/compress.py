@@ -21,11 +21,12 @@ from ..policies import Dense
 from ..runtime.adapt import keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
-from ..weights.layout import CellTensors, shape_of, tensors_of
+from ..weights.layout import float32, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.quantization import column_scale, quantize_stack
 from ..weights.replaced import ReplacedWeights
-from .pruning import Prune, prune_model, round_model
+from .compensated_rounding import round_model
+from .pruning import Prune, prune_model
 from .report import CompressReport, LSTMReport, matrix_reports
 
 Rounding = Literal["nearest", "compensated"]
@@ -184,11 +185,8 @@ def with_scales(
             quantize.check_names(shape_of(lstm))  # before a long run
         for name, largest in input_ranges(model, inputs, lacking).items():
             first = tensors_of(lstms[name])[: shape_of(lstms[name]).directions]
-            chosen[name] = replace(quantize, raw_scale=tuple(column_scale(largest, _stacked(first)).tolist()))
+            scale = column_scale(largest, np.concatenate([float32(t.w_ih) for t in first]))
+            chosen[name] = replace(quantize, raw_scale=tuple(scale.tolist()))
     for name, lstm in lstms.items():
         chosen[name].check(shape_of(lstm))
     return chosen
-
-
-def _stacked(cells: Iterable[CellTensors]) -> np.ndarray:
-    return torch.cat([t.w_ih.detach().to("cpu", torch.float32) for t in cells]).numpy()

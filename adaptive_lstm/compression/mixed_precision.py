@@ -41,22 +41,22 @@ def mixed_precision(
         raise InputError("give one budget: size=0.3 (share of float32) or error=0.01 (change of the output)")
     if error is not None and not error >= 0:
         raise InputError(f"error: got {error}, expected a number of at least 0")
-    options, sizes, shape = _options(sensitivity), _sizes(sensitivity), sensitivity.shape
-    chosen = {name: min(errors, key=sizes[name].__getitem__) for name, errors in options.items()}
+    options, shape = _options(sensitivity), sensitivity.shape
+    chosen = {name: min(found.items(), key=lambda option: option[1][0])[0] for name, found in options.items()}
     projection = shape.num_cells * shape.proj_size * (shape.hidden_size + 4)  # int8 with a scale per row
-    whole = sum(by["fp32"] for by in sizes.values()) + 4 * shape.num_cells * shape.proj_size * shape.hidden_size
-    least = projection + sum(sizes[name][p] for name, p in chosen.items())
+    whole = sum(by["fp32"][0] for by in options.values()) + 4 * shape.num_cells * shape.proj_size * shape.hidden_size
+    least = projection + sum(options[name][p][0] for name, p in chosen.items())
     if size is not None and not size * whole >= least:
         raise InputError(f"size: got {size}, expected at least {least / whole:.4f}, the smallest possible size")
     budget = np.inf if size is None else size * whole
-    while error is None or sum(options[name][p] for name, p in chosen.items()) > error**2:
-        spent = projection + sum(sizes[name][p] for name, p in chosen.items())
-        steps = [
-            ((options[name][chosen[name]] - options[name][p]) / extra, name, p)
-            for name in chosen
-            for p in options[name]
-            if (extra := sizes[name][p] - sizes[name][chosen[name]]) > 0 and spent + extra <= budget
-        ]
+    while error is None or sum(options[name][p][1] for name, p in chosen.items()) > error**2:
+        spent = projection + sum(options[name][p][0] for name, p in chosen.items())
+        steps = []
+        for name, now in chosen.items():
+            bytes_now, change_now = options[name][now]
+            for p, (nbytes, change) in options[name].items():
+                if (extra := nbytes - bytes_now) > 0 and spent + extra <= budget:
+                    steps.append(((change_now - change) / extra, name, p))
         if not steps or max(steps)[0] <= 0:
             break
         _, name, precision = max(steps)
@@ -64,25 +64,15 @@ def mixed_precision(
     return replace(base or Quantize(), precision="int8", matrices=chosen)
 
 
-def _sizes(sensitivity: Sensitivity) -> dict[str, dict[Precision, int]]:
-    """Bytes with scales, by matrix and precision."""
-    found: dict[str, dict[Precision, int]] = {}
-    for cell, weights in enumerate(sensitivity.weights):
-        for kind, w in zip(("weight_ih", "weight_hh"), weights, strict=True):
-            name = f"{kind}_{sensitivity.shape.name(cell)}"
-            found[name] = {p: quantize_matrix(w, p, 0).nbytes for p in PRECISIONS}
-    return found
-
-
-def _options(sensitivity: Sensitivity) -> dict[str, dict[Precision, float]]:
-    """Expected squared change of the output, by matrix and precision."""
-    found: dict[str, dict[Precision, float]] = {}
+def _options(sensitivity: Sensitivity) -> dict[str, dict[Precision, tuple[int, float]]]:
+    """Bytes with scales and expected squared change of the output, by matrix and precision."""
+    found: dict[str, dict[Precision, tuple[int, float]]] = {}
     for cell, weights in enumerate(sensitivity.weights):
         for kind, w in zip(("weight_ih", "weight_hh"), weights, strict=True):
             raw = kind == "weight_ih" and cell < sensitivity.shape.directions
-            errors: dict[Precision, float] = {}
+            options = found[f"{kind}_{sensitivity.shape.name(cell)}"] = {}
             for precision in (p for p in PRECISIONS if not (raw and p == "int8")):
-                change = quantize_matrix(w, precision, 0).dequantized().astype(np.float64) - w
-                errors[precision] = expected_squared_change(sensitivity, cell, kind, change)
-            found[f"{kind}_{sensitivity.shape.name(cell)}"] = errors
+                matrix = quantize_matrix(w, precision, 0)
+                change = matrix.dequantized().astype(np.float64) - w
+                options[precision] = matrix.nbytes, expected_squared_change(sensitivity, cell, kind, change)
     return found

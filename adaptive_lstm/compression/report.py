@@ -15,7 +15,7 @@ from ..weights.layout import CellTensors
 from ..weights.matrices import CellMatrices, Matrix
 from .output_error import expected_squared_change
 
-WORTH_TELLING = 0.05  # share of zeros that save no time, from which the report mentions them
+MIN_IDLE_ZEROS = 0.05  # share of zeros that save no time, from which the report mentions them
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class CompressReport:
                     f"{lstm.name or 'the LSTM'}: a step takes {before * 1e6:.1f} -> {after * 1e6:.1f} us "
                     f"({before / after:.1f}x), {lstm.bytes_packed:,} bytes packed"
                 )
-        if idle := [m.name for m in self.matrices if m.idle_zeros >= WORTH_TELLING]:
+        if idle := [m.name for m in self.matrices if m.idle_zeros >= MIN_IDLE_ZEROS]:
             yield (
                 f"unstructured zeros save no time in {', '.join(idle)}: at this size, precision and share of "
                 "zeros, or on this machine, the bitmask form is not faster, and the kernels read whole blocks "

@@ -20,8 +20,9 @@ from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
 from ..weights.precision import MAX_LEVELS, Quantize
 from ..weights.replaced import ReplacedWeights
+from .compensated_rounding import round_model
 from .compress import compress, described, restore, with_scales
-from .pruning import Prune, prune_model, round_model
+from .pruning import Prune, prune_model
 from .pruning.prune_model import hold_out
 from .pruning.search import FIRST_RIDGE, relative_error
 from .report import CompressReport
@@ -97,9 +98,9 @@ def _within(
     lstms = adapted_lstms(model)
     restore(model)
     dense = outputs(model, held_out, output)
-    asked = dict.fromkeys(precision for _, precisions in choices for precision in precisions)
-    scaled = {precision: with_scales(model, lstms, fit, precision) for precision in asked}
-    sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all that is tried
+    every = dict.fromkeys(precision for _, precisions in choices for precision in precisions)
+    scaled = {precision: with_scales(model, lstms, fit, precision) for precision in every}
+    sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all choices
     for prune, precisions in tracked(choices, "compressing", "choice", show=progress):
         for each in settings(prune):
             restore(model)

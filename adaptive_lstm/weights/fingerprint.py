@@ -1,24 +1,20 @@
 """Detects changed weights: by address since an LSTM was planned, by content since it was compressed or certified.
 
-Every digest of weights and of their settings is made here.
+Digests of settings are ``codec.digest``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from .. import codec
 from .layout import float32, named_weights
-from .precision import Quantize
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from .replaced import ReplacedWeights
 
 
 class Fingerprint:
@@ -66,51 +62,21 @@ def weights_digest(lstm: nn.LSTM) -> str:
 
 def model_digest(lstms: Mapping[str, nn.LSTM]) -> str:
     """SHA-256 of the parameters and dtypes of several LSTMs by module name, in hexadecimal."""
-    return _json_digest({name: (weights_digest(lstm), str(lstm.weight_ih_l0.dtype)) for name, lstm in lstms.items()})
+    return codec.digest({name: (weights_digest(lstm), str(lstm.weight_ih_l0.dtype)) for name, lstm in lstms.items()})
 
 
 def surroundings_digest(model: nn.Module, lstms: Mapping[str, nn.LSTM]) -> str:
     """SHA-256 of all parameters and persistent buffers of a model outside its LSTMs, in hexadecimal."""
     inside = tuple(f"{name}." if name else "" for name in lstms)
     state = model.state_dict()
-    return _json_digest({name: _of_bytes(value) for name, value in state.items() if not name.startswith(inside)})
+    return codec.digest({name: _of_bytes(value) for name, value in state.items() if not name.startswith(inside)})
 
 
 def _of_bytes(value: object) -> object:
-    """Dtype, shape and digest of the bytes of a tensor; None for other state, which a module keeps as it likes."""
+    """Dtype, shape and digest of the bytes of a tensor; None for state that is no tensor."""
     import torch
 
     if not isinstance(value, torch.Tensor):
         return None
     data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()
-
-
-class Compressed(Protocol):
-    """An LSTM with settings of what it executes."""
-
-    @property
-    def quantize(self) -> Quantize:
-        """The precision of every matrix."""
-
-    @property
-    def replaced(self) -> ReplacedWeights | None:
-        """Weights that are executed instead of the parameters."""
-
-
-def quantization_digest(lstms: Mapping[str, Compressed]) -> str:
-    """SHA-256 of precisions and replaced weights of several LSTMs by module name, in hexadecimal.
-
-    Settings at their defaults are left out, so that a new one in ``Quantize`` leaves old digests valid.
-    """
-    default = dataclasses.asdict(Quantize())
-    found = {}
-    for name, lstm in lstms.items():
-        settings = dataclasses.asdict(lstm.quantize)
-        given = {key: value for key, value in settings.items() if value != default[key]}
-        found[name] = (given, None if lstm.replaced is None else lstm.replaced.digest())
-    return _json_digest(found)
-
-
-def _json_digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -14,10 +14,10 @@ import adaptive_lstm as al
 from adaptive_lstm import tensorfile
 from adaptive_lstm.artifact import artifact
 from adaptive_lstm.artifact.policies import encode_policy
-from adaptive_lstm.calibration.certificate import Certificate, policy_digest
+from adaptive_lstm.calibration.certificate import Certificate, policy_digest, quantization_digest
 from adaptive_lstm.runtime.monitor import Range
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.fingerprint import model_digest, quantization_digest, surroundings_digest, weights_digest
+from adaptive_lstm.weights.fingerprint import model_digest, surroundings_digest, weights_digest
 from adaptive_lstm.weights.layout import tensors_of
 from adaptive_lstm.weights.replaced import ReplacedWeights
 

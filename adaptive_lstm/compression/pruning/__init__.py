@@ -1,9 +1,6 @@
 """Static pruning: which weights are removed, and how the others compensate. No gradient step."""
 
-from __future__ import annotations
-
-from ..compensated_rounding import round_model as round_model
 from .prune_model import prune_model as prune_model
 from .settings import Prune as Prune
 
-__all__ = ["Prune", "prune_model", "round_model"]
+__all__ = ["Prune", "prune_model"]

@@ -29,7 +29,7 @@ class CandidateBuilder:
     Args:
         model: an adapted model in eval mode.
         lstms: its LSTMs.
-        prune: what is asked.
+        prune: the settings.
         fit: batches that weights are fitted on.
         sensitivities: of the LSTMs, measured with their original weights.
         gradients: mean squared gradients by LSTM and cell, for the Taylor score, or None.
@@ -123,6 +123,6 @@ class CandidateBuilder:
         if shape.num_layers == 1:
             raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
         found = [float(scores(recipe, data).sum()) for data in self.cells[name]]
-        worth = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
+        by_layer = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
         count = min(round(self.prune.share * shape.num_layers), shape.num_layers - 1)
-        return [int(layer) for layer in np.argsort(worth, kind="stable")[:count]]
+        return [int(layer) for layer in np.argsort(by_layer, kind="stable")[:count]]

@@ -10,7 +10,6 @@ import numpy as np
 from ...analysis.moments import Moments
 from ...types import DoubleArray
 from ...weights.layout import GATES
-from . import scores as saliency
 from .obs import losses
 from .patterns import Groups, cheapest, groups, n_of_m
 from .refit import Mask, quadratic
@@ -68,15 +67,29 @@ class CellData:
 
 
 def scores(recipe: Recipe, data: CellData) -> DoubleArray:
-    """The score of every single weight [4H, C]; output-agnostic scores are relative to the layer's mean."""
+    """The score of every single weight [4H, C]: the expected squared change of the output if it is set to zero.
+
+    - "magnitude", order zero: w^2.
+    - "taylor", first order: (w g)^2 with g^2 the mean squared gradient (``gradients.py``; Molchanov et al., CVPR 2019,
+      with projections of the output in place of a loss).
+    - "activation", first order: (|w| rms(z_j))^2, Wanda (arXiv 2306.11695).
+    - second order: F_r^gamma w^2 E[z_j^2] (``analysis/sensitivity.py`` explains the damping gamma).
+
+    Scores that ignore the output are relative to the layer's mean. Scores of a structure are sums over its weights.
+    """
+    magnitude, power = data.w**2, data.moments.power
     if recipe.saliency == "taylor":
         assert data.squares is not None, "taylor scores need gradients"
-        return saliency.taylor(data.w, data.squares)
+        return magnitude * data.squares
     if recipe.saliency in OUTPUT_AGNOSTIC:
-        power = data.moments.power
-        found = saliency.magnitude(data.w) if recipe.saliency == "magnitude" else saliency.activation(data.w, power)
-        return found / (found.mean() or 1.0)
-    return saliency.second_order(data.w, data.moments.power, data.rows, recipe.gamma)
+        found = magnitude if recipe.saliency == "magnitude" else magnitude * power
+        return np.asarray(found / (found.mean() or 1.0))
+    return damped(data.rows, recipe.gamma)[:, None] * magnitude * power
+
+
+def damped(rows: DoubleArray, gamma: float) -> DoubleArray:
+    """F_r^gamma [R]; gamma = 0 ignores the output."""
+    return np.asarray(rows**gamma) if gamma else np.ones(len(rows))
 
 
 def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> list[Mask]:
@@ -89,7 +102,7 @@ def weight_masks(prune: Prune, recipe: Recipe, cells: Sequence[CellData]) -> lis
     rounds = OBS_ROUNDS if n_m is None else n_m[1] - n_m[0]
     for done in range(1, rounds + 1):
         found = [
-            np.where(mask, saliency.damped(data.rows, recipe.gamma)[:, None], 1.0) * losses(problem, mask)
+            np.where(mask, damped(data.rows, recipe.gamma)[:, None], 1.0) * losses(problem, mask)
             for problem, mask, data in zip(problems, keep, cells, strict=True)
         ]
         keep = _kept(prune, found, cells, done / rounds)

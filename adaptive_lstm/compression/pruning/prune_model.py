@@ -18,8 +18,8 @@ from ...weights.fingerprint import weights_digest
 from ...weights.layout import shape_of
 from ...weights.replaced import ReplacedWeights
 from .candidate import CandidateBuilder
+from .gradients import squared_gradients
 from .model_runs import originals
-from .scores import squared_gradients
 from .search import choose
 from .settings import Prune
 
@@ -50,7 +50,7 @@ def prune_model(
             alone is one batch. A few hundred sequences in batches of 16 to 64 are plenty.
         prune: what to remove.
         sensitivities: by module name, measured with the present parameters; None: measured on the fitting part.
-        output: picks the tensor that counts from what the model returns; default: the first one.
+        output: picks the tensor to compare from what the model returns; default: the first one.
         progress: show bars.
 
     Raises:
@@ -76,7 +76,7 @@ def prune_model(
             gradients = squared_gradients(model, lstms, originals(lstms), fit, output, progress)
         builder = CandidateBuilder(model, lstms, prune, fit, sensitivities, gradients, output)
         recipe = choose(builder, prune, held, progress)
-        if fit[0] is not held[0]:  # else all of it was seen: a single batch that cannot be split
+        if fit[0] is not held[0]:  # otherwise a single batch that cannot be split, already fitted on
             builder = CandidateBuilder(model, lstms, prune, batches, sensitivities, gradients, output)
         weights = builder.weights(recipe)
         return {name: ReplacedWeights(weights[name], weights_digest(lstm)) for name, lstm in lstms.items()}

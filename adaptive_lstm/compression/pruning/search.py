@@ -52,7 +52,7 @@ def choose(builder: CandidateBuilder, prune: Prune, held: Sequence[Any], progres
             if recipe in errors:
                 continue
             error = errors[recipe] = relative_error(builder.outputs(builder.weights(recipe), held), dense)
-            # A diagonal score only prepares the search for OBS where that was asked for.
+            # A diagonal score only prepares the search for OBS where that is the setting.
             if prune.saliency in ("auto", recipe.saliency) and (kept is None or error < MIN_IMPROVEMENT * kept[0]):
                 kept = (error, recipe)
             bar.note(f"error {min(errors.values()):.4f}")
@@ -109,9 +109,8 @@ def _closed(prune: Prune, found: Recipe) -> Iterator[Recipe]:
         return
     for ridge in (CLOSED_RIDGE, FIRST_RIDGE) if prune.ridge is None else (prune.ridge,):
         yield replace(found, ridge=ridge, sweeps=SWEEPS)
-        if (
-            prune.saliency == "auto" and found.saliency != "second-order"
-        ):  # without sweeps, close scores are hard to tell apart
+        # Without sweeps, close scores are hard to tell apart.
+        if prune.saliency == "auto" and found.saliency != "second-order":
             yield Recipe("second-order", _damping(prune, found), "refit", ridge, SWEEPS)
 
 

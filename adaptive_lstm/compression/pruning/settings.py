@@ -38,8 +38,9 @@ class Prune:
         block: rows and columns of a block. Default: the kernels' own, 64 rows of one gate in strips of 16 (the last
             strips of a gate may share a block with the first of the next) and one column. Other sizes are plain rows
             and columns of every gate's matrix.
-        saliency: the score of a weight (``scores.py``). ``"obs"`` removes weights in rounds by their exact second-order
-            loss and refits the rest after each (unstructured and N:M). ``"auto"``: the best on held-out data.
+        saliency: the score of a weight (``masks.scores``). ``"obs"`` removes weights in rounds by their exact
+            second-order loss and refits the rest after each (unstructured and N:M). ``"auto"``: the best on held-out
+            data.
         gamma: damping exponent of the output sensitivity in second-order and OBS scores, 0 to 1; None: the best on
             held-out data.
         compensate: how the remaining weights compensate: ``"none"``; ``"mean"``: the mean of what was removed is folded

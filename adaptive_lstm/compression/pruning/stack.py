@@ -137,11 +137,14 @@ def _compensated(recipe: Recipe, data: CellData, seen: Moments, keep: Mask, orig
         w = refit(quadratic(data.w, seen, recipe.ridge), keep)
     if recipe.compensate != "none":
         bias = shifted_bias(bias, data.w, w, seen)
+    return with_weights(original, w, bias)
 
-    def tensor(values: DoubleArray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).float()
 
-    return replace(original, w_ih=tensor(w[:, : data.width]), w_hh=tensor(w[:, data.width :]), bias=tensor(bias))
+def with_weights(original: CellTensors, w: DoubleArray, bias: DoubleArray) -> CellTensors:
+    """A cell with other weights ``w`` [4H, C] of [W_ih | W_hh] and another ``bias`` [4H]."""
+    width = original.w_ih.shape[1]
+    w_ih, w_hh, b = (torch.from_numpy(np.ascontiguousarray(v)).float() for v in (w[:, :width], w[:, width:], bias))
+    return replace(original, w_ih=w_ih, w_hh=w_hh, bias=b)
 
 
 def _outputs(dense: DenseRun, cell: int) -> list[torch.Tensor]:
