@@ -20,13 +20,13 @@ from .errors import ModelFileError
 def write(
     path: str | os.PathLike[str], kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a file at once: a failure leaves what was there before.
+    """Write a file at once: after a failure the old one is still there.
 
     Args:
         path: where to; an existing file is replaced.
         kind: what the file holds, in words.
         version: of the layout of this kind.
-        header: anything that JSON can say.
+        header: JSON values.
         arrays: by name.
 
     Raises:
@@ -42,7 +42,7 @@ def write(
     except OSError as error:
         raise ModelFileError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        with suppress(OSError):  # it is gone, or could not be made
+        with suppress(OSError):  # renamed already, or never written
             unfinished.unlink()
 
 

@@ -101,8 +101,7 @@ def _slowest(report: al.CompressReport) -> tuple[float, float]:
 
 def judged(model: ZooModel, rows: tuple[Row, ...], *, quick: bool) -> Iterator[dict[str, Any]]:
     """Every row of a model; a pattern that does not fit it has the reason in its row."""
-    assert model.material is not None
-    material = model.material().quick() if quick else model.material()
+    material = model.prepared(quick=quick)
     unpruned: dict[str, float] = {}
     with torch.no_grad():
         dense = [first(model.model(x)) for x in material.test[:TEST]]
@@ -146,20 +145,17 @@ def main() -> None:
         parser.error(f"--rows: unknown {unknown}, choose from {'; '.join(row.name for row in ROWS)}")
     with common.inference(options.threads):
         common.headline(options)
-        for name in options.models:
-            model = zoo.load(name, options.zoo)
-            if model.material is None:
-                continue
+        for model in zoo.with_material(options.models, options.zoo):
             found = []
             for one in judged(model, tuple(row for row in ROWS if row.name in wanted), quick=options.quick):
                 found.append(one)
-                record = {"group": name, "case": one["row"], **one}
+                record = {"group": model.name, "case": one["row"], **one}
                 if options.json:
                     print(json.dumps(record), flush=True)
                 common.save(options, "compression", [record])  # row by row: a model takes half an hour
             if not options.json:
                 header = ["compressed", "fidelity", "task", "bytes", "zeros", "step", "of its precision", ""]
-                title = f"{name}: fidelity is 1 - {model.distance.name}"
+                title = f"{model.name}: fidelity is 1 - {model.distance.name}"
                 print(common.table(title, header, [_cells(one) for one in found]), flush=True)
 
 

@@ -103,9 +103,9 @@ def _text(found: dict[str, Any]) -> str:
         [f"layer {row['layer']}", *(f"{np.mean(row[operand][: found['left']]):.0%}" for operand in ("x", "h"))]
         for row in found["rows"]
     ]
-    told = f"{found['title']}: {found['policy']}; {found['left']} of {len(found['done'])} steps read"
+    title = f"{found['title']}: {found['policy']}; {found['left']} of {len(found['done'])} steps read"
     done = f"{np.mean(found['done']):.0%} of the multiply-accumulates of the sequence were done"
-    return f"{common.table(told, ['columns sent', 'x', 'h'], rows)}\n{done}"
+    return f"{common.table(title, ['columns sent', 'x', 'h'], rows)}\n{done}"
 
 
 def main() -> None:

@@ -208,7 +208,7 @@ def main() -> None:
     with common.inference(options.threads):
         common.headline(options)
         encoder, fit, judging = load(folder)
-        peers, absent = build(encoder.lstm, PEERS, threads=options.threads, inputs=fit.split(1))
+        peers, unavailable = build(encoder.lstm, PEERS, threads=options.threads, inputs=fit.split(1))
         contenders: list[Contender] = [*peers, *ours(encoder, fit)]
         found = verify_contenders([who for who in contenders if who.precision == "fp32"], encoder.lstm, judging[:1])
         shown = [who for who in contenders if who in found.verified or who.precision != "fp32"]
@@ -225,7 +225,7 @@ def main() -> None:
         if options.json:
             print("\n".join(json.dumps(one) for one in records))
         else:
-            lines += [f"absent: {one.name} ({one.reason})" for one in absent + found.excluded]
+            lines += [f"unavailable: {one.name} ({one.reason})" for one in unavailable + found.excluded]
             print("\n".join([table(qualities, windows, steps), f"at a mean cosine of at least {BAR}:", *lines]))
         common.save(options, "quality", records)
 

@@ -13,7 +13,7 @@ search all policies that apply. Then, with the certified policy:
 For models with a goal in time, the costs that no policy can save are measured too: a call in which no column is sent
 (it still compares inputs and computes gates) and a call of one timestep (the cost of a call by itself).
 
-Below the table stands, for every model, the kind of sequence that a certificate covers; see ``eval/zoo/material.py``.
+The table is followed by the kind of sequence that the certificate of each model covers; see ``eval/zoo/material.py``.
 """
 
 import argparse
@@ -146,15 +146,15 @@ def _all_of(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None]:
 
 def goals(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The goals of a model, the values reached, and the verdicts."""
-    asked: list[tuple[str, float | None, float]] = []
+    given: list[tuple[str, float | None, float]] = []
     if name in RECURRENT_GOALS:
-        asked.append(("recurrent work skipped", found["skipped_recurrent"], RECURRENT_GOALS[name]))
+        given.append(("recurrent work skipped", found["skipped_recurrent"], RECURRENT_GOALS[name]))
     if name in GOALS:
-        asked.append(("work skipped", found["skipped"], GOALS[name]))
-        asked.append(("time saved", found["saved"], max(GOALS[name], found["skipped"]) - WALL_SLACK))
+        given.append(("work skipped", found["skipped"], GOALS[name]))
+        given.append(("time saved", found["saved"], max(GOALS[name], found["skipped"]) - WALL_SLACK))
     return [
         {"goal": goal, "got": got, "least": least, "verdict": "n/a" if got is None else _verdict(got >= least)}
-        for goal, got, least in asked
+        for goal, got, least in given
     ]
 
 
@@ -192,7 +192,7 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     ]
 
 
-def tell(found: dict[str, dict[str, Any]]) -> str:
+def as_text(found: dict[str, dict[str, Any]]) -> str:
     """Everything as text: the table, the goals, the policies and the promises of their certificates."""
     header = ["model (int8)", "certified", "skipped", "recurrent", "saved", "/ fp32", "/ torch", "limit", "test"]
     header += ["fresh", "fit/search/test/fresh", "calibrated"]
@@ -205,9 +205,9 @@ def tell(found: dict[str, dict[str, Any]]) -> str:
         for what, most in one.get("saved_at_most", {}).items():
             lines.append(f"      {name}: a call of {what} saves {most:.0%}")
     for name, one in found.items():
-        told = one.get("failed") or f"{one['policy']}; {one['loss']} at most {one['max_loss']:g}; {one['promise']}"
-        told += f" (not all native: {one['fallback']})" if one.get("fallback") else ""
-        lines.append(f"\n{name}: {told}")
+        line = one.get("failed") or f"{one['policy']}; {one['loss']} at most {one['max_loss']:g}; {one['promise']}"
+        line += f" (not all native: {one['fallback']})" if one.get("fallback") else ""
+        lines.append(f"\n{name}: {line}")
     return "\n".join(lines)
 
 
@@ -219,11 +219,8 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     with common.inference(options.threads):
         common.headline(options)
-        for name in options.models:
-            model = zoo.load(name, options.zoo)
-            if model.material is None:
-                continue
-            material = model.material().quick() if options.quick else model.material()
+        for model in zoo.with_material(options.models, options.zoo):
+            name, material = model.name, model.prepared(quick=options.quick)
             try:
                 one = judge(model, material, options)
                 if not options.quick:
@@ -239,7 +236,7 @@ def main() -> None:
             common.save(options, "savings", [record])
             torch.manual_seed(0)
     if not options.json:
-        print(tell(found))
+        print(as_text(found))
 
 
 if __name__ == "__main__":

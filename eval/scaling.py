@@ -79,19 +79,19 @@ def depth(options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
 
 
 def _sizes(group: str, of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
-    present, absent = lineup(stack(of), options.peers, threads=options.threads)
+    present, unavailable = lineup(stack(of), options.peers, threads=options.threads)
     x = torch.randn(1, STEPS, of[0])
     timings = common.race({who.name: who.whole(x) for who in present}, quick=options.quick, seconds=15)
     for who in present:
-        record, row = _told(group, who, of, STEPS, timings[who.name], timings.get(BASE), options)
-        yield {**record, "absent": [vars(one) for one in absent]}, row
+        record, row = _measured(group, who, of, STEPS, timings[who.name], timings.get(BASE), options)
+        yield {**record, "unavailable": [vars(one) for one in unavailable]}, row
 
 
 def length(options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """Time over T, and the line that fits it."""
     for hidden in options.length_widths:
         of = (hidden, hidden, LENGTH_DEPTH)
-        present, absent = lineup(stack(of), options.peers, threads=options.threads)
+        present, unavailable = lineup(stack(of), options.peers, threads=options.threads)
         calls = {
             f"{who.name} {steps}": who.whole(torch.randn(1, steps, hidden))
             for who in present
@@ -102,8 +102,8 @@ def length(options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
             mine = [timings[f"{who.name} {steps}"] for steps in options.lengths]
             fitted = line(options.lengths, mine)
             for steps, timing in zip(options.lengths, mine, strict=True):
-                record, row = _told("length", who, of, steps, timing, timings.get(f"{BASE} {steps}"), options)
-                yield {**record, "absent": [vars(one) for one in absent]}, row
+                record, row = _measured("length", who, of, steps, timing, timings.get(f"{BASE} {steps}"), options)
+                yield {**record, "unavailable": [vars(one) for one in unavailable]}, row
             found = {**described(who, of, batch=1, threads=options.threads), **fitted.as_dict()}
             fixed = format_seconds(fitted.fixed[1]) if fitted.meaningful else "n/a"
             each = format_seconds(fitted.per_step[1] / LENGTH_DEPTH)
@@ -111,7 +111,7 @@ def length(options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
             yield {"group": "fixed", "case": f"{of} {who.name}", "lengths": list(options.lengths), **found}, row
 
 
-def _told(
+def _measured(
     group: str,
     who: Contender,
     of: Shape,
@@ -156,17 +156,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     with common.inference(options.threads):
         common.headline(options)
         for group in options.only:
-            rows, absent = [], set()
+            rows, unavailable = [], set()
             for record, row in GROUPS[group](options):
                 common.save(options, "scaling", [record])
                 rows.append(row)
-                absent |= {Unavailable(**one) for one in record.get("absent", ())}
+                unavailable |= {Unavailable(**one) for one in record.get("unavailable", ())}
                 if options.json:
                     print(json.dumps(record), flush=True)
             if not options.json:
                 print(common.table(group, HEADER, rows), flush=True)
-                for one in sorted(absent, key=lambda a: a.name):
-                    print(f"absent: {one.name} ({one.reason})")
+                for one in sorted(unavailable, key=lambda a: a.name):
+                    print(f"unavailable: {one.name} ({one.reason})")
 
 
 if __name__ == "__main__":

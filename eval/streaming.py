@@ -15,7 +15,6 @@ apart is marked.
 
 import argparse
 import gc
-import json
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ import torch
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, ratio
 from adaptive_lstm.peers import PEERS, Contender, Unavailable
 from eval.shared import common
-from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, shape, skipping, stack, told
+from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, publish, shape, skipping, stack
 from eval.shared.targets import BASELINES, brief
 
 Record = dict[str, Any]
@@ -47,8 +46,8 @@ UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has
 def contenders_on(of: Shape, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
     """All contenders on one stack."""
     lstm = stack(of)
-    present, absent = lineup(lstm, options.peers, threads=options.threads)
-    return [*present, skipping(lstm, torch.randn(1, STEPS, of[0]))], absent
+    present, unavailable = lineup(lstm, options.peers, threads=options.threads)
+    return [*present, skipping(lstm, torch.randn(1, STEPS, of[0]))], unavailable
 
 
 def tails(calls: dict[str, Tick], *, quick: bool) -> dict[str, Timing]:
@@ -61,7 +60,7 @@ def tails(calls: dict[str, Tick], *, quick: bool) -> dict[str, Timing]:
 
 def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """The latency of single steps, a record and a row of the table per contender."""
-    contenders, absent = contenders_on(of, options)
+    contenders, unavailable = contenders_on(of, options)
     x = torch.randn(1, STEPS, of[0])
     timings = tails({who.name: who.stream(x) for who in contenders}, quick=options.quick)
     bases = [name for name in BASELINES if name in timings]
@@ -74,7 +73,7 @@ def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[
             **described(who, of, batch=1, threads=options.threads),
             "seconds": timing.as_dict(),
             "speed": {base: speed.as_dict() for base, speed in speeds.items()},
-            "absent": [vars(one) for one in absent],
+            "unavailable": [vars(one) for one in unavailable],
         }
         tail = [format_seconds(seconds) for seconds in (timing.median, timing.p95, timing.p99)]
         yield record, [who.name, *tail, *(brief(speeds[base]) if base in speeds else "" for base in BASELINES)]
@@ -183,17 +182,20 @@ def capacity(
 
 def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
     """Concurrent streams, a record and a row of the table per contender and way of serving."""
-    contenders, absent = contenders_on(of, options)
+    contenders, unavailable = contenders_on(of, options)
     fleets, unbatched = fleets_of(contenders, of[0])
     ticks, repeats = (20, 1) if options.quick else (TICKS, REPEATS)
     searches = [search(fleets, 1 / options.rate, ticks) for _ in range(repeats)]
     for fleet, found in zip(fleets, zip(*searches, strict=True), strict=True):
-        record = {**capacity(fleet, found, of, options), "absent": [vars(one) for one in [*absent, *unbatched]]}
-        unsure = "" if record["meaningful"] or not record["streams"] else " (unsure)"
+        record = {
+            **capacity(fleet, found, of, options),
+            "unavailable": [vars(one) for one in [*unavailable, *unbatched]],
+        }
+        apart = "" if record["meaningful"] or not record["streams"] else " (far apart)"
         tick = record["tick"]
         tail = ["", ""] if tick is None else [format_seconds(tick[key]) for key in ("median", "p99")]
         counts = " ".join(map(str, record["counts"]))
-        yield record, [f"{fleet.who.name}, {fleet.way}", f"{record['streams_per_core']:g}{unsure}", counts, *tail]
+        yield record, [f"{fleet.who.name}, {fleet.way}", f"{record['streams_per_core']:g}{apart}", counts, *tail]
 
 
 HEADERS = {
@@ -216,14 +218,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         common.headline(options)
         for group in options.only:
             for of in options.shapes:
-                records, rows = zip(*{"step": step, "streams": streams}[group](of, options), strict=True)
-                common.save(options, "streaming", records)
-                if options.json:
-                    print("\n".join(map(json.dumps, records)), flush=True)
-                else:
-                    title = f"{of}: {group}" + (f" at {options.rate:g} frames a second" if group == "streams" else "")
-                    absent = told(Unavailable(**one) for one in records[0]["absent"])
-                    print("\n".join([common.table(title, HEADERS[group], rows), *filter(None, [absent])]), flush=True)
+                title = f"{of}: {group}" + (f" at {options.rate:g} frames a second" if group == "streams" else "")
+                found = {"step": step, "streams": streams}[group](of, options)
+                publish(options, "streaming", title, HEADERS[group], found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which saliency tells what to prune? Quality against sparsity for order zero, one and two, with and without refit.
+"""Which saliency finds the weights to prune? Quality against sparsity for orders zero to two, with and without refit.
 
 ``python -m eval.taxonomy --zoo PATH`` prunes real models (unstructured) with every saliency of ``al.Prune``
 (settings fixed: damping 0.5, ridge 0.1, one global cut), fits on a part of the material and measures the distance
@@ -36,8 +36,7 @@ FIT, TEST, BATCH = 64, 100, 16  # sequences, and those of a batch
 
 def judged(model: ZooModel, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Every score at every sparsity, without and with refit."""
-    assert model.material is not None
-    material = model.material().quick() if quick else model.material()
+    material = model.prepared(quick=quick)
     fit, test = batch_by_shape(material.fit[:FIT], BATCH), batch_by_shape(material.test[:TEST], BATCH)
     with torch.no_grad():
         dense = [first(model.model(x)) for x in test]

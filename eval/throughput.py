@@ -8,7 +8,6 @@ made before the clock starts. First, the outputs of all timesteps that exist are
 """
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from adaptive_lstm.bench import format_seconds, ratio
 from adaptive_lstm.peers import PEERS, Adaptive, Unavailable
 from eval.shared import common
-from eval.shared.contenders import SHAPES, Shape, lineup, shape, stack, told
+from eval.shared.contenders import SHAPES, Shape, lineup, publish, shape, stack
 from eval.shared.targets import brief
 
 Record = dict[str, Any]
@@ -70,7 +69,7 @@ def batches(inputs: int, size: int) -> list[list[Tensor]]:
 
 def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, threads: int) -> tuple[list[Way], Any]:
     """All contenders padded; torch and ours packed too."""
-    present, absent = lineup(lstm, options.peers, threads=threads)
+    present, unavailable = lineup(lstm, options.peers, threads=threads)
     padded = [pad_sequence(batch, batch_first=True) for batch in of]
     packed = [pack_sequence(batch, enforce_sorted=False) for batch in of]
 
@@ -85,7 +84,7 @@ def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, thr
     found += [
         Way(who.name, "packed", who.precision, True, whole(who.lstm)) for who in present if isinstance(who, Adaptive)
     ]
-    return found, absent
+    return found, unavailable
 
 
 def check(found: Sequence[Way], lstm: nn.LSTM, of: list[list[Tensor]]) -> tuple[list[Way], list[Unavailable]]:
@@ -120,7 +119,7 @@ def measured(of: Shape, size: int, options: argparse.Namespace, threads: int) ->
     lstm, parts = stack(of), batches(inputs, size)
     existing = [len(x) for batch in parts for x in batch]
     computed = sum(len(batch) * max(map(len, batch)) for batch in parts)
-    found, absent = ways(lstm, parts, options, threads)
+    found, unavailable = ways(lstm, parts, options, threads)
     found, wrong = check(found, lstm, parts)
     timings = common.race({way.name: way for way in found}, quick=options.quick)
     for way in found:
@@ -149,7 +148,7 @@ def measured(of: Shape, size: int, options: argparse.Namespace, threads: int) ->
             "sequences_per_second": len(existing) / timing.median,
             "sequences_per_second_quartiles": [len(existing) / timing.p75, len(existing) / timing.p25],
             "speed": {base: speed.as_dict() for base, speed in speeds.items()},
-            "absent": [vars(one) for one in [*absent, *wrong]],
+            "unavailable": [vars(one) for one in [*unavailable, *wrong]],
         }
         rate = f"{record['sequences_per_second']:.4g}"
         yield record, [way.name, rate, format_seconds(timing.median), *(brief(speeds[base]) for base in BASES)]
@@ -184,16 +183,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(of: Shape, size: int, options: argparse.Namespace, threads: int) -> None:
-    records, rows = zip(*measured(of, size, options, threads), strict=True)
-    common.save(options, "throughput", records)
-    if options.json:
-        print("\n".join(map(json.dumps, records)), flush=True)
-        return
-    padding = records[0]["lengths"]["padding"]
+    found = list(measured(of, size, options, threads))
+    padding = found[0][0]["lengths"]["padding"]
     title = f"{of}: batches of {size}, {threads} thread(s), {padding:.0%} padding"
     header = ["form", "sequences/s", "a pass", *(f"against {base}" for base in BASES)]
-    absent = told(Unavailable(**one) for one in records[0]["absent"])
-    print("\n".join([common.table(title, header, rows), *filter(None, [absent])]), flush=True)
+    publish(options, "throughput", title, header, found)
 
 
 if __name__ == "__main__":

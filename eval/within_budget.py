@@ -51,8 +51,7 @@ def setting(report: al.CompressReport, fast: nn.Module) -> str:
 
 def judged(model: ZooModel, every: int) -> dict[str, Any]:
     """The record of one model."""
-    assert model.material is not None
-    material = model.material()
+    material = model.prepared()
     fit, test = batch_by_shape(material.fit[:FIT], BATCH), material.test[:TEST]
     fast = al.adapt(model.model)
     with torch.no_grad():

@@ -81,7 +81,7 @@ class Sensitivity:
     # ---------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file; a failure leaves what was there before.
+        """Write a safetensors file at once; after a failure the old one is still there.
 
         Raises:
             ModelFileError: the file cannot be written.

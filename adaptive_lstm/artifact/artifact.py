@@ -1,4 +1,4 @@
-"""``save`` and ``load``: what was set on an adapted model, in one file, without the weights that the user has.
+"""``save`` and ``load``: the settings of an adapted model in one file, without the weights that the user has.
 
 A safetensors file whose JSON header holds, for every LSTM by its module name, precision, policy, monitor and the
 fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays. A SHA-256 covers it all,
@@ -40,10 +40,10 @@ _OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there 
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certificate | None = None) -> None:
-    """Write what makes an adapted model fast: replaced weights, precision, policy and monitor of every LSTM.
+    """Write the settings of an adapted model: replaced weights, precision, policy and monitor of every LSTM.
 
     The model's own parameters are not stored: ``load`` needs the model again, with the weights that it has now. The
-    file is written at once; a failure leaves what was there before.
+    file is written at once; after a failure the old one is still there.
 
     Args:
         model: an adapted model, or one ``AdaptiveLSTM``.
@@ -73,7 +73,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
 
 
 def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
-    """An adapted deep copy of a model, with everything that was set on the saved one; it runs just like that one.
+    """An adapted deep copy of a model with the settings of the saved one; it runs just like that one.
 
     Monitors start anew. The copy is in training mode if ``model`` is.
 
@@ -138,7 +138,7 @@ def load_certificate(path: str | os.PathLike[str], *, policies: Sequence[type[Po
 
 
 def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mapping[str, AdaptiveLSTM]) -> None:
-    """Raise ``InputError`` if a certificate does not cover what is set on a model."""
+    """Raise ``InputError`` if a certificate does not cover the settings of a model."""
     if certificate.weights != model_digest(lstms) or certificate.quantization != quantization_digest(lstms):
         raise InputError("certificate: it is of a model with other weights or in another precision than this one")
     if certificate.surroundings != surroundings_digest(model, lstms):
@@ -151,7 +151,7 @@ def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mappin
 
 
 def _described(lstm: AdaptiveLSTM, name: str, at: str, arrays: codec.Written) -> dict[str, Any]:
-    """What is set on an LSTM as JSON can say it; arrays are added with names that begin with ``at``."""
+    """The settings of an LSTM as JSON values; arrays are added with names that begin with ``at``."""
     try:
         if lstm.replaced is not None:
             lstm.executed()  # raises if the parameters have changed since
@@ -190,7 +190,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
 
 
 def _lstms_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the header says of every LSTM, by module name."""
+    """The entry of every LSTM in the header, by module name."""
     described = codec.mapping(codec.mapping(header, "header", ("lstms", "certificate"))["lstms"], "lstms")
     return {name: codec.mapping(found, name or "the LSTM", _LSTM) for name, found in described.items()}
 
@@ -236,7 +236,7 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM
     if found["shape"] != asdict(shape):
         raise ModelFileError(f"got {asdict(shape)}, but the file is of another model, with {found['shape']!r:.200}")
     if found["parameters"] != weights_digest(lstm):
-        raise ModelFileError("its parameters are others than those of the saved model; load it with that model")
+        raise ModelFileError("its parameters differ from those of the saved model; load it with that model")
     policy = decode_policy(found["policy"], f"{at}.policy", arrays, kinds)
     Combined(policy).check(shape)
     replaced = None

@@ -34,7 +34,7 @@ def known_kinds(own: Sequence[object] = ()) -> Kinds:
 
 
 def encode_policy(policy: Policy, at: str, arrays: codec.Written) -> dict[str, Any]:
-    """A policy as JSON can say it; its arrays are added to ``arrays``, with names that begin with ``at``.
+    """A policy as JSON values; its arrays are added to ``arrays``, with names that begin with ``at``.
 
     Raises:
         InputError: it holds Python code: a class without a ``PolicyKind``, or a head that is a callable.

@@ -29,7 +29,7 @@ def write_replaced(replaced: ReplacedWeights, at: str, arrays: dict[str, np.ndar
             array = value.detach().to("cpu", torch.float32).contiguous().numpy()
             kept = array != 0
             parts = {f"{name}.kept": np.packbits(kept), f"{name}.values": array[kept]}
-            negative = np.signbit(array[~kept])  # a mask times a negative weight leaves -0.0
+            negative = np.signbit(array[~kept])  # a mask times a negative weight is -0.0
             if negative.any():
                 parts[f"{name}.negative"] = np.packbits(negative)
             small = sum(part.nbytes for part in parts.values()) < array.nbytes

@@ -19,7 +19,7 @@ from ..runtime.adapt import adapted_lstms
 from .frontier import certificate_text, rows, table
 from .help import DATA, DEMO_MODEL, MODEL
 from .model_file import first_output_or_error
-from .options import ModelWithData, add_model_and_data, add_quantize, add_threads, model_with_data
+from .options import ModelWithData, add_model_and_data, add_settings, model_with_data
 from .output import drawing, remark, show
 
 DESCRIPTION = f"""\
@@ -106,11 +106,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="largest acceptable mean loss, above 0 and below 1; once for every --loss",
     )  # fmt: skip
     add(
-        "--confidence",
-        type=float,
-        metavar="C",
+        "--confidence", type=float, metavar="C",
         help="1 - C is the accepted risk of a false certificate, e.g. C = 0.95",
-    )
+    )  # fmt: skip
     add(
         "--head", metavar="NAME",
         help="name of the module that reads the LSTM's output, such as fc: allows early exits by its confidence",
@@ -119,12 +117,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--objective", choices=tuple(COSTS), default="latency",
         help="what to save: time on this machine or multiply-accumulates (default: latency)",
     )  # fmt: skip
-    add_quantize(parser)
-    add_threads(parser)
-    add(
-        "--out", type=Path, default=Path("adaptive_lstm_calibration"), metavar="FOLDER",
-        help="folder for the files (default: adaptive_lstm_calibration)",
-    )  # fmt: skip
+    add_settings(parser, "adaptive_lstm_calibration", "FOLDER", "folder for the files")
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -211,19 +204,7 @@ def calibrate_copy(
 
 
 def _loss(text: str) -> Loss:
-    """An argparse type, see `loss_named`."""
-    try:
-        return loss_named(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def loss_named(text: str) -> Loss:
-    """The loss of `al.losses` with a name, such as "disagreement" or "clipped_error:0.5".
-
-    Raises:
-        InputError: an unknown name, or a scale that is not above 0.
-    """
+    """An argparse type: the loss of `al.losses` with a name, such as "disagreement" or "clipped_error:0.5"."""
     name, _, scale = text.partition(":")
     if name in LOSSES and not scale:
         return LOSSES[name]
@@ -231,8 +212,10 @@ def loss_named(text: str) -> Loss:
         if name == SCALED:
             return al.losses.clipped_error(float(scale))
     except ValueError as error:  # not a number, or not above 0
-        raise InputError(f"{SCALED} needs a scale above 0, for example {SCALED}:0.5, got {text!r}") from error
-    raise InputError(f"expected {', '.join(LOSSES)} or {SCALED}:SCALE, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"{SCALED} needs a scale above 0, for example {SCALED}:0.5, got {text!r}"
+        ) from error
+    raise argparse.ArgumentTypeError(f"expected {', '.join(LOSSES)} or {SCALED}:SCALE, got {text!r}")
 
 
 def _families(fast: nn.Module, head: str) -> list[al.Family]:

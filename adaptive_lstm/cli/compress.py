@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from ..errors import InputError
 from ..model_io import batch_by_shape, first_tensor
 from .help import DATA, DEMO_MODEL, MODEL
 from .model_file import first_output_or_error
-from .options import ModelWithData, add_model_and_data, add_quantize, add_threads, model_with_data
+from .options import ModelWithData, add_model_and_data, add_settings, model_with_data
 from .output import remark, show
 
 DESCRIPTION = f"""\
@@ -73,10 +72,6 @@ class CompressedModel:
         found = {"change": self.change, "cosine": self.cosine, "sequences": self.sequences}
         return {"title": self.title, "report": self.report.as_dict(), "output": found}
 
-    def write(self, path: Path) -> None:
-        """Write the file, see `adaptive_lstm.save`."""
-        al.save(self.model, path)
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -88,13 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: unstructured)",
     )  # fmt: skip
     add("--sparsity", type=float, default=0.0, metavar="S", help="share to remove, 0 to 1 (default: 0, no pruning)")
-    add_quantize(parser)
     add("--rounding", choices=ROUNDINGS, default="nearest", help="rounding to int8 (default: nearest)")
-    add_threads(parser)
-    add(
-        "--out", type=Path, default=Path("model.alstm"), metavar="FILE",
-        help="the file, for adaptive_lstm.load (default: model.alstm)",
-    )  # fmt: skip
+    add_settings(parser, "model.alstm", "FILE", "the file, for adaptive_lstm.load")
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -104,13 +94,8 @@ def execute(options: argparse.Namespace) -> None:
     # N:M implies its sparsity; Prune refuses another one beside it.
     prune = al.Prune(options.pattern, *share) if share or ":" in options.pattern else None
     with pinned_threads(options.threads):
-        found = compress_copy(
-            subject,
-            prune=prune,
-            quantize=al.Quantize(options.quantize),
-            rounding=options.rounding,
-        )
-    found.write(options.out)
+        found = compress_copy(subject, prune=prune, quantize=al.Quantize(options.quantize), rounding=options.rounding)
+    al.save(found.model, options.out)
     show(found, as_json=options.json)
     remark(f"written: {options.out}")
 

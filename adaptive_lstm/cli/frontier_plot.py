@@ -65,10 +65,7 @@ def draw_on(axes: Axes, calibration: Calibration, *, cost: str) -> None:
         axes.scatter(costs, risks, s=95, facecolor="none", edgecolor="0.35", linewidth=1, label="tested")
     _mark(axes, calibration, factors)
     if min(point.cost for point in calibration.frontier) < LOG_BELOW:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes, (1, 2, 5))
     else:
         axes.set_xlim(left=0)
     axes.set_ylim(-0.04 * top, 1.04 * top)
@@ -79,6 +76,14 @@ def draw_on(axes: Axes, calibration: Calibration, *, cost: str) -> None:
         axes.legend(loc="upper right", fontsize="small", framealpha=0.9)
     else:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False)
+
+
+def logarithmic(axes: Axes, marked: tuple[float, ...]) -> None:
+    """Make the x axis logarithmic, with plain numbers at the ``marked`` multiples of powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=marked))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark(axes: Axes, calibration: Calibration, factors: tuple[float, ...]) -> None:

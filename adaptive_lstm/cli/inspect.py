@@ -28,8 +28,6 @@ EXAMPLES = """\
   adaptive-lstm inspect encoder.safetensors
   adaptive-lstm inspect my_project/model.py:build --json"""
 
-NATIVE = "native"
-
 
 @dataclass(frozen=True)
 class LSTMSummary:
@@ -150,4 +148,4 @@ def _backend_of(use: Callable[[], RunStats | None]) -> str:
             stats = use()
     except AdaptiveLSTMError as error:
         return f"no: {error}"
-    return NATIVE if stats is None or stats.route.by == "native" else str(stats.route)
+    return "native" if stats is None else str(stats.route)

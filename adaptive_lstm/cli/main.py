@@ -3,7 +3,7 @@
 Results go to stdout as text, or as one JSON document with `--json`; progress and remarks go to stderr. Bad input ends
 with one line on stderr and exit code 2.
 
-A command is a module with DESCRIPTION, EXAMPLES, `add_options` and `execute`; only the one that is asked for is loaded.
+A command is a module with DESCRIPTION, EXAMPLES, `add_options` and `execute`; only the chosen one is loaded.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what the options MODEL and --data stand for."""
+"""Options that several commands share, and the model and the sequences that MODEL and --data name."""
 
 import argparse
 from dataclasses import dataclass
@@ -42,14 +42,16 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DATA", help=".npz file of sequences; needed with MODEL")
 
 
-def add_quantize(parser: argparse.ArgumentParser) -> None:
-    """--quantize: the precision of the weights."""
-    parser.add_argument("--quantize", choices=QUANTIZE, default="int8", help="precision of the weights (default: int8)")
-
-
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads: of the command's own work."""
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="number of threads (default: 1)")
+
+
+def add_settings(parser: argparse.ArgumentParser, out: str, metavar: str, what: str) -> None:
+    """--quantize, --threads, and --out: where the result is written, ``out`` by default."""
+    parser.add_argument("--quantize", choices=QUANTIZE, default="int8", help="precision of the weights (default: int8)")
+    add_threads(parser)
+    parser.add_argument("--out", type=Path, default=Path(out), metavar=metavar, help=f"{what} (default: {out})")
 
 
 def model_with_data(options: argparse.Namespace, command: str) -> ModelWithData:

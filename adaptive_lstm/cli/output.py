@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-INSTALL_PLOT = "pip install 'adaptive-lstm[demo]'"
 
 
 class Result(Protocol):
@@ -40,13 +39,13 @@ def estimate(text: str) -> None:
 
 @contextmanager
 def drawing(path: Path) -> Iterator[None]:
-    """Say that the block has drawn `path`; without matplotlib, leave the block and say how to install it."""
+    """Say that the block has drawn `path`; without matplotlib, end the block and say how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        remark(f"no figure, because matplotlib is missing; install it with\n  {INSTALL_PLOT}")
+        remark("no figure, because matplotlib is missing; install it with\n  pip install 'adaptive-lstm[demo]'")
     else:
         remark(f"written: {path}")
 

@@ -42,7 +42,7 @@ class ContenderInfo:
 
     Attributes:
         precision: of its weights.
-        nbytes: bytes of its weights; None if the runtime does not tell.
+        nbytes: bytes of its weights; None if the runtime does not report it.
         error: largest absolute difference of an output from torch's in float32.
         cosine: of all its outputs with torch's.
     """
@@ -63,8 +63,8 @@ class Comparison:
 
     Attributes:
         contenders: name -> what is known of it, torch first.
-        sequence: name -> time of a whole sequence in one call; empty if not asked for.
-        step: name -> time of one step of a stream; empty if not asked for and for a bidirectional LSTM.
+        sequence: name -> time of a whole sequence in one call; empty if not in ``uses``.
+        step: name -> time of one step of a stream; empty if not in ``uses`` or bidirectional.
         unavailable: contenders that were not timed, with the reason: a missing package, or wrong outputs.
     """
 

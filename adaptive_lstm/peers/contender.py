@@ -1,4 +1,4 @@
-"""What a contender is, and what a peer is made of: a stacked LSTM in another runtime, its state as plain arguments.
+"""The protocol of contenders, and peers: a stacked LSTM in another runtime, its state as plain arguments.
 
 Shapes, for all: x [B, T, I]; h [D * L, B, P or H] and c [D * L, B, H], as torch orders them; y [B, T, D * (P or H)].
 """
@@ -32,7 +32,7 @@ class Contender(Protocol):
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of the weights as they are stored; None if the runtime does not tell."""
+        """Bytes of the weights as they are stored; None if the runtime does not report it."""
         ...
 
     def whole(self, x: Tensor) -> Call:
@@ -49,7 +49,7 @@ class Contender(Protocol):
     def stream(self, x: Tensor) -> Call:
         """x: [B, T, I]. Returns a call that computes the next timestep's outputs, [B, 1, H] or [B, H].
 
-        The state is carried on for ever; after the last timestep of x comes the first one again.
+        The state is never reset; after the last timestep of x comes the first one again.
         """
         ...
 
@@ -81,10 +81,10 @@ class ExplicitStateLSTM(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class BuildRequest:
-    """What a peer is built from.
+    """The input of a ``Builder``.
 
     Attributes:
-        model: in eval mode, without gradients, not shared with anybody.
+        model: in eval mode, without gradients, not shared.
         threads: that the runtime may use.
         inputs: sequences [1, T, I] of the LSTM's own inputs, for peers that calibrate; may be empty.
     """

@@ -11,7 +11,7 @@ from ..model_io import call
 
 
 def inputs_of_lstms(model: nn.Module, items: Iterable[Any]) -> dict[str, list[Tensor]]:
-    """Run a model and record what its LSTMs are given.
+    """Run a model and record the inputs of its LSTMs.
 
     Args:
         model: in eval mode.

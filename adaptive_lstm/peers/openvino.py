@@ -103,8 +103,8 @@ def _share_ranges(graph: Any) -> None:
     """Give the quantizers of x and h of every LSTM the wider of their two ranges."""
     for node in graph.get_ops():
         if node.get_type_name() == "LSTMSequence":
-            pair = [_quantizer(node.input_value(port).get_node()) for port in (0, 1)]
-            narrow, wide = sorted(pair, key=lambda one: float(one.input_value(2).get_node().get_data().max()))
+            both = [_quantizer(node.input_value(port).get_node()) for port in (0, 1)]
+            narrow, wide = sorted(both, key=lambda one: float(one.input_value(2).get_node().get_data().max()))
             for bound in range(1, 5):  # low and high, of the input and of the output
                 narrow.input(bound).replace_source_output(wide.input_value(bound))
 

@@ -1,4 +1,4 @@
-"""What of this processor decides how a peer must be set up."""
+"""Features of this processor on which the settings of a peer depend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}  # as Linux na
 
 
 def multiplies_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether sums of 8-bit products are exact, as far as Linux tells; True where it cannot be known.
+    """Whether sums of 8-bit products are exact, as far as Linux reports; True where that is unknown.
 
     Without integer dot products x86 adds pairs of products in 16 bits, which saturate: int8 weights then need a reduced
     range of 7 bits (ONNX Runtime's ``reduce_range``, nncf's overflow fix).

@@ -1,4 +1,4 @@
-"""Suppress what converters print: advice and deprecations that say nothing about the result.
+"""Suppress the output of converters: advice and deprecations that do not concern the result.
 
 The result is checked by its outputs, see ``verify``.
 """

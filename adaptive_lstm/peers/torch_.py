@@ -143,7 +143,7 @@ def _without_gradients(model: Callable[..., Any]) -> Forward:
 
 
 def _stored(model: nn.Module) -> int:
-    """Bytes of the weights in a file: quantized weights tell their size in no other way."""
+    """Bytes of the weights in a file: quantized weights report their size in no other way."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file.tell()

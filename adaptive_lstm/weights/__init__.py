@@ -1,1 +1,1 @@
-"""What is computed: the parameters of ``nn.LSTM`` in our layout and in their precision."""
+"""Weights as they are executed: the parameters of ``nn.LSTM`` in our layout and in their precision."""

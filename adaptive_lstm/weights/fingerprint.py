@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Fingerprint:
     """Notices when a weight of an ``nn.LSTM`` was replaced, moved or written to in place.
 
-    Writes through ``.data`` or numpy leave no trace in torch, so they go unnoticed. The weights seen are kept alive:
+    torch does not count writes through ``.data`` or numpy, so they go unnoticed. The weights seen are kept alive:
     otherwise a new one could be placed where an old one was, and look the same.
     """
 

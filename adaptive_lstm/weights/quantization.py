@@ -50,7 +50,7 @@ def to_bf16(w: FloatArray) -> np.ndarray:
 def to_int8(w: FloatArray) -> tuple[np.ndarray, FloatArray]:
     """Symmetric int8 with one scale per row: values [rows, columns] in -127..127 and scale [rows].
 
-    Weights that already lie on such a grid, as fake quantization in training leaves them, keep it.
+    Weights that already lie on such a grid, as after fake quantization in training, keep it.
     """
     scale = np.abs(w).max(axis=1, initial=0.0) / grid_levels(w)
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)

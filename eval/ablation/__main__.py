@@ -217,10 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     with common.inference(options.threads):
         common.headline(options)
-        for name in options.models:
-            model = zoo.load(name, options.zoo)
-            if model.material is not None:
-                run(model, options)
+        for model in zoo.with_material(options.models, options.zoo):
+            run(model, options)
 
 
 def run(model: ZooModel, options: argparse.Namespace) -> None:
@@ -232,8 +230,8 @@ def run(model: ZooModel, options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(record), flush=True)
     if not options.json:
-        for idea, told in rows.items():
-            print(common.table(f"{model.name}: {idea} ({model.distance.name})", HEADER, told), flush=True)
+        for idea, lines in rows.items():
+            print(common.table(f"{model.name}: {idea} ({model.distance.name})", HEADER, lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,7 @@ class Subject:
 
 def subject(model: ZooModel, *, quick: bool) -> Subject:
     """Prepare a model: one pass for its sensitivity, one for translators if it has exits."""
-    assert model.material is not None
-    material = model.material().quick() if quick else model.material()
+    material = model.prepared(quick=quick)
     exact = al.adapt(model.model)
     lstms = adapted_lstms(exact)
     sensitivities = al.measure_sensitivities(exact, material.fit[:SENSITIVITY_SEQUENCES], probes=PROBES)

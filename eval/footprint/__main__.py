@@ -5,7 +5,7 @@ file, a saved adapted model), starts a process for every runtime, interleaved an
 takes medians:
 import   the runtime and what it needs; load: the model, with quantizing, packing or compiling where it has to be done
 first    the first sequence of 100 steps; second: the next one
-process  all of it with starting Python and leaving it
+process  all of it, with the start and the end of Python
 weights  bytes as the runtime holds them, packed, for ours; for the others the bytes of the file it loads, for torch in
          int8 those of a file it could save
 peak     of the resident memory of the process, and the part that loading and running added to importing
@@ -38,7 +38,7 @@ from adaptive_lstm.peers.onnx_export import export
 from adaptive_lstm.peers.silence import no_warnings
 from eval.footprint.child import RUNTIMES, STAGES, VALUE
 from eval.shared import common
-from eval.shared.contenders import STEPS, Shape, shape, stack, told
+from eval.shared.contenders import STEPS, Shape, publish, shape, stack
 from eval.shared.targets import brief
 
 Record = dict[str, Any]
@@ -63,7 +63,7 @@ def write(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
     with no_warnings():
         torch.save(quantized.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, torch.qint8).state_dict(), file)
     held["torch int8"] = file.tell()
-    with contextlib.suppress(ImportError):  # runtimes that need these files are then absent, with their own reason
+    with contextlib.suppress(ImportError):  # runtimes that need these files are then unavailable, with the reason
         held |= _onnx(lstm, folder)
     return held
 
@@ -107,22 +107,22 @@ def processes(
 ) -> tuple[dict[str, list[dict[str, Any]]], list[Unavailable]]:
     """The outputs of all processes; a runtime that fails or has a wrong result is left out, with the reason."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    absent: list[Unavailable] = []
+    unavailable: list[Unavailable] = []
     for _ in range(QUICK_REPEATS if options.quick else REPEATS):
         for kind in random.sample(list(runs), len(runs)):
             try:
                 found = child(kind, folder, options.threads)
             except ChildProcessError as error:
-                absent.append(Unavailable(kind, str(error)))
+                unavailable.append(Unavailable(kind, str(error)))
                 del runs[kind]
                 continue
             off, allowed = np.abs(np.array(found["output"]) - expected).max(), common.TOLERANCE[_precision(kind)]
             if not off <= allowed:  # NaN is not <= anything
-                absent.append(Unavailable(kind, f"differs from torch fp32 by {off:.2g}; allowed {allowed:g}"))
+                unavailable.append(Unavailable(kind, f"differs from torch fp32 by {off:.2g}; allowed {allowed:g}"))
                 del runs[kind]
                 continue
             runs[kind].append(found)
-    return runs, absent
+    return runs, unavailable
 
 
 def _precision(kind: str) -> str:
@@ -135,7 +135,7 @@ def measured(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, l
     expected = lstm(torch.full((1, STEPS, of[0]), VALUE))[0][0, -1].numpy()
     with tempfile.TemporaryDirectory() as name:
         held = write(lstm, Path(name))
-        runs, absent = processes(options.runtimes, Path(name), expected, options)
+        runs, unavailable = processes(options.runtimes, Path(name), expected, options)
     timings = {
         kind: {s: Timing(kind, tuple(r["seconds"][s] for r in mine), 1, 0) for s in (*STAGES, "process")}
         for kind, mine in runs.items()
@@ -162,7 +162,7 @@ def measured(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, l
             "speed": {} if speed is None else {BASE: speed.as_dict()},
             "weights": held[kind],
             "memory": {**memory, "added": memory["peak"] - memory["after_import"]},
-            "absent": [vars(one) for one in absent],
+            "unavailable": [vars(one) for one in unavailable],
         }
         seconds = [format_seconds(timings[kind][stage].median) for stage in (*STAGES, "process")]
         megabytes = [f"{n / 1e6:.1f} MB" for n in (held[kind], memory["peak"], record["memory"]["added"])]
@@ -181,13 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with common.inference(options.threads):
         common.headline(options)
         for of in options.shapes:
-            records, rows = zip(*measured(of, options), strict=True)
-            common.save(options, "footprint", records)
-            if options.json:
-                print("\n".join(map(json.dumps, records)), flush=True)
-            else:
-                absent = told(Unavailable(**one) for one in records[0]["absent"])
-                print("\n".join([common.table(str(of), HEADER, rows), *filter(None, [absent])]), flush=True)
+            publish(options, "footprint", str(of), HEADER, measured(of, options))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from eval import zoo
 from eval.frontier.field import NAMES, TORCH, Entry, field
 from eval.frontier.quality import Quality, Yardstick
 from eval.frontier.time import timed
-from eval.frontier.verdict import detail, tell, verdict
+from eval.frontier.verdict import as_text, detail, verdict
 from eval.shared import common
 from eval.zoo.base import ZooModel
 
@@ -43,7 +43,7 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
     """Everything about one model, as a record."""
     begun = perf_counter()
     torch.manual_seed(0)
-    entries, absent = field(model, chosen, options, lambda name: _say(options, f"{model.name}: {name}"))
+    entries, unavailable = field(model, chosen, options, lambda name: _say(options, f"{model.name}: {name}"))
     _say(options, f"{model.name}: timing")
     timings = timed(model, entries, quick=options.quick)
     yardstick = Yardstick(model, quick=options.quick)
@@ -51,7 +51,7 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
     for entry in entries:
         _say(options, f"{model.name}: quality of {entry.name}")
         if entry.peer and _slow(entry, timings):
-            absent.append(
+            unavailable.append(
                 Unavailable(entry.name, f"not judged: more than {SLOW:g} times as long as torch in every use")
             )
             continue
@@ -60,7 +60,7 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
         except Exception as error:
             if not entry.peer:
                 raise
-            absent.append(
+            unavailable.append(
                 Unavailable(entry.name, f"excluded, it fails: {type(error).__name__}: {error}".splitlines()[0])
             )
     judged = {use: verdict(found, entries, qualities, steps=use == "step") for use, found in timings.items()}
@@ -74,7 +74,7 @@ def examine(model: ZooModel, chosen: Sequence[str], options: argparse.Namespace)
         "notes": {entry.name: note for entry in entries if (note := _note(entry, timings))},
         "seconds": {use: {n: t.as_dict() for n, t in found.items()} for use, found in timings.items()},
         "verdicts": judged,
-        "absent": {one.name: one.reason for one in absent},
+        "unavailable": {one.name: one.reason for one in unavailable},
         "took": perf_counter() - begun,
     }
 
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 common.save(options, RECORDS, [records[-1]])
                 gc.collect()  # a model's contenders keep much memory
     if not options.json:
-        print(tell(records))
+        print(as_text(records))
 
 
 if __name__ == "__main__":

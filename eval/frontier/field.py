@@ -85,29 +85,29 @@ def lstms_of(model: nn.Module) -> dict[str, nn.LSTM]:
 
 
 def field(
-    model: ZooModel, chosen: Sequence[str], options: Any, told: Callable[[str], None] = lambda name: None
+    model: ZooModel, chosen: Sequence[str], options: Any, progress: Callable[[str], None] = lambda name: None
 ) -> tuple[list[Entry], list[Unavailable]]:
     """The chosen of ``NAMES`` on a model, torch always, each verified; and those left out, with the reason.
 
-    options: ``threads``, ``quick``, ``json`` and ``objective`` of the command line. told: called with the name of the
-    next contender.
+    options: ``threads``, ``quick``, ``json`` and ``objective`` of the command line.
+    progress: called with the name of the next contender.
     """
     entries: list[Entry] = []
-    absent: list[Unavailable] = []
+    unavailable: list[Unavailable] = []
     reached = peers.inputs_of_lstms(model.model, model.inputs[:CHECKED])
     fitting = peers.inputs_of_lstms(model.model, _fit(model, CALIBRATING))
     for name in dict.fromkeys((TORCH, *(n for n in chosen if n in PEERS))):
-        told(name)
+        progress(name)
         found = _peer(model.model, name, options.threads, fitting, reached)
-        (entries if isinstance(found, Entry) else absent).append(found)  # type: ignore[arg-type]
+        (entries if isinstance(found, Entry) else unavailable).append(found)  # type: ignore[arg-type]
     measured = cache(partial(_sensitivities, model))
     for name in (n for n in chosen if n in OURS):
-        told(name)
+        progress(name)
         try:
             entries += _ours(model, name, options, measured)
         except AdaptiveLSTMError as error:  # it does not fit this model, or nothing was certified
-            absent.append(Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0]))
-    return entries, absent
+            unavailable.append(Unavailable(name, f"{type(error).__name__}: {error}".splitlines()[0]))
+    return entries, unavailable
 
 
 def _fit(model: ZooModel, count: int) -> Sequence[Tensor]:

@@ -66,11 +66,11 @@ def means(records: Sequence[Record]) -> list[dict[str, Any]]:
     for use, targets in TARGETS.items():
         for goal, least in targets.items():
             ratios = {r["group"]: one for r in records if (one := _ratio(r, use, goal)) is not None}
-            asked = [r["group"] for r in records if use in r["verdicts"]]
+            raced = [r["group"] for r in records if use in r["verdicts"]]
             for unit, name_of in (("models", _itself), ("families", _family)):
                 mean = _geometric(ratios, name_of)
                 judged = side(mean, least, ("PASS", "MISS"))
-                left_out = [name for name in asked if name not in ratios]
+                left_out = [name for name in raced if name not in ratios]
                 rows.append({"use": use, "goal": goal, "least": least, "over": unit, **mean, "verdict": judged})
                 rows[-1]["left out"] = left_out
     return rows
@@ -105,7 +105,7 @@ def _family(name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
-def tell(records: Sequence[Record]) -> str:
+def as_text(records: Sequence[Record]) -> str:
     """Everything as text: a row per model and use, losses included, then the means."""
     header = ["model", "use", "best peer", "takes", "best of ours", "takes", "/ peer", "/ torch", "verdict"]
     rows = [_row(record, use, found) for record in records for use, found in record["verdicts"].items()]
@@ -159,6 +159,6 @@ def detail(record: Record) -> str:
         rows.append([name, "yes" if quality["kept"] else "no", *figures, f"{quality['distance']:.4f}", *times])
     part = f", every {record['every']}. labelled item" if record["every"] > 1 else ""
     lines = [common.table(f"{record['group']} ({record['distance']}{part})", header, rows)]
-    lines += [f"left out: {name} ({reason})" for name, reason in record["absent"].items()]
+    lines += [f"left out: {name} ({reason})" for name, reason in record["unavailable"].items()]
     lines += [f"does not keep the quality: {n} ({q['lost']})" for n, q in record["quality"].items() if not q["kept"]]
     return "\n".join(lines)

@@ -55,18 +55,18 @@ BATCH_TARGETS = (Target("adaptive fp32", "torch", 0.97),)
 
 def whole(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
-        contenders, absent = _contenders(stack(of), options)
+        contenders, unavailable = _contenders(stack(of), options)
         x = torch.randn(1, STEPS, of[0])
         timings = common.race({who.name: who.whole(x) for who in contenders}, quick=options.quick)
-        yield race_result("whole", f"{of}: {STEPS} steps in one call", of, timings, WHOLE_TARGETS, absent)
+        yield race_result("whole", f"{of}: {STEPS} steps in one call", of, timings, WHOLE_TARGETS, unavailable)
 
 
 def stream(options: argparse.Namespace) -> Iterator[Result]:
     for of in options.shapes:
-        contenders, absent = _contenders(stack(of), options)
+        contenders, unavailable = _contenders(stack(of), options)
         x = torch.randn(1, STEPS, of[0])
         timings = common.race({who.name: who.stream(x) for who in contenders}, quick=options.quick, prime=4)
-        yield race_result("stream", f"{of}: one step per call", of, timings, STREAM_TARGETS, absent)
+        yield race_result("stream", f"{of}: one step per call", of, timings, STREAM_TARGETS, unavailable)
 
 
 def delta(options: argparse.Namespace) -> Iterator[Result]:
@@ -83,10 +83,10 @@ def zeros(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def tiny(options: argparse.Namespace) -> Iterator[Result]:
-    contenders, absent = _contenders(stack(TINY), options)
+    contenders, unavailable = _contenders(stack(TINY), options)
     x = torch.randn(1, STEPS, TINY[0])
     timings = common.race({who.name: who.stream(x) for who in contenders}, quick=options.quick, prime=4)
-    result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), absent)
+    result = race_result("tiny", f"{TINY}: one step per call, Python included", TINY, timings, (), unavailable)
     took = timings["adaptive fp32"].median
     answer = "PASS" if took <= TINY_SECONDS else "MISS"
     line = f"{answer}  adaptive fp32 takes {format_seconds(took)} (at most {format_seconds(TINY_SECONDS)})"

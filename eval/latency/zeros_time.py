@@ -68,11 +68,11 @@ def _skipping(dense: Adaptive, x: Tensor) -> Adaptive:
 def _race(mode: str, lineup: dict[str, Adaptive], x: Tensor, *, streams: bool, quick: bool) -> Result:
     calls = {name: who.stream(x) if streams else who.whole(x) for name, who in lineup.items()}
     timings = race(calls, quick=quick, prime=8 * int(streams))
-    rows, told = [], []
+    rows, speeds = [], []
     for name, timing in timings.items():
         speed, form = ratio(timings["no zeros"], timing), al.report(lineup[name].lstm).matrices[-1].form
-        told.append({"verdict": "n/a", "who": name, "form": form, "speed": speed.as_dict()})
+        speeds.append({"verdict": "n/a", "who": name, "form": form, "speed": speed.as_dict()})
         rows.append([name, str(form), format_seconds(timing.median), brief(speed)])
     lstm = lineup["no zeros"].lstm
     case = f"({lstm.input_size}, {lstm.hidden_size}, {lstm.num_layers}) {mode}"
-    return Result(record("zeros", case, timings, told), table(case, ["zeros", "form", "median", "speed"], rows))
+    return Result(record("zeros", case, timings, speeds), table(case, ["zeros", "form", "median", "speed"], rows))

@@ -12,62 +12,24 @@ from pathlib import Path
 from eval.shared.common import RESULTS, ROOT
 
 from . import measurements, page, readme, records
-from .sections import (
-    ablation,
-    compression,
-    delta,
-    footprint,
-    frontier,
-    heat,
-    latency,
-    limits,
-    losses,
-    origin,
-    roofline,
-    savings,
-    scaling,
-    streaming,
-    summary,
-    taxonomy,
-    throughput,
-    validity,
-    within_budget,
-)
+from .sections import section
 
 PAGE = ROOT.parent / "build" / "report.html"
 FIGURES = ROOT.parent / "docs" / "pages" / "figures"
 TITLE = "adaptive_lstm: what it reaches, and where it loses"
 LEAD = (
     "adaptive_lstm runs pretrained stacked LSTMs on ordinary processors, without retraining them: it takes the place "
-    "of torch.nn.LSTM and gives the same results until it is told otherwise. "
+    "of torch.nn.LSTM and gives the same results unless configured otherwise. "
     "It makes the weights smaller once, and then leaves out, input by input, the work that would hardly change the "
     "answer. "
     "A calibration proves on the user's data what that may cost, or says that nothing could be proved."
 )
-SECTIONS = tuple(
-    module.SECTION
-    for module in (
-        summary,
-        origin,
-        frontier,
-        savings,
-        heat,
-        streaming,
-        delta,
-        latency,
-        throughput,
-        scaling,
-        roofline,
-        limits,
-        compression,
-        within_budget,
-        taxonomy,
-        ablation,
-        validity,
-        footprint,
-        losses,
-    )
-)
+ORDER = (
+    "summary", "origin", "frontier", "savings", "heat", "streaming", "delta", "latency", "throughput",
+    "scaling", "roofline", "limits", "compression", "within_budget", "taxonomy", "ablation", "validity", "footprint",
+    "losses",
+)  # fmt: skip
+SECTIONS = tuple(map(section, ORDER))
 
 
 def build(results: records.Results) -> str:

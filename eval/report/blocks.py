@@ -29,7 +29,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Missing:
-    """Stands where an evaluation has no records yet."""
+    """The place of an evaluation without records."""
 
     names: tuple[str, ...]
     kind: ClassVar[str] = "missing"
@@ -196,9 +196,9 @@ def by_shape(records: Sequence[Record]) -> Mapping[str, list[Record]]:
     return found
 
 
-def absent(records: Sequence[Record]) -> list[str]:
+def unavailable(records: Sequence[Record]) -> list[str]:
     """'name (reason)' of contenders that did not take part in any of the records."""
-    return list(dict.fromkeys(f"{one['name']} ({one['reason']})" for r in records for one in r.get("absent", ())))
+    return list(dict.fromkeys(f"{one['name']} ({one['reason']})" for r in records for one in r.get("unavailable", ())))
 
 
 def contender(record: Record) -> str:

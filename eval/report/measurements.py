@@ -3,7 +3,7 @@
 ``python -m eval.report --docs docs/pages/measurements`` writes one page per evaluation and an overview. The pages are
 committed; a test compares them with what the records give, so nobody edits them by hand.
 
-A page has one main machine, the one with most of its records. Records from other machines stand below a heading of
+A page has one main machine, the one with most of its records. Records from other machines follow below a heading of
 their own that names the machine: figures of two machines never share a table.
 """
 
@@ -14,25 +14,7 @@ from dataclasses import dataclass
 from . import words
 from .blocks import Block, Cards, Cell, Details, Heading, Missing, Paragraph, Section, Table
 from .records import COMMANDS, Record, Results, machine_of, origin
-from .sections import (
-    ablation,
-    compression,
-    delta,
-    footprint,
-    frontier,
-    latency,
-    limits,
-    quality,
-    roofline,
-    savings,
-    scaling,
-    streaming,
-    summary,
-    taxonomy,
-    throughput,
-    validity,
-    within_budget,
-)
+from .sections import section
 from .sections.origin import overview
 
 GENERATED = "<!-- Written by `python -m eval.report --docs`; do not edit. -->"
@@ -48,20 +30,20 @@ class Page:
 
 
 PAGES = (
-    Page("frontier", "Quality against time on real models", (summary.SECTION, frontier.SECTION)),
-    Page("latency", "Latency with random weights", (latency.SECTION, delta.SECTION)),
-    Page("streaming", "Streaming", (streaming.SECTION,)),
-    Page("throughput", "Throughput in batches", (throughput.SECTION,)),
-    Page("quality", "The speaker encoder in detail", (quality.SECTION,)),
-    Page("compression", "Compression", (compression.SECTION, taxonomy.SECTION)),
-    Page("within_budget", "Compression within a budget", (within_budget.SECTION,)),
-    Page("ablation", "Ablation", (ablation.SECTION,)),
-    Page("savings", "Savings of certified policies", (savings.SECTION,)),
-    Page("validity", "Validity of certificates", (validity.SECTION,)),
-    Page("limits", "Limits of each model", (limits.SECTION,)),
-    Page("roofline", "Roofline", (roofline.SECTION,)),
-    Page("scaling", "Scaling with width, depth and length", (scaling.SECTION,)),
-    Page("footprint", "Memory and start-up", (footprint.SECTION,)),
+    Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
+    Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
+    Page("streaming", "Streaming", (section("streaming"),)),
+    Page("throughput", "Throughput in batches", (section("throughput"),)),
+    Page("quality", "The speaker encoder in detail", (section("quality"),)),
+    Page("compression", "Compression", (section("compression"), section("taxonomy"))),
+    Page("within_budget", "Compression within a budget", (section("within_budget"),)),
+    Page("ablation", "Ablation", (section("ablation"),)),
+    Page("savings", "Savings of certified policies", (section("savings"),)),
+    Page("validity", "Validity of certificates", (section("validity"),)),
+    Page("limits", "Limits of each model", (section("limits"),)),
+    Page("roofline", "Roofline", (section("roofline"),)),
+    Page("scaling", "Scaling with width, depth and length", (section("scaling"),)),
+    Page("footprint", "Memory and start-up", (section("footprint"),)),
 )
 
 
@@ -96,8 +78,8 @@ def _page(page: Page, results: Results) -> str:
             which = "Main machine" if place == machines[0] else "Another machine"
             parts.append(f"## {which}: {_escaped(place)}")
         found = results.only(lambda record, place=place: machine_of(record) == place)  # type: ignore[misc]
-        for section in page.sections:
-            parts += _section(section, found, level="###" if len(machines) > 1 else "##")
+        for one in page.sections:
+            parts += _section(one, found, level="###" if len(machines) > 1 else "##")
     return "\n\n".join(parts) + "\n"
 
 

@@ -84,7 +84,7 @@ def beside(
 
 
 def _offsets(width: float) -> npt.NDArray[np.float64]:
-    """[N, 2] where a name of that width may stand: the left end of its middle line, from the point."""
+    """[N, 2] the possible places of a name of that width: the left end of its middle line, from the point."""
     sideways = (-width / 2, 6.0, -6.0 - width, 20.0, -20.0 - width, 45.0, -45.0 - width)
     rings = [(dx, sign * step) for step in range(0, 130, 4) for sign in (1, -1) for dx in sideways]
     return np.array([(6.0, 0.0), (-6.0 - width, 0.0), *rings])

@@ -44,7 +44,7 @@ class Race:
     """All contenders on one model in one mode.
 
     peer, mine: the fastest at equal quality; None: nobody kept it. gain, gain_on_torch: how many times as long the
-    peer, and torch fp32, take as ``mine``; None: cannot be told. absent: name -> why somebody did not take part.
+    peer, and torch fp32, take as ``mine``; None: not known. unavailable: name -> the reason.
     """
 
     model: str
@@ -55,7 +55,7 @@ class Race:
     mine: Runner | None
     gain: float | None
     gain_on_torch: float | None
-    absent: Mapping[str, str]
+    unavailable: Mapping[str, str]
     record: Record
 
     def dense(self) -> Runner | None:
@@ -63,7 +63,7 @@ class Race:
 
 
 def geometric(races: Sequence[Race], *, torch: bool = False) -> tuple[float | None, int]:
-    """Mean of the gains that can be told, and how many they are."""
+    """Geometric mean of the known gains, and their number."""
     gains = [g for g in ((r.gain_on_torch if torch else r.gain) for r in races) if g is not None]
     return words.geometric_mean(gains), len(gains)
 
@@ -96,7 +96,7 @@ def _of_frontier(record: Record) -> Iterator[Race]:
         peer, mine = (by_name.get(verdict[who] or "") for who in ("peer", "ours"))
         threads = "" if record["case"].startswith("1 ") else f", {record['case']}"
         yield Race(record["group"] + threads, USES.get(use, use), metric, tuple(runners), peer, mine, gain,
-                   gain_on_torch, record["absent"], record)  # fmt: skip
+                   gain_on_torch, record["unavailable"], record)  # fmt: skip
 
 
 def lost_of(dense: Mapping[str, float], figures: Mapping[str, float], distance: float) -> float | None:

@@ -49,7 +49,7 @@ class Results:
 
 
 def read(folder: Path) -> Results:
-    """Every ``folder/*.jsonl``; an absent or empty file has no records. ValueError names the line that is no record."""
+    """Every ``folder/*.jsonl``; a missing or empty file has no records. ValueError names the line that is no record."""
     found: dict[str, tuple[Record, ...]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,8 @@
 """The contenders on one random stack, each verified before it is timed: the start of every latency question."""
 
 import argparse
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -43,12 +44,12 @@ def lineup(
         RuntimeError: one of ours has a wrong result: a bug, so nothing is measured.
     """
     calibration = list(torch.randn(CALIBRATED, STEPS, lstm.input_size).split(1))
-    present, absent = build(lstm, peers, threads=threads, inputs=calibration)
+    present, unavailable = build(lstm, peers, threads=threads, inputs=calibration)
     ours = [build_adaptive(lstm), build_adaptive(lstm, "int8"), *more]
     found = verify_contenders([*present, *ours], lstm, torch.randn(1, CHECKED, lstm.input_size))
     if bugs := [one for one in found.excluded if one.name in {who.name for who in ours}]:
         raise RuntimeError(f"this project's own runtime is wrong, nothing is timed: {bugs}")
-    return found.verified, absent + found.excluded
+    return found.verified, unavailable + found.excluded
 
 
 def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
@@ -70,6 +71,18 @@ def described(who: Contender, of: Shape, *, batch: int, threads: int) -> dict[st
     return {**whose, "weights": who.nbytes, "I": inputs, "H": hidden, "L": layers, "batch": batch, "threads": threads}
 
 
-def told(absent: Iterable[Unavailable]) -> str:
-    """The contenders that were left out, a line each."""
-    return "\n".join(f"absent: {one.name} ({one.reason})" for one in absent)
+def publish(
+    options: argparse.Namespace,
+    name: str,
+    title: str,
+    header: Sequence[str],
+    found: Iterable[tuple[common.Record, Sequence[object]]],
+) -> None:
+    """Save the records of one case, and print them, or their rows as a table and the contenders that were left out."""
+    records, rows = zip(*found, strict=True)
+    common.save(options, name, records)
+    if options.json:
+        print("\n".join(map(json.dumps, records)), flush=True)
+        return
+    left_out = [f"unavailable: {one['name']} ({one['reason']})" for one in records[0]["unavailable"]]
+    print("\n".join([common.table(title, header, rows), *left_out]), flush=True)

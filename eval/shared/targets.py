@@ -64,7 +64,7 @@ def race_result(
     case: tuple[int, ...],
     timings: Mapping[str, Timing],
     targets: Sequence[Target],
-    absent: Sequence[Unavailable] = (),
+    unavailable: Sequence[Unavailable] = (),
 ) -> Result:
     """All contenders with their speed relative to the baselines. case: I, H, L and more numbers that name it."""
     baselines = [name for name in BASELINES if name in timings]
@@ -75,7 +75,7 @@ def race_result(
         rows.append([name, format_seconds(timing.median), quartiles, *speeds])
     header = [group, "median", "quartiles", *(f"against {name}" for name in baselines)]
     judged = [judge(target, timings) for target in targets if not target.widths or case[1] in target.widths]
-    notes = [f"absent: {one.name} ({one.reason})" for one in absent]
+    notes = [f"unavailable: {one.name} ({one.reason})" for one in unavailable]
     text = "\n".join([table(title, header, rows), *(str(one["line"]) for one in judged), *notes])
     return Result(record(group, str(case), timings, judged), text)
 

@@ -72,7 +72,7 @@ class Family:
 
 
 def families() -> dict[str, Family]:
-    """Two policies of different worth interleaved, whose risks grow with what they skip; and the hardest case."""
+    """Two policies of different quality interleaved, whose risks grow with what they skip; and the hardest case."""
     skip = np.linspace(0.05, 1, CANDIDATES)
     worse = np.where(np.arange(CANDIDATES) % 3 == 1, 1.4, 1.0)
     bent = np.array([3.0 * worse * skip**1.5, 2.5 * worse * skip])

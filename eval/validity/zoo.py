@@ -105,8 +105,7 @@ SETUPS = {
 def record(name: str, setup: Setup, folder: Path, *, quick: bool) -> Population:
     """Run every candidate on every sequence that was not fitted on."""
     model = zoo.load(name, folder)
-    assert model.material is not None
-    material = model.material()
+    material = model.prepared()
     fast = compressed(model.model)
     inputs = [*material.search, *material.test, *material.fresh][: QUICK_SEQUENCES if quick else None]
     dense = [model.model(x) for x in inputs]

@@ -6,7 +6,7 @@ here builds one family from its subfolder: ``eval.zoo.load(name, folder)`` gives
 ``FOLDERS`` the subfolders.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -41,3 +41,10 @@ def load(name: str, zoo: Path) -> ZooModel:
         return loader(zoo)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} needs {error.filename}; SOURCE.txt beside it says from where") from error
+
+
+def with_material(names: Iterable[str], zoo: Path) -> Iterator[ZooModel]:
+    """Those of the named models that have real sequences, one at a time."""
+    for name in names:
+        if (model := load(name, zoo)).material is not None:
+            yield model

@@ -89,6 +89,11 @@ class ZooModel:
     decisions: Mapping[str, int] = field(default_factory=dict)
     material: Callable[[], Material] | None = None
 
+    def prepared(self, *, quick: bool = False) -> Material:
+        """Its sequences, or a few of them; the model must have some."""
+        assert self.material is not None, f"{self.name} has no sequences"
+        return self.material().quick() if quick else self.material()
+
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> list[Tensor]:
         """The outputs of the original, or of an adapted copy, for every input."""

@@ -18,7 +18,7 @@ LIFE = 130  # cycles: the longest life that the model knows, and the unit of its
 SOON = 30  # cycles: engines with less left need a decision
 # A loss of 1 is 30 cycles. The limit of 0.05 is then 1.5 cycles, a tenth of the model's own error.
 SCALE, LIMIT = SOON / LIFE, 0.05
-CONSTANT = {1, 5, 6, 10, 16, 18, 19}  # sensors that tell nothing
+CONSTANT = {1, 5, 6, 10, 16, 18, 19}  # sensors that never change
 # Columns of the files: unit, cycle, three settings, sensors 1 to 21.
 COLUMNS = [2, 3, 4, *(4 + sensor for sensor in range(1, 22) if sensor not in CONSTANT)]
 

@@ -207,7 +207,7 @@ def test_other_models(tmp_path: Path) -> None:
     other = Tagger().eval()
     with torch.no_grad():
         next(other.above.parameters())[0, 0] += 1e-6
-    refused(path, other, "model: above: its parameters are others than those of the saved model")
+    refused(path, other, "model: above: its parameters differ from those of the saved model")
     other.above = torch_lstm(18, 6, bias=False)
     refused(path, other, "above: got .*'hidden_size': 6.*, but the file is of another model, with .*'hidden_size': 7")
     del other.above

@@ -19,7 +19,7 @@ from adaptive_lstm.losses import Loss
 
 from ..support.helpers import infer, torch_lstm
 from ..support.small_task import (
-    ASKED,
+    OPTIONS,
     SHARES,
     I,
     Pair,
@@ -47,7 +47,7 @@ def found() -> Found:
     ]
     model.lstm.policy = al.Delta.uniform(0.01)
     with unchanged(model):
-        result = al.calibrate(model, data, **ASKED, policies=families)
+        result = al.calibrate(model, data, **OPTIONS, policies=families)
     return model, data, result
 
 
@@ -123,7 +123,7 @@ def test_apply(found: Found) -> None:
     assert torch.equal(got, outputs(model, test, dict(result.settings)))
     assert served.lstm.monitor.status.ok
     with unchanged(served):  # calibrated anew, a monitored model keeps what its monitor has seen
-        al.calibrate(served, drawn(120), **ASKED, policies=[al.SkipTimesteps])
+        al.calibrate(served, drawn(120), **OPTIONS, policies=[al.SkipTimesteps])
 
 
 def test_apply_refuses_other_models(found: Found) -> None:
@@ -156,7 +156,7 @@ def test_apply_refuses_other_models(found: Found) -> None:
 def test_the_same_seed_finds_the_same() -> None:
     model, data = adapted_classifier(), drawn(120)
     families = [al.Family(al.SkipTimesteps), al.Family(al.ExitInTime, head=model.head, check_every=2)]
-    results = [al.calibrate(model, data, **ASKED, policies=families, seed=seed) for seed in (3, 3, 4)]
+    results = [al.calibrate(model, data, **OPTIONS, policies=families, seed=seed) for seed in (3, 3, 4)]
     told = []
     for result in results:
         points = [(p.name, p.cost, p.search_risks, p.test_risks, p.p_value) for p in result.frontier]
@@ -171,7 +171,7 @@ def test_nothing_passes(constant: float) -> None:
     model = adapted_classifier()
     model.lstm.quantize = al.Quantize("int8")
     always = Loss("always", lambda out, dense, target: constant)
-    result = al.calibrate(model, drawn(200), **(ASKED | {"loss": always}), policies=[al.SkipTimesteps])
+    result = al.calibrate(model, drawn(200), **(OPTIONS | {"loss": always}), policies=[al.SkipTimesteps])
     assert not result.certified
     assert isinstance(result.policy, al.Dense)
     assert not any(p.certified for p in result.frontier)
@@ -200,7 +200,7 @@ def test_given_splits_and_several_lstms() -> None:
     model: Any = al.adapt(Two())
     data = [x for x, _ in drawn(150)]
     splits = al.Splits(data[:20], data[20:50], data[50:])
-    asked = ASKED | {"loss": al.losses.cosine_distance, "policies": [al.Delta]}
+    asked = OPTIONS | {"loss": al.losses.cosine_distance, "policies": [al.Delta]}
     result = al.calibrate(model, splits, **asked)
     assert [s["count"] for s in result.certificate.sequences.values()] == [20, 30, 100]
     with pytest.raises(al.errors.InputError, match=r"use \.settings"):
@@ -220,7 +220,7 @@ def test_needs_what_it_says() -> None:
     data = drawn(3 * least)
     splits = al.Splits(data[:5], data[5:20], data[20 : 20 + least])
     model = adapted_classifier()
-    assert al.calibrate(model, splits, **ASKED, policies=[al.SkipTimesteps]).certificate is not None
+    assert al.calibrate(model, splits, **OPTIONS, policies=[al.SkipTimesteps]).certificate is not None
     short = al.Splits(splits.fit, splits.search, splits.test[1:])
     with pytest.raises(al.errors.CalibrationError, match=f"needs at least {least}"):
-        al.calibrate(model, short, **ASKED, policies=[al.SkipTimesteps])
+        al.calibrate(model, short, **OPTIONS, policies=[al.SkipTimesteps])

@@ -16,7 +16,7 @@ from adaptive_lstm.calibration.splits import split
 from ..support.helpers import infer, torch_lstm
 from ..support.small_task import I, Pair, T, adapted_classifier, counted, drawn, unchanged
 
-ASKED: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "progress": False}
+OPTIONS: dict[str, Any] = {"loss": al.losses.disagreement, "max_loss": 0.1, "confidence": 0.9, "progress": False}
 SKIPS = [al.SkipTimesteps]
 AT_ONCE, ONE, FIRST = 0, 1, 5  # calls of the model: none; one; the first sequence, dense and with two policies
 
@@ -40,7 +40,7 @@ def refused(model: nn.Module, error: str, message: str, calls: int, sequences: A
     sequences = drawn(100) if sequences is None else sequences
     with unchanged(model), counted(model) as count:
         with pytest.raises(getattr(al.errors, error), match=message):
-            al.calibrate(model, sequences, **(ASKED | arguments))
+            al.calibrate(model, sequences, **(OPTIONS | arguments))
         assert count.count <= calls
 
 
@@ -142,7 +142,7 @@ def test_too_few_sequences(limits: float, kind: str, least: int) -> None:
     loss = own.get(kind) or getattr(al.losses, kind)
     n = 100 if kind == "disagreement" else 12
     with pytest.raises(al.errors.CalibrationError) as caught:
-        al.calibrate(adapted_classifier(), drawn(n), **(ASKED | {"loss": loss, "max_loss": limits}))
+        al.calibrate(adapted_classifier(), drawn(n), **(OPTIONS | {"loss": loss, "max_loss": limits}))
     text = str(caught.value)
     assert f"the test split has {n // 2}" in text
     if kind == "disagreement":
@@ -185,7 +185,7 @@ def test_outputs_that_are_not_finite() -> None:
     with torch.no_grad():
         model.head.bias[0] = math.nan
     with counted(model) as calls, pytest.raises(al.errors.NonFiniteError, match="original model returns NaN"):
-        al.calibrate(model, drawn(100), **ASKED)
+        al.calibrate(model, drawn(100), **OPTIONS)
     assert calls.count == 1
     data = drawn(100)
     data[3] = (torch.full((1, T, I), math.inf), 0)
@@ -212,7 +212,7 @@ def test_outputs_that_no_loss_can_read() -> None:
     model = Wrapped(lambda y: {"y": y})
     same: Any = lambda out, dense, target: float(out["y"].argmax() != dense["y"].argmax())  # noqa: E731
     found = al.calibrate(
-        model, drawn(120), **(ASKED | {"loss": same, "policies": SKIPS, "output": lambda out: out["y"]})
+        model, drawn(120), **(OPTIONS | {"loss": same, "policies": SKIPS, "output": lambda out: out["y"]})
     )
     assert found.certificate.losses[0]["test"] == "wsr"
 
@@ -250,4 +250,4 @@ def test_an_interruption_leaves_no_trace() -> None:
             return 0.0
 
         with unchanged(model), pytest.raises(KeyboardInterrupt):
-            al.calibrate(model, drawn(200), **(ASKED | {"loss": loss, "policies": SKIPS}))
+            al.calibrate(model, drawn(200), **(OPTIONS | {"loss": loss, "policies": SKIPS}))

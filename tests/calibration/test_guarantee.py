@@ -17,13 +17,13 @@ from adaptive_lstm.losses import Loss
 from adaptive_lstm.policies import bucket, parts
 
 from ..support.helpers import infer
-from ..support.small_task import ASKED, adapted_classifier, drawn, flips, last_split, outputs
+from ..support.small_task import OPTIONS, adapted_classifier, drawn, flips, last_split, outputs
 
 
 def test_several_losses_of_both_kinds() -> None:
     model, data = adapted_classifier(), drawn(300)
     distance = al.losses.clipped_error(20.0)
-    asked = ASKED | {"loss": [al.losses.disagreement, distance], "max_loss": [0.15, 0.05]}
+    asked = OPTIONS | {"loss": [al.losses.disagreement, distance], "max_loss": [0.15, 0.05]}
     result = al.calibrate(model, data, **asked, policies=[al.SkipTimesteps])
     assert [one["test"] for one in result.certificate.losses] == ["binomial", "wsr"]
     assert result.certified
@@ -54,14 +54,14 @@ class Sometimes(nn.Module):
 
 
 def test_a_loss_counts_as_binary_only_if_all_outputs_say_so() -> None:
-    asked = ASKED | {"loss": [al.losses.disagreement, Loss("flip", lambda *_: 0.0, lambda _: True)]}
+    asked = OPTIONS | {"loss": [al.losses.disagreement, Loss("flip", lambda *_: 0.0, lambda _: True)]}
     result = al.calibrate(Sometimes(), drawn(300), **(asked | {"max_loss": [0.2, 0.2]}), policies=[al.SkipTimesteps])
     assert [one["test"] for one in result.certificate.losses] == ["wsr", "binomial"]
 
 
 def test_early_leavers() -> None:
     model, data = adapted_classifier(), drawn(400, noise=0.6)
-    asked = ASKED | {"max_loss": 0.15}
+    asked = OPTIONS | {"max_loss": 0.15}
     families = [al.Family(al.ExitInTime, head=model.head, check_every=1), al.Family(al.SkipTimesteps)]
     result = al.calibrate(model, data, **asked, policies=families, conditional=True)
     assert result.certificate.conditional
@@ -101,7 +101,7 @@ def test_the_promise_holds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     repeats, confidence = 40, 0.8
     model = adapted_classifier()
     loss, limit = (al.losses.disagreement, 0.08) if kind == "binary" else (al.losses.clipped_error(10.0), 0.03)
-    asked = ASKED | {"loss": loss, "max_loss": limit, "confidence": confidence, "shares": (0.05, 0.2, 0.75)}
+    asked = OPTIONS | {"loss": loss, "max_loss": limit, "confidence": confidence, "shares": (0.05, 0.2, 0.75)}
     x = torch.cat([x for x, _ in drawn(20_000, seed=99)])
     dense, served = infer(model, x), copy.deepcopy(model)
     true: dict[str, float] = {"dense": 0.0}

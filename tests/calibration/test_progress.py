@@ -13,7 +13,7 @@ import adaptive_lstm as al
 from adaptive_lstm import progress
 from adaptive_lstm.progress import Progress, duration, tracked
 
-from ..support.small_task import ASKED, adapted_classifier, drawn
+from ..support.small_task import OPTIONS, adapted_classifier, drawn
 
 TIME_LEFT = r"\[\d\d:\d\d<\d\d:\d\d"
 
@@ -41,7 +41,7 @@ def stderr(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, call: Callable[
 
 
 def calibrate(show: bool = True) -> None:
-    al.calibrate(adapted_classifier(), drawn(100), **(ASKED | {"progress": show}), policies=[al.SkipTimesteps])
+    al.calibrate(adapted_classifier(), drawn(100), **(OPTIONS | {"progress": show}), policies=[al.SkipTimesteps])
 
 
 def measure() -> None:

@@ -22,7 +22,7 @@ from eval.frontier import field as frontier_field
 from eval.frontier.field import Entry
 from eval.frontier.quality import OneByOne, Quality, StepByStep, allowed, keeps
 from eval.frontier.time import streams
-from eval.frontier.verdict import CLOSE, FASTER, NONE, SLOWER, detail, means, tell, verdict
+from eval.frontier.verdict import CLOSE, FASTER, NONE, SLOWER, as_text, detail, means, verdict
 from eval.shared import common
 from eval.zoo import NAMES, load
 from eval.zoo.base import ZooModel, decisions
@@ -112,8 +112,8 @@ def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeyp
     chosen = ("nearly", "fails", "torch int8", "exact", "int8", "int8 raw", "mixed", "delta", "certified")
     with common.inference(1):
         record = frontier.examine(model, chosen, options)
-    assert record["absent"]["nearly"].startswith("excluded, its output is wrong: differs from torch by")
-    assert "no such kernel" in record["absent"]["fails"]
+    assert record["unavailable"]["nearly"].startswith("excluded, its output is wrong: differs from torch by")
+    assert "no such kernel" in record["unavailable"]["fails"]
     assert {
         "torch",
         "torch int8",
@@ -139,8 +139,8 @@ def test_the_whole_harness(model: ZooModel, options: argparse.Namespace, monkeyp
     options.quick = False
     common.save(options, frontier.RECORDS, [record])
     (read,) = [json.loads(line) for line in (options.results / "frontier.jsonl").read_text().splitlines()]
-    assert tell([read]) == tell([json.loads(json.dumps(record))])
-    assert "digits" in tell([read])
+    assert as_text([read]) == as_text([json.loads(json.dumps(record))])
+    assert "digits" in as_text([read])
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

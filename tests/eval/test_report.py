@@ -54,7 +54,7 @@ def frontier() -> list[dict[str, Any]]:
                         "ORT int8": quality(0.5, kept=False), "ours int8": quality(0.899, kept=True),
                         "ours delta 0.01": quality(float("nan"), kept=False)},
             "seconds": {"whole": seconds, "step": seconds}, "verdicts": {"whole": won, "step": lost},
-            "absent": {"ncnn": "not installed"},
+            "unavailable": {"ncnn": "not installed"},
         }
     ]  # fmt: skip
 

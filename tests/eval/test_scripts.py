@@ -153,10 +153,10 @@ class Counting:
 
 
 def test_contenders_without_batches_serve_one_by_one() -> None:
-    fleets, absent = streaming.fleets_of([Counting([], "ncnn"), Counting([])], 4)
+    fleets, unavailable = streaming.fleets_of([Counting([], "ncnn"), Counting([])], 4)
     ways = [(fleet.who.name, fleet.way) for fleet in fleets]
     assert ways == [("ncnn", "one by one"), ("counting", "one by one"), ("counting", "batched")]
-    assert absent == [Unavailable("ncnn, batched", streaming.UNBATCHED["ncnn"])]
+    assert unavailable == [Unavailable("ncnn, batched", streaming.UNBATCHED["ncnn"])]
 
 
 def test_a_tick_advances_every_stream_once() -> None:
@@ -273,7 +273,7 @@ def test_footprint(run: Run) -> None:
     told = {record["contender"]: record for record in found}
     assert tuple(sorted(told)) == tuple(sorted(runtimes))
     for record in found:
-        assert record["absent"] == []
+        assert record["unavailable"] == []
         for stage in ("import", "load", "first", "second", "process"):
             assert_quantiles(record["seconds"][stage])
         whole = sum(record["seconds"][stage]["median"] for stage in ("import", "load", "first", "second"))
@@ -294,8 +294,8 @@ def test_a_process_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(footprint, "child", child)
     options = argparse.Namespace(quick=True, threads=1)
     expected = torch.tensor([0.25]).numpy()
-    runs, absent = footprint.processes(["torch", "torch int8", "ORT"], tmp_path, expected, options)
+    runs, unavailable = footprint.processes(["torch", "torch int8", "ORT"], tmp_path, expected, options)
     assert {kind: len(mine) for kind, mine in runs.items()} == {"torch": footprint.QUICK_REPEATS}
-    reasons = {one.name: one.reason for one in absent}
+    reasons = {one.name: one.reason for one in unavailable}
     assert reasons["ORT"] == "No module named 'onnxruntime'"
     assert "differs from torch fp32 by nan" in reasons["torch int8"]

@@ -1,4 +1,4 @@
-"""Models with everything set that a file can hold, and what there is to compare after loading one."""
+"""Models with every setting that a file can hold, and the settings to compare after loading one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def prune(lstm: al.AdaptiveLSTM, share: float = 0.6) -> None:
 
 
 def settings(lstm: al.AdaptiveLSTM) -> Any:
-    """Everything that is set, in a form that can be compared."""
+    """All settings, in a form that can be compared."""
     arrays: dict[str, np.ndarray] = {}
     policy = encode_policy(lstm.policy, "policy", arrays)
     for cell, t in enumerate(lstm.replaced.cells if lstm.replaced else ()):

@@ -1,4 +1,4 @@
-"""What tests of the scripts in ``eval/`` ask about their records."""
+"""Checks of the records that the scripts in ``eval/`` make."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def assert_quantiles(seconds: Record) -> None:
 
 
 def of(found: list[Record], group: str) -> dict[str, Record]:
-    """The records of a group by what they are about."""
+    """The records of a group by their case."""
     return {record["case"]: record for record in found if record["group"] == group}

@@ -11,7 +11,7 @@ from adaptive_lstm import _native
 
 
 class MallocInfo(ctypes.Structure):
-    """Of glibc's mallinfo2, which counts what is in use: 7 is allocated from the heap, 4 directly from the system."""
+    """Of glibc's mallinfo2; bytes in use: 7 is allocated from the heap, 4 directly from the system."""
 
     _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
 
@@ -24,7 +24,7 @@ def heap_meter() -> Callable[[], int]:
         size.restype = ctypes.c_size_t
         return lambda: int(size())
     if not hasattr(library, "mallinfo2"):
-        pytest.skip("this C library does not tell how much is allocated")
+        pytest.skip("this C library does not report how much is allocated")
     library.mallinfo2.restype = MallocInfo
 
     def used() -> int:

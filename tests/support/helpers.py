@@ -85,24 +85,24 @@ def signal(*shape: int, seed: int = 0, step: float = 0.1) -> torch.Tensor:
 
 
 def expands() -> bool:
-    """Whether the instruction set that serves puts zeros back fast, so that large matrices are compressed."""
+    """Whether the instruction set in use expands bitmasks fast, so that large matrices take the bitmask form."""
     return al.backend_info().isa in ("amx", "avx512vbmi2", "avx512vnni")
 
 
 def always_native() -> mock._patch[Any]:
-    """Inside, torch's own path never serves for being faster."""
+    """Inside, torch's own path is never taken for being faster."""
     return mock.patch.object(SpeedTrial, "torch_is_faster", return_value=False)
 
 
 @torch.no_grad()
 def infer(model: Callable[..., Any], *args: Any) -> Any:
-    """What a model returns, without gradients."""
+    """The output of a model, without gradients."""
     return model(*args)
 
 
 @torch.no_grad()
 def infer_natively(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
-    """``output, (h_n, c_n)`` without gradients; the native kernels must have served."""
+    """``output, (h_n, c_n)`` without gradients; the native core must have run it."""
     with always_native():
         out = lstm(*args)
     assert lstm.last_run is not None
@@ -160,10 +160,10 @@ def lively(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line that a bad call ends with."""
+    """The last line of stderr after a bad call."""
     try:
         code = cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse leaves this way
+    except SystemExit as stop:  # argparse exits this way
         code = stop.code if isinstance(stop.code, int) else 1
     captured = capsys.readouterr()
     assert code == 2

@@ -1,4 +1,4 @@
-"""What the native kernels are tried with: every policy by itself and with others, and combinations drawn at random."""
+"""Policies to test the native core with: each by itself and with others, and random combinations."""
 
 import math
 import random

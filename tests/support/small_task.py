@@ -66,7 +66,7 @@ def tensors(output: Any) -> list[torch.Tensor]:
     return list(output.values()) if isinstance(output, dict) else [output]
 
 
-ASKED: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "loss": al.losses.disagreement,
     "max_loss": 0.1,
     "confidence": 0.9,

@@ -85,10 +85,10 @@ def load_task() -> DemoTask:
     unlabelled, test_inputs = read_columns(images.fit), read_columns(images.test)
 
     def accuracy(logits: Tensor) -> float:
-        return _share(logits.argmax(1) == images.labels)
+        return float((logits.argmax(1) == images.labels).double().mean())
 
     def same_decisions(logits: Tensor, dense: Tensor) -> float:
-        return _share(logits.argmax(1) == dense.argmax(1))
+        return float((logits.argmax(1) == dense.argmax(1)).double().mean())
 
     return DemoTask(
         title=f"handwritten digits, {LAYERS} x {HIDDEN} LSTM, {STEPS} steps of {ROWS} pixels",
@@ -114,7 +114,3 @@ def load_task() -> DemoTask:
 def families(model: SequenceModel) -> list[Family]:
     """Skip the columns of [x ; h] that changed little, and exit before the last columns of the picture."""
     return [Family(Delta), Family(ExitInTime, head=model.get_submodule(HEAD))]
-
-
-def _share(flags: Tensor) -> float:
-    return float(flags.double().mean())

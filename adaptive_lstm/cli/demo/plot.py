@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..frontier_plot import draw_on
+from ..frontier_plot import draw_on, logarithmic
 from .outcome import DemoOutcome
 
 MARKERS = {"torch": "s", "adaptive exact": "o", "adaptive int8": "^", "adaptive certified": "*"}
@@ -50,10 +49,7 @@ def _time_against_quality(axes: Axes, outcome: DemoOutcome) -> None:
             linestyle="",
             label=f"{row.name} ({row.macs:.0%} of the work)",
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic(axes, (1, 1.5, 2, 3, 5, 7))
     axes.set(xlabel=f"ms per sequence of {outcome.steps} steps, one thread (log scale)", ylabel=outcome.score_name)
     axes.set_title(f"quality against time on {outcome.sequences} test {outcome.unit}", fontsize="medium")
     scores = [row.score for row in outcome.rows]

@@ -40,7 +40,7 @@ def relative_error(found: Sequence[torch.Tensor], dense: Sequence[torch.Tensor])
 
 
 def choose(builder: CandidateBuilder, prune: Prune, held: Sequence[Any], progress: bool) -> Recipe:
-    """The recipe with the smallest error on the held-out batches, of those that the settings leave open."""
+    """The recipe with the smallest error on the held-out batches, of those that the settings allow."""
     dense = builder.outputs(builder.originals, held)
     errors: dict[Recipe, float] = {}
     kept: tuple[float, Recipe] | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from .. import plots, words
-from ..blocks import Block, Figure, Panel, Section, Table, absent, as_table, by_shape, contender, table
+from ..blocks import Block, Figure, Panel, Section, Table, as_table, by_shape, contender, table, unavailable
 from ..records import Record, Results
 
 
@@ -44,7 +44,7 @@ def _figure(records: Sequence[Record]) -> Figure:
         "included; lines are quartiles. Middle: the largest resident memory. Right: the weights as held by this "
         "project, and the file that the others load.",
         tuple(records),
-        left_out="; ".join(absent(records)),
+        left_out="; ".join(unavailable(records)),
     )
 
 
@@ -80,7 +80,7 @@ def _table(records: Sequence[Record]) -> Table:
         for r in some
     ]
     caption = (
-        "Medians over fresh processes. first, second: a sequence of 100 steps; process: everything, from starting "
-        "Python to leaving it; added: by loading and running, beyond importing."
+        "Medians over fresh processes. first, second: a sequence of 100 steps; process: everything, from the start "
+        "of Python to its end; added: by loading and running, beyond importing."
     )
     return table(header, rows, caption=caption, records=records)

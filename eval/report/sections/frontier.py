@@ -16,7 +16,7 @@ def _draw(results: Results) -> list[Block]:
         if some:
             blocks += [Heading(f"{mode.capitalize()}, batch 1"), _figure(some), as_table(_table(some))]
     whole = in_mode(found, WHOLE)
-    if rows := [[race.model, name, why] for race in whole for name, why in race.absent.items()]:
+    if rows := [[race.model, name, why] for race in whole for name, why in race.unavailable.items()]:
         caption = "Contenders that could not be built, computed something else, or were too slow to judge."
         records = [race.record for race in whole]
         left_out = table(["model", "contender", "reason"], rows, caption=caption, records=records)
@@ -27,7 +27,7 @@ def _draw(results: Results) -> list[Block]:
 SECTION = Section(
     "frontier",
     "Quality against time",
-    "A fast runtime that breaks the model is worth nothing. Every contender therefore has two coordinates on every "
+    "A fast runtime that breaks the model is useless. Every contender therefore has two coordinates on every "
     "model: its time, and the share of the task's quality that it loses against torch fp32. "
     f"Inside the shaded band at most {BAND:.0%} is lost. Only contenders of equal quality are compared for speed: "
     "those in the band, or one decision beside it where a metric knows no smaller step. A hollow marker is not equal. "
@@ -41,7 +41,9 @@ SECTION = Section(
 
 
 def _figure(found: list[Race]) -> Figure:
-    left_out = sum(not r.drawable for race in found for r in race.runners) + sum(len(race.absent) for race in found)
+    left_out = sum(not r.drawable for race in found for r in race.runners) + sum(
+        len(race.unavailable) for race in found
+    )
     return Figure(
         tuple(Panel(_alt(race), partial(_plot, race)) for race in found),
         "Up and to the left is better. Circles are float32, squares bf16, triangles int8, diamonds skip at run time; "

@@ -15,7 +15,7 @@ def _draw(results: Results) -> list[Block]:
         Paragraph(f"Machine: {'; '.join(found.machines)}. Versions: {'; '.join(found.versions)}."),
         Paragraph(
             "Contenders of one race run interleaved in one process, in a new order every round; figures are medians, "
-            "whiskers quartiles. A ratio whose quartiles lie too far apart is not printed: n/a stands in its place."
+            "whiskers quartiles. A ratio whose quartiles lie too far apart is not printed, but n/a."
         ),
         overview(results),
     ]

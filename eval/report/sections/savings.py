@@ -27,7 +27,7 @@ SECTION = Section(
     "savings",
     "What certified skipping saves",
     "A calibration picks what to skip and proves, on sequences kept aside for that, that the loss stays below a limit "
-    "with the confidence that was asked for. Here it ran on real models, compressed to int8 first; fresh sequences, "
+    "with the chosen confidence. Here it ran on real models, compressed to int8 first; fresh sequences, "
     "which it never saw, then put the promise to the test. It is broken if they contradict the limit, not if a small "
     "sample lies above it by chance.",
     ("savings",),

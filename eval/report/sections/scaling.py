@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from .. import plots, words
-from ..blocks import Block, Figure, Panel, Section, Table, absent, as_table, contender, table
+from ..blocks import Block, Figure, Panel, Section, Table, as_table, contender, table, unavailable
 from ..records import Record, Results
 
 AXES = {  # group -> (title, field on the axis, its words)
@@ -37,7 +37,7 @@ def _figure(records: Sequence[Record]) -> Figure:
         "calls, not for work.",
         tuple(records),
         layout="two",
-        left_out="; ".join(absent(records)),
+        left_out="; ".join(unavailable(records)),
     )
 
 
@@ -75,7 +75,7 @@ def _fixed(records: Sequence[Record]) -> Table:
         for r in records
     ]
     header = ["stack (I, H, L)", "contender", "fixed cost of a call", "a timestep", "largest error of the line"]
-    caption = "The line that fits time over length; n/a: the fixed cost cannot be told from noise."
+    caption = "The line that fits time over length; n/a: the fixed cost cannot be separated from noise."
     return table(header, rows, caption=caption, records=records)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from .. import plots, words
-from ..blocks import Block, Figure, Heading, Panel, Section, Table, absent, as_table, by_shape, contender, table
+from ..blocks import Block, Figure, Heading, Panel, Section, Table, as_table, by_shape, contender, table, unavailable
 from ..records import Record, Results
 
 
@@ -33,7 +33,7 @@ SECTION = Section(
 
 
 def _streams_figure(records: Sequence[Record]) -> Figure:
-    panels, lacking = [], absent(records)
+    panels, lacking = [], unavailable(records)
     for shape, some in by_shape(records).items():
         best: dict[str, Record] = {}
         for r in some:
@@ -93,7 +93,7 @@ def _streams_table(records: Sequence[Record]) -> Table:
 
 
 def _steps_figure(records: Sequence[Record]) -> Figure:
-    panels, lacking = [], absent(records)
+    panels, lacking = [], unavailable(records)
     for shape, some in by_shape(records).items():
         usable = [r for r in some if all(words.usable(r["seconds"].get(k)) for k in ("median", "p99"))]
         lacking += [f"{r['contender']} on {shape}: no times" for r in some if r not in usable]

@@ -18,7 +18,7 @@ def _draw(results: Results) -> list[Block]:
 
 SECTION = Section(
     "taxonomy",
-    "Which saliency tells what to prune?",
+    "Which saliency finds the weights to prune?",
     "Unstructured pruning with one global cut, by scores of order zero (magnitude), one and two, with and without a "
     "refit of the remaining weights; the distance from the original is taken on held-out sequences.",
     ("taxonomy",),

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from .. import plots, words
-from ..blocks import Block, Figure, Panel, Section, Table, absent, as_table, by_shape, table
+from ..blocks import Block, Figure, Panel, Section, Table, as_table, by_shape, table, unavailable
 from ..records import Record, Results
 
 
@@ -32,7 +32,7 @@ def _figure(records: Sequence[Record]) -> Figure:
         f"{records[0]['lengths']['law']} timesteps; random weights.",
         tuple(records),
         layout="two",
-        left_out="; ".join(absent(records)),
+        left_out="; ".join(unavailable(records)),
     )
 
 
