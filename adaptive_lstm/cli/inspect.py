@@ -55,10 +55,6 @@ class LSTMSummary:
     macs_per_step: int
     executed_by: dict[str, str]
 
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
-
     def __str__(self) -> str:
         projected = f" projected to {self.proj_size}" if self.proj_size else ""
         directions = ", both directions" if self.directions == 2 else ""
@@ -83,7 +79,7 @@ class ModelSummary:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {"lstms": [each.as_dict() for each in self.lstms], "backend": asdict(self.backend)}
+        return asdict(self)
 
     def __str__(self) -> str:
         here = self.backend
@@ -104,7 +100,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def summarize(name: str, lstm: nn.LSTM) -> LSTMSummary:
-    """Describe an LSTM; each use is tried on two steps of zeros to see what executes it."""
+    """Describe an LSTM; each use runs two steps of zeros to find out what executes it."""
     fast = AdaptiveLSTM.from_lstm(lstm).eval()
     shape = fast.stack_shape
     sizes: dict[str, int] = {}

@@ -9,7 +9,6 @@
 The model is called with one sequence at a time, batch first: x [1, T, I], float32, or [1, T], int64.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -41,7 +40,8 @@ def load_sequences(path: Path) -> list[LabelledSequence] | Splits[LabelledSequen
         found = ", ".join(arrays) or "nothing"
         raise InputError(f"{path} holds {found}; expected x, and optionally {', '.join(ARRAYS[1:])}")
     if not all(a.dtype.kind in "fiub" for name, a in arrays.items() if name != "split"):
-        raise InputError(f"{path}: got {_kinds(arrays)}, expected numbers")
+        kinds = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise InputError(f"{path}: got {kinds}, expected numbers")
     inputs = _inputs(path, arrays["x"], arrays.get("length"))
     for name in ("y", "split"):
         if name in arrays and arrays[name].shape[:1] != (len(inputs),):
@@ -94,7 +94,3 @@ def _split(path: Path, pairs: list[LabelledSequence], names: Array) -> Splits[La
         raise InputError(f"{path}: split has {sorted(set(names.tolist()))}, expected {', '.join(SPLITS)}, all three")
     parts = ([pair for pair, name in zip(pairs, names, strict=True) if name == each] for each in SPLITS)
     return Splits(*parts)
-
-
-def _kinds(arrays: Mapping[str, Array]) -> str:
-    return ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())

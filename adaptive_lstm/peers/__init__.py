@@ -1,7 +1,7 @@
 """Other runtimes with the same LSTM: to check, to time, and to run inside a model.
 
-Their packages are optional (``pip install 'adaptive-lstm[peers]'``). ``build`` reports a peer whose package is missing as
-unavailable, with the reason.
+Their packages are optional (``pip install 'adaptive-lstm[peers]'``). ``build`` reports a peer whose package is
+missing as unavailable, with the reason.
 """
 
 from .adaptive import Adaptive, build_adaptive

@@ -50,7 +50,8 @@ def int8(request: BuildRequest) -> Engine:
     with no_output():  # it prints tables and progress bars
         graph = nncf.quantize(graph, nncf.Dataset(pieces), subset_size=len(pieces))
     _share_ranges(graph)
-    if "i8" not in {_type(node) for node in graph.get_ops() if node.get_type_name() == "Constant"}:
+    constants = [node for node in graph.get_ops() if node.get_type_name() == "Constant"]
+    if "i8" not in {str(node.get_element_type().get_type_name()) for node in constants}:
         raise UnsupportedError("nncf left the LSTM in float32")
     return _compiled(request, graph, "f32")
 
@@ -116,7 +117,3 @@ def _quantizer(node: Any) -> Any:
             raise UnsupportedError("nncf left the LSTM in float32")
         node = node.input_value(0).get_node()
     return node
-
-
-def _type(node: Any) -> str:
-    return str(node.get_element_type().get_type_name())

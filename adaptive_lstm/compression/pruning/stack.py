@@ -115,7 +115,8 @@ def prune_stack(
         for sweep in range(max(recipe.sweeps, 1)):
             for cell in range(layer * D, (layer + 1) * D):
                 if layer in mapped:
-                    out[cell] = _as_map(recipe, dense, cell, below)
+                    steps = zip(_outputs(dense, cell), below, strict=True)
+                    out[cell] = feed_forward(dense.weights[cell], steps, recipe.ridge)
                     continue
                 seen = cells[cell].moments
                 if recipe.sweeps and (layer or sweep):
@@ -152,10 +153,6 @@ def _outputs(dense: DenseRun, cell: int) -> list[torch.Tensor]:
     layer, direction = divmod(cell, dense.shape.directions)
     P = dense.shape.output_size
     return [out[:, direction * P : (direction + 1) * P] for out in dense.levels[layer + 1]]
-
-
-def _as_map(recipe: Recipe, dense: DenseRun, cell: int, below: list[torch.Tensor]) -> CellTensors:
-    return feed_forward(dense.weights[cell], zip(_outputs(dense, cell), below, strict=True), recipe.ridge)
 
 
 def _with_pruned_units(recipe: Recipe, w: CellTensors, live: Mask, outputs: list[torch.Tensor]) -> CellTensors:
