@@ -1,4 +1,4 @@
-"""Recording what the LSTMs of a model are given and compute while the model runs."""
+"""Records the inputs, states and gates of the LSTMs of a model while it runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Recorder:
 
     Args:
         lstms: by module name.
-        keep: "inputs": what they are given, while they run as they are set. "states": the outputs of every layer too,
+        keep: "inputs": their inputs, while they run with their settings. "states": the outputs of every layer too,
             while torch runs them with nothing skipped. "gates": all operands and gate pre-activations, while the
             reference does.
         weights: of every cell of every LSTM, for "states" and "gates"; by default those that it executes, ahead of

@@ -38,7 +38,7 @@ class ContenderTiming:
 
 @dataclass(frozen=True)
 class ContenderInfo:
-    """What is known of a contender before it is timed; of whole sequences and streams the worse figure counts.
+    """A contender before it is timed; of whole sequences and streams the worse figure counts.
 
     Attributes:
         precision: of its weights.
@@ -62,7 +62,7 @@ class Comparison:
     """Contenders on one LSTM.
 
     Attributes:
-        contenders: name -> what is known of it, torch first.
+        contenders: by name, torch first.
         sequence: name -> time of a whole sequence in one call; empty if not in ``uses``.
         step: name -> time of one step of a stream; empty if not in ``uses`` or bidirectional.
         unavailable: contenders that were not timed, with the reason: a missing package, or wrong outputs.

@@ -100,7 +100,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: s
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing. ``alt``: the same in words, for who cannot see it; ``draw``: makes the SVG."""
+    """One drawing. ``alt``: the same in words, for readers who cannot see it; ``draw``: makes the SVG."""
 
     alt: str
     draw: Callable[[], str]
@@ -113,7 +113,7 @@ class Figure:
     Args:
         panels: in reading order.
         caption: how to read them.
-        records: what is drawn.
+        records: of the drawing.
         layout: "three" or "two" panels beside each other where there is room, or "one".
         left_out: what is not available, and why; "" if nothing is.
     """

@@ -1,4 +1,4 @@
-"""Races at equal quality: every contender on one model with its time and what it lost, and who wins among the equal."""
+"""Races at equal quality: every contender on one model with its time and its loss, and the fastest of equal quality."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Runner:
 class Race:
     """All contenders on one model in one mode.
 
-    peer, mine: the fastest at equal quality; None: nobody kept it. gain, gain_on_torch: how many times as long the
+    peer, mine: the fastest at equal quality; None: none kept it. gain, gain_on_torch: how many times as long the
     peer, and torch fp32, take as ``mine``; None: not known. unavailable: name -> the reason.
     """
 

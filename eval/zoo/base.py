@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Distance:
-    """How far outputs lie from those of the original model: 0 if they are equal, 1 if nothing is left.
+    """Distance of outputs from those of the original model: 0 if they are equal, 1 if nothing is left.
 
     ``between(outputs, dense)``: two tensors of the model's output shape; the mean over everything in them.
     """

@@ -17,7 +17,7 @@ class MallocInfo(ctypes.Structure):
 
 
 def heap_meter() -> Callable[[], int]:
-    """Bytes on the heap. The address sanitizer keeps what was freed, so there even that counts."""
+    """Bytes on the heap. The address sanitizer keeps freed bytes, so there they count too."""
     library = ctypes.CDLL(None)
     if hasattr(library, "__sanitizer_get_heap_size"):
         size = library.__sanitizer_get_heap_size

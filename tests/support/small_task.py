@@ -62,7 +62,7 @@ def adapted_classifier(layers: int = 1, **options: Any) -> Any:
 
 
 def tensors(output: Any) -> list[torch.Tensor]:
-    """Of what a model returns."""
+    """The tensors in the output of a model."""
     return list(output.values()) if isinstance(output, dict) else [output]
 
 

@@ -75,8 +75,10 @@ def refit(problem: Quadratic, keep: Mask) -> DoubleArray:
 class Systems:
     """Some rows with masks of their own, whose p removed columns are padded with column C.
 
-    ``rows`` [n]; ``gone`` [n, p]: removed columns; ``factor`` [n, p, p]: Cholesky factor L of H^-1_PP; ``solved``
-    [n, p, 1]: L^-1 w*_P.
+    ``rows`` [n]: their numbers.
+    ``gone`` [n, p]: removed columns.
+    ``factor`` [n, p, p]: Cholesky factor L of H^-1_PP.
+    ``solved`` [n, p, 1]: L^-1 w*_P.
     """
 
     rows: npt.NDArray[np.int64]
@@ -86,7 +88,7 @@ class Systems:
 
 
 def systems(problem: Quadratic, keep: Mask) -> Iterator[Systems]:
-    """All rows that lose something, those that lose about as much together, in batches that fit in memory."""
+    """All rows with removed columns, similar counts together, in batches that fit in memory."""
     columns = keep.shape[1]
     padded = np.pad(problem.inverse, (0, 1))
     best = np.concatenate([problem.best, np.zeros((len(keep), 1))], axis=1)
