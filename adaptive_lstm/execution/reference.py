@@ -72,23 +72,21 @@ def _run_direction(
     """One direction of a layer over all timesteps: its outputs. ``ticks`` become what the layer above is handed."""
     outputs = list(xs)
     width = cell.shape.output_size
-    exact = cell.queues
     for t in reversed(range(len(xs))) if direction else range(len(xs)):
         x, tick = xs[t], ticks[t]
         actions = tick.actions[direction]
         if cell.holding:
             actions = tick.actions[direction] = cell.actions(x, actions)
-            if exact:
+            if cell.queues:
                 tick.late = _replay(cell, x, actions, tick.late, first + t)
             cell.note(x, actions)
         rows = (actions == RUN).nonzero()[:, 0]
         if len(rows):
             cell.advance(x[rows], rows, first + t)
         if cell.holding and len(rows := (actions == HOLD_GATES).nonzero()[:, 0]):
-            cell.coast(rows)
+            cell.reuse_gates(rows)
         if top and tick.translation is not None and len(rows := (actions == EXITED).nonzero()[:, 0]):
-            part = tick.translation[rows, direction * width : (direction + 1) * width]
-            cell.take(rows, part)
+            cell.take(rows, tick.translation[rows, direction * width : (direction + 1) * width])
         cell.settle(len(x))
         outputs[t] = cell.h[: len(x)]
     return outputs
@@ -174,6 +172,37 @@ def _exit_sequences(
     return checks, translated
 
 
+class _Ends:
+    """Where every cell starts, and where the rows that ran in it end; the others keep what they had."""
+
+    def __init__(self, weights: Sequence[CellTensors], state: StreamState):
+        self.given = state
+        start = [state_with_pruned_constant(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
+        self.h, self.c = [h for h, _ in start], [c for _, c in start]
+        self.sent_x, self.sent_h = list(state.sent_x), list(state.sent_h)
+        self.hold: list[HoldState] = []
+
+    def start(self, cell: int, rows: torch.Tensor) -> CellState:
+        """Where the given rows of a cell start."""
+        given = self.given
+        hold = given.hold[cell] if given.hold else HoldState()
+        return CellState(self.h[cell][rows], self.c[cell][rows], given.sent_x[cell], given.sent_h[cell], hold)
+
+    def keep(self, cell: ReferenceCell, rows: torch.Tensor) -> None:
+        """Take over what the given rows of a cell end with."""
+        k = cell.index
+        self.h[k], self.c[k] = self.h[k].index_copy(0, rows, cell.h), self.c[k].index_copy(0, rows, cell.c)
+        self.sent_x[k] = cell.of_x.sent if cell.of_x.thresholded else None
+        self.sent_h[k] = cell.of_h.sent if cell.of_h.thresholded else None
+        if cell.holding:
+            self.hold.append(cell.held_state())
+
+    def state(self) -> StreamState:
+        """The state of all cells at the end."""
+        sent = tuple(self.sent_x), tuple(self.sent_h)
+        return StreamState(torch.stack(self.h), torch.stack(self.c), *sent, tuple(self.hold), self.given.exit)
+
+
 def run(
     weights: Sequence[CellTensors],
     shape: StackShape,
@@ -190,18 +219,12 @@ def run(
         chunk: the rows, and the state to start from.
         observer: called with every step.
     """
-    x, sizes, state, first = chunk.x, chunk.sizes, chunk.state, chunk.first
-    D, total = shape.directions, len(x)
+    x, sizes, D = chunk.x, chunk.sizes, shape.directions
     members = torch.arange(sizes[0], device=x.device)
-    width = D * shape.output_size
-    batch = _Running(members, list(sizes), [], [x.new_zeros(n, width) for n in sizes])
+    batch = _Running(members, list(sizes), [], [x.new_zeros(n, D * shape.output_size) for n in sizes])
     xs = list(x.split(batch.sizes))
     ticks = [_Tick([torch.zeros(n, dtype=torch.long, device=x.device) for _ in range(D)]) for n in sizes]
-    start = [state_with_pruned_constant(w, h, c) for w, h, c in zip(weights, state.h, state.c, strict=True)]
-    h_end, c_end = [h for h, _ in start], [c for _, c in start]
-    sent_x, sent_h = list(state.sent_x), list(state.sent_h)
-    held: list[HoldState] = []
-    counts = []
+    ends, counts = _Ends(weights, chunk.state), []
     depth = policy.depth_exit
     checks, exits = [0] * shape.num_layers, [0] * shape.num_layers
     for layer in range(shape.num_layers):
@@ -209,23 +232,11 @@ def run(
         outputs = []
         for d in range(D):
             index = layer * D + d
-            rows = batch.members
-            from_state = CellState(
-                h_end[index][rows],
-                c_end[index][rows],
-                state.sent_x[index],
-                state.sent_h[index],
-                state.hold[index] if state.hold else HoldState(),
-            )
-            cell = ReferenceCell(shape, index, weights[index], policy, from_state, observer)
-            outputs.append(_run_direction(cell, xs, ticks, d, top, first))
-            h_end[index] = h_end[index].index_copy(0, rows, cell.h)
-            c_end[index] = c_end[index].index_copy(0, rows, cell.c)
-            sent_x[index] = cell.of_x.sent if cell.of_x.thresholded else None
-            sent_h[index] = cell.of_h.sent if cell.of_h.thresholded else None
-            if cell.holding:
-                held.append(cell.held_state())
-            counts.append(cell.counts(total))
+            start = ends.start(index, batch.members)
+            cell = ReferenceCell(shape, index, weights[index], policy, start, observer)
+            outputs.append(_run_direction(cell, xs, ticks, d, top, chunk.first))
+            ends.keep(cell, batch.members)
+            counts.append(cell.counts(len(x)))
         xs = [torch.cat(parts_of, dim=1) for parts_of in zip(*outputs, strict=True)]
         if depth is None or top:
             continue
@@ -234,10 +245,9 @@ def run(
             if depth.level == "step":
                 checks[layer], exits[layer] = _exit_steps(depth, layer, batch, ticks)
             else:
-                checks[layer], exits[layer] = _exit_sequences(depth, layer, shape, batch, ticks, h_end)
+                checks[layer], exits[layer] = _exit_sequences(depth, layer, shape, batch, ticks, ends.h)
                 xs = batch.levels[-1]
     y = [o.index_copy(0, batch.members[: len(out)], out) for o, out in zip(batch.y, xs, strict=True)]
-    end = StreamState(torch.stack(h_end), torch.stack(c_end), tuple(sent_x), tuple(sent_h), tuple(held), state.exit)
     counted = Counts(
         tuple(counts),
         exits=sizes[0] - len(batch.members),
@@ -245,7 +255,7 @@ def run(
         depth_exits=tuple(exits) if depth else (),
         live_units=live_units(shape, weights),
     )
-    return Advanced(torch.cat(y), end, counted)
+    return Advanced(torch.cat(y), ends.state(), counted)
 
 
 class ReferenceRunner:

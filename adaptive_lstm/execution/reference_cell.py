@@ -201,8 +201,6 @@ class ReferenceCell:
 
     def note(self, x: torch.Tensor, actions: torch.Tensor) -> None:
         """Remember what the next decision needs, before the rows run."""
-        if not self.holding:
-            return
         n, ran = len(x), actions == RUN
         self.run[:n] = torch.where(ran, 0, torch.where(self.run[:n] < 0, -1, self.run[:n] + 1))
         if self.decider is not None:
@@ -225,7 +223,7 @@ class ReferenceCell:
             self.gates = self.gates.index_copy(0, rows, gates)
         self._move(gates, rows)
 
-    def coast(self, rows: torch.Tensor) -> None:
+    def reuse_gates(self, rows: torch.Tensor) -> None:
         """Advance c and h of the given rows with the gates they kept."""
         self._move(self.gates[rows], rows)
 
