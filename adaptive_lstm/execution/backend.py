@@ -16,8 +16,8 @@ from ..types import BackendInfo
 
 
 @functools.cache
-def _load() -> bool:
-    """Whether the extension serves; if it should but does not load, with one warning. Holds for the process."""
+def native() -> bool:
+    """Whether the native kernels serve; if they should but do not load, with one warning. Holds for the process."""
     wanted = os.environ.get("ADAPTIVE_LSTM_BACKEND", "")
     if wanted not in ("", "native", "reference"):
         raise BackendError(f"ADAPTIVE_LSTM_BACKEND: got {wanted!r}, expected 'native' or 'reference'")
@@ -40,11 +40,6 @@ def _load() -> bool:
     except RuntimeError as error:
         raise BackendError(str(error)) from error
     return True
-
-
-def native() -> bool:
-    """Whether the native kernels serve."""
-    return _load()
 
 
 def backend_info() -> BackendInfo:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,8 @@ from ..execution.executor import Executor
 from ..execution.route import decide
 from ..execution.runner import Counted, Runner
 from ..model_io import copied
-from ..policies import Dense, Parts, Policy
+from ..policies import Parts, Policy
+from ..policies.combined import acts
 from ..types import Counts, Route, RunStats, StackShape
 from ..weights.fingerprint import Fingerprint
 from ..weights.layout import CellTensors, shape_of, tensors_of
@@ -197,20 +197,31 @@ class AdaptiveLSTM(nn.LSTM):
             compiled = self._compiled = (Fingerprint(self), executor)
         return compiled[1]
 
-    @contextmanager
-    def run_on(self, runner: Runner) -> Iterator[None]:
+    def run_on(self, runner: Runner) -> AbstractContextManager[None]:
         """Another runner serves every call inside the block, in training mode and with gradients too.
 
         The monitor sees nothing of it, and ``last_run`` stays as it is.
         """
-        with self._detoured(partial(self._run_on, runner)):
-            yield
 
-    @contextmanager
-    def watched_by(self, observer: Callable[[Call], None]) -> Iterator[None]:
+        def serve(x: Any, hx: Any) -> Any:
+            batch = Batch.of(x, hx, self.stack_shape, self.batch_first)
+            y, h, c, _ = runner.run(batch)
+            return batch.restore(y, h, c)
+
+        return self._detoured(serve)
+
+    def watched_by(self, observer: Callable[[Call], None]) -> AbstractContextManager[None]:
         """Every call inside the block is timed, and shown to an observer when it has finished."""
-        with self._detoured(partial(self._watched, observer, self._detour)):
-            yield
+        detour = self._detour
+
+        def serve(x: Any, hx: Any) -> Any:
+            start = time.perf_counter()
+            out = (detour or self._serve)(x, hx)
+            seconds = time.perf_counter() - start
+            observer(Call(x, hx, _rows(x, self.batch_first), seconds, self.last_run if detour is None else None))
+            return out
+
+        return self._detoured(serve)
 
     @contextmanager
     def _detoured(self, detour: Callable[[Any, Any], Any]) -> Iterator[None]:
@@ -224,7 +235,7 @@ class AdaptiveLSTM(nn.LSTM):
     # ------------------------------------------------------------------------------------------------- nn.Module
 
     def train(self, mode: bool = True) -> AdaptiveLSTM:
-        """As ``nn.Module.train``. Training may write weights in ways that leave no trace, so leaving it replans."""
+        """As ``nn.Module.train``. Training may write weights without a trace, so every change of mode replans."""
         self.replan()
         return super().train(mode)
 
@@ -236,7 +247,7 @@ class AdaptiveLSTM(nn.LSTM):
         """Policy and precision behind the sizes, where they are not the default."""
         text = super().extra_repr()
         plan = self._plan
-        if not isinstance(plan.policy, Dense):
+        if acts(plan.policy):
             text += f", policy={type(plan.policy).__name__}"
         text += "" if plan.replaced is None else ", replaced weights"
         return text + ("" if plan.quantize.exact else f", quantize={plan.quantize.precision}")
@@ -276,20 +287,6 @@ class AdaptiveLSTM(nn.LSTM):
         if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
             monitor.see(counts(), batch.timesteps, batch.rows)
         return batch.restore(y, h, c)
-
-    def _run_on(self, runner: Runner, x: Any, hx: Any) -> Any:
-        batch = Batch.of(x, hx, self.stack_shape, self.batch_first)
-        y, h, c, _ = runner.run(batch)
-        return batch.restore(y, h, c)
-
-    def _watched(
-        self, observer: Callable[[Call], None], detour: Callable[[Any, Any], Any] | None, x: Any, hx: Any
-    ) -> Any:
-        start = time.perf_counter()
-        out = (detour or self._serve)(x, hx)
-        seconds = time.perf_counter() - start
-        observer(Call(x, hx, _rows(x, self.batch_first), seconds, self.last_run if detour is None else None))
-        return out
 
 
 def _rows(x: Any, batch_first: bool) -> int:

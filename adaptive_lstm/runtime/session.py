@@ -12,7 +12,6 @@ from ..execution.executor import Executor
 from ..execution.native_stack import NativeStack
 from ..execution.runner import Chunk
 from ..types import Counts, StreamState
-from .stream_state import copied
 
 
 class Session(Protocol):
@@ -147,12 +146,12 @@ class ChunkSession:
 
     def read(self) -> StreamState:
         """As ``Session.read``."""
-        return copied(self._state)
+        return _copied(self._state)
 
     def write(self, state: StreamState) -> None:
         """As ``Session.write``."""
         self.reset()
-        self._state = copied(state)
+        self._state = _copied(state)
 
     def counts(self) -> Counts:
         """As ``Session.counts``."""
@@ -162,3 +161,8 @@ class ChunkSession:
         """As ``Session.exited``."""
         state = self._state.exit
         return torch.zeros(self._batch, dtype=torch.bool) if state is None else state.exited.clone()
+
+
+def _copied(state: StreamState) -> StreamState:
+    """A deep copy without gradients."""
+    return state.map(lambda tensor: tensor.detach().clone())

@@ -118,9 +118,7 @@ class Stream:
         if not isinstance(x, torch.Tensor):
             raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")
         if tuple(x.shape) != want:
-            shown = (
-                "[T, B, I]" if len(want) == 3 and not self._batch_first else "[B, T, I]" if len(want) == 3 else "[B, I]"
-            )
+            shown = "[B, I]" if len(want) == 2 else "[B, T, I]" if self._batch_first else "[T, B, I]"
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
         if x.layout != torch.strided:
             raise InputError(f"got a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it")
@@ -152,15 +150,9 @@ class Stream:
     @property
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        executor, session = self._executor, self._session
-        timesteps = session.steps * self._batch
+        executor, timesteps, counts = self._executor, self._session.steps * self._batch, self._session.counts()
         return run_stats(
-            executor.policy,
-            self._shape,
-            session.counts(),
-            timesteps,
-            route=executor.route,
-            threads=executor.threads(),
+            executor.policy, self._shape, counts, timesteps, route=executor.route, threads=executor.threads()
         )
 
     @property

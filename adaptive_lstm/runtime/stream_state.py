@@ -8,30 +8,10 @@ import torch
 
 from ..errors import StateError
 from ..policies import Parts
-from ..types import ExitState, HoldState, Site, StackShape, StreamState
+from ..types import Site, StackShape, StreamState
 
 Expected = tuple[str, torch.Tensor | None, tuple[int, ...] | None]
 """Name, value and shape of a part of the state; shape None: it must not be there."""
-
-
-def copied(state: StreamState) -> StreamState:
-    """A deep copy without gradients."""
-
-    def copies(values: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
-        return tuple(v.detach().clone() if v is not None else None for v in values)
-
-    exit_state = state.exit
-    if exit_state is not None:
-        tensors = (exit_state.exited, exit_state.translation, exit_state.streak, exit_state.past)
-        exit_state = ExitState(exit_state.time, *(t.detach().clone() for t in tensors))
-    return StreamState(
-        state.h.detach().clone(),
-        state.c.detach().clone(),
-        copies(state.sent_x),
-        copies(state.sent_h),
-        tuple(HoldState(*copies(tuple(vars(held).values()))) for held in state.hold),
-        exit_state,
-    )
 
 
 def check_state(
@@ -59,7 +39,7 @@ def check_state(
         number = _WHOLE.get(name, dtype)
         if tensor.dtype != number or tensor.device != device:
             raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {number} on {device}")
-        if name != "past" and not bool(torch.isfinite(tensor).all()):  # past is NaN before the first question
+        if name != "past" and not bool(torch.isfinite(tensor).all()):  # past is NaN before the first check
             raise StateError(f"{name}: holds NaN or infinity, expected finite values")
         if name in _LEAST and bool((tensor < _LEAST[name]).any()):
             raise StateError(f"{name}: got {int(tensor.min())}, expected at least {_LEAST[name]}")
