@@ -137,7 +137,7 @@ class CallMeter:
         def count(made: Call) -> None:
             self.seconds += made.seconds
             stats = made.stats
-            assert stats is not None, "nothing stands in for the LSTM's own runner"
+            assert stats is not None, "no other runner serves the LSTM"
             # One row is checked at regular intervals until it exits.
             exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
             self.calls.append(_Call(name, stats, work_of(shape, profile, stats), made.rows, exit_time))
@@ -200,10 +200,10 @@ class Evaluator:
 
     @torch.no_grad()
     def label(self, sequences: Sequence[tuple[Any, Any]], *, one_row: bool = False) -> list[LabelledInput]:
-        """Run the original model on (inputs, target) pairs.
+        """Run the original model.
 
         Args:
-            sequences: the pairs.
+            sequences: each as (inputs, target).
             one_row: refuse sequences that are not one batch row of one call.
 
         Raises:
@@ -240,7 +240,7 @@ class Evaluator:
             CalibrationError: a loss outside [0, 1] or NaN.
         """
         meter = CallMeter(self.lstms)
-        rows: dict[str, list[Any]] = {name: [] for name in Outcome.__dataclass_fields__ if name != "rates"}
+        rows = []
         rates: dict[str, list[Any]] = {name: [] for name in self.lstms}
         with skipping(self.lstms, settings), meter.watching():
             call(self.model, sequences[0].inputs)  # packs the weights for the new policy
@@ -248,18 +248,23 @@ class Evaluator:
                 meter.clear()
                 out = call(self.model, item.inputs)
                 calls = meter.calls
-                rows["losses"].append([self._loss(loss, out, item) for loss in self.losses])
-                rows["seconds"].append(meter.seconds)
-                rows["work"].append(Work.total(c.work for c in calls))
-                rows["macs"].append(sum(c.stats.macs for c in calls))
-                rows["macs_possible"].append(sum(c.stats.macs_possible for c in calls))
-                rows["exit_times"].append(max((c.exit_time for c in calls), default=0))
+                rows.append(
+                    (
+                        [self._loss(loss, out, item) for loss in self.losses],
+                        meter.seconds,
+                        Work.total(c.work for c in calls),
+                        sum(c.stats.macs for c in calls),
+                        sum(c.stats.macs_possible for c in calls),
+                        max((c.exit_time for c in calls), default=0),
+                    )
+                )
                 for c in calls:
                     rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
                 self._tick()
-        arrays = {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
-        outcome = Outcome(**arrays, rates={name: np.reshape(r, (-1, 3)) for name, r in rates.items()})  # type: ignore[arg-type]
-        return replace(outcome, exit_times=outcome.exit_times.astype(np.int64))
+        columns = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+        losses, seconds, work, macs, possible, exit_times = columns
+        by_name = {name: np.reshape(r, (-1, 3)) for name, r in rates.items()}
+        return Outcome(losses, seconds, work, macs, possible, exit_times.astype(np.int64), by_name)
 
     @torch.no_grad()
     def timed(self, settings: Settings, sequences: Sequence[LabelledInput]) -> Outcome:

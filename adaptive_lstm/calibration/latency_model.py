@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # its submodules load at first use, as in risk.py
@@ -97,18 +97,6 @@ def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> Wo
     return Work(**out)._replace(call=1.0, policy=float(stats.policy_macs))
 
 
-class Timed(Protocol):
-    """Timings of n sequences, from which a cost table learns."""
-
-    @property
-    def seconds(self) -> DoubleArray:
-        """[n] of every sequence."""
-
-    @property
-    def work(self) -> DoubleArray:
-        """[n, features] of every sequence: the fields of ``Work``."""
-
-
 class CostTable:
     """Seconds per unit of work on this machine, learned from the timings of all runs so far.
 
@@ -121,11 +109,11 @@ class CostTable:
         self._seconds: list[float] = []
         self.seconds_per_unit: DoubleArray = np.zeros(len(FEATURES))
 
-    def learn(self, run: Timed) -> None:
-        """Take one run into account."""
-        seconds = np.minimum(run.seconds, 5 * np.median(run.seconds))  # an interruption is not the code's cost
-        self._work.append(run.work.mean(0))
-        self._seconds.append(float(seconds.mean()))
+    def learn(self, work: DoubleArray, seconds: DoubleArray) -> None:
+        """Take one run into account: work [n, features], the fields of ``Work``, and seconds [n] of its sequences."""
+        self._work.append(work.mean(0))
+        # An interruption is not the code's cost.
+        self._seconds.append(float(np.minimum(seconds, 5 * np.median(seconds)).mean()))
 
     def fit(self) -> None:
         """Learn from all runs; relative errors count."""

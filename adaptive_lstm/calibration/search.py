@@ -1,7 +1,7 @@
-"""Coarse to fine: which candidates are worth a test, from a few hundred that are not all run in full.
+"""Coarse to fine: which candidates to test, from a few hundred that are not all run in full.
 
 1. Every sweep alone, from careful to bold, on a part of the search split, until it is hopeless.
-2. Families joined greedily: the best so far with the best of the next family, if their losses leave room.
+2. Families joined greedily: the best so far with the best of the next family, if their losses allow it.
 3. The survivors, the same with lower strengths, and the neighbours of the best, on the whole search split.
 """
 
@@ -19,10 +19,10 @@ from .evaluation import Outcome
 from .latency_model import CostTable
 from .pareto import MAX_TIES, order_to_test, pareto_order, spread_by_cost
 
-COARSE = 48  # sequences on which a candidate is first looked at
+COARSE = 48  # sequences of the first, coarse evaluation of a candidate
 HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 12  # candidates that are kept when families are joined
-PAIRS = 20  # candidates that are tried per joining
+JOINED = 20  # candidates that are tried per joining
 LOWERED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths of a candidate are lowered
 REFINED = 4  # candidates whose neighbours are tried
 REFINEMENTS = 2  # times that this is done
@@ -65,7 +65,7 @@ class Search:
         worst_early_exit_ratio: the largest mean loss of the sequences that exit first, as a multiple of its limit; 0
             where that does not count.
         certifiable_ratio: mean loss up to which a test may be passed, as a multiple of its limit.
-        expect: told now and then how many runs of one sequence are left, at the most.
+        expect: called now and then with how many runs of one sequence are left, at the most.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Search:
         key = (candidate.key, n)
         if key not in self._seen:
             outcome = self._evaluate(candidate, n)
-            self.table.learn(outcome)
+            self.table.learn(outcome.work, outcome.seconds)
             risks = tuple(float(r) for r in outcome.losses.mean(0))
             mean = max(r / limit for r, limit in zip(risks, self._limits, strict=True))
             ratio = max(mean, self._worst_early_exit_ratio(candidate, outcome))
@@ -127,7 +127,7 @@ class Search:
         return [known[k] for k in front]
 
     def to_test(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The few that are worth a test, in the order to test them."""
+        """The few to test, in this order."""
         return [scored[k] for k in order_to_test([self.cost(s) for s in scored], [s.ratio for s in scored])]
 
     def _look(self, sweeps: Sequence[Sweep]) -> list[Scored]:
@@ -152,14 +152,14 @@ class Search:
     def _runs_at_most(self, sweeps: Sequence[Sweep]) -> int:
         """Runs of one sequence that a search over some sweeps takes, at the most."""
         joinings = len({sweep.family for sweep in sweeps}) - 1
-        looked = 1 + sum(len(sweep.positions) for sweep in sweeps) + PAIRS * joinings
+        looked = 1 + sum(len(sweep.positions) for sweep in sweeps) + JOINED * joinings
         return looked * min(self._n, COARSE) + _full_runs(WIDTH) * self._n
 
     def _lowered_strengths(self, candidate: Candidate) -> list[Scored]:
         """A candidate and more careful ones, all its strengths lowered at once, until two of them lose nothing.
 
-        The few sequences of the first look let bold candidates pass as harmless; what is certified in the end lies
-        between them and the dense model.
+        On the few sequences of the coarse evaluation bold candidates may look harmless; what is certified in the end
+        is between them and the dense model.
         """
         lowered: list[Scored] = []
         for levels in LOWERED:
@@ -174,16 +174,16 @@ class Search:
         return [front[k] for k in spread_by_cost(np.array([self.cost(s) for s in front]), WIDTH)]
 
     def _together(self, ours: Sequence[Scored], theirs: Sequence[Scored], n: int) -> list[Scored]:
-        """Pairs whose losses together leave room, those expected to be cheapest first."""
+        """Candidates joined two by two where their losses allow it, those expected to be cheapest first."""
         dense = self.cost(self.score(Candidate(), n))
-        pairs = []
+        joined = []
         for a in ours:
             for b in theirs:
                 both = a.candidate.joined(b.candidate) if a.candidate.choices and b.candidate.choices else None
                 if both is not None and a.ratio + b.ratio <= HOPELESS and self._fits(both):
-                    pairs.append((self.cost(a) * self.cost(b) / dense, both))
-        pairs.sort(key=lambda pair: pair[0])
-        return [self.score(both, n) for _, both in pairs[:PAIRS]]
+                    joined.append((self.cost(a) * self.cost(b) / dense, both))
+        joined.sort(key=lambda one: one[0])
+        return [self.score(both, n) for _, both in joined[:JOINED]]
 
 
 def _full_runs(joined: int) -> int:

@@ -39,7 +39,8 @@ def random_run(rng: np.random.Generator, noise: float = 0.0, n: int = 20) -> Run
 def test_the_cost_table_recovers_what_made_the_timings() -> None:
     rng, table = np.random.default_rng(0), CostTable()
     for _ in range(60):
-        table.learn(random_run(rng))
+        run = random_run(rng)
+        table.learn(run.work, run.seconds)
     table.fit()
     np.testing.assert_allclose(table.seconds_per_unit, UNITS, rtol=1e-6)
     new = random_run(rng)
@@ -51,7 +52,7 @@ def test_the_cost_table_stands_noise_and_interruptions() -> None:
     for _ in range(150):
         run = random_run(rng, noise=0.1)
         run.seconds[rng.integers(20)] *= 1000
-        table.learn(run)
+        table.learn(run.work, run.seconds)
     table.fit()
     assert (table.seconds_per_unit >= 0).all()
     errors = [table.seconds(r.work) / r.seconds.mean() - 1 for r in (random_run(rng) for _ in range(50))]
@@ -62,7 +63,8 @@ def test_the_cost_table_stands_noise_and_interruptions() -> None:
 def test_more_work_never_costs_less(seed: int, feature: int, times: float) -> None:
     rng, table = np.random.default_rng(seed), CostTable()
     for _ in range(5):
-        table.learn(random_run(rng, noise=0.5))
+        run = random_run(rng, noise=0.5)
+        table.learn(run.work, run.seconds)
     table.fit()
     work = random_run(rng).work
     more = work.copy()
@@ -74,7 +76,7 @@ def test_equal_work_costs_the_same() -> None:
     rng, table = np.random.default_rng(2), CostTable()
     run = random_run(rng)
     for one in (run, replace(run, seconds=run.seconds * 3), random_run(rng)):
-        table.learn(one)
+        table.learn(one.work, one.seconds)
     table.fit()
     assert table.seconds(run.work) == pytest.approx(table.seconds(run.work[::-1]), rel=1e-12)
     assert table.seconds(run.work) > 0

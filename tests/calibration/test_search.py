@@ -272,7 +272,7 @@ def test_order(drawn_: list[tuple[float, int]]) -> None:
     assert [s for s in order if s in worth] == worth
     assert all(s.ratio <= 1 for s in worth)
     if points:
-        search.table.learn(points[0].outcome)
+        search.table.learn(points[0].outcome.work, points[0].outcome.seconds)
         finite = [s for s in points if math.isfinite(s.ratio)]
         best = pareto_order([search.cost(s) for s in finite], [s.ratio for s in finite]).tolist() if finite else []
         front = {(finite[i].ratio, search.cost(finite[i])) for i in best}
