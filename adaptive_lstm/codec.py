@@ -25,7 +25,7 @@ from .errors import InputError, ModelFileError
 MAX_ITEMS = 4096  # entries of a list or an object
 MAX_NUMBERS = 2**18  # entries of a row of numbers that is kept as an array
 INLINE = 32  # longer rows of numbers become arrays
-ARRAY = "array"  # stands in the JSON where the value is the array of that name
+ARRAY = "array"  # in the JSON in place of a value that is an array
 
 Written = dict[str, np.ndarray]
 
@@ -57,7 +57,7 @@ class Arrays:
         return array
 
     def finish(self) -> None:
-        """Raise ``ModelFileError`` if an array was never asked for."""
+        """Raise ``ModelFileError`` if an array was never taken."""
         if self._left:
             raise ModelFileError(f"got arrays that nothing refers to: {reprlib.repr(sorted(self._left))}")
 
@@ -74,7 +74,9 @@ def encode(value: object, at: str, arrays: Written) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return _finite_or_inf(value, at)
+        if math.isnan(value) or value == -math.inf:
+            raise InputError(f"{at}: got {value}, expected a finite number or infinity")
+        return "inf" if math.isinf(value) else value
     if isinstance(value, np.ndarray):
         arrays[at] = value
         return ARRAY
@@ -87,17 +89,7 @@ def encode(value: object, at: str, arrays: Written) -> Any:
         return {str(key): encode(v, f"{at}.{key}", arrays) for key, v in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name), f"{at}.{f.name}", arrays) for f in _settings(type(value))}
-    raise _no_data(value, at)
-
-
-def _finite_or_inf(value: float, at: str) -> float | str:
-    if math.isnan(value) or value == -math.inf:
-        raise InputError(f"{at}: got {value}, expected a finite number or infinity")
-    return "inf" if math.isinf(value) else value
-
-
-def _no_data(value: object, at: str) -> InputError:
-    return InputError(f"{at}: {type(value).__name__} is Python code, which a file that is never unpickled cannot hold")
+    raise InputError(f"{at}: {type(value).__name__} is Python code, which a file that is never unpickled cannot hold")
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -110,8 +102,7 @@ def decode(hint: Any, found: object, at: str, arrays: Arrays) -> Any:
         ModelFileError: it is not what ``encode`` writes for such a value.
         AdaptiveLSTMError: what the constructors raise.
     """
-    origin, args = get_origin(hint), get_args(hint)
-    options = args if origin in (Union, types.UnionType) else (hint,)
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     chosen = next((option for option in options if _has_form(option, found)), None)
     if chosen is None:
         raise unexpected(found, at, " or ".join(_form(option) for option in options if _form(option)))
@@ -189,8 +180,10 @@ def _form(hint: Any) -> str:
         return " or ".join(map(repr, args))
     if origin in (tuple, Sequence):
         return "a list"
-    if origin in (dict, Mapping, np.ndarray) or is_dataclass(hint):
-        return "an array" if origin is np.ndarray else "names with values"
+    if origin is np.ndarray:
+        return "an array"
+    if origin in (dict, Mapping) or is_dataclass(hint):
+        return "names with values"
     plain = {
         int: "a whole number of 32 bits",
         float: 'a finite number or "inf"',
@@ -226,7 +219,7 @@ def digest(value: object) -> str:
     """SHA-256 of a value's canonical JSON, in hexadecimal.
 
     Equal values have equal digests: keys are sorted, numbers have their shortest form, arrays count by dtype, shape and
-    bytes. A field at its default is left out, so that a new setting leaves the digests of older values as they are.
+    bytes. A field at its default is not included, so that a new setting changes no digest of an older value.
 
     Raises:
         InputError: as ``encode``.
@@ -245,16 +238,12 @@ def _canonical(value: object, at: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _canonical(v, f"{at}.{key}") for key, v in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        given = {f.name: _canonical(getattr(value, f.name), f"{at}.{f.name}") for f in _settings(type(value))}
-        defaults = {f.name: _canonical(_default(f), at) for f in _settings(type(value)) if _has_default(f)}
-        changed = {name: v for name, v in given.items() if name not in defaults or v != defaults[name]}
+        changed = {}
+        for field in _settings(type(value)):
+            given, default = _canonical(getattr(value, field.name), f"{at}.{field.name}"), field.default
+            if field.default_factory is not MISSING:
+                default = field.default_factory()
+            if default is MISSING or given != _canonical(default, at):
+                changed[field.name] = given
         return {"class": type(value).__name__, "fields": changed}
     return encode(value, at, {})
-
-
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
-def _default(field: Field[Any]) -> object:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
