@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import ratio
 from adaptive_lstm.calibration import risk
+from adaptive_lstm.cli.demo.run import int8
 from adaptive_lstm.errors import AdaptiveLSTMError
 from eval import zoo
 from eval.shared import common
@@ -42,13 +43,6 @@ ENCODER, WINDOWS, ENCODER_SECONDS = "resemblyzer", (100, 100, 200), 300.0
 ENCODER_LIMIT = 0.02  # of that timed calibration: 200 windows certify nothing stricter
 RECURRENT_GOALS = {ENCODER: 0.50}  # model -> at least this share of the recurrent multiply-accumulates skipped
 GOALS = {"fsdd-speakers": 0.80, "fsdd-digits": 0.60}  # the same of all multiply-accumulates, and of the time
-
-
-def compressed(model: nn.Module) -> nn.Module:
-    """An adapted copy in int8, nothing skipped."""
-    fast = al.adapt(model)
-    al.compress(fast, quantize=al.Quantize("int8"))
-    return fast
 
 
 def calibrated(fast: nn.Module, material: Material, options: argparse.Namespace) -> al.Calibration:
@@ -67,7 +61,7 @@ def calibrated(fast: nn.Module, material: Material, options: argparse.Namespace)
 
 def judge(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
     """Calibrate one model and measure the result."""
-    fast = compressed(model.model)
+    fast = int8(model.model)
     result = calibrated(fast, material, options)
     result.apply(fast)
     test = served(model, fast, material.test, material)
@@ -109,7 +103,7 @@ def timed(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], *, quick: 
     contenders = {
         "torch": model.model,
         "fp32": al.adapt(model.model),
-        "int8": compressed(model.model),
+        "int8": int8(model.model),
         "certified": fast,
     }
     calls = {name: _all_of(m, chosen) for name, m in contenders.items()}
@@ -129,7 +123,7 @@ def timed(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], *, quick: 
 
 def _silent(model: nn.Module) -> nn.Module:
     """The int8 model with thresholds that nothing exceeds after the first timestep."""
-    fast = compressed(model)
+    fast = int8(model)
     for lstm in fast.modules():
         if isinstance(lstm, al.AdaptiveLSTM):
             lstm.policy = al.Delta.uniform(1e6)
@@ -161,7 +155,7 @@ def goals(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
 def encoder_in_time(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
     """How long a calibration of the speaker encoder on 400 windows takes."""
     few = material.thinned(*WINDOWS, fresh=0, max_loss=ENCODER_LIMIT)
-    seconds = calibrated(compressed(model.model), few, options).certificate.seconds
+    seconds = calibrated(int8(model.model), few, options).certificate.seconds
     goal = f"seconds to calibrate on {sum(WINDOWS)} windows"
     return {"goal": goal, "got": seconds, "most": ENCODER_SECONDS, "verdict": _verdict(seconds < ENCODER_SECONDS)}
 

@@ -13,6 +13,7 @@ import adaptive_lstm as al
 from adaptive_lstm import peers
 from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.steps import PROBES
+from adaptive_lstm.cli.demo.run import int8
 from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.peers import PEERS, Unavailable
@@ -20,7 +21,7 @@ from adaptive_lstm.peers.catalog import build_engine
 from adaptive_lstm.peers.contender import Peer
 from adaptive_lstm.peers.drop_in import DropInPeer
 from adaptive_lstm.policies import parts
-from eval.savings import CONFIDENCE, calibrated, compressed
+from eval.savings import CONFIDENCE, calibrated
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
@@ -208,7 +209,7 @@ def _certified(model: ZooModel, options: Any) -> dict[str, Any]:
     if model.material is None:
         raise AdaptiveLSTMError("no real sequences to calibrate on")
     material = _cheap(model.material())
-    fast = compressed(model.model)
+    fast = int8(model.model)
     result = calibrated(fast, material.quick() if options.quick else material, options)
     if not result.certified:
         raise AdaptiveLSTMError(f"nothing passed at {material.loss.name} <= {material.max_loss:g}")

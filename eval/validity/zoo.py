@@ -25,8 +25,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 import adaptive_lstm as al
 from adaptive_lstm.calibration.pareto import order_to_test
 from adaptive_lstm.calibration.risk import fixed_sequence, p_value
+from adaptive_lstm.cli.demo.run import int8
 from eval import zoo
-from eval.savings import compressed
 from eval.shared import common
 from eval.shared.deployed import FloatArray, serve
 from eval.validity import __main__ as validity
@@ -106,7 +106,7 @@ def record(name: str, setup: Setup, folder: Path, *, quick: bool) -> Population:
     """Run every candidate on every sequence that was not fitted on."""
     model = zoo.load(name, folder)
     material = model.prepared()
-    fast = compressed(model.model)
+    fast = int8(model.model)
     inputs = [*material.search, *material.test, *material.fresh][: QUICK_SEQUENCES if quick else None]
     dense = [model.model(x) for x in inputs]
     lstm = fast.get_submodule("lstm")

@@ -27,10 +27,8 @@ from ..support.helpers import (
     infer_natively,
     torch_lstm,
 )
-from .test_raw_int8 import first_matrix
+from .test_raw_int8 import H, I, first_matrix
 
-I = 7  # noqa: E741 (the letter of the input size everywhere)
-H = 33
 DYNAMIC = al.Quantize("int8", raw="int8", raw_range="dynamic")
 LOUDNESS = torch.logspace(-3, 3, 60)[:, None, None]  # of timesteps: no static range would do
 

@@ -6,11 +6,12 @@ thread. The policy is fitted and chosen on other inputs; its certificate rests o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 import adaptive_lstm as al
 
@@ -26,6 +27,8 @@ from .task import DemoTask, SequenceModel
 TORCH, EXACT, INT8, CERTIFIED = "torch", "adaptive exact", "adaptive int8", "adaptive certified"
 COST = "multiply-accumulates"
 TIMED = 6  # test inputs in one sample
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def run(task: DemoTask, *, seconds: float = 5.0) -> DemoOutcome:
@@ -80,7 +83,7 @@ def calibrated(task: DemoTask, model: SequenceModel) -> al.Calibration:
     return calibration
 
 
-def int8(model: SequenceModel) -> SequenceModel:
+def int8(model: M) -> M:
     """An adapted copy in int8, nothing skipped."""
     fast = al.adapt(model)
     al.compress(fast, quantize=al.Quantize("int8"))
