@@ -1,7 +1,7 @@
 """Losses that a certificate can bound: what one sequence loses by skipping, in [0, 1].
 
 Each compares the output of the model as deployed with that of the original float32 model, or both with a target.
-Outputs are what the model returns; of a tuple, the first tensor counts.
+Of a model that returns a tuple, the first tensor is compared.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _disagreement(output: Any, dense: Any, target: Any) -> float:
 
 def _accuracy_drop(output: Any, dense: Any, target: Any) -> float:
     if target is None:
-        raise InputError("accuracy_drop compares with labels: give sequences as (inputs, target) pairs")
+        raise InputError("accuracy_drop compares with labels: give every sequence as (inputs, target)")
     decisions = _decisions(dense)
     try:
         right = torch.as_tensor(target).reshape(decisions.shape)

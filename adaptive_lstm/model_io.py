@@ -1,4 +1,4 @@
-"""How any user's model is called, batch by batch, and what of its output counts."""
+"""How any user's model is called, batch by batch, and which of its outputs is compared."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def first_tensor(output: Any) -> torch.Tensor:
         found = found[0]
     if not (isinstance(found, torch.Tensor) and found.is_floating_point()):
         raise InputError(
-            f"the model returned {type(output).__name__}, and its first element is no float tensor; say which output "
-            "counts, for example output=lambda out: out['logits']"
+            f"the model returned {type(output).__name__}, and its first element is no float tensor; choose one, "
+            "for example output=lambda out: out['logits']"
         )
     return found
 
 
 def copied(model: Model) -> Model:
-    """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they stand now."""
+    """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they are now."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in (*module.__dict__.values(), *getattr(module, "_flat_weights", ())):

@@ -1,6 +1,6 @@
 """Progress of a long call: a bar with the time left, and once a line that says it in words; on a terminal only.
 
-Where stderr is a file or a pipe nothing is written, whatever the caller asked for: a log should hold results.
+Where stderr is a file or a pipe nothing is written, even with ``show=True``: a log should hold results.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 NOTE_WIDTH = 60  # characters of a note beside the bar
-SETTLED = 0.5  # seconds after which the first units tell how long the others take; shorter calls show no bar
-WORTH_A_LINE = 10.0  # seconds; what takes less is over before the line is read
+SETTLED = 0.5  # seconds after which the first units predict the others; shorter calls show no bar
+MIN_ANNOUNCED = 10.0  # seconds; what takes less is over before the line is read
 
 
 class Progress:
@@ -29,11 +29,11 @@ class Progress:
         description: what is going on, for example "calibrating".
         unit: of what is counted, in the singular.
         show: False shows nothing, even on a terminal.
-        total: units in all, or an upper bound, if that is known; the first units then tell how long the call takes.
+        total: units in all, or an upper bound, if that is known; the first units then predict how long the call takes.
     """
 
     def __init__(self, description: str, unit: str, *, show: bool, total: int | None = None):
-        self._description, self._told, self._total, self._begun = description, False, total, time.perf_counter()
+        self._description, self._announced, self._total, self._begun = description, False, total, time.perf_counter()
         disable = None if show else True  # None: where stderr is no terminal
         self._bar = tqdm(desc=description, unit=unit, total=total, disable=disable, leave=None, delay=SETTLED)
 
@@ -52,7 +52,7 @@ class Progress:
             return
         elapsed = time.perf_counter() - self._begun
         if elapsed >= SETTLED:
-            self._tell(elapsed / self._bar.n * (self._total - self._bar.n))
+            self._announce(elapsed / self._bar.n * (self._total - self._bar.n))
 
     def note(self, text: str) -> None:
         """Show beside the bar what is done now."""
@@ -69,13 +69,13 @@ class Progress:
             return
         self._bar.total = self._bar.n + units
         if seconds is not None:
-            self._tell(units * seconds)
+            self._announce(units * seconds)
 
-    def _tell(self, seconds: float) -> None:
+    def _announce(self, seconds: float) -> None:
         """Say how long it takes, the first time."""
-        if not self._told and seconds >= WORTH_A_LINE:
+        if not self._announced and seconds >= MIN_ANNOUNCED:
             tqdm.write(f"{self._description}: at most about {duration(seconds)}", file=sys.stderr)
-        self._told = True
+        self._announced = True
 
 
 def tracked(items: Iterable[T], description: str, unit: str, *, show: bool) -> Iterator[T]:

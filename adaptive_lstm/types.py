@@ -32,7 +32,14 @@ DoubleArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What executes: ``backend``, its instruction set ``isa``, those usable here, torch's ``threads``, the compiler."""
+    """What executes.
+
+    ``backend``: who runs the stack.
+    ``isa``: its instruction set.
+    ``usable_isas``: all that this machine has.
+    ``threads``: how many torch uses.
+    ``compiler``: of the extension.
+    """
 
     backend: Literal["native", "reference"]
     isa: str
@@ -82,10 +89,12 @@ class StackShape:
 
 
 class ColumnCounts(NamedTuple):
-    """Work of one layer and direction over a run, counted per batch row and timestep.
+    """Work of one cell over a run, counted per batch row and timestep.
 
-    Columns sent and possible; ``ran``: timesteps with matrix work; ``advanced``: timesteps at which c and h advanced (a
-    layer may be held with its gates kept).
+    ``x_sent``, ``h_sent``: columns that were sent.
+    ``x_possible``, ``h_possible``: columns of all timesteps.
+    ``ran``: timesteps with matrix work.
+    ``advanced``: timesteps at which c and h advanced, also with kept gates.
     """
 
     x_sent: int
@@ -178,7 +187,7 @@ class Route:
 
 @dataclass(frozen=True)
 class RunStats:
-    """What a run did and what it could leave out.
+    """What a run did, and what it could have done.
 
     ``macs``: multiply-accumulates of the sent columns, of projections, and of the policy's own checks
     (``policy_macs``), without the rows of pruned units and without columns whose weights are all zero.
@@ -188,8 +197,8 @@ class RunStats:
     ``layers``: cells that ran.
     ``exits``: batch rows that exited early, in time or in depth.
     ``exit_checks``: checks of the exit in time, counted per batch row.
-    ``columns``: one entry per cell. A column counts as sent when its policy asked for it, whichever way the backend
-    then computed the result.
+    ``columns``: one entry per cell. A column counts as sent when its policy sent it, however the backend then computed
+    the result.
     ``route``: who served, and why.
     ``threads``: how many threads it could use.
     """
@@ -322,7 +331,7 @@ class StreamState(Generic[Array]):
 
 @dataclass(frozen=True)
 class Site:
-    """The operand that a question is about: ``x`` or ``h`` of a cell of a stack."""
+    """One operand of a cell: its input ``x`` or its hidden state ``h``."""
 
     shape: StackShape
     cell: int

@@ -1,6 +1,6 @@
-"""Skip policies: frozen settings that say what a run may leave out, one file each.
+"""Skip policies: frozen settings that say what a run may skip, one file each.
 
-Imported as ``adaptive_lstm.policies``; the folder lies at the top of the repository and is linked into the package.
+Imported as ``adaptive_lstm.policies``; the folder is at the top of the repository, with a link in the package.
 """
 
 if __name__ != "adaptive_lstm.policies":

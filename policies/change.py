@@ -1,4 +1,4 @@
-"""The law of holding: leave a layer as it is while its input and its hidden state hardly change.
+"""The law of holding: hold a layer while its input and its hidden state hardly change.
 
 ``SkipTimesteps`` holds the whole stack (the first layer decides), ``HoldLayers`` a layer and all above it. Both compare
 with the last timestep at which the layer ran, never with the previous one, so that slow drift is noticed (the rule of
@@ -28,9 +28,9 @@ def check_limit(value: float | None, where: str) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """How far a layer's operands have moved since it last ran, for n batch rows.
+    """How far a layer's operands have changed since it last ran, for n batch rows.
 
-    ``x`` [n, width], ``h`` [n, P]: its input and its hidden state now.
+    ``x`` [n, width], ``h`` [n, P]: its input and hidden state now.
     ``x_used``, ``h_used``: those of the last timestep at which it ran.
     """
 
@@ -45,8 +45,8 @@ def rms_change(value: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     return (value.double() - used.double()).pow(2).mean(1).sqrt()
 
 
-def unmoved(change: Change, x_limit: float | None, h_limit: float | None) -> torch.Tensor:
-    """Which rows have moved too little to run: bool [n].
+def unchanged(change: Change, x_limit: float | None, h_limit: float | None) -> torch.Tensor:
+    """Which rows have changed too little to run: bool [n].
 
     The input must have changed by less than ``x_limit`` times its own size, and h by less than ``h_limit``. An exact
     repeat is no change under any limit above 0, silence (all zeros) included.
@@ -54,10 +54,10 @@ def unmoved(change: Change, x_limit: float | None, h_limit: float | None) -> tor
     import torch
 
     x, used = change.x, change.x_used
-    still = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    holds = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
-        moved = rms_change(x, used)
-        still &= ((moved == 0) & (x_limit > 0)) | (moved < x_limit * rms_change(used, torch.zeros_like(used)))
+        changed = rms_change(x, used)
+        holds &= ((changed == 0) & (x_limit > 0)) | (changed < x_limit * rms_change(used, torch.zeros_like(used)))
     if h_limit is not None:
-        still &= rms_change(change.h, change.h_used) < h_limit
-    return still
+        holds &= rms_change(change.h, change.h_used) < h_limit
+    return holds

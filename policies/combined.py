@@ -1,4 +1,4 @@
-"""Several policies at once, sorted by the question that each of them answers."""
+"""Several policies at once, sorted by the decision that each of them makes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from typing import Any
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .dense import Dense
-from .kind import Question, kind_of
+from .kind import Decision, kind_of
 from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExitPolicy
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A policy sorted by the question that its members answer. ``hold``: from the lowest deciding layer up."""
+    """A policy sorted by the decisions that its members make; ``Dense()`` or nothing where none does.
+
+    ``columns``: which columns to compute.
+    ``hold``: which layers to hold.
+    ``time_exit``: when to exit in time.
+    ``depth_exit``: when to exit in depth.
+    """
 
     columns: ColumnPolicy
     hold: tuple[HoldPolicy, ...] = ()
@@ -23,7 +29,7 @@ class Parts:
 
     @property
     def acts(self) -> bool:
-        """Whether anything may be left out."""
+        """Whether anything may be skipped."""
         return acts(self.columns) or bool(self.hold or self.time_exit or self.depth_exit)
 
     @property
@@ -41,8 +47,8 @@ class Parts:
 class Combined:
     """Policies of different kinds that act together: ``Combined(Delta(h=0.1), ExitInTime(head, threshold=0.9))``.
 
-    Columns are left out in the timesteps that run; timesteps and layers are held in sequences that have not exited. At
-    most one policy answers each question; ``SkipTimesteps`` and ``HoldLayers`` may go together.
+    Columns are skipped in the timesteps that run; timesteps and layers are held in sequences that have not exited. At
+    most one policy makes each decision; ``SkipTimesteps`` and ``HoldLayers`` may go together.
 
     Raises:
         PolicyError: not a policy, or two of a kind.
@@ -65,7 +71,7 @@ class Combined:
         for layer in range(shape.num_layers):
             deciders = [type(p).__name__ for p in self.parts.hold if p.decides(shape, layer)]
             if len(deciders) > 1:
-                raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; leave one of them out")
+                raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; remove one of them")
         if shape.bidirectional and any(p.action == "queue_input" for p in self.parts.hold):
             raise UnsupportedError(
                 "a policy that queues inputs needs one direction: the backward one would have to wait for inputs that "
@@ -74,11 +80,11 @@ class Combined:
 
     @property
     def parts(self) -> Parts:
-        """The policies by question."""
-        found: dict[Question, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": []}
+        """The policies by decision."""
+        found: dict[Decision, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": []}
         for p in self.policies:
-            found[kind_of(p).question].append(p)
-        # A policy whose settings never let it act is left out: it is never called.
+            found[kind_of(p).decision].append(p)
+        # A policy whose settings never let it act is dropped, so that it is never called.
         columns: list[ColumnPolicy] = [p for p in found["columns"] if acts(p)]
         hold: list[HoldPolicy] = found["hold"]
         time: list[TimeExitPolicy] = found["time_exit"]
@@ -105,7 +111,7 @@ class Combined:
 
 
 def acts(policy: Policy) -> bool:
-    """Whether a policy may leave anything out: its ``active``, if it has one."""
+    """Whether a policy may skip anything: its ``active``, if it has one."""
     return bool(getattr(policy, "active", True))
 
 
@@ -115,9 +121,9 @@ def members(policy: Policy) -> tuple[Policy, ...]:
 
 
 def parts(policy: Policy) -> Parts:
-    """A policy sorted by question.
+    """A policy sorted by decision.
 
     Raises:
-        PolicyError: it answers no kind of question, or several.
+        PolicyError: it makes no kind of decision, or several.
     """
     return policy.parts if isinstance(policy, Combined) else Combined(policy).parts

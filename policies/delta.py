@@ -1,4 +1,4 @@
-"""Delta columns: compute a column only when its input or hidden value has moved since it was last sent.
+"""Delta columns: compute a column only when its input or hidden value has changed since it was last sent.
 
 The delta network of Neil et al., "Delta Networks for Optimized Recurrent Network Computation" (ICML 2017), with one
 threshold per column. With x̂ and ĥ the values last sent, the pre-activations are exactly those of the estimate,
@@ -8,7 +8,7 @@ M = b + W_ih x̂ + W_hh ĥ, so errors do not accumulate. Thresholds of 0 are the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,7 +82,7 @@ class Delta:
         The first layer's raw features have an unknown scale and are always computed.
 
         Args:
-            threshold: in units of h, which lies in -1..1; 0 never skips.
+            threshold: in units of h (-1..1); 0 never skips.
 
         Raises:
             PolicyError: the threshold is negative, NaN or no number.
@@ -91,14 +91,14 @@ class Delta:
 
     @classmethod
     def scaled(cls, sensitivity: ColumnScale, tau: float, *, gamma: float = 0.5, power: float = 1.0) -> Delta:
-        """Thresholds in inverse proportion to how strongly the output feels a column.
+        """Thresholds in inverse proportion to how strongly the output depends on a column.
 
         ``threshold_j = tau * (mean(s) / s_j) ** power`` with s_j^2 = sum_r F_r^gamma W_rj^2, the mean over all
         thresholded columns of the stack. The first layer's raw input columns are always computed.
 
         Args:
             sensitivity: from ``measure_sensitivity``.
-            tau: scale of the thresholds, in units of h (which lies in -1..1); 0 never skips.
+            tau: scale of the thresholds, in units of h (-1..1); 0 never skips.
             gamma: damping of the output sensitivity F_r; 0 uses column norms alone.
             power: how strongly thresholds follow the saliency; 0 gives one global threshold ``tau``.
 
@@ -111,20 +111,16 @@ class Delta:
             raise PolicyError(f"gamma and power: got {gamma} and {power}, expected finite numbers")
         saliency = {site: sensitivity.columns(site, gamma) for site in sites(sensitivity.shape) if not site.raw}
         mean = float(np.mean(np.concatenate(list(saliency.values()))))
-        # A column that the output does not feel gets a large but finite threshold.
+        # A column that the output does not depend on gets a large but finite threshold.
         floor = 1e-6 * mean if mean > 0 else 1.0
-        entries: dict[str, list[Entry]] = {"x": [], "h": []}
-        for site in sites(sensitivity.shape):
-            s = saliency.get(site)
-            scaled = None if s is None else tau * (mean / np.maximum(s, floor)) ** power
-            entries[site.operand].append(_entry(scaled, str(site)))
-        return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
+        scaled = {site: tau * (mean / np.maximum(s, floor)) ** power for site, s in saliency.items()}
+        return cls._of_sites(sensitivity.shape, scaled)
 
     @classmethod
     def priced(cls, sensitivity: ColumnCurves, price: float, *, gamma: float = 0.5, raw: bool = False) -> Delta:
-        """Thresholds that are worth their loss: where the output feels a column less, it is sent less often.
+        """Thresholds by price: a column that the output depends on less is sent less often.
 
-        Every column takes the measured threshold with the least ``A_j + price * u_j * R_j``: A_j how often it is sent,
+        Every column takes the measured threshold of least ``A_j + price * u_j * R_j``: A_j how often it is sent,
         R_j the mean squared residual, u_j = s_j^2 / mean(s^2) with s_j^2 = sum_r F_r^gamma W_rj^2, the mean over all
         columns but the raw features. A lower price never adds work, as far as the measured curves tell.
 
@@ -144,13 +140,18 @@ class Delta:
             raise PolicyError(f"gamma: got {gamma}, expected a finite number")
         squares = {site: sensitivity.columns(site, gamma) ** 2 for site in sites(sensitivity.shape)}
         mean = float(np.mean(np.concatenate([s for site, s in squares.items() if not site.raw]))) or 1.0
-        entries: dict[str, list[Entry]] = {"x": [], "h": []}
-        for site, s in squares.items():
-            chosen = (
-                sensitivity.column_curves(site).thresholds_at_price(price * s / mean) if raw or not site.raw else None
-            )
-            entries[site.operand].append(_entry(chosen, str(site)))
-        return cls(h=tuple(entries["h"]), x=tuple(entries["x"]))
+        chosen = {
+            site: sensitivity.column_curves(site).thresholds_at_price(price * s / mean)
+            for site, s in squares.items()
+            if raw or not site.raw
+        }
+        return cls._of_sites(sensitivity.shape, chosen)
+
+    @classmethod
+    def _of_sites(cls, shape: StackShape, thresholds: Mapping[Site, npt.ArrayLike]) -> Delta:
+        """Thresholds by operand; operands without any are always computed."""
+        entries = [_entry(thresholds.get(site), str(site)) for site in sites(shape)]
+        return cls(x=tuple(entries[::2]), h=tuple(entries[1::2]))  # x before h, cell by cell
 
     def threshold(self, site: Site) -> FloatArray | None:
         """Thresholds [C] of an operand, or None if it is never skipped.
@@ -188,7 +189,7 @@ class Delta:
         return threshold is not None and bool(threshold.any())
 
     def send(self, site: Site, value: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
-        """Columns whose value has moved further than their threshold: bool [B, C]."""
+        """Columns whose value has changed by more than their threshold: bool [B, C]."""
         import torch
 
         threshold = torch.as_tensor(self.threshold(site), dtype=value.dtype, device=value.device)
@@ -223,7 +224,7 @@ def _native(policy: Delta, shape: StackShape) -> NativeColumns:
 
 Delta.kind = PolicyKind(
     name="Delta",
-    question="columns",
+    decision="columns",
     searched=("h", "x"),
     sweeps=_sweeps,
     needs=frozenset({"sensitivity"}),

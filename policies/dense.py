@@ -38,4 +38,4 @@ def _native(policy: Dense, shape: StackShape) -> NativeColumns:
     return NativeColumns(((None, None),) * shape.num_cells)
 
 
-Dense.kind = PolicyKind(name="Dense", question="columns", native=_native)
+Dense.kind = PolicyKind(name="Dense", decision="columns", native=_native)

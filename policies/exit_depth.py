@@ -1,4 +1,4 @@
-"""Exits in depth: leave out the layers above once the top layer's state can be predicted from those below.
+"""Exits in depth: skip the layers above once the top layer's state can be predicted from those below.
 
 A whole sequence exits after a layer (layer by layer, so nothing is stale), or single timesteps do, and the layers above
 hold their state meanwhile, as in Schuster et al., "Confident Adaptive Language Modeling" (NeurIPS 2022). What both
@@ -30,7 +30,7 @@ Level = Literal["sequence", "step"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExitInDepth(Exit):
-    """Leave out the layers above when the head is confident in the translated state.
+    """Skip the layers above when the head is confident in the translated state.
 
     At the level of sequences all outputs and ``h_n`` of the top layer are translations; the other layers that did not
     run keep their initial states. At the level of steps the outputs of timesteps that exit are translations, which
@@ -66,7 +66,7 @@ class ExitInDepth(Exit):
         """Raise ``PolicyError`` if maps or head do not fit the stack."""
         layers, width = shape.num_layers, shape.directions * shape.output_size
         if layers < 2:
-            raise UnsupportedError("ExitInDepth: the stack has one layer, so there are none above to leave out")
+            raise UnsupportedError("ExitInDepth: the stack has one layer, so there are none above to skip")
         if self.head is None and layers < 3:
             raise UnsupportedError(
                 "ExitInDepth without a head compares the translations of two layers below the top, and the stack has "
@@ -155,7 +155,7 @@ def _macs(policy: ExitInDepth, shape: StackShape, counts: Counts) -> int:
 
 ExitInDepth.kind = PolicyKind(
     name="ExitInDepth",
-    question="depth_exit",
+    decision="depth_exit",
     searched=("threshold", "translators", "level"),
     sweeps=_sweeps,
     needs=frozenset({"translators"}),

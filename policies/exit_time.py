@@ -1,4 +1,4 @@
-"""Exits in time: leave out the rest of a sequence once its final state can be predicted.
+"""Exits in time: skip the rest of a sequence once its final state can be predicted.
 
 Early exit by confidence with patience: Zhou et al., "BERT Loses Patience" (NeurIPS 2020); in time: "Early Time
 Classification with Accumulated Accuracy Gap Control" (Ringel et al., ICML 2024). What both exits share: ``exits``.
@@ -39,8 +39,8 @@ class ExitInTime(Exit):
         head: the model's head on the top layer's state (see ``as_head``). A linear one runs natively; any other
             callable runs between native chunks, or on the reference executor. None: exit when the translation has
             settled.
-        threshold: with a head, exit when its confidence exceeds this; without, when the translation has moved by
-            less (root mean square, h lies in -1..1) since ``window`` checks ago. A number, or one per time bucket.
+        threshold: with a head, exit when its confidence exceeds this; without, when the translation has changed by
+            less (root mean square, h in -1..1) since ``window`` checks ago. A number, or one per time bucket.
             Default: never.
         measure: confidence as "margin", "max" (probability) or "entropy".
         translators: from ``fit_translators``; None: the top layer's state as it is.
@@ -81,7 +81,7 @@ class ExitInTime(Exit):
         if shape.bidirectional:
             raise UnsupportedError(
                 "ExitInTime on a bidirectional LSTM: its backward direction starts at the end of the sequence, so "
-                "there is no rest to leave out; ExitInDepth and SkipTimesteps work there"
+                "there is no rest to skip; ExitInDepth and SkipTimesteps work there"
             )
         width, top = shape.num_layers * shape.output_size, shape.output_size
         for m in self.translators.maps if self.translators else ():
@@ -158,7 +158,7 @@ def _macs(policy: ExitInTime, shape: StackShape, counts: Counts) -> int:
 
 ExitInTime.kind = PolicyKind(
     name="ExitInTime",
-    question="time_exit",
+    decision="time_exit",
     searched=("threshold", "translators", "starts"),
     sweeps=_sweeps,
     needs=frozenset({"translators"}),

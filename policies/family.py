@@ -37,12 +37,12 @@ class Family:
         free = [name for name in _settings_of(policy) if name not in kind.searched]
         for name in settings:
             if name in kind.searched:
-                raise PolicyError(f"{name}: the search chooses it for {kind.name}; leave it out of Family(...)")
+                raise PolicyError(f"{name}: the search chooses it for {kind.name}; remove it from Family(...)")
             if name not in free:
                 raise PolicyError(
                     f"{name}: {kind.name} has no such setting, expected {', '.join(sorted(free)) or 'none at all'}"
                 )
-        made = policy(**settings)  # raises if a value is impossible, and settles what it stands for
+        made = policy(**settings)  # raises if a value is impossible, and normalises it
         object.__setattr__(self, "policy", policy)
         object.__setattr__(self, "settings", MappingProxyType({name: getattr(made, name) for name in settings}))
 

@@ -33,7 +33,7 @@ MEASURES = ("margin", "max", "entropy")
 class LinearHead(Affine):
     """``logits = weight @ state + bias``: weight [C, P] float32, bias [C].
 
-    ``activation``: "softmax" over C >= 2 exclusive classes, or "sigmoid" for C independent yes/no answers.
+    ``activation``: "softmax" over C >= 2 exclusive classes, or "sigmoid" for C independent yes/no decisions.
 
     Raises:
         PolicyError: shapes that do not fit, values that are not finite, or softmax over one class.
@@ -49,7 +49,7 @@ class LinearHead(Affine):
         if self.activation not in ("softmax", "sigmoid"):
             raise PolicyError(f"head: got activation {self.activation!r}, expected 'softmax' or 'sigmoid'")
         if self.activation == "softmax" and len(self.weight) < 2:
-            raise PolicyError("head: softmax over one class is always sure; use activation='sigmoid'")
+            raise PolicyError("head: softmax over one class is always confident; use activation='sigmoid'")
 
     def after(self, translator: Map) -> Map:
         """This head on a translated state as one map to logits, multiplied in float64."""
@@ -111,10 +111,10 @@ def check_width(head: Head | None, width: int) -> None:
 
 
 def confidence(head: Head, state: torch.Tensor, measure: Measure) -> torch.Tensor:
-    """Confidence of a head in its answer for states [n, P]: [n], in 0..1.
+    """Confidence of a head for states [n, P]: [n], in 0..1.
 
     "margin": the largest probability minus the second; "max": the largest; "entropy": 1 - entropy / log C. A sigmoid
-    head answers C questions with two choices each; its confidence is that of the least certain answer.
+    head takes C decisions between two choices; its confidence is that of the least certain one.
 
     Raises:
         PolicyError: the head does not return [n, C].

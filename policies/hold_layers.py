@@ -1,4 +1,4 @@
-"""Holding layers: a layer and all above it rest while its input hardly changes (law: ``change``)."""
+"""Holding layers: a layer and all above it are held while its input hardly changes (law: ``change``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
-from .change import SEARCHED_LIMITS, Change, check_limit, unmoved
+from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
 from .combined import Combined
 from .counts import LONGEST, MOST_KEPT, check_count
 from .kind import PolicyKind
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HoldLayers:
-    """Leave out a layer and all above it at timesteps at which its input and hidden state hardly change.
+    """Hold a layer and all above it at timesteps at which its input and hidden state hardly change.
 
     Args:
         x_share: one entry per layer above the first, or a number for all of them: hold while
@@ -61,11 +61,8 @@ class HoldLayers:
         check_limit(self.h, "h")
         if self.mode not in ("hold_state", "queue_input"):
             raise PolicyError(f"mode: got {self.mode!r}, expected 'hold_state' or 'queue_input'")
-        check_count(
-            self.cap,
-            "cap of a queue" if self.mode == "queue_input" else "cap",
-            MOST_KEPT if self.mode == "queue_input" else LONGEST,
-        )
+        queue = self.mode == "queue_input"
+        check_count(self.cap, "cap of a queue" if queue else "cap", MOST_KEPT if queue else LONGEST)
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if the limits do not fit, ``UnsupportedError`` for a queue in two directions."""
@@ -103,7 +100,7 @@ class HoldLayers:
     def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
         """Rows to hold: bool [B]."""
         x_limit, h_limit = self.limits(cell // shape.directions)
-        return unmoved(change, x_limit, h_limit)
+        return unchanged(change, x_limit, h_limit)
 
 
 def _with_limit(family: Family, shape: StackShape, limit: float, only: int | None) -> HoldLayers:
@@ -152,7 +149,7 @@ def _native(policy: HoldLayers, shape: StackShape) -> tuple[NativeHold | None, .
 
 HoldLayers.kind = PolicyKind(
     name="HoldLayers",
-    question="hold",
+    decision="hold",
     searched=("x_share",),
     sweeps=_sweeps,
     check_family=_check_family,

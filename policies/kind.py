@@ -18,10 +18,10 @@ from .sweep import FitData, Sweep
 if TYPE_CHECKING:
     from .family import Family
 
-Question = Literal["columns", "hold", "time_exit", "depth_exit"]
+Decision = Literal["columns", "hold", "time_exit", "depth_exit"]
 Need = Literal["sensitivity", "translators"]
 
-_MARKS: Mapping[Question, str] = {
+_MARKS: Mapping[Decision, str] = {
     "columns": "send",
     "hold": "should_hold",
     "time_exit": "check_every",
@@ -34,7 +34,7 @@ class PolicyKind:
     """One row: what is particular to a class of policies.
 
     ``name``: in files and tables; the name of the class.
-    ``question``: which of the four questions its policies answer, see ``adaptive_lstm.policies.protocol``.
+    ``decision``: which of the four decisions its policies make, see ``adaptive_lstm.policies.protocol``.
     ``searched``: settings that the sweeps choose, and that ``Family`` therefore refuses.
     ``sweeps``: (family, fit data) -> sweeps for ``calibrate``; None: the class cannot be searched.
     ``needs``: what the sweeps read from the fit data besides the shapes.
@@ -46,7 +46,7 @@ class PolicyKind:
     """
 
     name: str
-    question: Question
+    decision: Decision
     searched: tuple[str, ...] = ()
     sweeps: Callable[[Family, FitData], Iterable[Sweep]] | None = None
     needs: frozenset[Need] = frozenset()
@@ -62,21 +62,21 @@ def row_of(policy: type) -> PolicyKind | None:
 
 
 def kind_of(policy: object) -> PolicyKind:
-    """The row of a policy's class; for a class without one, a row that only names its question.
+    """The row of a policy's class; for a class without one, a row that only names its decision.
 
     Raises:
-        PolicyError: no policy, or one that answers no question or several.
+        PolicyError: no policy, or one that makes no decision or several.
     """
     row = row_of(type(policy))
     if row is not None:
         return row
     name = type(policy).__name__
-    found = [question for question, mark in _MARKS.items() if hasattr(policy, mark)]
+    found = [decision for decision, mark in _MARKS.items() if hasattr(policy, mark)]
     if not hasattr(policy, "check"):
         raise PolicyError(f"got {name}, which lacks check(); see adaptive_lstm.policies.Policy")
     if len(found) != 1:
         raise PolicyError(
-            f"{name} answers {len(found)} kinds of question, expected one: ColumnPolicy (send), HoldPolicy "
+            f"{name} makes {len(found)} kinds of decision, expected one: ColumnPolicy (send), HoldPolicy "
             "(should_hold), TimeExitPolicy (check_every) or DepthExitPolicy (checks_after); see adaptive_lstm.policies"
         )
-    return PolicyKind(name=name, question=found[0])
+    return PolicyKind(name=name, decision=found[0])

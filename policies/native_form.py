@@ -1,7 +1,7 @@
-"""Policies as the native core takes them: plain numbers, one class per question.
+"""Policies as the native core takes them: plain numbers, one class per decision.
 
-A kind of policy that converts its settings to one of these runs natively (``PolicyKind.native``); the core knows these
-rules and no classes.
+A kind of policy that converts its settings to one of these runs natively (``PolicyKind.native``); a policy that holds
+layers gives one ``NativeHold`` per layer, or None where it does not decide. The core knows these rules and no classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class NativeColumns:
 class NativeHold:
     """Hold a layer while ``rms(x - x_used) < x_share * rms(x_used)`` and ``rms(h - h_used) < h``.
 
-    ``x_share``, ``h``: None sets no condition. ``cap``: the longest run of held timesteps.
+    ``x_share``, ``h``: None sets no condition.
+    ``cap``: the longest run of held timesteps.
     """
 
     x_share: float | None
@@ -86,8 +87,3 @@ class NativeDepthExit:
     steps: tuple[Map, ...]
     finals: tuple[Map, ...]
     logits: tuple[Affine, ...]
-
-
-NativePart = NativeColumns | tuple[NativeHold | None, ...] | NativeTimeExit | NativeDepthExit
-"""What ``PolicyKind.native`` returns: for a policy that holds layers one entry per layer, None where it does not
-decide."""

@@ -1,8 +1,8 @@
 """The protocols of policies. A class with these methods is a policy; it need not inherit from anything.
 
-There are four questions, one protocol each: which columns to compute, whether to hold a layer, whether to exit in time,
-whether to exit in depth. A policy answers one of them; ``Combined`` joins policies that answer different ones. Policies
-hold settings only and never change; what a run remembers lives in the run's own state. A policy written in Python runs
+There are four decisions, one protocol each: which columns to compute, whether to hold a layer, whether to exit in time,
+whether to exit in depth. A policy makes one of them; ``Combined`` joins policies that make different ones. Policies
+hold settings only and never change; what a run remembers is in the run's own state. A policy written in Python runs
 on the reference executor; those of this package also run natively. What else the package knows about a class of
 policies is in its row, see ``kind``.
 """
@@ -31,10 +31,10 @@ class Policy(Protocol):
 
 @runtime_checkable
 class ColumnPolicy(Policy, Protocol):
-    """Which columns of a layer's two matrices may be left out at a timestep (``Delta``)."""
+    """Which columns of a layer's two matrices may be skipped at a timestep (``Delta``)."""
 
     def thresholded(self, site: Site) -> bool:
-        """Whether columns of this operand can be left out at all.
+        """Whether columns of this operand can be skipped at all.
 
         If not, it is computed densely and ``send`` is never called for it.
         """
@@ -67,7 +67,7 @@ class HoldPolicy(Policy, Protocol):
         """Whether this layer decides. A layer that does not follows the nearest one below that does."""
 
     def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
-        """Which rows to hold: bool [B], from how far the cell's operands have moved since it last ran.
+        """Which rows to hold: bool [B], from how far the cell's operands have changed since it last ran.
 
         Not called before the layer has run once.
         """
@@ -75,7 +75,7 @@ class HoldPolicy(Policy, Protocol):
 
 @runtime_checkable
 class TimeExitPolicy(Policy, Protocol):
-    """When the rest of a sequence may be left out (``ExitInTime``)."""
+    """When the rest of a sequence may be skipped (``ExitInTime``)."""
 
     @property
     def check_every(self) -> int:
@@ -101,7 +101,7 @@ class TimeExitPolicy(Policy, Protocol):
 
 @runtime_checkable
 class DepthExitPolicy(Policy, Protocol):
-    """When the layers above may be left out (``ExitInDepth``)."""
+    """When the layers above may be skipped (``ExitInDepth``)."""
 
     @property
     def level(self) -> Literal["sequence", "step"]:

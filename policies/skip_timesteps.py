@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import PolicyError
 from ..types import StackShape
-from .change import SEARCHED_LIMITS, Change, check_limit, unmoved
+from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
 from .counts import LONGEST, check_count
 from .kind import PolicyKind
 from .native_form import NativeHold
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SkipTimesteps:
-    """Leave out all matrix work of a timestep while the stack's input and first hidden state hardly change.
+    """Skip all matrix work of a timestep while the stack's input and first hidden state hardly change.
 
     Args:
         x_share: hold while ``rms(x_t - x_used) < x_share * rms(x_used)``, x_used the input of the last timestep that
@@ -74,7 +74,7 @@ class SkipTimesteps:
 
     def should_hold(self, shape: StackShape, cell: int, change: Change) -> torch.Tensor:
         """Rows to hold: bool [B]."""
-        return unmoved(change, self.x_share, self.h)
+        return unchanged(change, self.x_share, self.h)
 
 
 def _sweeps(family: Family, fit: FitData) -> Iterator[Sweep]:
@@ -93,5 +93,5 @@ def _native(policy: SkipTimesteps, shape: StackShape) -> tuple[NativeHold | None
 
 
 SkipTimesteps.kind = PolicyKind(
-    name="SkipTimesteps", question="hold", searched=("x_share", "mode"), sweeps=_sweeps, native=_native
+    name="SkipTimesteps", decision="hold", searched=("x_share", "mode"), sweeps=_sweeps, native=_native
 )

@@ -50,7 +50,7 @@ class Sweep:
     the strength is interpolated geometrically.
     ``make``: settings of a strength.
     ``first_open_bucket``: of an exit in time, the first time bucket in which sequences may exit. Sweeps that open only
-    later buckets serve conditional control and are left out otherwise.
+    later buckets serve conditional control and are not searched otherwise.
     ``starts``: of an exit in time, the first timestep of every bucket; else empty.
     """
 

@@ -74,7 +74,7 @@ class DepthTranslators:
     ``steps[k]``: fitted on all timesteps, for the outputs; ``finals[k]``: fitted on final states, for ``h_n``.
 
     Raises:
-        PolicyError: not one pair of maps for each layer.
+        PolicyError: not two maps for each layer.
     """
 
     steps: tuple[Map, ...]

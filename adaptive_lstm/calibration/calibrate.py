@@ -46,7 +46,7 @@ def calibrate(
     seed: int = 0,
     progress: bool = True,
 ) -> Calibration:
-    """Choose the cheapest policy whose loss on new sequences is certified.
+    """Choose the cheapest policy whose loss on new sequences can be certified.
 
     With probability ``confidence`` over the draw of the sequences, the mean loss of the chosen policy on new sequences
     drawn like these is at most ``max_loss``. Nothing is promised about sequences drawn otherwise. The search runs the
@@ -55,13 +55,13 @@ def calibrate(
     Args:
         model: an adapted model in eval mode, compressed as it will be deployed. Its policies are replaced only by
             ``Calibration.apply``.
-        sequences: inputs of the model, or ``(inputs, target)`` pairs; several arguments as one tuple in such a pair.
+        sequences: inputs of the model, or ``(inputs, target)``; several arguments as ``((x, lengths), target)``.
             One sequence each: they are the unit that the certificate counts. Or ``Splits`` of them, where sequences
             belong together (by speaker, by device) and must stay in one split; the order within each does not matter.
         loss: from ``adaptive_lstm.losses``, or a function of (output, dense_output, target) to a float in [0, 1];
             several for several guarantees at once.
         max_loss: the largest mean loss that is acceptable, in (0, 1); one for each loss.
-        confidence: how sure to be, in (0.5, 1), for example 0.95.
+        confidence: of the certificate, in (0.5, 1), for example 0.95.
         policies: families to search: ``Family(ExitInTime, head=model.fc)``, or a class of policies (``Delta``) for a
             family without fixed settings. Their strengths (thresholds, limits, translators) are what is searched for.
             Default: all that apply without knowing the head.
@@ -70,8 +70,7 @@ def calibrate(
             (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
             batch row.
         shares: of the fit, search and test split.
-        output: picks the tensor that counts from what the model returns: sensitivity is measured for it, and it must
-            be finite.
+        output: picks one tensor from what the model returns: sensitivity is measured for it, and it must be finite.
         seed: of the split and of the random projections.
         progress: show a bar and an estimate of the time, where stderr is a terminal.
 
@@ -125,6 +124,6 @@ def _families(
     shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
     given = default_families(shapes) if policies is None else policies
     families = check_families(given, shapes, next(model.parameters()))
-    if conditional and not any(f.kind.question == "time_exit" for f in families):
+    if conditional and not any(f.kind.decision == "time_exit" for f in families):
         raise InputError("conditional=True controls exits in time, expected an ExitInTime among the policies")
     return families

@@ -72,7 +72,7 @@ def sweeps_of(families: Sequence[Family], fit: FitData, *, conditional: bool) ->
     found: list[Sweep] = []
     for family in families:
         for sweep in family.kind.sweeps(family, fit) if family.kind.sweeps else ():
-            if family.kind.question == "time_exit" and not sweep.starts:
+            if family.kind.decision == "time_exit" and not sweep.starts:
                 sweep = replace(sweep, starts=(0,))  # one bucket: conditional control must see every exit in time
             if conditional or not sweep.first_open_bucket:
                 found.append(sweep)

@@ -44,7 +44,7 @@ class Certificate:
         p_value: of the chosen policy, for all losses together; None if none passed.
         conditional: whether the limits also hold for the sequences that exit first.
         sequences: per split ``count``, and ``sha256``, the fingerprint of its inputs.
-        savings: what is left on the test split, as shares of the same compressed model with nothing skipped: ``macs``,
+        savings: what remains on the test split, as shares of the same compressed model with nothing skipped: ``macs``,
             multiply-accumulates; ``time``, seconds of the whole model on a few of its sequences; ``time_quartiles``.
         candidates: ``searched``, how many ran on the whole search split; ``tested``, how many on the test split.
         weights: SHA-256 of the LSTMs' parameters.

@@ -53,7 +53,7 @@ def check_families(
         error = _refused(family, shapes)
         if error is not None:
             raise error
-        if family.kind.question in EXITS:
+        if family.kind.decision in EXITS:
             _check_once(family, next(iter(shapes.values())), like)
     return families
 
@@ -70,8 +70,8 @@ def _family(policy: object) -> Family:
 
 
 def _refused(family: Family, shapes: Mapping[str, StackShape]) -> AdaptiveLSTMError | None:
-    """Why a family fits no LSTM of a model, or None. An LSTM that it does not fit is left out of its sweeps."""
-    if family.kind.question in EXITS and len(shapes) > 1:
+    """Why a family fits no LSTM of a model, or None. Its sweeps skip an LSTM that it does not fit."""
+    if family.kind.decision in EXITS and len(shapes) > 1:
         return InputError(
             f"{family.name}: the model holds {len(shapes)} LSTMs, and an exit belongs to one; calibrate them one by "
             "one, or without exits"
@@ -90,7 +90,7 @@ def _check_once(family: Family, shape: StackShape, like: torch.Tensor) -> None:
     policy: Any = family.make()
     state = like.new_zeros(1, shape.directions * shape.output_size)
     try:
-        policy.should_exit(0, state, state if family.kind.question == "depth_exit" else state[:, None])
+        policy.should_exit(0, state, state if family.kind.decision == "depth_exit" else state[:, None])
     except (RuntimeError, TypeError) as error:
         raise PolicyError(
             f"{family.name}, head: it does not take states of shape {tuple(state.shape)}, {state.dtype}, as the LSTM "

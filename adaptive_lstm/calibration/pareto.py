@@ -26,8 +26,8 @@ Indices = npt.NDArray[np.intp]
 def pareto_order(cost: npt.ArrayLike, risk: npt.ArrayLike, *, max_ties: int = 1) -> Indices:
     """The candidates on the Pareto front, estimated risk ascending; of equal risk, cost descending.
 
-    A candidate is left out if another has a lower risk and no higher cost; of those equal in both the first stays. Of
-    several with the same risk at most ``max_ties`` stay, the cheapest always. More than one are worth a test: a low
+    A candidate is dropped if another has a lower risk and no higher cost; of those equal in both the first stays. Of
+    several with the same risk at most ``max_ties`` stay, the cheapest always. More than one are tested: a low
     estimate (above all 0) may be luck, and as testing stops at the first failure, more careful candidates should come
     first. ``max_ties=1`` gives the front in the strict sense.
 
@@ -47,7 +47,7 @@ def pareto_order(cost: npt.ArrayLike, risk: npt.ArrayLike, *, max_ties: int = 1)
     if costs.ndim != 1 or costs.shape != risks.shape or not costs.size:
         raise CalibrationError(f"got cost {costs.shape} and risk {risks.shape}, expected one of each per candidate")
     if not (np.isfinite(costs).all() and np.isfinite(risks).all()):
-        raise CalibrationError("got costs or risks that are not finite; leave out candidates without an estimate")
+        raise CalibrationError("got costs or risks that are not finite; remove candidates without an estimate")
     front: list[int] = []
     cheapest = math.inf  # of all candidates with less risk
     for _, group in groupby(np.lexsort((-costs, risks)).tolist(), key=risks.__getitem__):
@@ -79,7 +79,7 @@ def spread_by_cost(cost: DoubleArray, count: int) -> Indices:
 
 
 def order_to_test(cost: npt.ArrayLike, ratio: npt.ArrayLike) -> Indices:
-    """The candidates worth a test, in the order to test them; the cheapest of them comes last.
+    """The candidates to test, in this order; the cheapest of them comes last.
 
     Args:
         cost: [K] any unit, not negative.
@@ -90,8 +90,8 @@ def order_to_test(cost: npt.ArrayLike, ratio: npt.ArrayLike) -> Indices:
         Indices of at most ``MAX_TESTED`` candidates.
     """
     costs, ratios = np.asarray(cost, dtype=np.float64), np.asarray(ratio, dtype=np.float64)
-    worth = np.flatnonzero(ratios <= 1)
-    if not worth.size:
-        return worth
-    order = worth[pareto_order(costs[worth], ratios[worth], max_ties=MAX_TIES)]
+    allowed = np.flatnonzero(ratios <= 1)
+    if not allowed.size:
+        return allowed
+    order = allowed[pareto_order(costs[allowed], ratios[allowed], max_ties=MAX_TIES)]
     return order[spread_by_cost(costs[order], MAX_TESTED)]

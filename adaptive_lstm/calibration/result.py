@@ -27,7 +27,7 @@ class Point:
         name: its policies with their strengths, in words.
         settings: its policies, by module name of the LSTM.
         cost: by the objective, as a share of the dense model's.
-        macs: multiply-accumulates that are left, as a share of those possible.
+        macs: multiply-accumulates done, as a share of those possible.
         search_risks: mean of every loss on the search split.
         test_risks: mean of every loss on the test split; None if it was not tested.
         p_value: of "some mean loss is above its limit"; None if it was not tested.

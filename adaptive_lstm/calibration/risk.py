@@ -178,7 +178,7 @@ def needed(limit: float, confidence: float, observed: float = 0.0, *, binary: bo
 
         if observed == 0:
             return enough_for(0)
-        # Sizes from k / observed on bring k failures. Each further failure asks for fewer more sequences than the one
+        # Sizes from k / observed on bring k failures. Each further failure needs fewer more sequences than the one
         # before and brings as many, so once a count passes as soon as it is reached, all later ones do, but for the
         # rounding to whole sequences; hence the look at the next few.
         k = _first(passes_when_reached, start=1)
@@ -246,7 +246,7 @@ def _wsr(losses: DoubleArray, limit: float) -> float:
     variance = (0.25 + np.cumsum((losses - mean) ** 2)) / (t + 1)
     known = np.concatenate([[0.25], variance[:-1]])  # a bet may not know the loss that it is placed on
     bets = np.minimum(1.0, np.sqrt(2 * math.log(1 / BET_LEVEL) / (n * known)))
-    log_wealth = np.cumsum(np.log1p(-bets * (losses - limit)))  # a loss of 1 leaves the share ``limit`` at least
+    log_wealth = np.cumsum(np.log1p(-bets * (losses - limit)))  # a loss of 1 keeps the share ``limit`` at least
     return math.exp(-max(0.0, float(log_wealth.max())))
 
 

@@ -36,15 +36,15 @@ def pairs(sequences: Iterable[Any]) -> list[tuple[Any, Any]]:
     """(inputs, target) of every sequence; the target is None where none is given.
 
     Raises:
-        CalibrationError: no sequences (an iterator may be used up), or a tuple that is not a pair.
+        CalibrationError: no sequences (an iterator may be used up), or a tuple of another length than two.
     """
     out = []
     for item in sequences:
         pair = item if isinstance(item, tuple | list) and not isinstance(item, PackedSequence) else (item, None)
         if len(pair) != 2:
             raise CalibrationError(
-                f"sequences: got a {type(item).__name__} of {len(pair)}, expected an input or an (inputs, target) "
-                "pair; several arguments of the model go into one tuple: ((x, lengths), None)"
+                f"sequences: got a {type(item).__name__} of {len(pair)}, expected an input or (inputs, "
+                "target); several arguments of the model go into one tuple: ((x, lengths), None)"
             )
         out.append((pair[0], pair[1]))
     if not out:
@@ -122,7 +122,7 @@ def split(count: int, shares: tuple[float, float, float], seed: int) -> Splits[i
 def split_sequences(
     sequences: Iterable[Any] | Splits[Any], shares: tuple[float, float, float], seed: int
 ) -> tuple[Splits[tuple[Any, Any]], Splits[str]]:
-    """The splits as (inputs, target) pairs in random order, and the fingerprint of every input.
+    """The splits, each sequence as (inputs, target), in random order, and the fingerprint of every input.
 
     Given splits are shuffled too: if they are sorted by class or speaker, the first sequences of one do not represent
     it, and a test that bets on one loss after the other ("wsr" in ``risk.py``) does not hold.

@@ -26,8 +26,8 @@ from .search import Scored, Search
 from .splits import Splits
 
 SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
-PROBES = 2  # as many for each of them: what counts is the average over all
-EXTREME = SkipTimesteps(x_share=1e6)  # holds whatever it may: any loss that can leave [0, 1] is likely to do so here
+PROBES = 2  # random projections of each: only the average over all is used
+EXTREME = SkipTimesteps(x_share=1e6)  # holds all that it may: a loss that can exceed [0, 1] is likely to do so here
 TIMED_SEQUENCES = 8  # of the test split: on them the time of the chosen policy is measured
 
 
@@ -73,7 +73,7 @@ class Found:
     Attributes:
         scored: every candidate that ran on the whole search split.
         costs: theirs, by key.
-        front: those worth a test, in the order to test them.
+        front: those to test, in this order.
     """
 
     scored: list[Scored]
@@ -158,7 +158,7 @@ def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
 
 
 def search(run: Run, families: Sequence[Family], measured: FitData) -> Found:
-    """Run candidates on the search split, and choose those worth a test."""
+    """Run candidates on the search split, and choose those to test."""
     evaluate = run.evaluator.run if run.by_macs else run.evaluator.timed
 
     def on_first(candidate: Candidate, n: int) -> Outcome:

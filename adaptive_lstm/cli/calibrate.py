@@ -230,5 +230,5 @@ def _families(fast: nn.Module, head: str) -> list[al.Family]:
         exits.append(al.Family(al.ExitInTime, head=module))
     if all(shape.num_layers > 1 for shape in shapes.values()):
         exits.append(al.Family(al.ExitInDepth, head=module))
-    without = [family for family in default_families(shapes) if family.kind.question != "time_exit"]
+    without = [family for family in default_families(shapes) if family.kind.decision != "time_exit"]
     return without + (exits or [al.Family(al.ExitInTime, head=module)])  # calibrate refuses it with the reason

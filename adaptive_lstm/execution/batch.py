@@ -76,7 +76,7 @@ class Batch:
     def _given(self, hx: Any, shape: StackShape) -> Initial:
         """``(h_0, c_0)``, checked, in the order of the rows."""
         if not (isinstance(hx, tuple | list) and len(hx) == 2):
-            raise InputError(f"got hx of type {type(hx).__name__}, expected a pair (h_0, c_0)")
+            raise InputError(f"got hx of type {type(hx).__name__}, expected (h_0, c_0)")
         h, c = (
             self._given_state(name, state, shape.num_cells, width)
             for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size))

@@ -93,7 +93,7 @@ class Executor:
 
     @functools.cached_property
     def tensors(self) -> tuple[CellTensors, ...]:
-        """The weights as the reference executes them: in their precision, as numbers of ``dtype``; made when asked."""
+        """The weights as the reference executes them: rounded to their precision, in ``dtype``; made at first use."""
         if self._quantize.exact:
             return self._weights
         return tuple(dequantized(m, self.dtype, self.device) for m in self._matrices())

@@ -16,7 +16,7 @@ class NativeRunner:
 
     Args:
         stack: packed weights and policy.
-        counts: whether a run may do less than all of the work, so that it is worth counting.
+        counts: whether batches are counted, because a run may do less than all of the work.
     """
 
     __slots__ = ("_counts", "_finite_only", "_hidden", "_output", "_width", "shape", "stack")

@@ -23,10 +23,10 @@ UseBitmask = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class Packed:
-    """How the native core holds a matrix.
+    """How the native core stores a matrix.
 
-    ``form``: "dense"; "blocks": those of zeros are left out; or "bitmask": zeros that lie anywhere are. ``columns``:
-    how many it reads, the others are all zeros or belong to pruned units.
+    ``form``: "dense"; "blocks": without blocks of zeros; "bitmask": without any zeros.
+    ``columns``: how many are stored; the others are all zeros or belong to pruned units.
     """
 
     form: str
@@ -62,10 +62,10 @@ class NativeStack:
     """Packed weights and one policy, ready to run; immutable but for a pool of idle states. Threads may share it.
 
     Args:
-        weights: one entry per layer and direction; pruned units are left out.
+        weights: one entry per cell; pruned units are not stored.
         shape: sizes of the stack.
-        policy: what may be left out.
-        zeros: leave out columns of zeros, and blocks of zeros where there are many; NaN in the inputs that they would
+        policy: what may be skipped.
+        zeros: skip columns of zeros, and blocks of zeros where there are many; NaN in the inputs that they would
             have multiplied is ignored then.
         bitmask: store unstructured zeros as a bitmask and the other weights, expanded on load, so that NaN is not
             ignored; by default where that is faster.
@@ -131,7 +131,7 @@ class NativeStack:
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
         """What was counted since the state's counters were cleared, in so many batch rows times timesteps.
 
-        The numbers are those of now; they are put together when they are asked for.
+        The numbers are those of now; the returned call only puts them together.
         """
         counters, exits = state.counters(), state.exit_counters()
 

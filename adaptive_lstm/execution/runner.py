@@ -24,8 +24,8 @@ class Result(NamedTuple):
 
     ``y``: outputs in the layout of ``Batch.x``.
     ``h`` [L * D, B, P], ``c`` [L * D, B, H]: final states.
-    ``counts``: a call for what was counted, or None where nothing is pruned or can be skipped; adding it up takes as
-    long as a short sequence, so it waits until somebody asks.
+    ``counts``: a call that adds up what was counted, which takes as long as a short sequence; None where nothing is
+    pruned or can be skipped.
     """
 
     y: torch.Tensor
@@ -50,7 +50,7 @@ class Chunk:
     ``state``: where to start, of sizes[0] rows.
     ``first``: the number of the first timestep.
     ``open_ended``: whether rows may go on after x (a stream). If not, a row is not checked for an exit after its last
-    timestep, where nothing is left to leave out.
+    timestep, where an exit would save nothing.
     """
 
     x: torch.Tensor
@@ -61,7 +61,12 @@ class Chunk:
 
 
 class Advanced(NamedTuple):
-    """What a run of a chunk returns: outputs ``y`` [sum(sizes), D * P], the final ``state``, and ``counts``."""
+    """What a run of a chunk returns.
+
+    ``y`` [sum(sizes), D * P]: outputs.
+    ``state``: where it ended.
+    ``counts``: what was counted.
+    """
 
     y: torch.Tensor
     state: StreamState

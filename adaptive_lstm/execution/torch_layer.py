@@ -33,7 +33,7 @@ class Layer:
         self.constant = torch.cat([_pruned_constant(w) for w in weights])
 
     def matrices(self) -> list[torch.Tensor]:
-        """W_ih and W_hh of every direction, as leaves of a graph."""
+        """W_ih and W_hh of every direction, as leaf tensors of autograd."""
         ends = ("", "_reverse")[: self.directions]
         return [getattr(self.lstm, f"{name}_l0{end}") for end in ends for name in ("weight_ih", "weight_hh")]
 
@@ -49,7 +49,7 @@ class Layer:
 
 
 def _pruned_constant(w: CellTensors) -> torch.Tensor:
-    """The constant output of pruned units, to be added to states [P] in which torch leaves them at zero."""
+    """The constant output of pruned units, to be added to states [P] in which they are zero in torch."""
     zeros = w.w_hh.new_zeros(w.w_hh.shape[1])
     if w.live is None or w.constant is None or w.w_hr is not None:
         return zeros

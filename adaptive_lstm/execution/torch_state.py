@@ -16,7 +16,7 @@ def tensors(state: StreamState[np.ndarray]) -> StreamState:
 
 
 def arrays(state: StreamState) -> StreamState[np.ndarray]:
-    """Arrays of contiguous values on the CPU; they share the memory of tensors that lie so."""
+    """Arrays of contiguous values on the CPU; they share the memory of tensors that already are."""
 
     def array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
         return tensor.detach().cpu().contiguous().numpy()

@@ -57,8 +57,8 @@ def keep_settings(lstms: Iterable[AdaptiveLSTM]) -> Iterator[None]:
 def adapt(model: Model) -> Model:
     """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
 
-    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are left as they are,
-    with a warning that names them.
+    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are not converted; a
+    warning names them.
 
     Raises:
         InputError: the model holds no ``nn.LSTM``.
@@ -69,10 +69,10 @@ def adapt(model: Model) -> Model:
     found = [(name, m) for name, m in fast.named_modules() if isinstance(m, nn.LSTM)]
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
-    left = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
-    if left:
+    kept = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
+    if kept:
         warnings.warn(
-            f"left as they are, because they are subclasses of nn.LSTM: {', '.join(left)}", UserWarning, stacklevel=2
+            f"not converted, because they are subclasses of nn.LSTM: {', '.join(kept)}", UserWarning, stacklevel=2
         )
     for _, module in found:
         if type(module) is nn.LSTM:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ..types import Counts, activity, ran
 
 WINDOW = 64  # sequences that a mean is taken over
-EVERY = 16  # sequences between two looks at it
-WIDTH = 5.0  # standard errors that a mean may lie off; rare exits come in heavy tails
+EVERY = 16  # sequences between two checks of it
+WIDTH = 5.0  # standard errors that a mean may be off; rare exits come in heavy tails
 SLACK = 0.02  # and this much more
 
 
@@ -42,13 +42,18 @@ class Range:
         return Range(float(values.mean()), math.sqrt((0.25 + squares) / (len(values) + 1)), len(values))
 
     def holds(self, mean: float, count: int) -> bool:
-        """Whether the mean over ``count`` other runs lies where it should."""
+        """Whether the mean over ``count`` other runs agrees with this range."""
         return abs(mean - self.mean) <= WIDTH * self.deviation * math.sqrt(1 / count + 1 / self.count) + SLACK
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What is watched: ``activity`` of columns, share of layers' timesteps that ``ran``, share of rows that left."""
+    """The watched rates, each in 0..1.
+
+    ``activity``: share of columns that were computed.
+    ``ran``: share of the layers' timesteps with any matrix work.
+    ``exits``: share of rows that exited.
+    """
 
     activity: float
     ran: float
@@ -57,7 +62,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class MonitorStatus:
-    """``seen``: sequences so far; ``recent``: mean rates of the last 64; ``outside``: names of rates off range."""
+    """What a monitor has seen.
+
+    ``seen``: sequences so far.
+    ``recent``: mean rates of the last 64; None before the first.
+    ``expected``: ranges of the rates in calibration.
+    ``outside``: names of the rates that are out of range.
+    """
 
     seen: int
     recent: Rates | None
@@ -66,7 +77,7 @@ class MonitorStatus:
 
     @property
     def ok(self) -> bool:
-        """Whether all rates lie where calibration found them; True until enough sequences were seen."""
+        """Whether all rates are within their ranges; True until enough sequences were seen."""
         return not self.outside
 
 
@@ -81,7 +92,7 @@ class Monitor:
         self.expected = dict(expected)
         self.warned = False
         self._seen = 0
-        self._looked = 0
+        self._checked = 0
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
 
     def see(self, counts: Counts, timesteps: int, rows: int) -> None:
@@ -92,9 +103,9 @@ class Monitor:
             self._recent.append(one)
         else:
             self._recent.extend([one] * min(rows, WINDOW))
-        if self.warned or self._seen < max(WINDOW, self._looked + EVERY):
+        if self.warned or self._seen < max(WINDOW, self._checked + EVERY):
             return
-        self._looked = self._seen
+        self._checked = self._seen
         status = self.status
         if status.outside:
             self.warned = True

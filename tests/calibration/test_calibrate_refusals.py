@@ -206,7 +206,7 @@ class Wrapped(nn.Module):
 
 
 def test_outputs_that_no_loss_can_read() -> None:
-    refused(Wrapped(lambda y: {"y": y}), "InputError", "say which output", ONE)
+    refused(Wrapped(lambda y: {"y": y}), "InputError", "choose one", ONE)
     refused(Wrapped(lambda y: y.argmax(-1)), "InputError", "no float tensor", ONE)
     refused(Wrapped(lambda y: y[:, :1].sigmoid()), "InputError", "probabilities", FIRST + 100)
     model = Wrapped(lambda y: {"y": y})

@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bars from the start, and estimates also of what takes little time."""
     monkeypatch.setattr(progress, "SETTLED", 0.0)
-    monkeypatch.setattr(progress, "WORTH_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "MIN_ANNOUNCED", 0.0)
 
 
 def stderr(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, call: Callable[[], object]) -> str:

@@ -123,8 +123,8 @@ def test_the_largest_settings_run(policy: al.Policy) -> None:
         ((TIME, al.ExitInTime()), "PolicyError", "2 time policies"),
         ((STEP, STEP), "PolicyError", "2 depth policies"),
         ((SKIP, 3), "PolicyError", "got int"),
-        ((Nothing(),), "PolicyError", "Nothing answers 0 kinds"),
-        ((Both(),), "PolicyError", "Both answers 2 kinds"),
+        ((Nothing(),), "PolicyError", "Nothing makes 0 kinds"),
+        ((Both(),), "PolicyError", "Both makes 2 kinds"),
         ((TIME, replace(STEP, level="sequence")), "UnsupportedError", "level='step'"),
         ((LATE, STEP), "UnsupportedError", "queue_input"),
         ((LATE, SKIP), "UnsupportedError", "queue_input"),
@@ -173,7 +173,7 @@ def test_what_cannot_go_together(policies: tuple[Any, ...], error: str, message:
             "PolicyError",
             "layer 2: HoldLayers and",
         ),
-        ({}, Nothing(), "PolicyError", "Nothing answers 0 kinds"),
+        ({}, Nothing(), "PolicyError", "Nothing makes 0 kinds"),
     ],
 )
 def test_policies_that_do_not_fit(options: dict[str, Any], policy: al.Policy, error: str, message: str) -> None:

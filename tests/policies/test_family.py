@@ -19,7 +19,7 @@ MAP = Map(np.zeros((7, 7), np.float32), np.zeros(7, np.float32))
 @pytest.mark.parametrize(
     ("policy", "settings", "message"),
     [
-        (al.ExitInTime, {"threshold": 0.9}, "threshold: the search chooses it for ExitInTime; leave it out"),
+        (al.ExitInTime, {"threshold": 0.9}, "threshold: the search chooses it for ExitInTime; remove it"),
         (al.ExitInTime, {"translators": TimeTranslators((0,), (MAP,))}, "translators: the search chooses it"),
         (al.Delta, {"h": 0.1}, "h: the search chooses it for Delta"),
         (al.Delta, {"tau": 0.1}, "tau: Delta has no such setting, expected none at all"),

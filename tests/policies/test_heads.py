@@ -127,7 +127,7 @@ GOOD = Map(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
         (al.LinearHead, (np.zeros(3), np.zeros(3)), "expected \\[C, P\\]"),
         (al.LinearHead, (np.full((2, 3), np.nan), np.zeros(2)), "NaN"),
         (al.LinearHead, (np.zeros((2, 3)), np.zeros(2), "tanh"), "activation"),
-        (al.LinearHead, (np.zeros((1, 3)), np.zeros(1)), "always sure"),
+        (al.LinearHead, (np.zeros((1, 3)), np.zeros(1)), "always confident"),
         (Map, (np.zeros((2, 3)), np.zeros(3)), "translator"),
         (Map, (np.zeros((2, 3)), np.full(2, np.inf)), "infinity"),
         (TimeTranslators, ((0, 5), (GOOD,)), "1 maps for 2"),

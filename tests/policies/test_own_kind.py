@@ -75,14 +75,14 @@ def one_mac_per_column(policy: LargestChanges, shape: StackShape, counts: Counts
 
 LargestChanges.kind = PolicyKind(
     name="LargestChanges",
-    question="columns",
+    decision="columns",
     searched=("share",),
     sweeps=sweeps_of_changes,
     needs=frozenset({"sensitivity"}),
     macs=one_mac_per_column,
 )
 HoldSmallInputs.kind = PolicyKind(
-    name="HoldSmallInputs", question="hold", searched=("level",), sweeps=sweeps_of_holding
+    name="HoldSmallInputs", decision="hold", searched=("level",), sweeps=sweeps_of_holding
 )
 
 
@@ -151,7 +151,7 @@ def test_rows_are_not_inherited(tmp_path: Path) -> None:
 def test_what_is_no_kind_of_ones_own(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Namesake(LargestChanges):
-        kind: ClassVar[PolicyKind] = PolicyKind(name="Delta", question="columns")
+        kind: ClassVar[PolicyKind] = PolicyKind(name="Delta", decision="columns")
 
     model, path = adapted_classifier(), tmp_path / "model"
     model.lstm.policy = Namesake()

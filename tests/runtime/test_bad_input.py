@@ -70,8 +70,8 @@ def test_forward(x: Any, message: str, policy: al.Policy) -> None:
 
 
 WRONG_HX: dict[str, tuple[Any, str]] = {
-    "no pair": (torch.zeros(1, B, H), r"hx of type Tensor, expected a pair"),
-    "one": ((torch.zeros(1, B, H),), r"expected a pair"),
+    "no pair": (torch.zeros(1, B, H), r"hx of type Tensor, expected \(h_0, c_0\)"),
+    "one": ((torch.zeros(1, B, H),), r"expected \(h_0, c_0\)"),
     "batch": ((torch.zeros(1, B + 1, H), torch.zeros(1, B, H)), r"h_0: got shape \(1, 3, 8\), expected \(1, 2, 8\)"),
     "cell": ((torch.zeros(1, B, H), torch.zeros(1, B, 9)), r"c_0: got shape \(1, 2, 9\), expected \(1, 2, 8\)"),
     "layers": ((torch.zeros(2, B, H), torch.zeros(2, B, H)), r"h_0: got shape \(2, 2, 8\)"),
