@@ -172,12 +172,12 @@ def test_losses_out_of_range_show_at_the_first_sequence(loss: Any, error: str, m
 
 def test_targets() -> None:
     model, data, drop = adapted_classifier(), drawn(100), {"loss": al.losses.accuracy_drop, "policies": SKIPS}
-    refused(model, "InputError", "pairs", ONE, [x for x, _ in data], **drop)
+    refused(model, "InputError", r"\(inputs, target\)", ONE, [x for x, _ in data], **drop)
     refused(model, "InputError", r"target: got \[0, 1\].*1 decision", ONE, [(x, [0, 1]) for x, _ in data], **drop)
     refused(model, "InputError", "target: got 'dog'", ONE, [(x, "dog") for x, _ in data], **drop)
     last = split(100, (0.25, 0.25, 0.5), seed=0).test[-1]
     one_missing = [(x, None if i == last else y) for i, (x, y) in enumerate(data)]
-    refused(model, "InputError", "pairs", FIRST + 100, one_missing, **drop)  # dense runs only
+    refused(model, "InputError", r"\(inputs, target\)", FIRST + 100, one_missing, **drop)  # dense runs only
 
 
 def test_outputs_that_are_not_finite() -> None:

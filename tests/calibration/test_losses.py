@@ -59,7 +59,9 @@ def test_accuracy_drop(output: Any, dense: Any, target: Any, wanted: float) -> N
     assert accuracy_drop.of(output, dense, target) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize(("target", "message"), [(None, "pairs"), ([1, 0], "1 decision"), ("dog", "'dog'")])
+@pytest.mark.parametrize(
+    ("target", "message"), [(None, r"\(inputs, target\)"), ([1, 0], "1 decision"), ("dog", "'dog'")]
+)
 def test_targets_that_do_not_fit(target: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         accuracy_drop.of(A, B, target)
