@@ -107,7 +107,7 @@ def test_ablation_of_policies(run: Run) -> None:
     assert {track for group, track in tracks if group == "policies"} == {
         "delta(gamma=0.5, power=1)",
         "skip(hold_gates)",
-        "skip(copy_state)",
+        "skip(hold_state)",
         "hold",
         "exit in time(as it is)",
         "exit in time(translated)",
