@@ -47,7 +47,7 @@ def _step(race: Race | None) -> str:
 def draw(results: Results, folder: Path) -> Iterator[Path]:
     """Draw speed.svg (speed at equal quality) and skipping.svg (a heat map), where there are records."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = [race for race in races(results) if race.gain is not None]
+    found = [race for race in races(results) if race.gain is not None and race.model in TASKS]
     if found:
         yield _write(folder / "speed.svg", _speed(found))
     if records := results.of("heatmap"):
@@ -60,15 +60,14 @@ def _write(path: Path, svg: str) -> Path:
 
 
 def _speed(found: list[Race]) -> str:
-    """How many times as fast as the best peer of equal quality this project is, per model and mode."""
+    """How many times as fast as the best peer of equal quality this project is, for every task of the table."""
     marks = []
-    for mode in (WHOLE, STEP):
-        for race in in_mode(found, mode):
+    for model, task in TASKS.items():
+        for race in (race for mode in (WHOLE, STEP) for race in in_mode(found, mode) if race.model == model):
             if race.gain is not None and race.peer is not None and race.mine is not None:
                 both = f"{race.peer.name} {words.seconds(race.peer.seconds)}, here {words.seconds(race.mine.seconds)}"
-                mark = plots.Mark(
-                    race.mine.name, race.gain, race.gain, race.gain, f"{words.times(race.gain)}  ({both})"
-                )
-                marks.append((f"{race.model}, {mode}", mark))
+                text = f"{words.times(race.gain)}  ({both})"
+                mark = plots.Mark(race.mine.name, race.gain, race.gain, race.gain, text)
+                marks.append((f"{task}, {race.mode}", mark))
     unit = "times as fast as the best peer of equal quality"
     return plots.dots(marks, title="Speed at equal quality, batch 1", unit=unit, line=1.0, width=8.0)
