@@ -254,7 +254,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     # --------------------------------------------------------------------------------------------------- forward
 
-    def forward(self, input, hx=None):  # type: ignore[no-untyped-def]  # noqa: A002 (torch's signature)
+    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 (torch's name)
         """As ``nn.LSTM.forward``.
 
         Args:
