@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .errors import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
@@ -53,10 +56,85 @@ def first_tensor(output: Any) -> torch.Tensor:
 
 
 def copied(model: Model) -> Model:
-    """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they are now."""
+    """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they are now.
+
+    What the model remembers on itself, such as ``self.hx = (h, c)`` after a forward with gradients, is copied too.
+    """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in (*module.__dict__.values(), *getattr(module, "_flat_weights", ())):
-            if isinstance(value, torch.Tensor) and not value.is_leaf:  # torch copies leaves only
-                memo[id(value)] = value.detach().clone()
+        for tensor in _tensors_in([*module.__dict__.values(), *getattr(module, "_flat_weights", ())]):
+            if not tensor.is_leaf:  # torch copies leaves only
+                memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors in values and in the tuples, lists and dicts among them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict):
+            yield from _tensors_in(value.values())
+        elif isinstance(value, tuple | list):
+            yield from _tensors_in(value)
+
+
+@contextmanager
+def memory_kept(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model may run; what it remembers on itself, buffers included, is then put back.
+
+    Parameters, submodules and the settings of LSTMs are not touched.
+    """
+    before = [(module, _memory(module), dict(module._buffers)) for module in model.modules()]
+    values = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        for module, memory, buffers in before:
+            for name in _memory_names(module) - memory.keys():
+                del module.__dict__[name]
+            module.__dict__.update(memory)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def keeps_memory(function: Function) -> Function:
+    """For functions of a model (the first argument) that run it: what it remembers is put back afterwards."""
+
+    @functools.wraps(function)
+    def inside(model: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(model, nn.Module):  # the function says what is wrong
+            return function(model, *args, **kwargs)
+        with memory_kept(model):
+            return function(model, *args, **kwargs)
+
+    return cast("Function", inside)
+
+
+def _memory_names(module: nn.Module) -> set[str]:
+    """Attributes that a forward may write: neither torch's own nor those of LSTMs."""
+    if isinstance(module, nn.LSTM):
+        return set()
+    return {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
+
+
+_TORCHS = frozenset(nn.Module().__dict__)
+
+
+def _memory(module: nn.Module) -> dict[str, Any]:
+    return {name: _kept(module.__dict__[name]) for name in _memory_names(module)}
+
+
+def _kept(value: Any) -> Any:
+    """Containers and tensors as they are now, whatever is written into them later; other objects themselves."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if type(value) is torch.Tensor and not value.requires_grad else value
+    if type(value) is dict:
+        return {key: _kept(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_kept(one) for one in value)
+    return value

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, NonFiniteError
-from ..model_io import as_batches, call
+from ..model_io import as_batches, call, keeps_memory
 from ..policies import DepthTranslators, Map, TimeTranslators
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -99,6 +99,7 @@ class _Sums:
         self.count += other.count
 
 
+@keeps_memory
 def fit_translators(
     model: nn.Module,
     inputs: Iterable[Any],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, NonFiniteError
-from ..model_io import as_batches, call, first_tensor
+from ..model_io import as_batches, call, first_tensor, keeps_memory
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
@@ -91,6 +91,7 @@ def projected_gradients(
         yield torch.autograd.grad((out * v).sum(), tensors, retain_graph=index + 1 < count, allow_unused=True)
 
 
+@keeps_memory
 def measure_sensitivities(
     model: nn.Module,
     inputs: Iterable[Any],

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..losses import Loss
-from ..model_io import first_tensor
+from ..model_io import first_tensor, keeps_memory
 from ..policies import Family, Policy
 from ..progress import Progress
 from ..runtime.adapt import adapted_lstms
@@ -31,6 +31,7 @@ from .splits import Splits, split_sequences
 from .steps import measure, prepare, prove, record, search, time_left
 
 
+@keeps_memory
 def calibrate(
     model: nn.Module,
     sequences: Iterable[Any] | Splits[Any],

@@ -124,7 +124,7 @@ def summarize(name: str, lstm: nn.LSTM) -> LSTMSummary:
 
 
 def _executed_by(fast: AdaptiveLSTM, precision: Precision) -> dict[str, str]:
-    zeros = torch.zeros(2, 1, fast.input_size)
+    zeros = torch.zeros(2, 1, fast.input_size, dtype=torch.float32, device="cpu")
 
     def whole() -> RunStats | None:
         fast(zeros.transpose(0, 1) if fast.batch_first else zeros)

@@ -16,7 +16,7 @@ from ..analysis.ranges import input_ranges
 from ..analysis.sensitivity import Sensitivity
 from ..bench import measure
 from ..errors import InputError
-from ..model_io import as_batches, first_tensor
+from ..model_io import as_batches, first_tensor, keeps_memory
 from ..policies import Dense
 from ..runtime.adapt import keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -36,6 +36,7 @@ TIMED, TIMED_SECONDS = 7, 0.002  # timing samples of either side, and their leas
 STEPS = 32  # timesteps of noise that are timed
 
 
+@keeps_memory
 def compress(
     model: nn.Module,
     inputs: Iterable[Any] | None = None,
@@ -161,7 +162,8 @@ def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
 
 def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
     """A call that advances a stream by one step of noise; bidirectional stacks run a sequence of STEPS instead."""
-    frames = torch.randn(STEPS, 1, lstm.input_size, generator=torch.Generator().manual_seed(0))
+    noise = torch.Generator("cpu").manual_seed(0)
+    frames = torch.randn(STEPS, 1, lstm.input_size, generator=noise, dtype=torch.float32, device="cpu")
     if lstm.bidirectional:
         x = frames.transpose(0, 1).contiguous() if lstm.batch_first else frames
 

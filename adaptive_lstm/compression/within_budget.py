@@ -12,7 +12,7 @@ from torch import nn
 
 from ..analysis.measure_sensitivity import Output, measure_sensitivities
 from ..errors import InputError
-from ..model_io import as_batches, call, first_tensor
+from ..model_io import as_batches, call, first_tensor, keeps_memory
 from ..policies import Dense
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -37,6 +37,7 @@ LEVELS_BYTE = 127  # levels of activations that fit a byte: as many bytes of wei
 LEVELS_FINE = MAX_LEVELS  # levels of h: as many bytes as the default, less change where h is small
 
 
+@keeps_memory
 def compress_within(
     model: nn.Module,
     inputs: Iterable[Any],

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..types import StackShape
+from .plain import resolved
 
 Initial = tuple[torch.Tensor, torch.Tensor]
 """h_0 [L * D, B, P] and c_0 [L * D, B, H]."""
@@ -69,7 +70,7 @@ class Batch:
             rows, timesteps = outer if batch_first else inner, outer * inner
         if features != shape.input_size:
             raise InputError(f"got inputs with {features} features, expected input_size = {shape.input_size}")
-        batch.x, batch.batch_first, batch.rows, batch.timesteps = x, batch_first, rows, timesteps
+        batch.x, batch.batch_first, batch.rows, batch.timesteps = resolved(x), batch_first, rows, timesteps
         batch.initial = None if hx is None else batch._given(hx, shape)
         return batch
 
@@ -94,7 +95,7 @@ class Batch:
         x = self.x
         if state.dtype != x.dtype or state.device != x.device:
             raise InputError(f"{name}: got {state.dtype} on {state.device}, expected {x.dtype} on {x.device}")
-        detached: torch.Tensor = state.detach()
+        detached = resolved(state.detach())
         return detached.unsqueeze(1) if self._unbatched else detached
 
     def restore(self, y: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[Any, Initial]:

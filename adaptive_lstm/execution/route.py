@@ -14,6 +14,7 @@ from ..policies import Parts, Policy, parts
 from ..types import Route, StackShape
 from .backend import native
 from .native_policy import python_part, runs_natively
+from .plain import is_plain
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -23,6 +24,7 @@ TRAINING = Route("torch", "training mode")
 TRACING = Route("torch", "tracing")
 EMPTY = Route("torch", "empty input")
 AUTOCAST = Route("torch", "autocast")
+NOT_PLAIN = Route("torch", "an input is not plain memory (traced, transformed or differentiated in forward mode)")
 GRADIENTS = Route("torch", "gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())")
 FOREIGN = Route("torch", "input of another dtype or device")  # raises torch's own error
 FASTER = Route("torch", "measured faster for this batch")
@@ -48,6 +50,8 @@ def decide(
     x = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(x, torch.Tensor) or x.numel() == 0:
         return EMPTY, None
+    if not is_plain(x) or (hx is not None and not _plain_states(hx)):
+        return NOT_PLAIN, None
     on_cpu = x.is_cpu
     if torch._C._is_any_autocast_enabled() and _autocasts(x.device.type):
         return AUTOCAST, None
@@ -63,6 +67,11 @@ def decide(
     if trial is not None and x is input and trial.torch_is_faster(lstm, x):
         return FASTER, None  # never for packed sequences: torch steps through unfused cells there
     return route, executor
+
+
+def _plain_states(hx: Any) -> bool:
+    """Whether given states may enter; anything but a pair of tensors is refused later, with what was expected."""
+    return not isinstance(hx, tuple | list) or all(is_plain(s) for s in hx if isinstance(s, torch.Tensor))
 
 
 def _autocasts(device: str) -> bool:

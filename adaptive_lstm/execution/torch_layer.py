@@ -43,7 +43,7 @@ class Layer:
             out, (h, c) = self.lstm(rows.view(len(alive), alive[0], -1), initial)
             out = out.flatten(0, 1)
         else:
-            packed, (h, c) = self.lstm(PackedSequence(rows, torch.tensor(alive)), initial)
+            packed, (h, c) = self.lstm(PackedSequence(rows, torch.tensor(alive, device="cpu")), initial)
             out = packed.data
         return out + self.constant, (h + self.constant.view(self.directions, 1, -1), c)
 

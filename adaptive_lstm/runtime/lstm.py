@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ..errors import InputError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch
 from ..execution.executor import Executor
-from ..execution.route import decide
+from ..execution.route import EMPTY, decide
 from ..execution.runner import Counted, Runner
 from ..model_io import copied
 from ..policies import Parts, Policy
@@ -29,7 +30,7 @@ from ..weights.replaced import ReplacedWeights
 from .monitor import Monitor
 from .plan import Plan
 
-_RUNTIME = ("_compiled", "_last", "_detour", "_origin")  # rebuilt on demand, never copied, pickled or saved
+_RUNTIME = ("_compiled", "_last", "_detour", "_origin", "_warned")  # rebuilt on demand, never copied, pickled or saved
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class AdaptiveLSTM(nn.LSTM):
     _compiled: tuple[Fingerprint, Executor] | None = None
     _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
     _last: tuple[Route, int, int, Counted | None, Parts | None] | None = None
+    _warned: bool = False  # that torch served although something is set
     _detour: Callable[[Any, Any], Any] | None = None  # what serves in place of _serve
 
     @classmethod
@@ -235,8 +237,9 @@ class AdaptiveLSTM(nn.LSTM):
     # ------------------------------------------------------------------------------------------------- nn.Module
 
     def train(self, mode: bool = True) -> AdaptiveLSTM:
-        """As ``nn.Module.train``. Training may write weights without a trace, so every change of mode replans."""
-        self.replan()
+        """As ``nn.Module.train``. Training may write weights without a trace, so a change of mode replans."""
+        if mode is not self.training:
+            self.replan()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,12 +276,23 @@ class AdaptiveLSTM(nn.LSTM):
         """
         return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
 
+    def _warn_of_torch(self, route: Route) -> None:
+        warnings.warn(
+            f"adaptive_lstm: plain float32 nn.LSTM served this call ({route.reason}), although a precision, replaced "
+            "weights or a policy is set: its outputs are not those of the compressed model. Shown once per LSTM.",
+            UserWarning,
+            stacklevel=4,
+        )
+
     def _serve(self, x: Any, hx: Any) -> Any:
         route, executor = decide(self, self.executor, x, hx)
         last = self.__dict__  # past nn.Module.__setattr__
         if executor is None:
             out = super().forward(x, hx)
             last["_last"] = (route, torch.get_num_threads(), _timesteps(x, self.batch_first), None, None)
+            if route is not EMPTY and not self._warned and not self._plan.exact:
+                last["_warned"] = True
+                self._warn_of_torch(route)
             return out
         batch = Batch.of(x, hx, executor.shape, self.batch_first)
         y, h, c, counts = executor.runner.run(batch)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from ..policies import Combined, Dense, Policy
+from ..policies import Combined, Dense, Policy, parts
 from ..types import StackShape
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
@@ -37,3 +37,8 @@ class Plan:
                 f"got {type(self.quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"
             )
         self.quantize.check(shape)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a run gives what ``nn.LSTM`` gives: nothing is skipped, quantized or replaced."""
+        return self.quantize.exact and self.replaced is None and not parts(self.policy).acts

@@ -8,6 +8,7 @@ import torch
 
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
+from ..execution.plain import is_plain, may_step, resolved
 from ..types import RunStats, StreamState
 from .lstm import AdaptiveLSTM
 from .session import open_session
@@ -88,12 +89,12 @@ class Stream:
             and x.is_cpu
             and x.shape == self._fast
             and x.dtype is self._dtype
-            and x.layout is torch.strided
             and x.is_contiguous()
+            and may_step(x)
         ):
             return self._advance(x)
         self._check(x, self._in)
-        return self._advance(x.detach().contiguous())
+        return self._advance(resolved(x.detach()).contiguous())
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by a chunk of any length.
@@ -112,7 +113,7 @@ class Stream:
         steps = x.shape[time] if isinstance(x, torch.Tensor) and x.dim() == 3 else 0  # type: ignore[redundant-expr]
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
-        return self._session.run(x.detach(), self._batch_first)
+        return self._session.run(resolved(x.detach()), self._batch_first)
 
     def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:
         if not isinstance(x, torch.Tensor):
@@ -125,6 +126,11 @@ class Stream:
         if x.dtype != self._dtype or x.device != self._device:
             wanted = f"{self._dtype} on {self._device}"
             raise InputError(f"got {x.dtype} on {x.device}, expected {wanted} like the weights")
+        if not is_plain(x) or torch._C._get_tracing_state() is not None:
+            raise InputError(
+                "got a tensor that is traced, transformed or differentiated in forward mode, expected plain memory; a "
+                "stream changes its own state, so trace or transform the module instead"
+            )
 
     # ---------------------------------------------------------------------------------------------------- state
 

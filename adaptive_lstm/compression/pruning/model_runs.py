@@ -66,6 +66,6 @@ def torch_runners(
 
 def originals(lstms: Mapping[str, AdaptiveLSTM]) -> Weights:
     """The parameters of every LSTM, float32 on the CPU."""
-    cpu = torch.zeros(())
+    cpu = torch.zeros((), dtype=torch.float32, device="cpu")
     with torch.no_grad():
         return {name: tuple(w.to_device(cpu) for w in tensors_of(lstm)) for name, lstm in lstms.items()}

@@ -69,7 +69,7 @@ def previous_h(h: torch.Tensor, sizes: Sequence[int], reverse: bool, start: torc
         start: h_0 [B, P], or None: zeros.
     """
     first = h.new_zeros(sizes[0], h.shape[1]) if start is None else start
-    begins = torch.tensor([0, *sizes]).cumsum(0)
+    begins = torch.tensor([0, *sizes], device="cpu").cumsum(0)
     out = torch.empty_like(h)
     for t, count in enumerate(sizes):
         other = t + 1 if reverse else t - 1
@@ -158,7 +158,7 @@ def _outputs(dense: DenseRun, cell: int) -> list[torch.Tensor]:
 def _with_pruned_units(recipe: Recipe, w: CellTensors, live: Mask, outputs: list[torch.Tensor]) -> CellTensors:
     """A cell whose pruned units are constant: at their mean, or at zero ahead of a projection or uncompensated."""
     pruned = torch.from_numpy(~live)
-    constant = torch.zeros(len(live))
+    constant = torch.zeros(len(live), dtype=torch.float32, device="cpu")
     if recipe.compensate != "none" and w.w_hr is None:
         mean = torch.stack([h.double().sum(0) for h in outputs]).sum(0) / sum(map(len, outputs))
         constant = torch.where(pruned, mean.float(), constant)

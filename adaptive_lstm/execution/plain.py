@@ -1,0 +1,43 @@
+"""Which tensors may enter the native core: those whose values lie at their address, as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn, strided
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
+
+
+def is_plain(x: torch.Tensor) -> bool:
+    """Whether nobody traces, transforms or differentiates a dense tensor in forward mode.
+
+    Not plain: subclasses (``FakeTensor``), wrappers of ``torch.func``, dual tensors with a tangent, and any tensor
+    while a dispatch mode records operations (``make_fx``).
+    """
+    return (
+        (type(x) is torch.Tensor or type(x) is nn.Parameter)
+        and x.layout is strided
+        and not is_functorch_wrapped_tensor(x)
+        and not _len_torch_dispatch_stack()
+        and (forward_ad._current_level < 0 or forward_ad.unpack_dual(x).tangent is None)
+    )
+
+
+def may_step(x: torch.Tensor) -> bool:
+    """Whether a dense tensor may enter a stream as it is: plain, not traced, and its memory holds its values."""
+    return not (
+        x.is_neg()
+        or x._is_zerotensor()
+        or is_functorch_wrapped_tensor(x)
+        or _len_torch_dispatch_stack()
+        or _get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def resolved(x: torch.Tensor) -> torch.Tensor:
+    """The same values in memory: without a lazy negative bit, and zeros that have memory."""
+    if x.is_neg():
+        return x.resolve_neg()
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x

@@ -1,0 +1,92 @@
+"""Models that remember something on themselves: nothing that runs them fails on it, or leaves anything behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+
+SEQUENCES = [torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(n)) for n in range(80)]
+
+
+class Remembers(nn.Module):
+    """Keeps its last state, a history and a counter on itself."""
+
+    def __init__(self, wrap: Callable[[Any], Any]):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.head = nn.LSTM(4, 12, 2, batch_first=True), nn.Linear(12, 3)
+        self.wrap = wrap
+        self.memory: Any = None
+        self.history: list[torch.Tensor] = []
+        self.register_buffer("calls", torch.zeros(1))
+        self.calls: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, state = self.lstm(x)
+        self.memory = self.wrap(state)
+        self.history.append(y[:, -1])
+        self.calls += 1
+        return torch.as_tensor(self.head(y[:, -1]))
+
+
+WRAPS: dict[str, Callable[[Any], Any]] = {
+    "tuple": lambda state: state,
+    "list": list,
+    "dict": lambda state: {"h": state[0], "deep": [{"c": state[1]}]},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_adapt_after_a_forward_with_gradients(wrap: Callable[[Any], Any]) -> None:
+    model = Remembers(wrap).eval()
+    model(SEQUENCES[0]).sum().backward()
+    fast = al.adapt(model)
+    assert fast.memory is not None
+    assert len(fast.history) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(fast(SEQUENCES[1]), model(SEQUENCES[1]))
+
+
+RUNS: dict[str, Callable[[Remembers], object]] = {
+    "compress": lambda m: al.compress(m, SEQUENCES[:4], prune=al.Prune("unit", 0.25)),
+    "within": lambda m: al.compress_within(m, SEQUENCES[:6], change=0.5),
+    "sensitivity": lambda m: al.measure_sensitivities(m, SEQUENCES[:4]),
+    "translators": lambda m: al.fit_translators(m, SEQUENCES[:20]),
+    "calibrate": lambda m: al.calibrate(
+        m, SEQUENCES, loss=al.losses.disagreement, max_loss=0.3, confidence=0.8, policies=[al.Delta], progress=False
+    ),
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_nothing_is_left_behind(run: Callable[[Remembers], object], wrap: Callable[[Any], Any]) -> None:
+    model = al.adapt(Remembers(wrap).eval())
+    with torch.no_grad():
+        model(SEQUENCES[0])
+    kept, calls = model.memory, float(model.calls)
+    run(model)
+    assert len(model.history) == 1
+    assert float(model.calls) == calls
+    for got, want in zip(_tensors(model.memory), _tensors(kept), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_what_never_ran_stays_empty() -> None:
+    model = al.adapt(Remembers(WRAPS["tuple"]).eval())
+    RUNS["calibrate"](model)
+    assert model.memory is None
+    assert model.history == []
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value
+    return [tensor for one in values for tensor in _tensors(one)]

@@ -1,0 +1,127 @@
+"""Tensors that are not plain memory: torch's own path or a clear error, never wrong values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.rnn import pack_sequence
+
+import adaptive_lstm as al
+
+from ..support.helpers import adapted, always_native, assert_close, infer, signal, torch_lstm
+
+X = signal(7, 2, 6)
+
+
+def negated(x: torch.Tensor) -> torch.Tensor:
+    """The same values as x, with torch's lazy negative bit set."""
+    out = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert out.is_neg()
+    return out
+
+
+DEPRECATED = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_negative_bit_is_resolved(packed: bool) -> None:
+    fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
+    h, c = signal(2, 2, 9).tanh(), signal(2, 2, 9)
+    x = pack_sequence([negated(X)[:, 0], negated(X)[:4, 1]]) if packed else negated(X)
+    want = pack_sequence([X[:, 0], X[:4, 1]]) if packed else X
+    with always_native():
+        assert_close(infer(fast, x), infer(lstm, want), "fp32")
+        assert_close(infer(fast, x, (negated(h), negated(c))), infer(lstm, want, (h, c)), "fp32")
+
+
+def test_a_negative_bit_in_a_stream() -> None:
+    fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
+    want, _ = infer(lstm, X)
+    with al.stream(fast, batch_size=2) as one, al.stream(fast, batch_size=2) as whole, torch.no_grad():
+        assert_close(torch.stack([one.step(x) for x in negated(X)]), want, "fp32")
+        assert_close(whole.run(negated(X)), want, "fp32")
+
+
+def outcome(function: Callable[[], torch.Tensor]) -> torch.Tensor | str:
+    """What a function returns, or what kind of error it raises."""
+    try:
+        return function()
+    except (RuntimeError, NotImplementedError) as error:
+        return type(error).__name__
+
+
+def forward_mode(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The derivative in the direction of another signal."""
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(X, signal(7, 2, 6, seed=3)))).tangent
+    assert tangent is not None, "the tangent was lost"
+    return torch.as_tensor(tangent)
+
+
+TRANSFORMS: dict[str, Callable[[Any], torch.Tensor]] = {
+    "forward mode": forward_mode,
+    "vmap": lambda f: torch.as_tensor(torch.func.vmap(f)(torch.stack([X, 2 * X]))),
+    "jvp": lambda f: torch.as_tensor(torch.func.jvp(f, (X,), (X,))[1]),
+}
+
+
+@DEPRECATED
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # also torch's own
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_torch_func_does_what_it_does_with_nn_lstm(transform: Callable[[Any], torch.Tensor]) -> None:
+    fast, lstm = adapted(6, 9, 2, proj_size=4), torch_lstm(6, 9, 2, proj_size=4)  # oneDNN has no derivative of others
+    with torch.no_grad(), always_native():
+        got, want = (outcome(lambda m=m: transform(lambda x: m(x)[0])) for m in (fast, lstm))  # type: ignore[misc]
+    if isinstance(want, str):
+        assert got == want
+    else:
+        assert_close(got, want, "fp32")
+
+
+def test_fake_and_zero_tensors() -> None:
+    fast = adapted(6, 9, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        y, _ = fast(mode.from_tensor(X))
+        assert y.shape == (7, 2, 9)
+    zero = torch._efficientzerotensor((7, 2, 6))
+    with always_native():
+        assert_close(infer(fast, zero), infer(torch_lstm(6, 9, 2), torch.zeros(7, 2, 6)), "fp32")
+
+
+def test_make_fx_sees_the_computation() -> None:
+    fast = adapted(6, 9, 2)
+    with torch.no_grad():
+        graph = make_fx(lambda x: fast(x)[0])(X)
+        assert_close(graph(2 * X), infer(fast, 2 * X)[0], "fp32")
+
+
+def traced(step: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.jit.trace(step, X[0], check_trace=False)
+
+
+def recorded(step: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    make_fx(lambda x: step(x))(X[0])
+
+
+def mapped(step: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.func.vmap(step)(X)
+
+
+@DEPRECATED
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("use", [traced, recorded, mapped])
+def test_a_stream_refuses_to_be_traced_and_goes_on(use: Callable[[Any], None]) -> None:
+    with al.stream(adapted(6, 9, 2), batch_size=2) as stream, torch.no_grad():
+        first = stream.step(X[0])
+        before = stream.state
+        with pytest.raises(al.errors.InputError, match="expected plain memory"):
+            use(stream.step)
+        assert torch.equal(stream.state.h, before.h)
+        stream.reset()
+        assert torch.equal(stream.step(X[0]), first)
