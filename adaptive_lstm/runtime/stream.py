@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 import torch
+from torch import strided
 
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
@@ -89,6 +90,7 @@ class Stream:
             and x.is_cpu
             and x.shape == self._fast
             and x.dtype is self._dtype
+            and x.layout is strided  # others may not even know whether they are contiguous
             and x.is_contiguous()
             and may_step(x)
         ):

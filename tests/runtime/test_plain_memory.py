@@ -125,3 +125,12 @@ def test_a_stream_refuses_to_be_traced_and_goes_on(use: Callable[[Any], None]) -
         assert torch.equal(stream.state.h, before.h)
         stream.reset()
         assert torch.equal(stream.step(X[0]), first)
+
+
+@pytest.mark.parametrize("of", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_mkldnn])
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_a_stream_refuses_other_layouts(of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with al.stream(adapted(6, 9, 2), batch_size=2) as stream:
+        with pytest.raises(al.errors.InputError, match="of layout"):
+            stream.step(of(X[0]))
+        assert not stream.state.h.any()
