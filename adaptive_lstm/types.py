@@ -175,7 +175,8 @@ class Route:
 
     ``by``: "native", the compiled kernels; "reference", the readable executor in Python; "mixed", native chunks with
     exit checks in Python between them; "torch", ``nn.LSTM.forward``.
-    ``reason``: why it was not the native kernels alone; empty if it was.
+    ``reason``: why it was not the native kernels alone, or that they ran an LSTM of another dtype in float32; else
+    empty.
     """
 
     by: Literal["native", "reference", "mixed", "torch"]
@@ -287,7 +288,9 @@ class ExitState(Generic[Array]):
 
 @dataclass(frozen=True)
 class StreamState(Generic[Array]):
-    """Everything a stream remembers between two steps.
+    """Everything that a stream remembers between two steps.
+
+    In float32, whatever the LSTM's dtype; in float64 where a float64 LSTM is not narrowed (``AdaptiveLSTM``).
 
     ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them.
     ``sent_x``: per cell [B, width], the values last sent where a policy thresholds that operand, else None.

@@ -6,8 +6,8 @@ model's own head gives its confidence in *that* state. Without a head, an exit c
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import PolicyError
 from .head import MEASURES, Head, LinearHead, Measure, as_head, confidence
@@ -15,6 +15,7 @@ from .kind import PolicyKind
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from .family import Family
 
@@ -73,6 +74,13 @@ class Exit:
     def holds_code(self) -> bool:
         """Whether the head is Python code, which only Python can run."""
         return self.head is not None and self.native_head is None
+
+    def with_states_in(self, dtype: torch.dtype) -> Self:
+        """The same exit; a head that is Python code is given states of this dtype, whatever the run computes in."""
+        if not self.holds_code:
+            return self
+        head: Any = self.head
+        return replace(self, head=lambda states: head(states.to(dtype)).to(states.dtype))
 
     def passes(self, place: int, translation: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
         """Whether the check at a place passes: bool [n].

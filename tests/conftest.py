@@ -2,13 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+from adaptive_lstm.execution import route
 
 from .support.eval_records import Record, Run
 
@@ -28,6 +31,13 @@ def _seed() -> None:
 def _one_thread() -> None:
     """On a busy machine torch's own LSTM gets many times slower with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def float64_on_reference() -> Iterator[None]:
+    """The native core leaves float64 to the reference, which then computes in float64: exact enough to be an oracle."""
+    with mock.patch.object(route, "THROUGH_FLOAT32", route.THROUGH_FLOAT32 - {torch.float64}):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,8 @@ class Recorder:
             make = _States if keep == "states" else _Gates
             for name, lstm in lstms.items():
                 of = lstm.executed() if weights is None else weights[name]
+                like = next(lstm.parameters())
+                of = [w if w.w_ih.dtype is like.dtype else w.to_device(like) for w in of]
                 self._runners[name] = make(of, shape_of(lstm), self.calls[name])
 
     @contextmanager

@@ -164,6 +164,7 @@ def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:
     """A call that advances a stream by one step of noise; bidirectional stacks run a sequence of STEPS instead."""
     noise = torch.Generator("cpu").manual_seed(0)
     frames = torch.randn(STEPS, 1, lstm.input_size, generator=noise, dtype=torch.float32, device="cpu")
+    frames = frames.to(next(lstm.parameters()).dtype)
     if lstm.bidirectional:
         x = frames.transpose(0, 1).contiguous() if lstm.batch_first else frames
 

@@ -67,6 +67,7 @@ def _torch_threads() -> int:
 def refuse_non_finite() -> NonFiniteError:
     """The error for NaN or infinity in an input that would poison a persistent state."""
     return NonFiniteError(
-        "the input or the given state holds NaN or infinity. A stream or a skip policy would carry it along, and "
-        "integers cannot pass it on. Nothing was run. Clean it, for example with torch.nan_to_num."
+        "the input or the given state holds NaN or infinity (or a float64 beyond float32). A stream or a "
+        "skip policy would carry it along, and integers cannot pass it on. Nothing was run. Clean it, for example with "
+        "torch.nan_to_num."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -125,6 +126,13 @@ class Batch:
         if self.batch_first:
             return y.reshape(inner, outer, -1).transpose(0, 1)
         return y.reshape(outer, inner, -1)
+
+    def converted(self, dtype: torch.dtype) -> Batch:
+        """The same batch with values of another dtype."""
+        out = copy.copy(self)
+        out.x = self.x.to(dtype)
+        out.initial = None if self.initial is None else (self.initial[0].to(dtype), self.initial[1].to(dtype))
+        return out
 
     def finite(self) -> bool:
         """Whether neither x nor the given states hold NaN or infinity."""

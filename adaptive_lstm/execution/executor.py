@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from ..policies import Policy, parts
+from ..policies.exits import Exit
 from ..types import StackShape, sites
 from ..weights.layout import CellTensors
 from ..weights.matrices import CellMatrices
@@ -18,21 +21,18 @@ from .native_runner import NativeRunner
 from .native_stack import NativeStack
 from .reference import ReferenceRunner
 from .reference_weights import dequantized
-from .route import between_checks, of_exact_call, of_stack
-from .runner import ChunkRunner, FiniteOnly, PackedRunner, Runner, Uncounted
+from .route import between_checks, computed_in, of_exact_call, of_stack
+from .runner import ChunkRunner, Converted, FiniteOnly, PackedRunner, Runner, Uncounted
 from .torch_choice import SpeedTrial
 
 
 class Executor:
-    """Picks who runs a stack; immutable, and free to be shared by threads.
+    """Picks who runs a stack; free to be shared by threads. Weights are packed when a runner is first asked for.
 
     ``route``: who runs it, and why.
     ``call_route``: the same for whole batches, which torch runs in place of the reference if results are the same.
-    ``runner``: runs whole batches.
-    ``chunks``: runs chunks from a given state.
-    ``native``: the packed weights if the native core runs everything, else None.
-    ``trial``: whether torch is faster for a batch, where its results would be the same; else None.
     ``dtype``, ``device``, ``on_cpu``: of inputs and outputs.
+    ``computes_in``: the dtype of chunks and their states; whole batches are converted.
 
     Args:
         weights: of every cell.
@@ -40,6 +40,7 @@ class Executor:
         quantize: precision of every matrix.
         policy: what may be left out; must fit the stack (``policy.check``).
         replaced: whether ``weights`` are others than the parameters.
+        dtype: of inputs and outputs, where it is not that of ``weights``.
     """
 
     def __init__(
@@ -50,53 +51,81 @@ class Executor:
         policy: Policy,
         *,
         replaced: bool = False,
+        dtype: torch.dtype | None = None,
     ):
         self.shape, self.policy = shape, parts(policy)
         self._weights, self._quantize = tuple(weights), quantize
         first = self._weights[0].w_ih
-        self.dtype, self.device, self.on_cpu = first.dtype, first.device, first.is_cpu
-        self.route = of_stack(first, shape, policy)
+        self.dtype, self.device, self.on_cpu = dtype or first.dtype, first.device, first.is_cpu
+        self._counts = self.policy.acts or replaced  # whether a run may do less than all of the work
         # NaN and infinity would stay in estimates, and integers cannot pass them on; without either, torch's results
         # are the same.
-        skipping = self.policy.acts
-        finite_only = skipping or replaced or not quantize.exact
-        self.call_route = self.route if finite_only else of_exact_call(self.route)
-        self.native: NativeStack | None = None
-        self.trial: SpeedTrial | None = None
-        self.runner: Runner
-        self.chunks: ChunkRunner
-        counts = skipping or replaced  # whether a run may do less than all of the work
-        if self.route.by == "native":
-            self.native = NativeStack(self._matrices(), shape, self.policy, zeros=finite_only)
-            self.runner = self.chunks = runner = NativeRunner(self.native, counts=counts)
-            self.trial = None if finite_only else SpeedTrial(runner, shape)
-            return
-        self.chunks = self._in_python(finite_only=finite_only)
-        packed = PackedRunner(self.chunks)
-        self.runner = FiniteOnly(packed) if finite_only else packed
-        if not counts:
-            self.runner = Uncounted(self.runner)
+        self._finite_only = self._counts or not quantize.exact
+        self.route = of_stack(self.dtype, self.device, shape, policy, exact=not self._finite_only)
+        self.call_route = self.route if self._finite_only else of_exact_call(self.route, self.dtype)
+        self.computes_in = computed_in(self.route, self.dtype)
 
-    def _in_python(self, *, finite_only: bool) -> ChunkRunner:
-        """The reference, or native chunks, and the exit in time around either."""
-        runner: ChunkRunner
-        if self.route.by == "mixed":
-            between = between_checks(self.policy)
-            runner = NativeRunner(NativeStack(self._matrices(), self.shape, between, zeros=finite_only))
+    @functools.cached_property
+    def native(self) -> NativeStack | None:
+        """The packed weights if the native core runs everything, else None."""
+        if self.route.by != "native":
+            return None
+        return NativeStack(self._matrices(), self.shape, self.policy, zeros=self._finite_only)
+
+    @functools.cached_property
+    def runner(self) -> Runner:
+        """Runs whole batches, in ``dtype``."""
+        runner: Runner
+        if self.native is not None:
+            runner = NativeRunner(self.native, counts=self._counts)
         else:
-            runner = ReferenceRunner(self.tensors, self.shape, self.policy)
-        return runner if self.policy.time_exit is None else ExitLoop(self.policy.time_exit, runner)
+            packed = PackedRunner(self.chunks)
+            runner = FiniteOnly(packed) if self._finite_only else packed
+            runner = runner if self._counts else Uncounted(runner)
+        return runner if self.computes_in is self.dtype else Converted(runner, self.computes_in)
+
+    @functools.cached_property
+    def chunks(self) -> ChunkRunner:
+        """Runs chunks from a given state, both in ``computes_in``."""
+        if self.native is not None:
+            return NativeRunner(self.native)
+        policy, runner = self.policy, self._between_checks()
+        return runner if policy.time_exit is None else ExitLoop(self._told(policy.time_exit), runner)
+
+    @functools.cached_property
+    def trial(self) -> SpeedTrial | None:
+        """Whether torch is faster for a batch, where its results would be the same; else None."""
+        torch_equals = self.call_route.by == "native" and not self._finite_only
+        return SpeedTrial(self.runner, self.shape) if torch_equals else None
+
+    def _between_checks(self) -> ChunkRunner:
+        """What runs between two checks of an exit in time: native chunks, or the reference."""
+        policy = self.policy
+        if self.route.by == "mixed":
+            matrices = self._matrices()
+            return NativeRunner(NativeStack(matrices, self.shape, between_checks(policy), zeros=self._finite_only))
+        if policy.depth_exit is not None:
+            policy = replace(policy, depth_exit=self._told(policy.depth_exit))
+        return ReferenceRunner(self.tensors, self.shape, policy)
+
+    def _told(self, policy: Any) -> Any:
+        """An exit whose head, which may be a module of the model, is given states in the model's dtype."""
+        converts = self.computes_in is not self.dtype and isinstance(policy, Exit)
+        return policy.with_states_in(self.dtype) if converts else policy
 
     def threads(self) -> int:
         """How many threads a run can use: the native core runs on one, what torch computes on torch's."""
-        return 1 if self.native is not None else torch.get_num_threads()
+        return 1 if self.route.by == "native" else torch.get_num_threads()
 
     @functools.cached_property
     def tensors(self) -> tuple[CellTensors, ...]:
-        """The weights as the reference executes them: rounded to their precision, in ``dtype``; made at first use."""
-        if self._quantize.exact:
+        """The weights as the reference executes them: rounded to their precision, in ``computes_in``."""
+        if not self._quantize.exact:
+            return tuple(dequantized(m, self.computes_in, self.device) for m in self._matrices())
+        if all(w.w_ih.dtype is self.computes_in for w in self._weights):
             return self._weights
-        return tuple(dequantized(m, self.dtype, self.device) for m in self._matrices())
+        like = torch.empty(0, dtype=self.computes_in, device=self.device)
+        return tuple(w.to_device(like) for w in self._weights)
 
     def _matrices(self) -> tuple[CellMatrices, ...]:
         thresholded = [site for site in sites(self.shape) if self.policy.columns.thresholded(site)]

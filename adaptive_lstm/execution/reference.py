@@ -1,4 +1,4 @@
-"""The readable executor: plain torch, any dtype and device, differentiable, every policy. The oracle of all tests.
+"""The readable executor: plain torch, any device, float32 or float64, differentiable, every policy. The tests' oracle.
 
 Equations: torch's ``nn.LSTM`` (and ``proj_size``: Sak et al., arXiv 1402.1128), with every operand replaced by the
 estimate that its policy keeps (``policies/delta.py``). Rows are packed as in ``PackedSequence``: all rows of timestep
@@ -259,7 +259,7 @@ def run(
 
 
 class ReferenceRunner:
-    """The readable executor of this file: any dtype and device, differentiable, every policy but exits in time.
+    """The readable executor of this file: any device, float32 or float64, every policy but exits in time.
 
     Args:
         weights: one entry per cell.

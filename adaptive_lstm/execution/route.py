@@ -29,6 +29,9 @@ GRADIENTS = Route("torch", "gradients needed (wrap inference in torch.no_grad() 
 FOREIGN = Route("torch", "input of another dtype or device")  # raises torch's own error
 FASTER = Route("torch", "measured faster for this batch")
 
+THROUGH_FLOAT32 = frozenset({torch.bfloat16, torch.float16, torch.float64})
+"""Dtypes of LSTMs that the kernels run in float32; what they return is in the dtype again."""
+
 
 def decide(
     lstm: nn.LSTM,
@@ -86,23 +89,43 @@ def _needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:
     )
 
 
-def of_stack(like: torch.Tensor, shape: StackShape, policy: Policy) -> Route:
-    """Who runs a compiled stack with weights such as ``like`` and what ``policy`` may leave out."""
-    if like.device.type != "cpu":
-        return Route("reference", f"device {like.device.type}")
-    if like.dtype != torch.float32:  # float32 in, float32 out is all that the kernels do
-        return Route("reference", f"dtype {str(like.dtype).removeprefix('torch.')}")
+def of_stack(dtype: torch.dtype, device: torch.device, shape: StackShape, policy: Policy, *, exact: bool) -> Route:
+    """Who runs a compiled stack.
+
+    Args:
+        dtype, device: of the LSTM's parameters.
+        shape: sizes of the stack.
+        policy: what it may leave out.
+        exact: whether nothing is skipped, quantized or replaced: float64 is not narrowed then.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if device.type != "cpu":
+        return Route("reference", f"device {device.type}")
+    through_float32 = dtype in THROUGH_FLOAT32 and not (exact and dtype is torch.float64)
+    if dtype is not torch.float32 and not through_float32:
+        return Route("reference", f"dtype {name}")
     if not native():
         return Route("reference", "no native extension")
     sorted_by_kind = parts(policy)
     if runs_natively(sorted_by_kind, shape):
-        return NATIVE
+        return Route("native", f"{name} through float32") if through_float32 else NATIVE
     return Route("mixed" if runs_natively(between_checks(sorted_by_kind), shape) else "reference", python_part(policy))
 
 
-def of_exact_call(stack: Route) -> Route:
-    """Who serves whole batches where nothing is skipped, quantized or replaced: torch in place of the reference."""
-    return replace(stack, by="torch") if stack.by == "reference" else stack
+def of_exact_call(stack: Route, dtype: torch.dtype) -> Route:
+    """Who serves whole batches where nothing is skipped, quantized or replaced.
+
+    torch in place of the reference, and for every dtype but float32: its results are what exact means there.
+    """
+    if stack.by == "reference":
+        return replace(stack, by="torch")
+    return stack if dtype is torch.float32 else Route("torch", f"dtype {str(dtype).removeprefix('torch.')}")
+
+
+def computed_in(stack: Route, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a stack is computed: float32, or the LSTM's own on the reference if that is no narrower."""
+    narrow = dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if narrow or stack.by in ("native", "mixed") else dtype
 
 
 def between_checks(policy: Parts) -> Parts:

@@ -113,6 +113,19 @@ class PackedRunner:
         return Result(batch.unpacked(y), end.h, end.c, lambda: counts)
 
 
+class Converted:
+    """Runs in one dtype what comes and goes in another."""
+
+    def __init__(self, runner: Runner, dtype: torch.dtype):
+        self.runner, self.dtype = runner, dtype
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        given = batch.x.dtype
+        y, h, c, counts = self.runner.run(batch.converted(self.dtype))
+        return Result(y.to(given), h.to(given), c.to(given), counts)
+
+
 class Uncounted:
     """Leaves out what a runner has counted, where it could not have done less than all of the work."""
 

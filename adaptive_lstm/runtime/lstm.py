@@ -57,6 +57,10 @@ class AdaptiveLSTM(nn.LSTM):
     *is* ``nn.LSTM.forward``. Changed weights are noticed at the next call, except writes through ``.data`` or numpy in
     eval mode, which torch does not count: call ``replan()`` after those.
 
+    bfloat16, float16 and float64: exact calls are torch's own. What is quantized, pruned or may skip is computed in
+    float32, from the float32 values of the weights, and returned in the module's dtype; of float64 that keeps float32's
+    24 bits and its range. Only exact streams and the reference executor (policies in Python) compute it in float64.
+
     Everything that ``nn.LSTM`` accepts works: ``batch_first``, ``bidirectional``, ``proj_size``, ``bias=False``,
     unbatched input, given ``(h_0, c_0)``, ``PackedSequence``; dropout is ignored in eval mode, as torch does.
     """
@@ -154,6 +158,8 @@ class AdaptiveLSTM(nn.LSTM):
     def executed(self) -> tuple[CellTensors, ...]:
         """The weights that are executed, ahead of quantization: the replaced ones, or the parameters.
 
+        In float32; parameters of float64 as they are.
+
         Raises:
             InputError: the parameters have changed since they were replaced.
         """
@@ -161,7 +167,7 @@ class AdaptiveLSTM(nn.LSTM):
         if replaced is None:
             return tensors_of(self)
         self._check_origin(replaced)
-        return replaced.tensors(self)
+        return replaced.on(next(self.parameters()).device)
 
     def _check_origin(self, replaced: ReplacedWeights) -> None:
         """Hash the parameters, unless they have not changed since their hash was found to be ``replaced.origin``."""
@@ -194,7 +200,12 @@ class AdaptiveLSTM(nn.LSTM):
             plan = self._plan
             with torch.no_grad():
                 executor = Executor(
-                    self.executed(), self.stack_shape, plan.quantize, plan.policy, replaced=plan.replaced is not None
+                    self.executed(),
+                    self.stack_shape,
+                    plan.quantize,
+                    plan.policy,
+                    replaced=plan.replaced is not None,
+                    dtype=next(self.parameters()).dtype,
                 )
             compiled = self._compiled = (Fingerprint(self), executor)
         return compiled[1]

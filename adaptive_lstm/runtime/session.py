@@ -18,8 +18,9 @@ from ..types import Counts, StreamState
 class Session(Protocol):
     """The rows of a stream and what they remember. Inputs have been checked; a failed call changes nothing."""
 
-    steps: int
-    """Timesteps since the last ``reset`` or ``write``."""
+    @property
+    def steps(self) -> int:
+        """Timesteps since the last ``reset`` or ``write``."""
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by x [B, I], contiguous; returns y [B, P]. Raises ``NonFiniteError``."""
@@ -45,9 +46,9 @@ class Session(Protocol):
 
 def open_session(executor: Executor, batch: int) -> Session:
     """A session of ``batch`` rows from zero states."""
-    if executor.native is not None:
-        return NativeSession(executor.native, batch)
-    return ChunkSession(executor, batch)
+    native = executor.native
+    session: Session = ChunkSession(executor, batch) if native is None else NativeSession(native, batch)
+    return session if executor.computes_in is executor.dtype else ConvertedSession(session, executor)
 
 
 class NativeSession:
@@ -114,7 +115,7 @@ class ChunkSession:
         shape = executor.shape
         self._executor, self._batch = executor, batch
         h, c = (
-            torch.zeros(shape.num_cells, batch, width, dtype=executor.dtype, device=executor.device)
+            torch.zeros(shape.num_cells, batch, width, dtype=executor.computes_in, device=executor.device)
             for width in (shape.output_size, shape.hidden_size)
         )
         self._start = self._state = StreamState.start(h, c)
@@ -163,6 +164,29 @@ class ChunkSession:
         """As ``Session.exited``."""
         state = self._state.exit
         return torch.zeros(self._batch, dtype=torch.bool) if state is None else state.exited.clone()
+
+
+class ConvertedSession:
+    """A session of an LSTM of another dtype: inputs and outputs are converted, the state is not."""
+
+    def __init__(self, session: Session, executor: Executor):
+        self._session = session
+        self._inside, self._outside = executor.computes_in, executor.dtype
+        self.reset, self.read, self.write = session.reset, session.read, session.write
+        self.counts, self.exited = session.counts, session.exited
+
+    @property
+    def steps(self) -> int:
+        """As ``Session.steps``."""
+        return self._session.steps
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        """As ``Session.step``."""
+        return self._session.step(x.to(self._inside)).to(self._outside)
+
+    def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+        """As ``Session.run``."""
+        return self._session.run(x.to(self._inside), batch_first).to(self._outside)
 
 
 def _copied(state: StreamState) -> StreamState:

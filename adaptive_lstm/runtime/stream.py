@@ -152,7 +152,7 @@ class Stream:
 
     @state.setter
     def state(self, state: StreamState) -> None:
-        check_state(state, self._shape, self._batch, self._executor.policy, self._dtype, self._device)
+        check_state(state, self._shape, self._batch, self._executor.policy, self._executor.computes_in, self._device)
         self._session.write(state)
 
     @property

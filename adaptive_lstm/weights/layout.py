@@ -109,8 +109,12 @@ def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
 
 
 def tensors_of(lstm: nn.LSTM) -> tuple[CellTensors, ...]:
-    """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them."""
-    named, shape = named_weights(lstm), shape_of(lstm)
+    """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them.
+
+    In float32 if the LSTM's dtype is narrower, so that the sum of two biases is not rounded again.
+    """
+    shape = shape_of(lstm)
+    named = {name: w.float() if w.dtype.itemsize < 4 else w for name, w in named_weights(lstm).items()}
 
     def get(kind: str, cell: int) -> torch.Tensor | None:
         return named.get(f"{kind}_{shape.name(cell)}")

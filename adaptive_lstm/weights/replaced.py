@@ -10,6 +10,7 @@ from .fingerprint import digest, weights_digest
 from .layout import CellTensors
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -42,7 +43,7 @@ class ReplacedWeights:
                 "(adaptive_lstm.restore)."
             )
 
-    def tensors(self, lstm: nn.LSTM) -> tuple[CellTensors, ...]:
-        """The weights in the dtype and on the device of an LSTM's parameters, which ``check`` has passed."""
-        like = next(lstm.parameters())
+    def on(self, device: torch.device) -> tuple[CellTensors, ...]:
+        """The weights on a device, as float32: in a narrower dtype they would be rounded again."""
+        like = self.cells[0].w_ih.to(device)
         return tuple(cell.to_device(like) for cell in self.cells)

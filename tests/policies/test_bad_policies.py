@@ -102,6 +102,7 @@ def test_impossible_settings(make: Any, settings: dict[str, Any], message: str) 
         make(**settings)
 
 
+@pytest.mark.usefixtures("float64_on_reference")
 @pytest.mark.parametrize(
     "policy",
     [
@@ -113,7 +114,7 @@ def test_impossible_settings(make: Any, settings: dict[str, Any], message: str) 
 )
 def test_the_largest_settings_run(policy: al.Policy) -> None:
     infer(adapted(I, H, L, policy=policy), signal(9, 2, I))
-    infer(adapted(I, H, L, policy=policy).double(), signal(9, 2, I).double())  # on the reference
+    infer(adapted(I, H, L, policy=policy).double(), signal(9, 2, I).double())
 
 
 @pytest.mark.parametrize(

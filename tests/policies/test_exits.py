@@ -18,6 +18,8 @@ from adaptive_lstm.policies import Map, TimeTranslators
 from ..support import by_hand
 from ..support.helpers import adapted, assert_close, assert_equal, infer, lively, signal, torch_lstm
 
+pytestmark = pytest.mark.usefixtures("float64_on_reference")
+
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, P, L = 9, 6, 3
 LENGTHS = [40, 31, 40, 7, 23, 1, 40, 16]

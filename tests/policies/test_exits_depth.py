@@ -17,6 +17,8 @@ from adaptive_lstm.policies import DepthTranslators, Map
 from ..support import by_hand
 from ..support.helpers import adapted, assert_close, assert_equal, infer, lively, signal, torch_lstm
 
+pytestmark = pytest.mark.usefixtures("float64_on_reference")
+
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, P, L, C = 9, 6, 3, 4
 LENGTHS = [20, 13, 20, 2, 17, 1, 9, 20]

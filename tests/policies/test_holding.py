@@ -18,6 +18,8 @@ from ..support import by_hand
 from ..support.by_hand import Rule
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
 
+pytestmark = pytest.mark.usefixtures("float64_on_reference")
+
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H = 9
 NULL = {

@@ -24,6 +24,8 @@ from adaptive_lstm.types import StackShape
 
 from ..support.helpers import OnReference, adapted, assert_close, assert_equal, infer, signal
 
+pytestmark = pytest.mark.usefixtures("float64_on_reference")
+
 I = 5  # noqa: E741 (the letter of the input size everywhere)
 H, L, C, T = 8, 3, 4, 24
 

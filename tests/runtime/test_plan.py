@@ -12,7 +12,7 @@ from adaptive_lstm.runtime.adapt import keep_settings
 from adaptive_lstm.runtime.lstm import Call
 from adaptive_lstm.runtime.monitor import Range
 
-from ..support.helpers import adapted, always_native, infer, signal
+from ..support.helpers import OnReference, adapted, always_native, infer, signal
 
 RATES = {"activity": Range(0.5, 0.1, 40)}
 
@@ -103,7 +103,7 @@ def test_an_observer_sees_every_finished_call() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "dtype", "by"),
-    [(al.Dense(), torch.float32, "native"), (al.Delta.uniform(0.1), torch.float64, "reference")],
+    [(al.Dense(), torch.float32, "native"), (OnReference(al.Delta.uniform(0.1)), torch.float64, "reference")],
 )
 def test_statistics_tell_the_threads(policy: al.Policy, dtype: torch.dtype, by: str) -> None:
     lstm = adapted(5, 9, 2, policy=policy).to(dtype)

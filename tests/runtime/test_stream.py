@@ -84,6 +84,7 @@ def test_any_chunks(chunks: list[int], batch: int, project: bool, seed: int) -> 
         assert_close((s.state.h, s.state.c), (h, c), "fp32")
 
 
+@pytest.mark.usefixtures("float64_on_reference")
 @pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.05)], ids=["dense", "delta"])
 def test_float64_streams_on_the_reference(policy: al.Policy) -> None:
     lstm, x = adapted(I, H, 2, policy=policy, proj_size=5).double(), signal(20, 2, I).double()

@@ -148,7 +148,7 @@ def test_float64_keeps_quantized_weights() -> None:
     want = infer(rounded(torch_lstm(I, H, 2), fast.quantize), X.double())
     assert_close(infer(fast, X.double()), want, "fp32")  # biases stay in float32
     assert fast.last_run is not None
-    assert fast.last_run.route == al.types.Route("reference", "dtype float64")
+    assert fast.last_run.route == al.types.Route("native", "float64 through float32")
 
 
 # --------------------------------------------------------------------------------------------------------- settings

@@ -150,6 +150,7 @@ def test_columns_without_weights_do_not_count() -> None:
         assert_equal(infer(one, x), infer(one, silent))
 
 
+@pytest.mark.usefixtures("float64_on_reference")
 def test_float64_runs_on_the_reference() -> None:
     lstm, x = dynamic(), features(30, 2)
     want = infer_natively(lstm, x)

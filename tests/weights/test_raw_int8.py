@@ -244,6 +244,7 @@ def test_native_and_reference_send_the_same_bits() -> None:
         assert s.stats.columns[0] == r.stats.columns[0]
 
 
+@pytest.mark.usefixtures("float64_on_reference")
 def test_float64_runs_on_the_reference() -> None:
     lstm, x = for_features(), features(30, 2)
     al.compress(lstm, features(50, 1), quantize=RAW)
