@@ -16,6 +16,8 @@ class _Constants:
     GATE_STRIP: int
     ROW_BLOCK: int
     CHUNK_ROWS: int
+    LONGEST: int
+    MOST_KEPT: int
     MAX_LEVELS: int
     MIN_DYNAMIC_RANGE: float
 
@@ -111,48 +113,33 @@ def policy(
     depth_exit: DepthExit | None = None,
 ) -> Policy: ...
 
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int64]
+_Hold = tuple[_Floats | None, _Floats | None, _Ints, _Floats, _Floats | None, _Ints | None]
+_Exit = tuple[npt.NDArray[np.bool_], _Floats, _Ints, _Floats]
+
 class State:
     def __init__(self, plan: Plan, policy: Policy, batch: int) -> None: ...
     def reset(self, batch: int) -> None: ...
-    def load(self, h: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> None: ...
-    def store(self, h: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> None: ...
-    def load_sent(self, cell: int, operand: Literal["x", "h"], sent: npt.NDArray[np.float32]) -> None: ...
-    def store_sent(self, cell: int, operand: Literal["x", "h"], sent: npt.NDArray[np.float32]) -> None: ...
-    def load_hold(
+    def read(
         self,
-        cell: int,
-        run: npt.NDArray[np.int64],
-        gates: npt.NDArray[np.float32],
-        x_used: npt.NDArray[np.float32] | None,
-        h_used: npt.NDArray[np.float32] | None,
-        queue: npt.NDArray[np.float32] | None,
-        queued: npt.NDArray[np.int64] | None,
-    ) -> None: ...
-    def store_hold(
+        h: _Floats,
+        c: _Floats,
+        sent_x: list[_Floats | None],
+        sent_h: list[_Floats | None],
+        hold: list[_Hold],
+        time_exit: _Exit | None,
+    ) -> tuple[bool, int]: ...
+    def write(
         self,
-        cell: int,
-        run: npt.NDArray[np.int64],
-        gates: npt.NDArray[np.float32],
-        x_used: npt.NDArray[np.float32] | None,
-        h_used: npt.NDArray[np.float32] | None,
-        queue: npt.NDArray[np.float32] | None,
-        queued: npt.NDArray[np.int64] | None,
-    ) -> None: ...
-    def load_exit(
-        self,
+        h: _Floats,
+        c: _Floats,
+        sent_x: list[_Floats | None],
+        sent_h: list[_Floats | None],
+        hold: list[_Hold],
+        time_exit: _Exit | None,
         time: int,
-        exited: npt.NDArray[np.uint8],
-        translation: npt.NDArray[np.float32],
-        streak: npt.NDArray[np.int64],
-        past: npt.NDArray[np.float32],
     ) -> None: ...
-    def store_exit(
-        self,
-        exited: npt.NDArray[np.uint8],
-        translation: npt.NDArray[np.float32],
-        streak: npt.NDArray[np.int64],
-        past: npt.NDArray[np.float32],
-    ) -> int: ...
     def forward(
         self,
         x: int,
@@ -184,10 +171,8 @@ class State:
         open_ended: bool,
     ) -> bool: ...
     def step(self, x: int, y: int) -> bool: ...
-    def counters(self) -> list[tuple[int, int, int, int]]: ...
-    def exit_counters(self) -> tuple[int, int, list[int], list[int]]: ...
+    def counters(self) -> tuple[list[tuple[int, int, int, int]], tuple[int, int, list[int], list[int]]]: ...
     def clear_counters(self) -> None: ...
-    @property
-    def started(self) -> bool: ...
+    def exited(self) -> list[bool]: ...
     @property
     def batch(self) -> int: ...

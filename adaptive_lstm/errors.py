@@ -7,6 +7,7 @@
     ├── StateError (ValueError)        a stream state of another model, batch size or policy
     ├── UnsupportedError (ValueError)  a combination that cannot work, with the reason
     ├── CalibrationError (ValueError)  calibration cannot start as asked: too few sequences, a loss outside [0, 1]
+    ├── BusyError (RuntimeError)       two threads use one stream at the same time
     ├── ModelFileError (ValueError)    a file or factory given to the command line holds no readable LSTM
     └── BackendError (RuntimeError)    the native extension was demanded and is missing or refuses to run
 
@@ -34,6 +35,10 @@ class PolicyError(AdaptiveLSTMError, ValueError):
 
 class StateError(AdaptiveLSTMError, ValueError):
     """A stream state belongs to another model, batch size or policy."""
+
+
+class BusyError(AdaptiveLSTMError, RuntimeError):
+    """Another thread is advancing, resetting or setting the same stream; the call has changed nothing."""
 
 
 class UnsupportedError(AdaptiveLSTMError, ValueError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import StateError
 from ..policies import Parts
 from ..types import ColumnCounts, Counts, ExitState, HoldState, Site, StackShape, StreamState, sites
 from ..weights.matrices import CellMatrices, Matrix, live_units
@@ -131,9 +132,10 @@ class NativeStack:
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
         """What was counted since the state's counters were cleared, in so many batch rows times timesteps.
 
-        The numbers are those of now; the returned call only puts them together.
+        The numbers are those of one moment, also while another thread advances the state; the returned call only puts
+        them together.
         """
-        counters, exits = state.counters(), state.exit_counters()
+        counters, exits = state.counters()
 
         def counts() -> Counts:
             h_possible = timesteps * self.shape.output_size
@@ -150,50 +152,47 @@ class NativeStack:
         return counts
 
     def read(self, state: _native.State) -> StreamState[np.ndarray]:
-        """A copy of everything that a state remembers."""
-        shape, batch, started = self.shape, state.batch, state.started
+        """A copy of everything that a state remembers, of one moment: waits while another thread advances it."""
+        shape, batch = self.shape, state.batch
         h = np.empty((shape.num_cells, batch, shape.output_size), np.float32)
         c = np.empty((shape.num_cells, batch, shape.hidden_size), np.float32)
-        state.store(h, c)
-
-        def sent(site: Site) -> np.ndarray | None:
-            if not (started and self.thresholded[site]):
-                return None
-            out = np.empty((batch, site.width), np.float32)
-            state.store_sent(site.cell, site.operand, out)
-            return out
-
-        held = []
-        for cell in range(shape.num_cells if started and self.policy.hold else 0):
-            held.append(self._new_hold(cell, batch))
-            state.store_hold(cell, *_hold_arrays(held[-1]))
+        sent_x, sent_h = self._new_sent("x", batch), self._new_sent("h", batch)
+        hold = [self._new_hold(cell, batch) for cell in range(shape.num_cells)] if self.policy.hold else []
+        exit_ = self._new_exit(batch)
+        of_exit = None if exit_ is None else _arrays(exit_)[1:]
+        started, time = state.read(h, c, sent_x, sent_h, [_arrays(held) for held in hold], of_exit)
+        if not started:
+            nothing = (None,) * shape.num_cells
+            return StreamState(h, c, nothing, nothing)
         return StreamState(
-            h,
-            c,
-            tuple(sent(Site(shape, cell, "x")) for cell in range(shape.num_cells)),
-            tuple(sent(Site(shape, cell, "h")) for cell in range(shape.num_cells)),
-            tuple(held),
-            self._read_exit(state) if started and self.policy.time_exit else None,
+            h, c, tuple(sent_x), tuple(sent_h), tuple(hold), None if exit_ is None else replace(exit_, time=time)
         )
 
     def write(self, state: _native.State, value: StreamState[np.ndarray]) -> None:
-        """Make a state equal to ``value``; counters start again."""
-        state.reset(value.h.shape[1])
-        state.load(_float32(value.h), _float32(value.c))
-        for site in self.thresholded:
-            sent = (value.sent_x if site.operand == "x" else value.sent_h)[site.cell]
-            if sent is not None:
-                state.load_sent(site.cell, site.operand, _float32(sent))
-        for cell, hold in enumerate(value.hold):
-            state.load_hold(cell, *_hold_arrays(hold))
-        if value.exit is not None:
-            exit_ = value.exit
-            parts = (exit_.exited.astype(np.uint8), exit_.translation, exit_.streak, exit_.past)
-            state.load_exit(exit_.time, *(_flat(part) for part in parts))
+        """Make a state equal to ``value``; counters start again.
+
+        Raises:
+            StateError: ``value`` is of another stack, batch size or policy, or counts more than 2**62 timesteps; the
+                state is as it was.
+            BusyError: another thread is advancing the state.
+        """
+        sent_x, sent_h = (
+            [None if sent is None else _float32(sent) for sent in every] for every in (value.sent_x, value.sent_h)
+        )
+        hold = [_arrays(held) for held in value.hold]
+        time, exit_ = (0, None) if value.exit is None else (value.exit.time, _arrays(value.exit)[1:])
+        try:
+            state.write(_float32(value.h), _float32(value.c), sent_x, sent_h, hold, exit_, _counted(time))
+        except ValueError as error:
+            raise StateError(f"{error}; the state is of another model, batch size or policy, or damaged") from None
 
     def exited(self, state: _native.State) -> np.ndarray:
         """Which rows have exited in time: bool [B]."""
-        return np.zeros(state.batch, np.bool_) if self.policy.time_exit is None else self._read_exit(state).exited
+        return np.array(state.exited(), np.bool_)
+
+    def _new_sent(self, operand: Literal["x", "h"], batch: int) -> list[np.ndarray | None]:
+        sites = [Site(self.shape, cell, operand) for cell in range(self.shape.num_cells)]
+        return [np.empty((batch, site.width), np.float32) if self.thresholded[site] else None for site in sites]
 
     def _new_hold(self, cell: int, batch: int) -> HoldState[np.ndarray]:
         shape, width = self.shape, self.shape.input_width(cell)
@@ -208,31 +207,23 @@ class NativeStack:
             np.empty(batch, np.int64) if queues else None,
         )
 
-    def _read_exit(self, state: _native.State) -> ExitState[np.ndarray]:
-        batch, width = state.batch, self.shape.output_size
-        window = self.policy.time_exit.window if self.policy.time_exit else 0
-        exited, translation = np.empty(batch, np.uint8), np.empty((batch, width), np.float32)
-        streak, past = np.empty(batch, np.int64), np.empty((batch, window, width), np.float32)
-        time = state.store_exit(exited, translation.reshape(-1), streak, past.reshape(-1))
-        return ExitState(time, exited.astype(np.bool_), translation, streak, past)
+    def _new_exit(self, batch: int) -> ExitState[np.ndarray] | None:
+        if self.policy.time_exit is None:
+            return None
+        width, window = self.shape.output_size, self.policy.time_exit.window
+        translation, past = np.empty((batch, width), np.float32), np.empty((batch, window, width), np.float32)
+        return ExitState(0, np.empty(batch, np.bool_), translation, np.empty(batch, np.int64), past)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _flat(part: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(part).reshape(-1)
+def _arrays(part: HoldState[np.ndarray] | ExitState[np.ndarray]) -> Any:
+    """The fields in their order, arrays contiguous."""
+    return tuple(np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for v in vars(part).values())
 
 
-_Hold = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
-
-
-def _hold_arrays(hold: HoldState[np.ndarray]) -> _Hold:
-    """Views of contiguous arrays, in the order that the native core takes them."""
-    assert hold.run is not None
-    assert hold.gates is not None
-    x_used, h_used, queue, queued = (
-        None if part is None else _flat(part) for part in (hold.x_used, hold.h_used, hold.queue, hold.queued)
-    )
-    return _flat(hold.run), _flat(hold.gates), x_used, h_used, queue, queued
+def _counted(time: int) -> int:
+    """A number of timesteps as 64 bits hold it; beyond, the largest, which no state may have."""
+    return min(max(time, -1), 2**63 - 1)

@@ -149,7 +149,7 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
                     assert torch.equal(own[..., gone], constant[gone].expand_as(own[..., gone]))
         if case.directions == 1:  # the same in pieces
             state = native.new_state(case.batch)
-            state.load(start[0].numpy(), start[1].numpy())
+            native.write(state, StreamState.start(*start).map(torch.Tensor.numpy))
             ys = [run(native, piece, state=state).y for piece in x.split([1, 1, 3, case.time - 5])]
             torch.testing.assert_close(torch.cat(ys), got.y, rtol=0, atol=0 if activity == "dense" else 2e-2)
 

@@ -1,18 +1,19 @@
-"""What native states remember and forget, who may use them at once, and what the extension refuses."""
+"""What native states remember and forget, and who may use them at once."""
 
+import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
-from adaptive_lstm import _native
-from adaptive_lstm.errors import InputError
-from adaptive_lstm.policies import Dense
+from adaptive_lstm.errors import BusyError, InputError, StateError
+from adaptive_lstm.policies import Delta, Dense, ExitInTime, HoldLayers, Policy
 from adaptive_lstm.types import StackShape, StreamState
 
 from ..support.heap import growth
@@ -55,7 +56,7 @@ def test_a_state_that_is_read_and_written_goes_on(form: Format, batch: int) -> N
     run(native, signal(9, batch, 5), state=other)  # must leave no trace
     native.write(other, value)
     assert tensors(native.read(other)) == tensors(value)
-    assert other.counters() == [(0, 0, 0, 0)] * 2
+    assert other.counters()[0] == [(0, 0, 0, 0)] * 2
     got = torch.cat([run(native, some, state=other).y for some in x[30:].split([10, 20])])
     torch.testing.assert_close(got, y[30:], rtol=0, atol=0 if form in ("int8", "int8_per_column") else 1e-5)
 
@@ -64,20 +65,25 @@ def test_a_state_knows_whether_it_has_started() -> None:
     shape = StackShape(5, 33, 2)
     native = stack(weights(shape, "int8", "fp32"), shape, policy_of(shape, "few"))
     state, x = native.new_state(3), signal(7, 3, 5)
-    started = [state.started]
+
+    def started() -> bool:
+        value = native.read(state)
+        sent = [part is not None for part in (*value.sent_x, *value.sent_h)]
+        assert all(sent) == any(sent)
+        return all(sent)
+
+    before = [started()]
     run(native, x[:0], state=state)
     run(native, torch.full_like(x, float("nan")), state=state, check=True)
-    started.append(state.started)
-    assert native.read(state).sent_x == (None, None)
+    before.append(started())
     run(native, x, state=state)
-    started.append(state.started)
+    before.append(started())
     value = native.read(state)
-    assert all(sent is not None for sent in (*value.sent_x, *value.sent_h))
     state.reset(3)
-    started.append(state.started)
+    before.append(started())
     native.write(state, value)
-    started.append(state.started)
-    assert started == [False, False, True, False, True]
+    before.append(started())
+    assert before == [False, False, True, False, True]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -105,6 +111,67 @@ def test_refused_input_changes_nothing(bad: float, layout: str) -> None:
         ..., :5
     ]  # what lies between the rows is none of its business
     assert run(native, beside, state=state, check=True).y.isfinite().all()
+
+
+EXIT = ExitInTime(None, threshold=1e-3, check_every=1)
+HELD = HoldLayers(x_share=(0.2,), mode="queue_input", cap=3)
+Damage = Callable[[StreamState[np.ndarray]], StreamState[np.ndarray]]
+
+
+def of_exit(**changed: Any) -> Damage:
+    return lambda value: replace(value, exit=value.exit and replace(value.exit, **changed))
+
+
+def of_hold(**changed: Any) -> Damage:
+    return lambda value: replace(value, hold=(value.hold[0], replace(value.hold[1], **changed)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "damage"),
+    [
+        *((EXIT, of_exit(time=time)) for time in (-1, 2**63 - 2, 2**63 - 1, 2**64, 2**200, -(2**200))),
+        (EXIT, of_exit(streak=np.full(3, 2**63 - 1))),
+        (EXIT, of_exit(streak=np.full(3, -1))),
+        (EXIT, of_exit(exited=np.zeros(2, np.bool_))),
+        (EXIT, of_exit(past=np.zeros((3, 1, 33), np.float32))),
+        (HELD, of_hold(run=np.full(3, 2**63 - 1))),
+        (HELD, of_hold(run=np.full(3, -(2**63)))),
+        (HELD, of_hold(queued=np.full(3, 2**63 - 1))),
+        (HELD, of_hold(queued=np.full(3, 4))),
+        (HELD, of_hold(queue=None)),
+        (HELD, lambda value: replace(value, hold=value.hold[:1])),
+        (Delta.uniform(0.1), lambda value: replace(value, sent_h=(value.sent_h[0], np.zeros((3, 5), np.float32)))),
+        (Delta.uniform(0.1), lambda value: replace(value, c=value.c[..., :5])),
+    ],
+)
+def test_a_state_that_is_damaged_is_refused_whole(policy: Policy, damage: Damage) -> None:
+    shape = StackShape(5, 33, 2)
+    native = stack(weights(shape, "fp32", "fp32"), shape, policy)
+    state = native.new_state(3)
+    run(native, signal(7, 3, 5), state=state, open_ended=True)
+    before, counts = pickle.dumps(native.read(state)), state.counters()
+    value = damage(pickle.loads(before))
+    value.h[:] += 0.5
+    with pytest.raises(StateError):
+        native.write(state, value)
+    assert pickle.dumps(native.read(state)) == before
+    assert state.counters() == counts
+    run(native, signal(4, 3, 5), state=state, open_ended=True)
+
+
+def test_the_largest_counts_go_on() -> None:
+    shape, most = StackShape(5, 33, 2), 2**62
+    for policy, damage in (
+        (EXIT, of_exit(time=most, streak=np.zeros(3, np.int64))),
+        (HELD, of_hold(run=np.full(3, most), queued=np.zeros(3, np.int64))),
+    ):
+        native = stack(weights(shape, "fp32", "fp32"), shape, policy)
+        state = native.new_state(3)
+        run(native, signal(7, 3, 5), state=state, open_ended=True)
+        native.write(state, damage(native.read(state)))
+        assert run(native, signal(9, 3, 5), state=state, open_ended=True).y.isfinite().all()
+        end = native.read(state)
+        assert end.exit is None or end.exit.time == most + 9
 
 
 @pytest.mark.parametrize("activity", ["dense", "few"])
@@ -156,6 +223,37 @@ def test_threads_share_one_stack() -> None:
     assert right == [True] * 40
 
 
+@pytest.mark.parametrize("activity", ["few", "many"])
+def test_a_state_is_read_while_another_thread_advances_it(activity: Activity) -> None:
+    """What is read is of one moment: every state that is seen is one that single steps give, with its counts."""
+    shape = StackShape(6, 65, 2)
+    native = stack(weights(shape, "int8", "int8"), shape, policy_of(shape, activity))
+    x = signal(400, 1, 6, activity)
+    alone, reached = native.new_state(1), dict[bytes, int]()
+    for t in range(len(x)):
+        reached[pickle.dumps(native.read(alone))] = t
+        run(native, x[t : t + 1], state=alone)
+    state, seen = native.new_state(1), list[int]()
+    ran: list[int] = []
+
+    def watch() -> None:
+        while thread.is_alive():
+            ran.append(state.counters()[0][1][2])
+            seen.append(reached.get(pickle.dumps(native.read(state)), -1))
+
+    y = torch.empty(1, 65)
+    thread = threading.Thread(target=lambda: [state.step(row.data_ptr(), y.data_ptr()) for row in x[:-1]])
+    watcher = threading.Thread(target=watch)
+    thread.start()
+    watcher.start()
+    thread.join()
+    watcher.join()
+    assert -1 not in seen
+    assert seen == sorted(seen)
+    assert ran == sorted(ran)
+    assert state.counters()[0][1][2] == len(x) - 1
+
+
 def test_two_threads_on_one_state_are_told() -> None:
     shape = StackShape(6, 130, 2)
     native = stack(weights(shape, "fp32", "fp32"), shape, Dense())
@@ -165,7 +263,7 @@ def test_two_threads_on_one_state_are_told() -> None:
     def advance(some: torch.Tensor) -> None:
         try:
             run(native, some, state=state)
-        except RuntimeError as error:
+        except BusyError as error:
             errors.append(str(error))
 
     thread = threading.Thread(target=advance, args=(x,))
@@ -190,184 +288,3 @@ def test_a_step_allocates_nothing(x_form: Format, h_form: Format, projection: in
     native = stack(weights(shape, x_form, h_form), shape, policy_of(shape, activity))
     state, x, y = native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, shape.output_size)
     assert growth(state, x, y, rounds=200) < 4096  # a byte per step would be five times as much
-
-
-# ------------------------------------------------------------------------------------------------- wrong arguments
-
-SCALE = np.ones(8, np.float32)
-
-
-def floats(*shape: int) -> npt.NDArray[np.float32]:
-    return np.zeros(shape, np.float32)
-
-
-def bytes_of_ones(rows: int, columns: int) -> npt.NDArray[np.int8]:
-    return np.ones((rows, columns), np.int8)
-
-
-def ones(rows: int, columns: int) -> _native.Matrix:
-    return _native.Matrix(np.ones((rows, columns), np.float32))
-
-
-def int8(columns: int, *, rows: int = 8, scale: int = 8, levels: int = 127) -> _native.Matrix:
-    return _native.Matrix(bytes_of_ones(rows, columns), SCALE[:scale], levels=levels)
-
-
-def ranged(scale: npt.NDArray[np.float32] | None, *, columns: bool, dynamic: bool = False) -> _native.Matrix:
-    ones = bytes_of_ones(8, 2)
-    return _native.Matrix(ones, SCALE, levels=9, column_scale=scale, dynamic=dynamic, columns=columns)
-
-
-def live(units: int) -> npt.NDArray[np.bool_]:
-    return np.ones(units, np.bool_)
-
-
-def cell(
-    width: int = 3,
-    hidden: int = 2,
-    output: int = 2,
-    w_hr: _native.Matrix | None = None,
-    live: npt.NDArray[np.bool_] | None = None,
-    constant: npt.NDArray[np.float32] | None = None,
-) -> _native.Cell:
-    w_ih, w_hh = ones(4 * hidden, width), ones(4 * hidden, output)
-    return _native.cell(w_ih, w_hh, floats(4 * hidden), w_hr, live=live, constant=constant)
-
-
-def half_pruned(*, w_hh: bool, bias: bool) -> _native.Cell:
-    """H = 32 with half of the units left out of w_ih and, where asked, of the rest."""
-    half, constant = np.arange(32) < 16, floats(32)
-    pruned, whole = (_native.Matrix(floats(128, 32), live=mask) for mask in (half, None))
-    return _native.cell(
-        pruned,
-        pruned if w_hh else whole,
-        floats(128),
-        live=half if bias else None,
-        constant=constant if bias else None,
-    )
-
-
-def plan(*layers: list[_native.Cell]) -> _native.Plan:
-    return _native.Plan(list(layers))
-
-
-def columns(thresholds: list[list[_native.Thresholds]]) -> _native.Policy:
-    return _native.policy(thresholds)
-
-
-NONE, LONG = np.zeros(1, np.uint8), np.zeros(1, np.int64)
-
-
-def affine(rows: int, width: int) -> _native.Affine:
-    return _native.affine(floats(rows, width), floats(rows))
-
-
-def time_exit(
-    every: int = 1, starts: list[int] | None = None, maps: list[_native.Affine] | None = None
-) -> _native.TimeExit:
-    return _native.time_exit(every, 1, 2, None, starts or [0], [0.1], [0], maps or [], [])
-
-
-def with_exit(time: _native.TimeExit) -> _native.State:
-    return _native.State(plan([cell()]), _native.policy([], time_exit=time), 1)
-
-
-def with_queue() -> _native.State:
-    """Of up to two inputs."""
-    policy = _native.policy([], [_native.hold(0.1, None, 2, "queue_input")])
-    return _native.State(plan([cell()]), policy, 1)
-
-
-def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _native.State:
-    """Of a layer with I = 3 and H = 2, with so many thresholds."""
-    limits = _native.thresholds(None if x is None else floats(x), None if h is None else floats(h))
-    layer = _native.cell(w_ih or ones(8, 3), ones(8, 2), SCALE)
-    return _native.State(plan([layer]), columns([[limits]]), 1)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: ones(7, 3), "multiple of 4 rows"),
-        (lambda: int8(2, scale=7, levels=0), "scale needs one value"),
-        (lambda: int8(2, scale=7), "scale needs one value per row"),
-        (lambda: ranged(SCALE, columns=True), "value per column"),
-        (lambda: ranged(None, columns=True, dynamic=True), "a range of their own leave no columns apart"),
-        (lambda: ranged(SCALE[:2], columns=False, dynamic=True), "have no scale per column"),
-        (lambda: _native.Matrix(floats(8, 3), live=live(3)), "live needs one value per unit"),
-        (lambda: _native.Matrix(floats(8, 3), live=live(2), gates=False), "live needs one value per unit"),
-        (lambda: _native.Matrix(bytes_of_ones(8, 2)), "int8 weights need a scale"),
-        (lambda: _native.Matrix(floats(8, 2), SCALE), "float weights have neither a scale nor levels"),
-        (lambda: _native.Matrix(floats(8, 2), levels=127), "float weights have neither a scale nor levels"),
-        (lambda: _native.Matrix(bytes_of_ones(8, 2), SCALE, dynamic=True), "only int8 weights with levels"),
-        (lambda: _native.Matrix(floats(8, 2), bitmask="often"), "bitmask: got 'often'"),  # type: ignore[arg-type]
-        (lambda: int8(2, levels=-1), "levels must lie in 1..8191"),
-        (lambda: int8(2, levels=8192), "levels must lie in 1..8191"),
-        (lambda: int8(1029, levels=8191), "levels times columns is too large for 32-bit sums"),
-        (lambda: _native.cell(ones(8, 3), ones(8, 2), SCALE[:7]), r"bias needs 4 \* hidden values"),
-        (lambda: cell(live=live(3), constant=floats(2)), "live needs one value per unit"),
-        (lambda: cell(live=live(2), constant=floats(3)), "constant needs one value per unit"),
-        (lambda: cell(live=live(2)), "live and constant come together"),
-        (lambda: cell(constant=floats(2)), "live and constant come together"),
-        (lambda: plan(), "at least one layer"),
-        (lambda: plan([]), "at least one layer"),
-        (lambda: plan([cell()], [cell(2), cell(2)]), "same number of directions"),
-        (lambda: plan([cell()], [cell(3)]), "not what the layer below gives"),
-        (lambda: plan([cell(), cell(4)]), "not what the layer below gives"),
-        (lambda: plan([cell(), cell(hidden=3, output=3)]), "both directions of a layer need the same width"),
-        (lambda: plan([cell(output=1)]), "without projection the output is as wide"),
-        (lambda: plan([_native.cell(ones(8, 3), ones(12, 2), SCALE)]), r"needs 4 \* hidden rows"),
-        (lambda: plan([half_pruned(w_hh=False, bias=True)]), "must leave out the same units"),
-        (lambda: plan([half_pruned(w_hh=True, bias=False)]), "the bias needs one value per packed row"),
-        (lambda: plan([cell(output=1, w_hr=ones(4, 2))]), r"must be \[output, hidden\]"),
-        (lambda: plan([cell(output=8, w_hr=int8(2))]), "projection takes float activations"),
-        (lambda: _native.State(plan([cell()]), columns([]), -1), "must not be negative"),
-        (lambda: _native.State(plan([cell()]), columns([[], []]), 1), "one entry per layer"),
-        (lambda: _native.State(plan([cell()]), columns([[]]), 1), "one entry per direction"),
-        (lambda: state(4, 2), "x thresholds need one value per input column"),
-        (lambda: state(3, 3), "h thresholds need one value per recurrent column"),
-        (lambda: state(3, None, int8(3)), "must be packed with columns=True"),
-        (lambda: state(None, 2).store_sent(0, "x", floats(1, 3)), "no thresholds"),
-        (lambda: state(3, 2).store_sent(1, "x", floats(1, 3)), "no such cell"),
-        (lambda: state(3, 2).load_sent(-1, "h", floats(1, 3)), "no such cell"),
-        (lambda: state(3, 2).load_sent(0, "h", floats(1, 3)), "wrong number of values"),
-        (lambda: state(3, 2).load(floats(1, 1, 2), floats(1, 2, 2)), "wrong number of values"),
-        (lambda: _native.hold(0.1, None, 0, "hold_state"), "cap must be at least 1"),
-        (lambda: _native.hold(0.1, None, 1, "nothing"), "action must be hold_gates, hold_state or queue_input"),
-        (lambda: _native.head(True, "luck"), "unknown measure"),
-        (lambda: _native.affine(floats(2, 3), floats(3)), "one bias per row"),
-        (lambda: time_exit(every=0), "must be at least 1"),
-        (lambda: time_exit(starts=[1]), "time buckets start at 0"),
-        (lambda: time_exit(maps=[affine(2, 2)] * 2), "one map per time bucket"),
-        (lambda: with_exit(time_exit(maps=[affine(2, 3)])), "does not fit the stack"),
-        (lambda: with_exit(time_exit()).store_exit(NONE, floats(2), LONG, floats(2)), "wrong number of values"),
-        (lambda: _native.depth_exit(False, None, [True], [0.1], [affine(2, 2)], [affine(2, 2)], []), "nothing to comp"),
-        (lambda: _native.depth_exit(False, None, [False], [], [], [], []), "one entry per layer but the top"),
-        (lambda: state(3, 2).store_hold(0, LONG, floats(8), None, None, None, None), "holds nothing"),
-        (lambda: with_queue().store_hold(0, LONG, floats(8), None, None, None, None), "wrong number of values"),
-        (lambda: with_queue().load_hold(0, LONG, floats(8), floats(3), floats(2), floats(6), LONG + 3), "0 to cap"),
-        (lambda: state(3, 2).store(floats(1, 2, 2), floats(1, 1, 2)), "wrong number of values"),
-    ],
-)
-def test_wrong_arguments_are_refused(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: _native.Matrix(),  # type: ignore[call-arg]
-        lambda: _native.Matrix(floats(8)),
-        lambda: _native.Matrix(np.ones((8, 2))),  # type: ignore[arg-type]
-        lambda: _native.Matrix(floats(8, 3), live=floats(2)),  # type: ignore[arg-type]
-        lambda: _native.cell(None, ones(8, 2), SCALE),  # type: ignore[arg-type]
-        lambda: cell(live=floats(2), constant=floats(2)),  # type: ignore[arg-type]
-        lambda: _native.Plan(cell()),  # type: ignore[arg-type]
-        lambda: _native.State(None, columns([]), 1),  # type: ignore[arg-type]
-        lambda: state(3, 2).load(floats(2), floats(2)),
-    ],
-)
-def test_wrong_types_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(TypeError):
-        call()

@@ -178,7 +178,7 @@ def run(
     batch = sizes[0] if sizes else x.shape[row]
     used = native.acquire(batch) if state is None else state
     if start is not None:
-        used.load(start[0].numpy(), start[1].numpy())
+        native.write(used, StreamState.start(*start).map(torch.Tensor.numpy))
     y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))
     if sizes is None:
         strides = (x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
@@ -188,12 +188,8 @@ def run(
         strides = (0, x.shape[-1], y.data_ptr(), 0, y.shape[-1])
         done = used.run(x.data_ptr(), *strides, len(sizes), alive.data_ptr(), check=check, open_ended=open_ended)
     assert done is (not check or bool(x.isfinite().all()))
-    h, c = (
-        torch.empty(shape.num_cells, batch, shape.output_size),
-        torch.empty(shape.num_cells, batch, shape.hidden_size),
-    )
-    used.store(h.numpy(), c.numpy())
-    result = Result(y, h, c, used.counters())
+    end = native.read(used)
+    result = Result(y, torch.from_numpy(end.h), torch.from_numpy(end.c), used.counters()[0])
     if state is None:
         native.release(used)
     return result

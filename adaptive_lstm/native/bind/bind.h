@@ -25,6 +25,9 @@ inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
+// Sizes that come from Python: two of them, rounded up to whole row blocks, add up in 32 bits.
+inline bool fits_int(size_t n) { return n >= 1 && n <= size_t(1) << 30; }
+
 void bind_weights(nb::module_& m);
 void bind_policy(nb::module_& m);
 void bind_state(nb::module_& m);

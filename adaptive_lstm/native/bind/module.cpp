@@ -3,7 +3,9 @@
 #include "bind/bind.h"
 #include "cpu/dispatch.h"
 #include "pack/plan.h"
+#include "run/policy.h"
 #include "run/rows.h"
+#include "run/turn.h"
 
 using namespace alstm;
 
@@ -15,8 +17,19 @@ void bind_constants(nb::module_& m) {
   constants.attr("GATE_STRIP") = kGateStrip;
   constants.attr("ROW_BLOCK") = kRowBlock;
   constants.attr("CHUNK_ROWS") = kChunkRows;
+  constants.attr("LONGEST") = kLongest;
+  constants.attr("MOST_KEPT") = kMostKept;
   constants.attr("MAX_LEVELS") = kMaxLevels;
   constants.attr("MIN_DYNAMIC_RANGE") = double(kMinDynamicRange);
+}
+
+// Busy is an error of the package. Runs with the GIL held.
+void translate_busy(const std::exception_ptr& thrown, void*) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Busy& busy) {
+    PyErr_SetString(nb::module_::import_("adaptive_lstm.errors").attr("BusyError").ptr(), busy.what());
+  }
 }
 
 }  // namespace
@@ -26,6 +39,7 @@ NB_MODULE(_native, m) {
   m.def(
       "isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");
   m.def("usable_isas", &usable_isas, "The instruction sets that run on this machine, best first.");
+  nb::register_exception_translator(translate_busy);
   bind_constants(m);
   bind_weights(m);
   bind_policy(m);

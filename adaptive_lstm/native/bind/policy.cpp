@@ -23,17 +23,19 @@ Action action_of(const std::string& name) {
 }
 
 Hold make_hold(std::optional<double> x, std::optional<double> h, int64_t cap, const std::string& action) {
-  require(cap >= 1, "cap must be at least 1");
   Hold hold;
   hold.x = x;
   hold.h = h;
   hold.cap = cap;
   hold.action = action_of(action);
+  require(cap >= 1 && cap <= (hold.action == kQueueInput ? kMostKept : kLongest),
+          "cap must be 1 to 2^30, and of a queue 1 to 4096");
   return hold;
 }
 
 Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
   require(bias.size() == weight.shape(0), "a map needs one bias per row");
+  require(fits_int(weight.shape(0)) && fits_int(weight.shape(1)), "a map needs 1 to 2^30 rows and columns");
   MatrixSource source;
   source.values = weight.data();
   source.rows = int(weight.shape(0));
@@ -60,13 +62,18 @@ Head make_head(bool sigmoid, const std::string& measure) {
   return head;
 }
 
+bool are_starts(const std::vector<int64_t>& starts) {
+  return !starts.empty() && starts[0] == 0 && std::is_sorted(starts.begin(), starts.end());
+}
+
 TimeExit make_time_exit(int every, int patience, int window, std::optional<Head> head,
                         std::vector<int64_t> threshold_starts, std::vector<float> thresholds,
                         std::vector<int64_t> map_starts, std::vector<Affine> translations, std::vector<Affine> logits) {
-  require(every >= 1 && patience >= 1 && window >= (head ? 0 : 1), "every, patience and window must be at least 1");
-  require(!threshold_starts.empty() && threshold_starts[0] == 0 && threshold_starts.size() == thresholds.size() &&
-              !map_starts.empty() && map_starts[0] == 0,
-          "time buckets start at 0, with one threshold each");
+  require(every >= 1 && every <= kLongest && patience >= 1 && patience <= kLongest,
+          "every and patience must be 1 to 2^30");
+  require(window >= (head ? 0 : 1) && window <= kMostKept, "window must be 1 to 4096 (0 with a head)");
+  require(are_starts(threshold_starts) && threshold_starts.size() == thresholds.size() && are_starts(map_starts),
+          "time buckets start at 0 and ascend, with one threshold each");
   require((translations.empty() || translations.size() == map_starts.size()) &&
               logits.size() == (head ? map_starts.size() : 0),
           "one map per time bucket");
@@ -103,6 +110,10 @@ DepthExit make_depth_exit(bool sequence, std::optional<Head> head, const std::ve
 
 Policy make_policy(const std::vector<std::vector<Thresholds>>& columns, const std::vector<std::optional<Hold>>& hold,
                    std::optional<TimeExit> time_exit, std::optional<DepthExit> depth_exit) {
+  const auto queue =
+      std::find_if(hold.begin(), hold.end(), [](const auto& h) { return h && h->action == kQueueInput; });
+  const auto deciders = std::count_if(hold.begin(), hold.end(), [](const auto& h) { return h.has_value(); });
+  require(queue == hold.end() || deciders == 1, "a queue would have to wait for another layer that decides: give one");
   Policy policy;
   policy.columns = columns;
   policy.hold = hold;

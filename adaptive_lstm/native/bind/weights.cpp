@@ -62,6 +62,8 @@ void check(const MatrixSource& source, const Vector& scale, const Vector& column
 std::shared_ptr<PackedMatrix> make_matrix(const Values& values, const Vector& scale, int levels,
                                           const Vector& column_scale, bool dynamic, bool gates, bool columns,
                                           const Mask& live, bool zeros, const std::string& bitmask) {
+  require(fits_int(values.shape(0)) && (values.shape(1) == 0 ? gates : fits_int(values.shape(1))),
+          "a matrix needs 1 to 2^30 rows and columns");
   MatrixSource source;
   source.values = values.data();
   source.scale = data_of(scale);
@@ -82,6 +84,8 @@ std::shared_ptr<PackedMatrix> make_matrix(const Values& values, const Vector& sc
 
 Cell make_cell(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix> w_hh, const Array<float, 1>& bias,
                std::optional<std::shared_ptr<PackedMatrix>> w_hr, const Mask& live, const Vector& constant) {
+  require(w_ih->gates() && w_hh->gates() && (!w_hr || !(*w_hr)->gates()),
+          "w_ih and w_hh must be packed with gates=True, w_hr with gates=False");
   const int hidden = w_ih->source_rows() / 4;
   require(int(bias.size()) == 4 * hidden, "the bias needs 4 * hidden values");
   require(live.has_value() == constant.has_value(), "live and constant come together: give both or neither");
@@ -102,14 +106,7 @@ Cell make_cell(std::shared_ptr<PackedMatrix> w_ih, std::shared_ptr<PackedMatrix>
   return cell;
 }
 
-void make_plan(Plan* self, const std::vector<nb::list>& layers) {
-  std::vector<std::vector<Cell>> out;
-  for (const nb::list& layer : layers) {
-    out.emplace_back();
-    for (nb::handle cell : layer) out.back().push_back(nb::cast<const Cell&>(cell));
-  }
-  new (self) Plan(std::move(out));
-}
+std::shared_ptr<Plan> make_plan(const std::vector<std::vector<Cell>>& layers) { return std::make_shared<Plan>(layers); }
 
 }  // namespace
 
@@ -125,5 +122,5 @@ void bind_weights(nb::module_& m) {
   nb::class_<Cell>(m, "Cell");
   m.def("cell", &make_cell, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias"), nb::arg("w_hr") = nb::none(),
         nb::kw_only(), nb::arg("live").noconvert() = nb::none(), nb::arg("constant") = nb::none());
-  nb::class_<Plan>(m, "Plan").def("__init__", &make_plan, nb::arg("layers")).def_prop_ro("bytes", &Plan::bytes);
+  nb::class_<Plan>(m, "Plan").def(nb::new_(&make_plan), nb::arg("layers")).def_prop_ro("bytes", &Plan::bytes);
 }

@@ -39,7 +39,8 @@ Dense bitmask_tiles(const Matrix& view) {
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(const MatrixSource& source) : source_rows_(source.rows), source_cols_(source.cols) {
+PackedMatrix::PackedMatrix(const MatrixSource& source)
+    : source_rows_(source.rows), source_cols_(source.cols), gates_(source.gates) {
   const Selection selection = select(source);
   set_shape(source, selection);
   const std::vector<int32_t> numbers = number_blocks(source, selection);

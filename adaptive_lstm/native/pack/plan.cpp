@@ -11,6 +11,7 @@ Plan::Plan(std::vector<std::vector<Cell>> layers) : layers_(std::move(layers)) {
   if (layers_.empty() || layers_[0].empty()) fail("a stack needs at least one layer");
   int input = layers_[0][0].input;
   for (const auto& layer : layers_) {
+    if (layer.size() > 2) fail("a layer has one or two directions");
     if (layer.size() != layers_[0].size()) fail("every layer needs the same number of directions");
     for (const Cell& d : layer) {
       if (d.input != input || d.w_ih->source_cols() != input)

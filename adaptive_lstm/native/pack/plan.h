@@ -74,6 +74,7 @@ class PackedMatrix {
   const Matrix& view() const { return view_; }
   int source_rows() const { return source_rows_; }
   int source_cols() const { return source_cols_; }
+  bool gates() const { return gates_; }  // whether its rows are gates
   size_t bytes() const;
 
   // Number of columns that are not all zeros. The matrix holds these, or one if there are none.
@@ -92,6 +93,7 @@ class PackedMatrix {
   Buffer<float> scale_, factor_, step_;
   Matrix view_;
   int source_rows_, source_cols_, useful_ = 0;
+  bool gates_;
   size_t elements_ = 0;  // stored, before the bitmask form drops zeros
   std::vector<int32_t> kept_;
   std::vector<int32_t> first_, strip_;

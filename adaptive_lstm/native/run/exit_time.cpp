@@ -55,7 +55,7 @@ void TimeExits::run(Layers& layers, const Rows<const float>& x, const Rows<float
   const int every = exit_.every;
   const Alive alive{sizes, batch_.size()};
   for (int t = 0; t < steps;) {
-    const int until = int(std::min<int64_t>(steps, t + every - state_.time % every));
+    const int until = int(std::min<int64_t>(steps, int64_t(t) + every - state_.time % every));
     run_active(layers, x, y, t, until, alive);
     for (int u = t; u < until; u++)
       for (int i = batch_.active(); i < batch_.size(); i++)

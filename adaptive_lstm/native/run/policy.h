@@ -8,6 +8,13 @@
 
 namespace alstm {
 
+// Largest settings: of numbers of timesteps and checks, two of which add up in 32 bits; of vectors that are kept for
+// every batch row. policies/counts.py has the same.
+constexpr int64_t kLongest = int64_t(1) << 30, kMostKept = 4096;
+// Largest counts in a state that is given. The rest of the 64 bits lasts for centuries.
+constexpr int64_t kMostCounted = int64_t(1) << 62;
+constexpr int kMostRows = 1 << 26;  // of a batch
+
 // Thresholds of one cell; an empty operand computes every column at every timestep.
 struct Thresholds {
   Buffer<float> x, h;  // [I], [P]

@@ -31,6 +31,15 @@ StackState::StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const P
 }
 
 void StackState::reset(int batch) {
+  try {
+    set_size(batch);
+  } catch (...) {
+    set_size(0);
+    throw;
+  }
+}
+
+void StackState::set_size(int batch) {
   batch_.reset(batch);
   layers_.reset();
   if (time_exits_) time_exits_->reset();

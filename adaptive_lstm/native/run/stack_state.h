@@ -1,12 +1,12 @@
 // The mutable side of a run: what a batch of sequences has reached, and the scratch of the thread that advances it.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <optional>
 
 #include "run/exit_time.h"
 #include "run/layers.h"
+#include "run/turn.h"
 
 namespace alstm {
 
@@ -23,7 +23,8 @@ struct ExitCounts {
 class StackState {
  public:
   StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const Policy> policy, int batch);
-  void reset(int batch);  // zero states, nothing sent, held or exited, counters cleared
+  // Zero states, nothing sent, held or exited, counters cleared. If there is no memory, the batch is empty.
+  void reset(int batch);
   void clear_counters();
 
   // h: [L * D, B, P], c: [L * D, B, H], contiguous.
@@ -46,16 +47,18 @@ class StackState {
   // held.
   bool started() const { return started_; }
 
-  // Of the cells numbered layer by layer.
-  CellState& cell(int index);
+  int cells() const { return int(plan_->layers().size()) * plan_->directions(); }
+  CellState& cell(int index);  // numbered layer by layer
   void load_sent(Operand& operand, const float* sent);
   void load_hold(CellState& state, const HoldArrays<const float, const int64_t>& in);
   const ExitState& exit_state() const { return time_exits_->state(); }  // the policy must have an exit in time
   void load_exit(const ExitState& state);
 
-  std::atomic<bool> busy{false};  // guards against two threads advancing one state
+  mutable Turn turn;  // of threads that share the state
 
  private:
+  void set_size(int batch);
+
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<const Policy> policy_;
   const Kernels& kernels_;
