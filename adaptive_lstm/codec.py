@@ -24,8 +24,11 @@ from .errors import InputError, ModelFileError
 
 MAX_ITEMS = 4096  # entries of a list or an object
 MAX_NUMBERS = 2**18  # entries of a row of numbers that is kept as an array
+LARGEST = 1.7e308
 INLINE = 32  # longer rows of numbers become arrays
 ARRAY = "array"  # in the JSON in place of a value that is an array
+
+_NONE: type = type(None)
 
 Written = dict[str, np.ndarray]
 
@@ -102,7 +105,9 @@ def decode(hint: Any, found: object, at: str, arrays: Arrays) -> Any:
         ModelFileError: it is not what ``encode`` writes for such a value.
         AdaptiveLSTMError: what the constructors raise.
     """
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    options = _options(hint)
+    if (type(found) is float and float in options and abs(found) <= LARGEST) or (found is None and _NONE in options):
+        return found  # most of what a long list holds
     chosen = next((option for option in options if _has_form(option, found)), None)
     if chosen is None:
         raise unexpected(found, at, " or ".join(_form(option) for option in options if _form(option)))
@@ -129,10 +134,10 @@ def mapping(found: object, at: str, names: Sequence[str] | None = None) -> dict[
     """
     if not isinstance(found, dict):
         raise unexpected(found, at, "names with values")
-    if names is not None and found.keys() != set(names):
-        raise unexpected(sorted(found), at, ", ".join(sorted(names)) or "no names")
     if len(found) > MAX_ITEMS:
         raise ModelFileError(f"{at}: got {len(found):,} entries, expected at most {MAX_ITEMS:,}")
+    if names is not None and found.keys() != set(names):
+        raise unexpected(sorted(found), at, ", ".join(sorted(names)) or "no names")
     return found
 
 
@@ -153,6 +158,12 @@ def _row(hint: Any, found: object, at: str, arrays: Arrays) -> tuple[Any, ...]:
     return tuple(decode(hint, one, f"{at}.{i}", arrays) for i, one in enumerate(found))
 
 
+@functools.cache
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
 def _has_form(hint: Any, found: object) -> bool:
     """Whether a JSON value has the form of a type; what is inside is not looked at."""
     origin, args = get_origin(hint), get_args(hint)
@@ -168,7 +179,7 @@ def _has_form(hint: Any, found: object) -> bool:
     if hint is int:
         return isinstance(found, int) and not isinstance(found, bool) and -(2**31) <= found < 2**31
     if hint is float:
-        number = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= 1.7e308
+        number = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= LARGEST
         return number or found == "inf"
     return hint in (bool, str, types.NoneType) and type(found) is hint
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
+from . import files, strict_json
 from .errors import ModelFileError
+from .files import FilePath
+
+MAX_HEADER = 2**23  # bytes of what safetensors says about its arrays, our JSON header included
+MAX_VALUES = 2**15  # in our JSON header
+_MAX_VALUES_OF_ALL = 2**20  # in the header of safetensors
 
 
-def write(
-    path: str | os.PathLike[str], kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> None:
-    """Write a file at once: after a failure the old one is still there.
+def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file at once, as ``files.write`` does: after a failure the old one is still there.
 
     Args:
         path: where to; an existing file is replaced.
@@ -30,23 +33,21 @@ def write(
         arrays: by name.
 
     Raises:
-        ModelFileError: the file cannot be written.
+        ModelFileError: the file cannot be written, or ``read`` would refuse it for its size.
     """
-    metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": json.dumps(header)}
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # beside it: a rename within one file system
+    name, text = files.named(path), json.dumps(header)
+    metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": text}
     try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise ModelFileError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):  # renamed already, or never written
-            unfinished.unlink()
+        strict_json.loads(text, MAX_VALUES)
+        data = save({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata)
+        if _length(data) > MAX_HEADER:
+            raise ValueError(f"got a header of {_length(data):,} bytes, expected at most {MAX_HEADER:,}")
+    except (SafetensorError, ValueError) as error:
+        raise ModelFileError(f"cannot write {name}: {error}") from error
+    files.write(name, data)
 
 
-def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(path: FilePath, kind: str, version: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header and the arrays of a file of this kind.
 
     Args:
@@ -55,25 +56,81 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
         version: the newest layout that the caller understands.
 
     Raises:
-        ModelFileError: missing, damaged, of another kind, or of a newer layout.
+        ModelFileError: missing, damaged, of another kind, of a newer layout, or larger than a header may be.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"no such file: {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            found = metadata.get("format", "another kind of safetensors file")
-            if found != f"adaptive_lstm {kind}":
-                raise ModelFileError(f"{path}: got {found}, expected adaptive_lstm {kind}")
-            if int(metadata["version"]) > version:
-                raise ModelFileError(
-                    f"{path}: got {kind} of version {metadata['version']}, but this adaptive_lstm reads up to version "
-                    f"{version}; upgrade it"
-                )
-            header = json.loads(metadata["header"])
-            return dict(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except ModelFileError:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged or no {kind} file: {error}") from error
+    name = files.named(path)
+    with _reading(name, f"{kind} file") as file:
+        head, said = _head(file, name)
+        metadata = said.get("__metadata__", {})
+        found = metadata.get("format", "another kind of safetensors file")
+        if found != f"adaptive_lstm {kind}":
+            raise ModelFileError(f"{name}: got {found!s:.100}, expected adaptive_lstm {kind}")
+        _check_version(metadata["version"], kind, version, name)
+        header = strict_json.loads(metadata["header"], MAX_VALUES)
+        if not isinstance(header, dict):
+            raise TypeError(f"got {type(header).__name__} as its header, expected an object")
+        return header, load(_with_data(head, file))
+
+
+def contents(path: FilePath) -> bytes:
+    """All bytes of any safetensors file, whose header is strict JSON and describes a file of its size.
+
+    Raises:
+        ModelFileError: missing or damaged.
+    """
+    name = files.named(path)
+    with _reading(name, "safetensors file") as file:
+        return _with_data(_head(file, name)[0], file)
+
+
+@contextmanager
+def _reading(name: str, what: str) -> Iterator[BinaryIO]:
+    """The file, open; what the block raises because it is damaged becomes a ``ModelFileError``."""
+    with files.open_file(name) as file:
+        try:
+            yield file
+        except ModelFileError:
+            raise
+        except (OSError, MemoryError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{name} is damaged or no {what}: {error!s:.300}") from error
+
+
+def _with_data(head: bytes, file: BinaryIO) -> bytes:
+    return head + file.read(os.fstat(file.fileno()).st_size - len(head))
+
+
+def _head(file: BinaryIO, name: str) -> tuple[bytes, dict[str, Any]]:
+    """The bytes before the data, and what they say; checked before as much is read as they promise.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: damaged.
+        ModelFileError: larger than memory.
+    """
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(8)
+    length = _length(head)
+    if len(head) < 8 or length > size - 8:
+        raise ValueError(f"got {size:,} bytes, which no header of safetensors begins or which end within it")
+    if length > MAX_HEADER:
+        raise ValueError(f"got a header of {length:,} bytes, expected at most {MAX_HEADER:,}")
+    head += file.read(length)
+    said: dict[str, Any] = strict_json.loads(head[8:].decode(), _MAX_VALUES_OF_ALL)
+    end = max((one["data_offsets"][1] for key, one in said.items() if key != "__metadata__"), default=0)
+    if len(head) + end != size:
+        raise ValueError(f"got {size:,} bytes, but its header describes {len(head) + end:,}")
+    files.require_memory(2 * size, name)  # as bytes and as arrays
+    return head, said
+
+
+def _length(data: bytes) -> int:
+    """Of the header of safetensors."""
+    return int.from_bytes(data[:8], "little")
+
+
+def _check_version(found: object, kind: str, newest: int, name: str) -> None:
+    if not isinstance(found, str) or not re.fullmatch("[1-9][0-9]{0,8}", found, re.ASCII):
+        raise ValueError(f"got version {found!r:.50}, expected a whole number from 1")
+    if int(found) > newest:
+        raise ModelFileError(
+            f"{name}: got {kind} of version {found}, but this adaptive_lstm reads up to version {newest}; upgrade it"
+        )

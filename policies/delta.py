@@ -34,6 +34,8 @@ Entry = float | tuple[float, ...] | None
 def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
     if value is None:
         return None
+    if type(value) is float and 0 <= value <= 1e38:  # most of what a long list holds
+        return float(np.float32(value))
     try:
         with np.errstate(over="ignore"):  # beyond float32: infinity, which is never exceeded either
             array = np.asarray(value, dtype=np.float32)

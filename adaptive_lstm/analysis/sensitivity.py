@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .. import tensorfile
+from .. import codec, tensorfile
 from ..errors import ModelFileError
+from ..files import FilePath
 from ..policies import Delta
 from ..types import FloatArray, Site, StackShape, sites
 from .delta_curves import Curves
@@ -80,7 +81,7 @@ class Sensitivity:
 
     # ---------------------------------------------------------------------------------------------------- files
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write a safetensors file at once; after a failure the old one is still there.
 
         Raises:
@@ -102,7 +103,7 @@ class Sensitivity:
         tensorfile.write(path, _KIND, _VERSION, {"shape": asdict(self.shape), "steps": self.steps}, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
+    def load(cls, path: FilePath) -> Sensitivity:
         """Read what ``save`` has written.
 
         Raises:
@@ -110,10 +111,14 @@ class Sensitivity:
         """
         header, arrays = tensorfile.read(path, _KIND, _VERSION)
         try:
-            shape, steps = StackShape(**header["shape"]), int(header["steps"])
+            said = codec.mapping(header, "header", ("shape", "steps"))
+            shape: StackShape = codec.decode(StackShape, said["shape"], "shape", codec.Arrays({}))
+            steps = said["steps"]
+            if type(steps) is not int or steps < 1:
+                raise codec.unexpected(steps, "steps", "a whole number from 1")
             _check(shape, arrays)
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+            raise ModelFileError(f"{os.fsdecode(path)} is damaged: {type(error).__name__}: {error}") from error
         cells = range(shape.num_cells)
 
         def each(name: str) -> tuple[np.ndarray, ...]:
@@ -132,6 +137,8 @@ class Sensitivity:
 
 def _check(shape: StackShape, arrays: Mapping[str, np.ndarray]) -> None:
     """Raise ``ValueError`` or ``KeyError`` if the arrays of a file are not those of the shape in its header."""
+    if min(shape.input_size, shape.hidden_size, shape.num_layers) < 1 or not 0 <= shape.proj_size < shape.hidden_size:
+        raise ValueError(f"got {shape}, which no LSTM has")
     expected: dict[str, tuple[tuple[int, ...], str]] = {}
     for cell in range(shape.num_cells):
         gates, width, output = 4 * shape.hidden_size, shape.input_width(cell), shape.output_size
@@ -144,3 +151,6 @@ def _check(shape: StackShape, arrays: Mapping[str, np.ndarray]) -> None:
     if found != expected:
         name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise ValueError(f"{name}: got {found.get(name)}, expected {expected.get(name)}")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: it holds NaN or infinity, expected finite numbers")

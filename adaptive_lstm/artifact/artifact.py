@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from torch import nn
 from .. import codec, tensorfile
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
+from ..files import FilePath
 from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -39,11 +41,13 @@ _LSTM = ("shape", "parameters", "quantize", "replaced", "policy", "monitor")
 _OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
 
 
-def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certificate | None = None) -> None:
+def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = None) -> None:
     """Write the settings of an adapted model: replaced weights, precision, policy and monitor of every LSTM.
 
     The model's own parameters are not stored: ``load`` needs the model again, with the weights that it has now. The
-    file is written at once; after a failure the old one is still there.
+    file is written at once; after a failure the old one is still there. A new file gets the mode that the umask leaves,
+    a replaced one keeps its own. A symbolic link stays, and the file that it names is replaced; other hard links of
+    that file keep what they held.
 
     Args:
         model: an adapted model, or one ``AdaptiveLSTM``.
@@ -72,7 +76,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, certificate: Certifi
     tensorfile.write(path, _KIND, _VERSION, header | {"sha256": _checksum(header, arrays)}, arrays)
 
 
-def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
+def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
     """An adapted deep copy of a model with the settings of the saved one; it runs just like that one.
 
     Monitors start anew. The copy is in training mode if ``model`` is.
@@ -97,7 +101,7 @@ def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Poli
     try:
         settings = _parsed(header, arrays, found, kinds)
     except AdaptiveLSTMError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     fast = adapt(model)
     assert isinstance(fast, type(model))
     modules = dict(fast.named_modules())
@@ -108,7 +112,7 @@ def load(path: str | os.PathLike[str], model: M, *, policies: Sequence[type[Poli
     return fast
 
 
-def load_certificate(path: str | os.PathLike[str], *, policies: Sequence[type[Policy]] = ()) -> Certificate | None:
+def load_certificate(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Certificate | None:
     """The certificate in a file that ``save`` has written, or None if it was given none.
 
     Args:
@@ -131,7 +135,7 @@ def load_certificate(path: str | os.PathLike[str], *, policies: Sequence[type[Po
         }
         return _certificate(header, settings)
     except AdaptiveLSTMError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -181,11 +185,13 @@ def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: FilePath) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays, as they were written."""
     header, arrays = tensorfile.read(path, _KIND, _VERSION)
     if header.pop("sha256", None) != _checksum(header, arrays):
-        raise ModelFileError(f"{path} is damaged: its contents have changed since it was written; save the model again")
+        raise ModelFileError(
+            f"{os.fsdecode(path)} is damaged: its contents have changed since it was written; save the model again"
+        )
     return header, arrays
 
 
@@ -215,7 +221,10 @@ def _parsed(
     """The settings of every LSTM, all of them checked against the model's LSTMs."""
     described, given, out = _lstms_in(header), codec.Arrays(arrays), {}
     if described.keys() != lstms.keys():
-        raise ModelFileError(f"it is of a model with the LSTMs {sorted(described)}, got one with {sorted(lstms)}")
+        raise ModelFileError(
+            f"it is of a model with the LSTMs {reprlib.repr(sorted(described))}, got one with "
+            f"{reprlib.repr(sorted(lstms))}"
+        )
     for i, (name, found) in enumerate(described.items()):
         try:
             out[name] = _of_lstm(found, f"{i}", given, lstms[name], kinds)

@@ -14,6 +14,8 @@ from ..policies.kind import row_of
 Kinds = Mapping[str, type[Policy]]
 """Classes of policies by the name of their kind."""
 
+MAX_PARTS = 64  # of a Combined, which makes each of four decisions once, but for holding layers
+
 _OURS: tuple[type[Policy], ...] = (Dense, Delta, SkipTimesteps, HoldLayers, ExitInTime, ExitInDepth)
 
 
@@ -65,8 +67,8 @@ def decode_policy(found: object, at: str, arrays: codec.Arrays, kinds: Kinds) ->
     given = codec.mapping(found, at)
     if given.get("kind") == "Combined":
         parts = codec.mapping(given, at, ("kind", "policies"))["policies"]
-        if not isinstance(parts, list) or len(parts) > codec.MAX_ITEMS:
-            raise codec.unexpected(parts, f"{at}.policies", "a list of policies")
+        if not isinstance(parts, list) or len(parts) > MAX_PARTS:
+            raise codec.unexpected(parts, f"{at}.policies", f"a list of at most {MAX_PARTS} policies")
         if any(isinstance(part, dict) and part.get("kind") == "Combined" for part in parts):
             raise ModelFileError(f"{at}: got Combined inside Combined")
         return Combined(*(decode_policy(part, f"{at}.{i}", arrays, kinds) for i, part in enumerate(parts)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import bench, codec
+from .. import bench, codec, strict_json
 from ..errors import InputError
 from ..execution.backend import backend_info
 from ..runtime.adapt import adapted_lstms
@@ -90,10 +90,10 @@ class Certificate:
             InputError: the text is something else.
         """
         try:
-            values = json.loads(text)
+            values = strict_json.loads(text, codec.MAX_ITEMS)
             certificate = Certificate(**values | {"losses": tuple(values["losses"])})
             str(certificate), certificate.to_json()  # what it is read for must work
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"got no certificate, expected what to_json() writes: {error!r:.200}") from error
         return certificate
 
