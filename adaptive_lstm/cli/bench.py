@@ -17,11 +17,12 @@ from ..peers import PEERS, inputs_of_lstms
 from ..peers.compare import USES, Comparison, ContenderTiming, compare
 from ..progress import duration
 from .help import DATA, MODEL_OR_WEIGHTS
-from .model_file import SUFFIXES, first_output_or_error, load_lstms, load_model
+from .model_file import first_output_or_error, load_lstms, load_model
 from .options import add_threads, positive
 from .output import estimate, show
 from .sequence_file import load_sequences
 from .tables import aligned, place
+from .weight_file import SUFFIXES
 
 DESCRIPTION = f"""\
 Time the LSTMs of a model in torch, in this runtime (adaptive: fp32 and int8, nothing skipped) and, with --peers, in
@@ -155,7 +156,7 @@ def bench(options: argparse.Namespace) -> BenchResult:
 
     Raises:
         InputError: options that contradict each other, or data that do not fit.
-        ModelFileError, FileNotFoundError: from `model_file` and `sequence_file`.
+        ModelFileError: from `model_file` and `sequence_file`.
     """
     if options.positional and options.model:
         raise InputError(f"MODEL is given twice: {options.positional} and --model {options.model}")

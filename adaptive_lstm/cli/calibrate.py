@@ -11,6 +11,7 @@ from torch import nn
 
 import adaptive_lstm as al
 
+from .. import files
 from ..bench import pinned_threads
 from ..calibration.families import default_families
 from ..errors import InputError
@@ -87,9 +88,9 @@ class CalibratedModel:
     def write(self, folder: Path) -> list[Path]:
         """Write `certificate.json` and `frontier.json` into an existing folder; returns their paths."""
         certificate, frontier = folder / "certificate.json", folder / "frontier.json"
-        certificate.write_text(self.calibration.certificate.to_json() + "\n", encoding="utf-8")
+        files.write(certificate, f"{self.calibration.certificate.to_json()}\n".encode())
         candidates = {"cost": self.cost, "candidates": rows(self.calibration)}
-        frontier.write_text(json.dumps(candidates, indent=2) + "\n", encoding="utf-8")
+        files.write(frontier, f"{json.dumps(candidates, indent=2)}\n".encode())
         return [certificate, frontier]
 
 

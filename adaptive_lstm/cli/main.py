@@ -7,6 +7,7 @@ A command is a module with DESCRIPTION, EXAMPLES, `add_options` and `execute`; o
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,10 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for bad input.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names and names in files may be no text
     options = _parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         options.execute(options)
-    except (AdaptiveLSTMError, OSError) as error:
+    except (AdaptiveLSTMError, OSError, MemoryError) as error:
         print(f"adaptive-lstm: error: {error}", file=sys.stderr)
         return 2
     return 0

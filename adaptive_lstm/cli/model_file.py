@@ -1,29 +1,22 @@
 """Load the model that an argument of the command line names.
 
 Either `path/to/file.py:factory`, a Python file and a function in it that returns an `nn.Module` when called without
-arguments; or a file of weights, in which LSTMs are recognised by the names and shapes that `nn.LSTM` gives its
-parameters. Weight files are read without executing code in them.
+arguments; or a file of weights, see `weight_file` and `lstm_weights`.
 """
 
 import importlib.util
-import pickle
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import AdaptiveLSTMError, ModelFileError
 from ..model_io import call
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_FIRST = "weight_ih_l0"
-_PARAMETER = re.compile(r"(weight|bias)_(ih|hh|hr)_l\d+(_reverse)?")
+from .lstm_weights import lstms_among
+from .weight_file import SUFFIXES, read_weights
 
 
 def load_lstms(spec: str) -> dict[str, nn.LSTM]:
@@ -39,7 +32,7 @@ def load_lstms(spec: str) -> dict[str, nn.LSTM]:
         ModelFileError: there is none, or `spec` cannot be read.
     """
     if spec.endswith(SUFFIXES):
-        lstms = dict(_of_weights(_read(Path(spec))))
+        lstms = dict(lstms_among(read_weights(spec)))
     else:
         lstms = dict(_of_module(_build(*_factory(spec, f" or a file {', '.join(SUFFIXES)}"))))
     return _require_lstm(lstms, spec)
@@ -135,68 +128,3 @@ def _siblings_importable(file: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file by name; names in nested dicts are joined by dots."""
-    if not path.is_file():
-        raise ModelFileError(f"no such file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
-    except pickle.UnpicklingError as error:
-        raise ModelFileError(
-            f"{path} is damaged or holds more than weights, which is not loaded because it may execute code; "
-            "save a state_dict, or give file.py:factory"
-        ) from error
-    except (OSError, EOFError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged or not a file of weights: {str(error).splitlines()[0]}") from error
-
-
-def _flat(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-
-
-def _of_weights(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.LSTM]]:
-    for key, first in weights.items():
-        prefix = key.removesuffix(_FIRST)
-        if key.endswith(_FIRST) and (not prefix or prefix.endswith(".")):
-            state = {
-                name.removeprefix(prefix): values.float()
-                for name, values in weights.items()
-                if name.startswith(prefix) and _PARAMETER.fullmatch(name.removeprefix(prefix))
-            }
-            if _is_lstm(first, state):
-                yield prefix.rstrip("."), _rebuild(prefix, state)
-
-
-def _is_lstm(first: Tensor, state: Mapping[str, Tensor]) -> bool:
-    """Whether there are four gates: GRU and RNN use the same names, with three gates and one."""
-    projection, recurrent = state.get("weight_hr_l0"), state.get("weight_hh_l0")
-    if projection is not None:
-        return True  # only LSTMs have a projection
-    return recurrent is None or len(first) == 4 * recurrent.shape[1]
-
-
-def _rebuild(prefix: str, state: dict[str, Tensor]) -> nn.LSTM:
-    first, projection = state[_FIRST], state.get("weight_hr_l0")
-    lstm = nn.LSTM(
-        input_size=first.shape[1],
-        hidden_size=first.shape[0] // 4,
-        num_layers=sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in state),
-        bias="bias_ih_l0" in state,
-        batch_first=True,
-        bidirectional=f"{_FIRST}_reverse" in state,
-        proj_size=0 if projection is None else projection.shape[0],
-    )
-    try:
-        lstm.load_state_dict(state)
-    except RuntimeError as error:
-        details = " ".join(str(error).split("\n\t")[1:])
-        raise ModelFileError(f"the weights {prefix}* do not form an LSTM: {details}") from error
-    return lstm.eval()

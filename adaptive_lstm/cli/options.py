@@ -59,7 +59,7 @@ def model_with_data(options: argparse.Namespace, command: str) -> ModelWithData:
 
     Raises:
         InputError: one of the two is missing, or the sequences do not fit their description.
-        ModelFileError, FileNotFoundError: from `model_file` and `sequence_file`.
+        ModelFileError: from `model_file` and `sequence_file`.
     """
     if (options.model is None) != (options.data is None):
         missing, given = ("MODEL", "--data") if options.model is None else ("--data", "MODEL")

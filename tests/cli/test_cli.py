@@ -146,7 +146,7 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
         f"{factory}:number": "must return an nn.Module, got int",
         f"{factory}:gru": "no nn.LSTM in",
         f"{tmp_path}/gru.safetensors": "no nn.LSTM in",
-        f"{tmp_path}/broken.safetensors": "is damaged or not a file of weights",
+        f"{tmp_path}/broken.safetensors": "is damaged or no safetensors file",
         f"{tmp_path}/broken.pt": "is damaged or holds more than weights",
         f"{tmp_path}/whole.pt": "is damaged or holds more than weights",
         f"{tmp_path}/truncated.safetensors": 'do not form an LSTM: Missing key(s) in state_dict: "weight_hh_l1"',

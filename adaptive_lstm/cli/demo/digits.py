@@ -13,7 +13,7 @@ to fit and to choose on, and 450 with labels, to report and to certify.
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -69,13 +69,13 @@ def read_columns(images: Tensor) -> Tensor:
 
 def load_images() -> Images:
     """The pictures that ship with the package."""
-    return Images(**load_file(IMAGES_FILE))
+    return Images(**load(IMAGES_FILE.read_bytes()))
 
 
 def load_model() -> DigitReader:
     """The trained model that ships with the package, in eval mode and fp32; the file holds fp16 to be small."""
     model = DigitReader()
-    model.load_state_dict(load_file(MODEL_FILE))
+    model.load_state_dict(load(MODEL_FILE.read_bytes()))
     return model.eval()
 
 
