@@ -35,9 +35,8 @@ def open_file(path: FilePath) -> BinaryIO:
     """
     name = named(path)
     try:
-        _require_regular(
-            os.stat(name), f"no such file: {_short(name)}"
-        )  # before it is opened: opening a device may have effects of its own
+        # Before it is opened: opening a device may have effects of its own.
+        _require_regular(os.stat(name), f"no such file: {_short(name)}")
         file = open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 (the caller's)
     except FileNotFoundError as error:
         raise ModelFileError(f"no such file: {_short(name)}") from error
