@@ -123,8 +123,11 @@ def confidence(head: Head, state: torch.Tensor, measure: Measure) -> torch.Tenso
 
     with torch.no_grad():
         logits = head(state)
-    if logits.dim() != 2 or len(logits) != len(state):
-        raise PolicyError(f"head: returned shape {tuple(logits.shape)} for {len(state)} states, expected [n, C]")
+    if not (isinstance(logits, torch.Tensor) and logits.is_floating_point()):  # type: ignore[redundant-expr]
+        shown = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__  # type: ignore[redundant-expr]
+        raise PolicyError(f"head: returned {shown}, expected a float tensor of logits [n, C]")
+    if logits.dim() != 2 or logits.shape[0] != state.shape[0] or not logits.shape[1]:
+        raise PolicyError(f"head: returned shape {tuple(logits.shape)} for {len(state)} states, expected [n, C], C > 0")
     activation = head.activation if isinstance(head, LinearHead) else "sigmoid" if logits.shape[1] == 1 else "softmax"
     if activation == "sigmoid":
         p = torch.stack([torch.sigmoid(logits), torch.sigmoid(-logits)], dim=-1)
@@ -137,7 +140,7 @@ def _confidence_of(p: torch.Tensor, measure: Measure) -> torch.Tensor:
     if measure == "max":
         return p.max(dim=-1).values
     if measure == "margin":
-        top = p.topk(2, dim=-1).values
-        return top[..., 0] - top[..., 1]
+        first, second = p.topk(2, dim=-1).values.unbind(-1)
+        return first - second
     entropy = -(p * p.clamp_min(1e-30).log()).sum(-1)
     return 1 - entropy / math.log(p.shape[-1])

@@ -12,8 +12,8 @@ import torch
 
 from ..errors import InputError, NonFiniteError
 from ..execution.batch import Batch, Initial
-from ..execution.reference import ReferenceRunner
 from ..execution.reference_cell import Step
+from ..execution.reference_runner import ReferenceRunner
 from ..execution.runner import PackedRunner, Result, Runner
 from ..execution.torch_layer import TorchRunner
 from ..policies import Dense, parts

@@ -1,67 +1,21 @@
 """Exits in time around any runner: run a few timesteps, check, go on with the rows that stay.
 
-The loop knows nothing of how timesteps are run. Rows that exit are taken out of the batch, not masked.
+Nothing here knows how timesteps are run. Rows that exit leave the run; they are not masked.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
+from ..errors import PolicyError
 from ..policies import TimeExitPolicy
-from ..types import Counts, ExitState, HoldState, StackShape, StreamState
-from .runner import Advanced, Chunk, ChunkRunner
-
-
-def begin(time: TimeExitPolicy, shape: StackShape, batch: int, like: torch.Tensor) -> ExitState:
-    """No timestep run, no row exited."""
-    return ExitState(
-        0,
-        torch.zeros(batch, dtype=torch.bool, device=like.device),
-        like.new_zeros(batch, shape.output_size),
-        torch.zeros(batch, dtype=torch.long, device=like.device),
-        like.new_full((batch, time.window, shape.output_size), float("nan")),
-    )
-
-
-def _rows(value: torch.Tensor | None, rows: torch.Tensor, dim: int = 0) -> torch.Tensor | None:
-    return None if value is None else value.index_select(dim, rows)
-
-
-def _selected(state: StreamState, rows: torch.Tensor) -> StreamState:
-    """The state of some batch rows."""
-    hold = tuple(HoldState(*(_rows(v, rows) for v in vars(h).values())) for h in state.hold)
-    return StreamState(
-        state.h.index_select(1, rows),
-        state.c.index_select(1, rows),
-        tuple(_rows(s, rows) for s in state.sent_x),
-        tuple(_rows(s, rows) for s in state.sent_h),
-        hold,
-    )
-
-
-def _put(old: torch.Tensor | None, rows: torch.Tensor, new: torch.Tensor | None, batch: int) -> torch.Tensor | None:
-    if new is None:
-        return old
-    return (new.new_zeros(batch, *new.shape[1:]) if old is None else old).index_copy(0, rows, new)
-
-
-def _returned(state: StreamState, rows: torch.Tensor, part: StreamState) -> StreamState:
-    """The state with some batch rows replaced."""
-    batch = state.h.shape[1]
-    hold = state.hold or (HoldState(),) * len(part.hold)
-    return replace(
-        state,
-        h=state.h.index_copy(1, rows, part.h),
-        c=state.c.index_copy(1, rows, part.c),
-        sent_x=tuple(_put(a, rows, b, batch) for a, b in zip(state.sent_x, part.sent_x, strict=True)),
-        sent_h=tuple(_put(a, rows, b, batch) for a, b in zip(state.sent_h, part.sent_h, strict=True)),
-        hold=tuple(
-            HoldState(*(_put(getattr(a, name), rows, value, batch) for name, value in vars(b).items()))
-            for a, b in zip(hold, part.hold, strict=True)
-        ),
-    )
+from ..types import Counts, ExitState, StreamState
+from .runner import Counted, ExitableRun, ExitableRunner
 
 
 class ExitLoop:
@@ -72,96 +26,137 @@ class ExitLoop:
         runner: runs the timesteps between two checks.
     """
 
-    def __init__(self, time: TimeExitPolicy, runner: ChunkRunner):
+    def __init__(self, time: TimeExitPolicy, runner: ExitableRunner):
         self.time, self.runner, self.shape = time, runner, runner.shape
 
-    def advance(self, chunk: Chunk) -> Advanced:
-        """As ``ChunkRunner.advance``."""
-        progress = _Progress(self.time, self.shape, chunk)
-        t, steps = 0, len(chunk.sizes)
-        while t < steps:
-            to_check = self.time.check_every - progress.exit.time % self.time.check_every
-            until = min(steps, t + to_check)
-            progress.run(self.runner, t, until)
-            if until == t + to_check:
-                progress.check(until)
+    def open(self, state: StreamState) -> ExitRun:
+        """As ``ChunkRunner.open``."""
+        like, batch = state.h, state.h.shape[1]
+        start = state.exit or ExitState(
+            0,
+            torch.zeros(batch, dtype=torch.bool, device=like.device),
+            like.new_zeros(batch, self.shape.output_size),
+            torch.zeros(batch, dtype=torch.long, device=like.device),
+            like.new_full((batch, self.time.window, self.shape.output_size), float("nan")),
+        )
+        return ExitRun(self.time, self.runner.open(replace(state, exit=None)), start)
+
+
+class ExitRun:
+    """Sequences on their way through a stack that they may leave early.
+
+    ``_members``: the batch rows that have not exited, ascending.
+    """
+
+    def __init__(self, policy: TimeExitPolicy, run: ExitableRun, start: ExitState):
+        self._policy, self._run = policy, run
+        self._time, self._streak = start.time, start.streak.tolist()
+        self._translation, self._past = start.translation.clone(), start.past.clone()
+        self._exited = start.exited.clone()
+        self._members = (~self._exited).nonzero()[:, 0]
+        self._checks = self._exits = 0
+        gone = self._exited.nonzero()[:, 0]
+        if len(gone):
+            run.leave(gone, run.h()[-1].index_select(0, gone))
+        self._listed: list[int] = self._members.tolist()
+
+    def advance(self, x: torch.Tensor, sizes: Sequence[int], *, open_ended: bool = False) -> torch.Tensor:
+        """As ``Run.advance``; with an open end rows are checked after the last timestep too."""
+        y = x.new_empty(len(x), self._translation.shape[1])
+        starts = list(accumulate(sizes, initial=0))
+        every, t, steps = self._policy.check_every, 0, len(sizes)
+        if len(self._listed) < len(self._streak):
+            self._translate(y, starts, sizes, 0, self._exited[: sizes[0]].nonzero()[:, 0])
+        while t < steps and bisect_left(self._listed, sizes[t]):
+            until = min(steps, t + every - self._time % every)
+            self._run_members(x, y, starts, sizes, t, until)
+            self._time += until - t
+            if self._time % every == 0:
+                goes_on = sizes[until - 1] if open_ended else sizes[until] if until < steps else 0
+                exiting = self._check(bisect_left(self._listed, goes_on))
+                if exiting.shape[0]:
+                    self._translate(y, starts, sizes, until - 1, exiting)
             t = until
-        return progress.finished()
+        self._time += steps - t
+        return y
 
+    def _run_members(
+        self, x: torch.Tensor, y: torch.Tensor, starts: list[int], sizes: Sequence[int], first: int, until: int
+    ) -> None:
+        """Timesteps first, ..., until - 1 of the rows that have not exited, from packed rows x to packed rows y."""
+        if len(self._listed) == len(self._streak):
+            begin, rows = starts[first], starts[until] - starts[first]
+            y.narrow(0, begin, rows).copy_(self._run.advance(x.narrow(0, begin, rows), sizes[first:until]))
+            return
+        alive = [n for n in (bisect_left(self._listed, size) for size in sizes[first:until]) if n]
+        if alive[0] == alive[-1]:
+            where = torch.tensor(starts[first : first + len(alive)], device=x.device)[:, None]
+            at = (where + self._members[: alive[0]]).flatten()
+        else:
+            at = torch.cat([self._members[:n] + start for n, start in zip(alive, starts[first:], strict=False)])
+        y.index_copy_(0, at, self._run.advance(x.index_select(0, at), alive))
 
-class _Progress:
-    """What a chunk has come to: its state, outputs so far, and counts."""
+    def _check(self, n: int) -> torch.Tensor:
+        """Check the first n rows that have not exited; returns those that exit."""
+        rows = self._members[:n]
+        if not n:
+            return rows
+        policy, now, h, past = self._policy, self._time - 1, self._run.h(), self._past
+        if n < h.shape[1]:
+            h, past = h.index_select(1, rows), past.index_select(0, rows)
+        translation = policy.translate(now, h.transpose(0, 1))
+        passed = policy.should_exit(now, translation, past)
+        if passed.shape != (n,) or translation.shape != (n, self._translation.shape[1]):
+            raise PolicyError(
+                f"{type(policy).__name__}: got {tuple(passed.shape)} decisions on translations of shape "
+                f"{tuple(translation.shape)}, expected {(n,)} on {(n, self._translation.shape[1])}"
+            )
+        if past.shape[1]:
+            self._past.index_copy_(0, rows, torch.cat([past[:, 1:], translation[:, None]], dim=1))
+        exits = []
+        for i, (row, passes) in enumerate(zip(self._listed[:n], passed.tolist(), strict=True)):
+            self._streak[row] = streak = self._streak[row] + 1 if passes else 0
+            if streak >= policy.patience:
+                exits.append(i)
+        self._checks, self._exits = self._checks + n, self._exits + len(exits)
+        if not exits:
+            return rows[:0]
+        exiting, final = rows[exits], translation[exits]
+        self._translation.index_copy_(0, exiting, final)
+        self._exited.index_fill_(0, exiting, True)
+        self._members = (~self._exited).nonzero()[:, 0]
+        self._listed = self._members.tolist()
+        self._run.leave(exiting, final)
+        return exiting
 
-    def __init__(self, time: TimeExitPolicy, shape: StackShape, chunk: Chunk):
-        self.time, self.shape, self.chunk = time, shape, chunk
-        self.state = chunk.state
-        self.exit = chunk.state.exit or begin(time, shape, chunk.sizes[0], chunk.x)
-        self.xs = list(chunk.x.split(list(chunk.sizes)))
-        self.ys = [self.exit.translation[:n] for n in chunk.sizes]
-        self.counts = Counts.none(shape)
-        self.running = (~self.exit.exited[: chunk.sizes[0]]).nonzero()[:, 0]
+    def _translate(
+        self, y: torch.Tensor, starts: list[int], sizes: Sequence[int], first: int, rows: torch.Tensor
+    ) -> None:
+        """Outputs of rows that have exited, from timestep ``first`` to their last."""
+        if sizes[first] == sizes[-1]:
+            y[starts[first] :].view(len(sizes) - first, sizes[first], -1)[:, rows] = self._translation[rows]
+            return
+        offsets, falling = torch.tensor(starts[first:-1], device=y.device), [-n for n in sizes]
+        for row in rows.tolist():
+            length = bisect_left(falling, -row)  # timesteps with more than ``row`` rows
+            y[offsets[: length - first] + row] = self._translation[row]
 
-    def run(self, runner: ChunkRunner, start: int, until: int) -> None:
-        """Advance the rows that have not exited."""
-        sizes = self.chunk.sizes
-        rows = self.running = (~self.exit.exited[: sizes[start]]).nonzero()[:, 0]
-        if len(rows):
-            alive = [n for n in (int((rows < n).sum()) for n in sizes[start:until]) if n]
-            x = torch.cat([self.xs[start + i][rows[:n]] for i, n in enumerate(alive)])
-            y, part, counts = runner.advance(Chunk(x, alive, _selected(self.state, rows), self.exit.time))
-            self.state, self.counts = _returned(self.state, rows, part), self.counts + counts
-            for i, out in enumerate(y.split(alive)):
-                self.ys[start + i] = self.ys[start + i].index_copy(0, rows[: len(out)], out)
-        self.exit = replace(self.exit, time=self.exit.time + until - start)
+    def state(self) -> StreamState:
+        """As ``Run.state``."""
+        streak = torch.tensor(self._streak, dtype=torch.long, device=self._exited.device)
+        now = self._exited.clone(), self._translation.clone(), streak, self._past.clone()
+        return replace(self._run.state(), exit=ExitState(self._time, *now))
 
-    def check(self, until: int) -> None:
-        """Check the rows that go on after timestep ``until - 1``; those that exit keep their translation."""
-        sizes, counts, h = self.chunk.sizes, self.counts, self.state.h
-        goes_on = sizes[until - 1] if self.chunk.open_ended else sizes[until] if until < len(sizes) else 0
-        rows = self.running[self.running < goes_on]
-        self.exit, exiting = _check(self.time, self.exit, h, rows)
-        self.counts = replace(counts, exit_checks=counts.exit_checks + len(rows), exits=counts.exits + len(exiting))
-        translation = self.exit.translation
-        top = h[-1].index_copy(0, exiting, translation[exiting])
-        self.state = replace(self.state, h=torch.cat([h[:-1], top[None]]))
-        for i in range(until - 1, len(sizes)):
-            here = exiting[exiting < sizes[i]]
-            self.ys[i] = self.ys[i].index_copy(0, here, translation[here])
+    def counted(self, timesteps: int) -> Counted:
+        """As ``Run.counted``."""
+        counted, checks, exits = self._run.counted(timesteps), self._checks, self._exits
 
-    def finished(self) -> Advanced:
-        """The outputs of all timesteps, run or not."""
-        counts = _of_all(self.shape, self.counts, len(self.chunk.x))
-        return Advanced(torch.cat(self.ys), replace(self.state, exit=self.exit), counts)
+        def counts() -> Counts:
+            inside = counted()
+            return replace(inside, exit_checks=checks, exits=inside.exits + exits)
 
+        return counts
 
-def _check(
-    time: TimeExitPolicy, exit_state: ExitState, h: torch.Tensor, rows: torch.Tensor
-) -> tuple[ExitState, torch.Tensor]:
-    """Check some rows; returns which of them exit."""
-    if not len(rows):
-        return exit_state, rows
-    now = exit_state.time - 1
-    translation = time.translate(now, h[:, rows].transpose(0, 1))
-    past = exit_state.past[rows]
-    streak = torch.where(time.should_exit(now, translation, past), exit_state.streak[rows] + 1, 0)
-    if time.window:
-        past = torch.cat([past[:, 1:], translation[:, None]], dim=1)
-    exits = streak >= time.patience
-    exiting = rows[exits]
-    exit_state = replace(
-        exit_state,
-        exited=exit_state.exited.index_fill(0, exiting, True),
-        translation=exit_state.translation.index_copy(0, exiting, translation[exits]),
-        streak=exit_state.streak.index_copy(0, rows, streak),
-        past=exit_state.past.index_copy(0, rows, past),
-    )
-    return exit_state, exiting
-
-
-def _of_all(shape: StackShape, counts: Counts, timesteps: int) -> Counts:
-    """Counts whose possible columns are those of all timesteps, run or not."""
-    dense = Counts.dense(shape, timesteps).columns
-    columns = tuple(
-        c._replace(x_possible=d.x_possible, h_possible=d.h_possible) for c, d in zip(counts.columns, dense, strict=True)
-    )
-    return replace(counts, columns=columns)
+    def close(self) -> None:
+        """As ``Run.close``."""
+        self._run.close()

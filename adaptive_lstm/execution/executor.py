@@ -17,12 +17,13 @@ from ..weights.matrices import CellMatrices
 from ..weights.precision import Quantize
 from ..weights.quantization import quantize_stack
 from .early_exit import ExitLoop
+from .native_chunks import NativeChunks
 from .native_runner import NativeRunner
 from .native_stack import NativeStack
-from .reference import ReferenceRunner
+from .reference_runner import ReferenceRunner
 from .reference_weights import dequantized
 from .route import between_checks, computed_in, of_exact_call, of_stack
-from .runner import ChunkRunner, Converted, FiniteOnly, PackedRunner, Runner, Uncounted
+from .runner import ChunkRunner, Converted, ExitableRunner, FiniteOnly, PackedRunner, Runner, Uncounted
 from .torch_choice import SpeedTrial
 
 
@@ -88,7 +89,7 @@ class Executor:
     def chunks(self) -> ChunkRunner:
         """Runs chunks from a given state, both in ``computes_in``."""
         if self.native is not None:
-            return NativeRunner(self.native)
+            return NativeChunks(self.native)
         policy, runner = self.policy, self._between_checks()
         return runner if policy.time_exit is None else ExitLoop(self._told(policy.time_exit), runner)
 
@@ -98,12 +99,12 @@ class Executor:
         torch_equals = self.call_route.by == "native" and not self._finite_only
         return SpeedTrial(self.runner, self.shape) if torch_equals else None
 
-    def _between_checks(self) -> ChunkRunner:
+    def _between_checks(self) -> ExitableRunner:
         """What runs between two checks of an exit in time: native chunks, or the reference."""
         policy = self.policy
         if self.route.by == "mixed":
             matrices = self._matrices()
-            return NativeRunner(NativeStack(matrices, self.shape, between_checks(policy), zeros=self._finite_only))
+            return NativeChunks(NativeStack(matrices, self.shape, between_checks(policy), zeros=self._finite_only))
         if policy.depth_exit is not None:
             policy = replace(policy, depth_exit=self._told(policy.depth_exit))
         return ReferenceRunner(self.tensors, self.shape, policy)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import empty_like
 
-from . import torch_state
 from .backend import refuse_non_finite
 from .batch import Batch
 from .native_stack import NativeStack
-from .runner import Advanced, Chunk, Result
+from .runner import Result
 
 
 class NativeRunner:
@@ -72,20 +71,5 @@ class NativeRunner:
             ):  # fmt: skip
                 raise refuse_non_finite()
             return Result(y, h, c, stack.counted(state, batch.timesteps) if self._counts else None)
-        finally:
-            stack.release(state)
-
-    def advance(self, chunk: Chunk) -> Advanced:
-        """As ``ChunkRunner.advance``."""
-        x, stack = chunk.x.detach().contiguous(), self.stack
-        alive = torch.tensor(chunk.sizes, dtype=torch.int64)
-        y = x.new_empty(len(x), self._width)
-        state = stack.acquire(chunk.sizes[0])
-        try:
-            stack.write(state, torch_state.arrays(chunk.state))
-            rows = (0, x.shape[1], y.data_ptr(), 0, y.shape[1], len(chunk.sizes), alive.data_ptr())
-            state.run(x.data_ptr(), *rows, check=False, open_ended=chunk.open_ended)
-            end = torch_state.tensors(stack.read(state))
-            return Advanced(y, end, stack.counted(state, len(x))())
         finally:
             stack.release(state)

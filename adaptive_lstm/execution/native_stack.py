@@ -135,21 +135,27 @@ class NativeStack:
         The numbers are those of one moment, also while another thread advances the state; the returned call only puts
         them together.
         """
-        counters, exits = state.counters()
+        columns, exits, _ = state.counters()
+        return lambda: self._counts(columns, exits, timesteps)
 
-        def counts() -> Counts:
-            h_possible = timesteps * self.shape.output_size
-            columns = tuple(
-                [
-                    ColumnCounts(x, timesteps * width, h, h_possible, ran, advanced)
-                    for width, (x, h, ran, advanced) in zip(self._widths, counters, strict=True)
-                ]
-            )
-            checks, exited, depth_checks, depth_exits = exits
-            depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth_exit else ((), ())
-            return Counts(columns, checks, exited, *depth, self.live_units)
+    def counted_in_steps(self, state: _native.State) -> tuple[int, Counts]:
+        """The timesteps of all batch rows since the counters were cleared, and what was counted in them."""
+        columns, exits, steps = state.counters()
+        return steps, self._counts(columns, exits, steps * state.batch)
 
-        return counts
+    def _counts(
+        self, counters: list[tuple[int, int, int, int]], exits: tuple[int, int, list[int], list[int]], timesteps: int
+    ) -> Counts:
+        h_possible = timesteps * self.shape.output_size
+        columns = tuple(
+            [
+                ColumnCounts(x, timesteps * width, h, h_possible, ran, advanced)
+                for width, (x, h, ran, advanced) in zip(self._widths, counters, strict=True)
+            ]
+        )
+        checks, exited, depth_checks, depth_exits = exits
+        depth = (tuple(depth_checks), tuple(depth_exits)) if self.policy.depth_exit else ((), ())
+        return Counts(columns, checks, exited, *depth, self.live_units)
 
     def read(self, state: _native.State) -> StreamState[np.ndarray]:
         """A copy of everything that a state remembers, of one moment: waits while another thread advances it."""

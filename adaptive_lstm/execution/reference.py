@@ -258,30 +258,6 @@ def run(
     return Advanced(torch.cat(y), ends.state(), counted)
 
 
-class ReferenceRunner:
-    """The readable executor of this file: any device, float32 or float64, every policy but exits in time.
-
-    Args:
-        weights: one entry per cell.
-        shape: sizes of the stack.
-        policy: what may be left out; ``ExitLoop`` adds exits in time.
-        observer: called with every step that runs.
-    """
-
-    def __init__(
-        self,
-        weights: Sequence[CellTensors],
-        shape: StackShape,
-        policy: Parts,
-        observer: Observer | None = None,
-    ):
-        self.weights, self.shape, self.policy, self.observer = tuple(weights), shape, policy, observer
-
-    def advance(self, chunk: Chunk) -> Advanced:
-        """As ``ChunkRunner.advance``."""
-        return run(self.weights, self.shape, self.policy, chunk, self.observer)
-
-
 def trace(lstm: nn.LSTM, policy: Policy, x: torch.Tensor) -> list[npt.NDArray[np.bool_]]:
     """Which columns one sequence sends: per layer and direction a bool array [T, width + P], x before h.
 

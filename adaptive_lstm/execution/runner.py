@@ -1,7 +1,8 @@
 """Who runs a stack: what every runner is given and returns.
 
-``NativeRunner`` (``native_runner``) runs batches and chunks, ``ReferenceRunner`` (``reference``) chunks, and
-``ExitLoop`` (``early_exit``) puts exits in time around either; the others here are put around those.
+``NativeRunner`` (``native_runner``) runs batches, ``NativeChunks`` (``native_chunks``) and ``ReferenceRunner``
+(``reference_runner``) run chunks, and ``ExitLoop`` (``early_exit``) puts exits in time around either of those; the
+others here are put around them.
 """
 
 from __future__ import annotations
@@ -49,15 +50,12 @@ class Chunk:
     ``sizes``: rows alive at each timestep.
     ``state``: where to start, of sizes[0] rows.
     ``first``: the number of the first timestep.
-    ``open_ended``: whether rows may go on after x (a stream). If not, a row is not checked for an exit after its last
-    timestep, where an exit would save nothing.
     """
 
     x: torch.Tensor
     sizes: Sequence[int]
     state: StreamState
     first: int = 0
-    open_ended: bool = False
 
 
 class Advanced(NamedTuple):
@@ -73,13 +71,56 @@ class Advanced(NamedTuple):
     counts: Counts
 
 
+class Run(Protocol):
+    """Sequences on their way through a stack; what they have reached stays in place from one call to the next."""
+
+    def advance(self, x: torch.Tensor, sizes: Sequence[int], *, open_ended: bool = False) -> torch.Tensor:
+        """Run some timesteps.
+
+        Args:
+            x: [sum(sizes), I] packed rows, all rows of the first timestep first.
+            sizes: rows alive at each timestep, at least one.
+            open_ended: whether rows may go on after x (a stream). If not, a row is not checked for an exit after its
+                last timestep, where an exit would save nothing.
+
+        Returns:
+            Outputs [sum(sizes), D * P].
+        """
+
+    def state(self) -> StreamState:
+        """What has been reached; later calls do not change it."""
+
+    def counted(self, timesteps: int) -> Counted:
+        """What has been counted since the run was opened, in so many batch rows times timesteps."""
+
+    def close(self) -> None:
+        """Give back buffers; nothing else may be called then."""
+
+
+class ExitableRun(Run, Protocol):
+    """A run that rows may leave: ``advance`` is given only those that have not."""
+
+    def h(self) -> torch.Tensor:
+        """Hidden states [L * D, B, P] of all rows; later calls do not change them."""
+
+    def leave(self, rows: torch.Tensor, h: torch.Tensor) -> None:
+        """Batch rows [n], ascending, leave with h [n, P] of the top layer."""
+
+
 class ChunkRunner(Protocol):
-    """Anything that runs a chunk from a given state: what exits in time and streams are built around."""
+    """Anything that runs sequences from a given state, chunk by chunk: what streams build on."""
 
     shape: StackShape
 
-    def advance(self, chunk: Chunk) -> Advanced:
-        """Run all timesteps of the chunk."""
+    def open(self, state: StreamState) -> Run:
+        """A run that starts from a state."""
+
+
+class ExitableRunner(ChunkRunner, Protocol):
+    """What exits in time are built around."""
+
+    def open(self, state: StreamState) -> ExitableRun:
+        """As ``ChunkRunner.open``."""
 
 
 class FiniteOnly:
@@ -109,8 +150,11 @@ class PackedRunner:
             shape = self.chunks.shape
             h, c = ((shape.num_cells, sizes[0], n) for n in (shape.output_size, shape.hidden_size))
             initial = rows.new_zeros(h), rows.new_zeros(c)
-        y, end, counts = self.chunks.advance(Chunk(rows, sizes, StreamState.start(*initial)))
-        return Result(batch.unpacked(y), end.h, end.c, lambda: counts)
+        run = self.chunks.open(StreamState.start(*initial))
+        y = run.advance(rows, sizes)
+        end, counted = run.state(), run.counted(len(rows))
+        run.close()
+        return Result(batch.unpacked(y), end.h, end.c, counted)
 
 
 class Converted:

@@ -11,16 +11,12 @@ from ..execution import torch_state
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
 from ..execution.native_stack import NativeStack
-from ..execution.runner import Chunk
 from ..types import Counts, StreamState
+from .turn import Turn
 
 
 class Session(Protocol):
     """The rows of a stream and what they remember. Inputs have been checked; a failed call changes nothing."""
-
-    @property
-    def steps(self) -> int:
-        """Timesteps since the last ``reset`` or ``write``."""
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by x [B, I], contiguous; returns y [B, P]. Raises ``NonFiniteError``."""
@@ -37,8 +33,8 @@ class Session(Protocol):
     def write(self, state: StreamState) -> None:
         """Continue from a state that has been checked; counting starts again."""
 
-    def counts(self) -> Counts:
-        """What was counted in ``steps``."""
+    def counted(self) -> tuple[int, Counts]:
+        """Timesteps since the last ``reset`` or ``write``, and what was counted in them."""
 
     def exited(self) -> torch.Tensor:
         """Which rows have exited in time: bool [B]."""
@@ -54,7 +50,7 @@ def open_session(executor: Executor, batch: int) -> Session:
 class NativeSession:
     """A state of the native core."""
 
-    __slots__ = ("_advance", "_batch", "_like", "_stack", "_state", "steps")
+    __slots__ = ("_advance", "_batch", "_like", "_stack", "_state")
 
     def __init__(self, stack: NativeStack, batch: int):
         self._stack, self._batch = stack, batch
@@ -62,14 +58,12 @@ class NativeSession:
         self._advance = self._state.step
         # Copying a tensor's sizes takes half as long as reading them from a tuple, a quarter of a small step.
         self._like = torch.empty(batch, stack.shape.output_size, dtype=torch.float32, device="cpu")
-        self.steps = 0
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""
         y = empty_like(self._like)
         if not self._advance(x.data_ptr(), y.data_ptr()):
             raise refuse_non_finite()
-        self.steps += 1
         return y
 
     def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
@@ -82,13 +76,11 @@ class NativeSession:
         args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
         if not self._state.run(*args, steps, check=True, open_ended=True):
             raise refuse_non_finite()
-        self.steps += steps
         return y
 
     def reset(self) -> None:
         """As ``Session.reset``."""
         self._state.reset(self._batch)
-        self.steps = 0
 
     def read(self) -> StreamState:
         """As ``Session.read``."""
@@ -97,11 +89,10 @@ class NativeSession:
     def write(self, state: StreamState) -> None:
         """As ``Session.write``."""
         self._stack.write(self._state, torch_state.arrays(state))
-        self.steps = 0
 
-    def counts(self) -> Counts:
-        """As ``Session.counts``."""
-        return self._stack.counted(self._state, self.steps * self._batch)()
+    def counted(self) -> tuple[int, Counts]:
+        """As ``Session.counted``."""
+        return self._stack.counted_in_steps(self._state)
 
     def exited(self) -> torch.Tensor:
         """As ``Session.exited``."""
@@ -109,7 +100,7 @@ class NativeSession:
 
 
 class ChunkSession:
-    """A state in tensors, advanced chunk by chunk on the reference or on native chunks between exit checks."""
+    """A run that stays open: on the reference, or on native chunks between exit checks in Python."""
 
     def __init__(self, executor: Executor, batch: int):
         shape = executor.shape
@@ -118,9 +109,13 @@ class ChunkSession:
             torch.zeros(shape.num_cells, batch, width, dtype=executor.computes_in, device=executor.device)
             for width in (shape.output_size, shape.hidden_size)
         )
-        self._start = self._state = StreamState.start(h, c)
-        self._counts = Counts.none(shape)
-        self.steps = 0
+        self._turn = Turn()
+        self._start = StreamState.start(h, c)
+        self._open(self._start)
+
+    def _open(self, state: StreamState) -> None:
+        self._run = self._executor.chunks.open(_copied(state))
+        self._steps, self._earlier = 0, (0, Counts.none(self._executor.shape))
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""
@@ -135,35 +130,47 @@ class ChunkSession:
         shape = self._executor.shape
         y = x.new_empty(0, batch, shape.output_size)
         if steps:
-            chunk = Chunk(x.reshape(-1, features), [batch] * steps, self._state, open_ended=True)
-            with torch.no_grad():
-                rows, self._state, counts = self._executor.chunks.advance(chunk)
-            self._counts, self.steps = self._counts + counts, self.steps + steps
-            y = rows.reshape(steps, batch, shape.output_size)
+            with self._turn.to_advance(), torch.no_grad():
+                y = self._advanced(x.reshape(-1, features), steps).reshape(steps, batch, shape.output_size)
         return y.transpose(0, 1) if batch_first else y
+
+    def _advanced(self, rows: torch.Tensor, steps: int) -> torch.Tensor:
+        """Run rows; if a head or a policy in Python fails on the way, go back to where they started."""
+        before, counted = self._run.state(), self._run.counted(self._steps * self._batch)
+        try:
+            y = self._run.advance(rows, [self._batch] * steps, open_ended=True)
+        except BaseException:
+            done, earlier = self._steps + self._earlier[0], self._earlier[1] + counted()
+            self._open(before)
+            self._earlier = done, earlier
+            raise
+        self._steps += steps
+        return y
 
     def reset(self) -> None:
         """As ``Session.reset``."""
-        self._state = self._start
-        self._counts, self.steps = Counts.none(self._executor.shape), 0
+        self.write(self._start)
 
     def read(self) -> StreamState:
         """As ``Session.read``."""
-        return _copied(self._state)
+        with self._turn.to_look():
+            return _copied(self._run.state())
 
     def write(self, state: StreamState) -> None:
         """As ``Session.write``."""
-        self.reset()
-        self._state = _copied(state)
+        with self._turn.to_advance():
+            self._open(state)
 
-    def counts(self) -> Counts:
-        """As ``Session.counts``."""
-        return self._counts
+    def counted(self) -> tuple[int, Counts]:
+        """As ``Session.counted``."""
+        with self._turn.to_look():
+            steps, counts = self._earlier
+            return steps + self._steps, counts + self._run.counted(self._steps * self._batch)()
 
     def exited(self) -> torch.Tensor:
         """As ``Session.exited``."""
-        state = self._state.exit
-        return torch.zeros(self._batch, dtype=torch.bool) if state is None else state.exited.clone()
+        state = self.read().exit
+        return torch.zeros(self._batch, dtype=torch.bool) if state is None else state.exited
 
 
 class ConvertedSession:
@@ -173,12 +180,7 @@ class ConvertedSession:
         self._session = session
         self._inside, self._outside = executor.computes_in, executor.dtype
         self.reset, self.read, self.write = session.reset, session.read, session.write
-        self.counts, self.exited = session.counts, session.exited
-
-    @property
-    def steps(self) -> int:
-        """As ``Session.steps``."""
-        return self._session.steps
+        self.counted, self.exited = session.counted, session.exited
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""

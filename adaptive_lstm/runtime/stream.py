@@ -65,9 +65,10 @@ class Stream:
 
     def _tell_monitor(self) -> None:
         # A stream may exit at its last timestep, where a sequence is not checked: exits there are no sign of drift.
-        steps = self._session.steps
-        if self._monitor is not None and steps and self._executor.policy.time_exit is None:
-            self._monitor.see(self._session.counts(), steps * self._batch, self._batch)
+        if self._monitor is not None and self._executor.policy.time_exit is None:
+            steps, counts = self._session.counted()
+            if steps:
+                self._monitor.see(counts, steps * self._batch, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
 
@@ -158,7 +159,8 @@ class Stream:
     @property
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        executor, timesteps, counts = self._executor, self._session.steps * self._batch, self._session.counts()
+        executor, (steps, counts) = self._executor, self._session.counted()
+        timesteps = steps * self._batch
         return run_stats(
             executor.policy, self._shape, counts, timesteps, route=executor.route, threads=executor.threads()
         )

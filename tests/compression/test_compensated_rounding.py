@@ -15,7 +15,7 @@ from adaptive_lstm.compression.compress import ROUNDINGS
 from adaptive_lstm.compression.pruning.refit import Quadratic
 from adaptive_lstm.compression.within_budget import outputs, relative_change
 from adaptive_lstm.execution.batch import Batch
-from adaptive_lstm.execution.reference import ReferenceRunner
+from adaptive_lstm.execution.reference_runner import ReferenceRunner
 from adaptive_lstm.execution.runner import PackedRunner
 from adaptive_lstm.weights.layout import shape_of
 from adaptive_lstm.weights.quantization import quantize_stack

@@ -14,9 +14,8 @@ from adaptive_lstm import _native
 from adaptive_lstm.execution import torch_state
 from adaptive_lstm.execution.early_exit import ExitLoop
 from adaptive_lstm.execution.native_stack import NativeStack
-from adaptive_lstm.execution.reference import ReferenceRunner
+from adaptive_lstm.execution.reference_runner import ReferenceRunner
 from adaptive_lstm.execution.reference_weights import dequantized
-from adaptive_lstm.execution.runner import Chunk, ChunkRunner
 from adaptive_lstm.policies import (
     Combined,
     Delta,
@@ -59,10 +58,10 @@ def on_reference(
     """Packed rows x [sum(sizes), I] on the reference executor, in float32."""
     tensors = [dequantized(w, torch.float32, torch.device("cpu")) for w in matrices]
     p = parts(policy)
-    runner: ChunkRunner = ReferenceRunner(tensors, shape, p)
-    if p.time_exit is not None:
-        runner = ExitLoop(p.time_exit, runner)
-    return runner.advance(Chunk(x, sizes, state, open_ended=open_ended))
+    reference = ReferenceRunner(tensors, shape, p)
+    run = (reference if p.time_exit is None else ExitLoop(p.time_exit, reference)).open(state)
+    y = run.advance(x, sizes, open_ended=open_ended)
+    return y, run.state(), run.counted(len(x))()
 
 
 def read(native: NativeStack, state: _native.State) -> StreamState:

@@ -73,8 +73,32 @@ void reset(StackState& state, int batch) {
   state.reset(batch);
 }
 
+// h [L * D, B, P] alone, for the checks that Python makes.
+void store_h(const StackState& state, Out<float, 3> h) {
+  const Reading guard(state);
+  size_t want = 0;
+  for (const auto& layer : state.plan().layers())
+    for (const Cell& cell : layer) want += size_t(state.batch().size()) * cell.output;
+  require(h.size() == want, "h has the wrong number of values for this state");
+  state.batch().store_h(h.data());
+}
+
+// Rows [n], ascending, exit with h [n, P] of the top layer, as Python has decided.
+void leave(StackState& state, Array<int64_t, 1> rows, Array<float, 2> h) {
+  const Exclusive guard(state);
+  require(!state.policy().time_exit && !state.policy().exits_sequences() && state.plan().directions() == 1,
+          "this policy decides on its own exits");
+  const int top = int(state.plan().layers().size()) - 1;
+  require(h.shape(0) == rows.size() && h.shape(1) == size_t(state.plan().output(top)), "h must be [rows, P]");
+  for (size_t i = 0; i < rows.size(); i++)
+    require(rows.data()[i] >= (i ? rows.data()[i - 1] + 1 : 0) && rows.data()[i] < state.batch().size(),
+            "rows must ascend within the batch");
+  state.leave(rows.data(), rows.size(), h.data());
+}
+
 // Per cell: columns of x sent, columns of h sent, row steps that ran, row steps that advanced. Then exit checks in
-// time, rows that exited, and per layer exit checks in depth and translated timesteps. All are of one moment.
+// time, rows that exited, and per layer exit checks in depth and translated timesteps. Then timesteps. All of one
+// moment.
 auto counters(const StackState& state) {
   const Reading guard(state);
   std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>> columns;
@@ -82,7 +106,8 @@ auto counters(const StackState& state) {
     for (const CellState& cell : layer) columns.emplace_back(cell.x.sent, cell.recurrent.sent, cell.ran, cell.advanced);
   const ExitCounts exits = state.exit_counts();
   return std::make_tuple(std::move(columns),
-                         std::make_tuple(exits.checks, exits.exits, exits.depth_checks, exits.depth_exits));
+                         std::make_tuple(exits.checks, exits.exits, exits.depth_checks, exits.depth_exits),
+                         state.steps());
 }
 
 void clear_counters(StackState& state) {
@@ -121,6 +146,8 @@ void bind_state(nb::module_& m) {
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_0"), nb::arg("c_0"),
            nb::arg("h_n"), nb::arg("c_n"), nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
+      .def("store_h", &store_h, nb::arg("h").noconvert())
+      .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
       .def("counters", &counters)
       .def("clear_counters", &clear_counters)
       .def("exited", &exited)

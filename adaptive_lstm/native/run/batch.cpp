@@ -43,11 +43,14 @@ void Batch::reset(int size) {
   loaded_ = true;
   restore_constants();
   clear_counters();
-  if (!exits_) return;
-  from_.reserve(size);
-  mark_.reserve(size);
+  if (exits_) make_room();
+}
+
+void Batch::make_room() {
+  from_.reserve(size_);
+  mark_.reserve(size_);
   size_t row = 0;
-  each_array([&](auto& array) { row = std::max(row, array.size() / std::max(size, 1) * sizeof(array[0])); });
+  each_array([&](auto& array) { row = std::max(row, array.size() / std::max(size_, 1) * sizeof(array[0])); });
   if (row_.size() < row) row_.resize(row);
 }
 
@@ -94,6 +97,15 @@ void Batch::store(float* h, float* c) const {
       }
       h += size_t(size_) * cell.output;
       c += size_t(size_) * cell.hidden;
+    }
+}
+
+void Batch::store_h(float* h) const {
+  for (const auto& layer : layers_)
+    for (const CellState& s : layer) {
+      const size_t width = size_t(s.cell->output);
+      for (int i = 0; i < size_; i++) std::memcpy(h + order_[i] * width, s.h_row(i), width * sizeof(float));
+      h += size_ * width;
     }
 }
 

@@ -41,6 +41,7 @@ class Batch {
   // h: [L * D, B, P], c: [L * D, B, H], contiguous, in batch order.
   void load(const float* h, const float* c);
   void store(float* h, float* c) const;
+  void store_h(float* h) const;
   // Sets h of pruned units to their constants again where load() may have overwritten it.
   void restore_constants();
 
@@ -52,6 +53,8 @@ class Batch {
   const std::vector<std::vector<CellState>>& layers() const { return layers_; }
   std::vector<CellState>& top() { return layers_.back(); }
 
+  // Room for a regroup(): made by reset() where the policy may exit.
+  void make_room();
   template <class F>
   void regroup(F&& stays);  // moves active positions for which it is false behind those for which it is true
   void rejoin();            // all rows back to their own positions

@@ -1,5 +1,8 @@
 #include "run/stack_state.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "cpu/dispatch.h"
 
 namespace alstm {
@@ -48,6 +51,7 @@ void StackState::set_size(int batch) {
 }
 
 void StackState::clear_counters() {
+  steps_ = 0;
   batch_.clear_counters();
   if (layers_.depth_exits()) layers_.depth_exits()->clear_counters();
   if (time_exits_) time_exits_->clear_counters();
@@ -56,7 +60,8 @@ void StackState::clear_counters() {
 bool StackState::run(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,
                      RunOptions options) {
   layout_.sizes.resize(steps);
-  for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes[t]) : batch_.size();
+  const int all = time_exits_ ? batch_.size() : batch_.active();
+  for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes[t]) : all;
   layout_.number_rows();
   const Rows<const float> in = sizes ? in_.rows(layout_, x.base, x.row) : x;
   const Rows<float> out = sizes ? out_.rows(layout_, y.base, y.row) : y;
@@ -66,6 +71,7 @@ bool StackState::run(const Rows<const float>& x, const Rows<float>& y, int steps
   else
     layers_.run(in, out, layout_);
   layers_.count_steps(steps);
+  steps_ += steps;
   started_ = started_ || steps > 0;
   return true;
 }
@@ -75,6 +81,19 @@ bool StackState::step(const float* x, float* y) {
   RunOptions options;
   options.check = options.open_ended = true;
   return run({x, 0, plan_->input()}, {y, 0, width}, 1, nullptr, options);
+}
+
+void StackState::leave(const int64_t* rows, size_t n, const float* h) {
+  const int width = plan_->output(int(plan_->layers().size()) - 1);
+  const auto found = [&](int position) { return std::lower_bound(rows, rows + n, int64_t(batch_.row_at(position))); };
+  const auto leaves = [&](int position) {
+    const int64_t* at = found(position);
+    return at != rows + n && *at == batch_.row_at(position);
+  };
+  for (int i = 0; i < batch_.active(); i++)
+    if (leaves(i)) std::memcpy(batch_.top()[0].h_row(i), h + (found(i) - rows) * width, width * sizeof(float));
+  batch_.make_room();
+  batch_.regroup([&](int i) { return !leaves(i); });
 }
 
 ExitCounts StackState::exit_counts() const {

@@ -32,8 +32,8 @@ class StackState {
   void store(float* h, float* c) const { batch_.store(h, c); }
 
   // Runs every layer over `steps` timesteps. x, y: rows of input() and D * output(last) floats. sizes: [T] batch rows
-  // alive at each step (packed order, not increasing) or null for all; with sizes, `time` of x and y is ignored and
-  // rows follow each other. Returns false, with nothing changed, if an input is refused.
+  // alive at each step (packed order, not increasing) or null for all that have not left; with sizes, `time` of x and y
+  // is ignored and rows follow each other. Returns false, with nothing changed, if an input is refused.
   bool run(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, RunOptions options);
   // One step of a stream on contiguous x [B, I] and y [B, D * P].
   bool step(const float* x, float* y);
@@ -42,6 +42,11 @@ class StackState {
   const Policy& policy() const { return *policy_; }
   const Batch& batch() const { return batch_; }
   ExitCounts exit_counts() const;
+  int64_t steps() const { return steps_; }  // run since the counters were cleared
+
+  // Active rows [n], ascending, exit as somebody else decided, with h [n, P] of the top layer. The rows of a later x
+  // and y are those that have not left. Only where the policy has no exit in time of its own.
+  void leave(const int64_t* rows, size_t n, const float* h);
 
   // Whether a timestep was run, or a state of a policy loaded, since the last reset. Until then nothing was sent or
   // held.
@@ -67,6 +72,7 @@ class StackState {
   std::optional<TimeExits> time_exits_;
   RowLayout layout_;
   PackedOffsets in_, out_;  // of x and y, where they are packed
+  int64_t steps_ = 0;
   bool started_ = false;
 };
 
