@@ -1,0 +1,228 @@
+"""The files that the package reads: a good one of each kind, how it is read, and what must work with what was read."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.calibration.splits import Splits
+from adaptive_lstm.cli.model_file import load_lstms
+from adaptive_lstm.cli.sequence_file import load_sequences
+from adaptive_lstm.runtime.monitor import Range
+from adaptive_lstm.types import StackShape
+
+from ..support.artifact_cases import certificate_of, settings, tagger
+from ..support.helpers import always_native, infer, signal, torch_lstm
+from ..support.policy_cases import SHAPES, depth_translators, time_translators
+from .damage import DAMAGES, Damage
+from .rewrite import ARCHIVE, JSON, NUMPY, SAFETENSORS, in_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileKind:
+    """One kind of file.
+
+    ``name``: of a file of it, with its suffix.
+    ``original``: the bytes of a good one.
+    ``read``: with the package; raises one of its errors.
+    ``use``: what must work with what has been read, or end in an error of the package.
+    ``changes``: what can be done to its bytes, by name; those of ``DAMAGES`` are among them.
+    ``same``: whether what was read is what was written; None where a changed file may say another thing.
+    """
+
+    name: str
+    original: Callable[[], bytes]
+    read: Callable[[Path], Any]
+    use: Callable[[Any], object]
+    changes: Mapping[str, Damage]
+    same: Callable[[Any], bool] | None = None
+
+
+# ------------------------------------------------------------------------------------------------------------ artifacts
+
+
+@functools.cache
+def saved() -> tuple[nn.Module, nn.Module, bytes]:
+    """A model, the same with everything set, and its file."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, fast = tagger()
+    head = al.LinearHead(np.eye(2, 18, dtype=np.float32), np.zeros(2, np.float32))
+    held = (0.1, None, tuple(np.linspace(0, 1, 9)), 0.0, 0.1, 0.1)
+    leave = al.ExitInDepth(translators=depth_translators(SHAPES["both ways"]), head=head, threshold=0.9)
+    settled = al.ExitInTime(None, threshold=0.1, translators=time_translators(StackShape(18, 7, 1)))
+    below, above = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
+    below.policy = al.Combined(al.Delta(h=held), al.HoldLayers(x_share=0.1), leave)
+    below.quantize = al.Quantize("int8", raw="int8", raw_scale=(1.0,) * 5, matrices={"weight_hh_l1": "bf16"})
+    above.policy = al.Combined(al.SkipTimesteps(x_share=0.1), settled)
+    above.plan = replace(above.plan, expected_rates={"activity": Range(0.5, 0.1, 40)})  # the new policy has none
+    return model, fast, in_order(_written(lambda path: al.save(fast, path, certificate=certificate_of(fast))))
+
+
+def _written(write: Callable[[Path], object]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        write(path)
+        return path.read_bytes()
+
+
+def all_settings(model: nn.Module) -> Any:
+    """Of all its LSTMs, to be compared."""
+    return [settings(m) for m in model.modules() if isinstance(m, al.AdaptiveLSTM)]
+
+
+def _run(model: nn.Module) -> None:
+    all_settings(model)
+    with always_native():
+        infer(model, signal(6, 2, 5))
+
+
+# ---------------------------------------------------------------------------------------------------------- sensitivity
+
+
+@functools.cache
+def _sensitivity() -> bytes:
+    lstm = al.AdaptiveLSTM.from_lstm(torch_lstm(3, 5, 2, proj_size=2))
+    return in_order(_written(al.measure_sensitivity(lstm, [signal(8, 2, 3)]).save))
+
+
+def _thresholds(found: al.Sensitivity) -> None:
+    for policy in (al.Delta.scaled(found, 0.1), al.Delta.priced(found, 100.0, raw=True)):
+        found.activity(policy)
+
+
+# -------------------------------------------------------------------------------------------- weights and sequences
+
+
+def _state() -> dict[str, torch.Tensor]:
+    return {f"rnn.{name}": p.detach() for name, p in torch_lstm(3, 4, 2, proj_size=2).named_parameters()}
+
+
+def _torch_file() -> bytes:
+    into = io.BytesIO()
+    torch.save({"epoch": 3, "model": _state()}, into)
+    return into.getvalue()
+
+
+def _legacy_torch_file() -> bytes:
+    """Of views of one storage, whose name in the file, its address, is replaced: it differs from process to process."""
+    state, into = _state(), io.BytesIO()
+    parts = torch.cat([value.flatten() for value in state.values()]).split([value.numel() for value in state.values()])
+    views = {name: part.view_as(state[name]) for name, part in zip(state, parts, strict=True)}
+    torch.save({"epoch": 3, "model": views}, into, _use_new_zipfile_serialization=False)
+    return re.sub(rb"[0-9]{12,}", lambda found: b"7" * len(found[0]), into.getvalue())
+
+
+def _npz(save: Callable[..., None], **options: Any) -> bytes:
+    into = io.BytesIO()
+    x = np.arange(2 * 6 * 3, dtype=np.float32).reshape(12, 3)
+    lengths, names = np.array([3, 4, 5]), np.array(["fit", "search", "test"])
+    save(into, x=x, length=lengths, y=np.array([1, 0, 2]), split=names, **options)
+    return into.getvalue()
+
+
+def _run_lstms(found: dict[str, nn.LSTM]) -> None:
+    with torch.no_grad():
+        for lstm in found.values():
+            lstm(torch.zeros(1, 2, lstm.input_size))
+
+
+def _pairs(found: Any) -> None:
+    parts = (found.fit, found.search, found.test) if isinstance(found, Splits) else (found,)
+    for inputs, target in (pair for part in parts for pair in part):
+        assert inputs.shape[0] == 1
+        assert inputs.dtype == (torch.float32 if inputs.dim() == 3 else torch.int64)
+        assert target is None or isinstance(target, torch.Tensor)
+
+
+def _from_json(path: Path) -> al.Certificate:
+    with suppress(UnicodeDecodeError):
+        return al.Certificate.from_json(path.read_text(encoding="utf-8"))
+    raise al.errors.InputError("no text")
+
+
+def _told(found: al.Certificate | None) -> None:
+    if found is not None:
+        str(found), repr(found), found.to_json()
+
+
+KINDS = (
+    FileKind(
+        name="model.alstm",
+        original=lambda: saved()[2],
+        read=lambda path: al.load(path, saved()[0]),
+        use=_run,
+        changes={**DAMAGES, **SAFETENSORS},
+        same=lambda found: bool(all_settings(found) == all_settings(saved()[1])),
+    ),
+    FileKind(
+        name="certified.alstm",
+        original=lambda: saved()[2],
+        read=al.load_certificate,
+        use=_told,
+        changes={**DAMAGES, **SAFETENSORS},
+        same=lambda found: bool(found == certificate_of(saved()[1])),
+    ),
+    FileKind(
+        name="certificate.json",
+        original=lambda: certificate_of(saved()[1]).to_json().encode(),
+        read=_from_json,
+        use=_told,
+        changes={**DAMAGES, **JSON},
+    ),
+    FileKind(
+        name="lstm.sensitivity",
+        original=_sensitivity,
+        read=al.Sensitivity.load,
+        use=_thresholds,
+        changes={**DAMAGES, **SAFETENSORS},
+    ),
+    FileKind(
+        name="weights.safetensors",
+        original=lambda: in_order(safetensors.torch.save(_state(), {"format": "pt"})),
+        read=lambda path: load_lstms(str(path)),
+        use=_run_lstms,
+        changes={**DAMAGES, **{name: change for name, change in SAFETENSORS.items() if name != "say"}},
+    ),
+    FileKind(
+        name="weights.pt",
+        original=_torch_file,
+        read=lambda path: load_lstms(str(path)),
+        use=_run_lstms,
+        changes={**DAMAGES, **ARCHIVE},
+    ),
+    FileKind(
+        name="legacy.pt",
+        original=_legacy_torch_file,
+        read=lambda path: load_lstms(str(path)),
+        use=_run_lstms,
+        changes=DAMAGES,
+    ),
+    FileKind(
+        name="sequences.npz",
+        original=lambda: _npz(np.savez),
+        read=load_sequences,
+        use=_pairs,
+        changes={**DAMAGES, **NUMPY},
+    ),
+    FileKind(
+        name="compressed.npz",
+        original=lambda: _npz(np.savez_compressed),
+        read=load_sequences,
+        use=_pairs,
+        changes={**DAMAGES, **NUMPY},
+    ),
+)  # fmt: skip
