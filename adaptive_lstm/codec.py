@@ -81,7 +81,7 @@ def encode(value: object, at: str, arrays: Written) -> Any:
             raise InputError(f"{at}: got {value}, expected a finite number or infinity")
         return "inf" if math.isinf(value) else value
     if isinstance(value, np.ndarray):
-        arrays[at] = value
+        arrays[at] = _native(value, at)
         return ARRAY
     if isinstance(value, tuple | list):
         if len(value) > INLINE and all(type(v) is float for v in value):
@@ -93,6 +93,13 @@ def encode(value: object, at: str, arrays: Written) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name), f"{at}.{f.name}", arrays) for f in _settings(type(value))}
     raise InputError(f"{at}: {type(value).__name__} is Python code, which a file that is never unpickled cannot hold")
+
+
+def _native(array: np.ndarray, at: str) -> np.ndarray:
+    """The same numbers in the byte order of this machine, in which files hold them and equal arrays count as equal."""
+    if array.dtype.hasobject:
+        raise InputError(f"{at}: an array of Python objects is Python code, which a file cannot hold")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -242,6 +249,7 @@ def _canonical(value: object, at: str) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, np.ndarray):
+        value = _native(value, at)
         data = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return {"dtype": value.dtype.str, "shape": list(value.shape), "sha256": data}
     if isinstance(value, tuple | list):

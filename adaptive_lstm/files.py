@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from .errors import ModelFileError
@@ -34,16 +35,13 @@ def open_file(path: FilePath) -> BinaryIO:
         ModelFileError: no path, no such file, no regular file, or one that may not be read.
     """
     name = named(path)
-    try:
-        # Before it is opened: opening a device may have effects of its own.
-        _require_regular(os.stat(name), f"no such file: {_short(name)}")
-        file = open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 (the caller's)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"no such file: {_short(name)}") from error
-    except ModelFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"cannot read {_short(name)}: {_reason(error)}") from error
+    with _refusals(f"cannot read {_short(name)}"):
+        try:
+            # Before it is opened: opening a device may have effects of its own.
+            _require_regular(os.stat(name), f"no such file: {_short(name)}")
+            file = open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 (the caller's)
+        except FileNotFoundError as error:
+            raise ModelFileError(f"no such file: {_short(name)}") from error
     try:
         _require_regular(os.fstat(file.fileno()), f"no such file: {_short(name)}")
     except ModelFileError:
@@ -66,17 +64,18 @@ def write(path: FilePath, data: bytes) -> None:
         ModelFileError: no path, no regular file, or one that cannot be written.
     """
     name = named(path)
-    try:
-        target = os.path.realpath(name)
-        old = None
-        with suppress(FileNotFoundError):
-            old = os.stat(target)
-            _require_regular(old, f"cannot write {_short(name)}: it")
-        _replace(target, data, old)
-    except ModelFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"cannot write {_short(name)}: {_reason(error)}") from error
+    with _refusals(f"cannot write {_short(name)}"):
+        _replace(*_target(name), data)
+
+
+def require_writable(path: FilePath) -> None:
+    """Raise ``ModelFileError`` if ``write`` would fail as things are now: before the work whose result it will keep."""
+    name = named(path)
+    with _refusals(f"cannot write {_short(name)}"):
+        folder = os.path.dirname(_target(name)[0])
+        os.stat(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ModelFileError(f"cannot write {_short(name)}: no files may be made in {_short(folder)}")
 
 
 def require_memory(size: int, name: object) -> None:
@@ -106,7 +105,16 @@ def _require_regular(found: os.stat_result, begin: str) -> None:
         raise ModelFileError(f"{begin} is {kind}, expected a file")
 
 
-def _replace(target: str, data: bytes, old: os.stat_result | None) -> None:
+def _target(name: str) -> tuple[str, os.stat_result | None]:
+    """The file at the end of all links, and what is there now."""
+    target, old = os.path.realpath(name), None
+    with suppress(FileNotFoundError):
+        old = os.stat(target)
+        _require_regular(old, f"cannot write {_short(name)}: it")
+    return target, old
+
+
+def _replace(target: str, old: os.stat_result | None, data: bytes) -> None:
     """Write beside the target, so that the rename stays within one file system, and rename."""
     unfinished = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -130,5 +138,13 @@ def _short(name: str) -> str:
     return name if len(name) <= 300 else f"{name[:300]}... ({len(name):,} characters)"
 
 
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+@contextmanager
+def _refusals(begin: str) -> Iterator[None]:
+    """What the operating system refuses becomes a ``ModelFileError`` whose message begins so."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelFileError(f"{begin}: {reason}") from error

@@ -126,6 +126,7 @@ def execute(options: argparse.Namespace) -> None:
     _complete(options)
     subject = model_with_data(options, "calibrate")
     options.out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
+    files.require_writable(options.out / "certificate.json")
     with pinned_threads(options.threads):
         found = calibrate_copy(
             subject,

@@ -8,6 +8,7 @@ from torch import nn
 
 import adaptive_lstm as al
 
+from .. import files
 from ..bench import pinned_threads
 from ..compression.compress import ROUNDINGS, Rounding
 from ..compression.pruning.prune_model import hold_out
@@ -89,6 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
+    files.require_writable(options.out)  # fails before the work, not after it
     subject = model_with_data(options, "compress")
     share = (options.sparsity,) if options.sparsity else ()
     # N:M implies its sparsity; Prune refuses another one beside it.

@@ -57,4 +57,6 @@ def figure_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"expected a file ending in {', '.join(PLOT_SUFFIXES)}, got {text!r}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no such folder: {str(path.parent)!r}")
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"expected a file, got {text!r}, which is none")
     return path

@@ -77,6 +77,17 @@ def test_arrays_are_kept_as_they_are() -> None:
     assert len(digests) == 4
 
 
+def test_arrays_of_another_byte_order_have_the_same_values_and_digest() -> None:
+    values = np.array([[0.1, -0.0], [np.inf, 3e-39]], np.float32)
+    back = there_and_back(WithArray(values.astype(">f4"))).values
+    assert (back.dtype, back.tobytes()) == (values.dtype, values.tobytes())
+    assert codec.digest(WithArray(values.astype(">f4"))) == codec.digest(WithArray(values))
+    for value in (np.array([None, 1]), np.array([("a", None)], [("name", "U1"), ("of", object)])):
+        for held in (codec.digest, lambda value: codec.encode(value, "at", {})):
+            with pytest.raises(al.errors.InputError, match="an array of Python objects"):
+                held(value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
 from collections.abc import Callable
@@ -177,6 +178,41 @@ def test_a_full_disk_or_a_read_only_folder_leaves_the_old_file(
         al.save(fast, path)
     assert path.read_bytes() == whole
     assert [one.name for one in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_disk_that_fills_while_the_file_is_written_leaves_the_old_one(fast: al.AdaptiveLSTM, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    al.save(fast, path)
+    whole, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))
+    try:
+        not_written(fast, path, "cannot write .*model: File too large")
+        not_written(fast, tmp_path / "new", "cannot write .*new: File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    assert [one.name for one in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("link").symlink_to("folder/model")
+    for path in ("new", "folder/model", "link"):
+        files.require_writable(path)
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["folder", "link"]
+    for path, message in {
+        "": "expected the name of a file",
+        "folder": "it is a folder",
+        "absent/model": "No such file",
+        "/dev/null": "it is a device",
+        "x" * 300: "File name too long",
+    }.items():
+        with pytest.raises(al.errors.ModelFileError, match=message):
+            files.require_writable(path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(al.errors.ModelFileError, match=r"cannot write link: no files may be made in .*folder"):
+        files.require_writable("link")
 
 
 def test_savers_at_once_leave_the_file_of_one_of_them(model: nn.LSTM, tmp_path: Path) -> None:

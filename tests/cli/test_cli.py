@@ -158,6 +158,10 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
 def test_bad_options_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such folder" in refused(capsys, "demo", "--out", tmp_path / "absent" / "demo.png")
     assert "ending in .png" in refused(capsys, "demo", "--out", tmp_path / "demo.txt")
+    (tmp_path / "folder.png").mkdir()
+    assert "which is none" in refused(capsys, "demo", "--out", tmp_path / "folder.png")
+    assert "it is a folder" in refused(capsys, "compress", "--out", tmp_path)
+    assert "No such file" in refused(capsys, "compress", "--out", tmp_path / "absent" / "model.alstm")
     assert "at least 1, got '0'" in refused(capsys, "bench", "--layers", "0")
     assert "at least 1, got '-3'" in refused(capsys, "bench", "--threads", "-3")
     assert "invalid choice" in refused(capsys, "dance")
