@@ -142,6 +142,7 @@ class State:
     ) -> None: ...
     def forward(
         self,
+        rows: int,
         x: int,
         x_time: int,
         x_row: int,
@@ -152,9 +153,14 @@ class State:
         sizes: int,
         check: bool,
         h_0: int,
+        h_cell: int,
+        h_row: int,
         c_0: int,
+        c_cell: int,
+        c_row: int,
         h_n: int,
         c_n: int,
+        block: int = 0,
     ) -> bool: ...
     def run(
         self,
@@ -176,5 +182,7 @@ class State:
     def counters(self) -> tuple[list[tuple[int, int, int, int]], tuple[int, int, list[int], list[int]], int]: ...
     def clear_counters(self) -> None: ...
     def exited(self) -> list[bool]: ...
+    @property
+    def bytes(self) -> int: ...
     @property
     def batch(self) -> int: ...

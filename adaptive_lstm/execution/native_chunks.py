@@ -33,7 +33,7 @@ class NativeRun:
 
     def __init__(self, stack: NativeStack, start: StreamState):
         shape, batch = stack.shape, start.h.shape[1]
-        self._stack, self._state = stack, stack.acquire(batch)
+        self._stack, self._state = stack, stack.acquire()
         stack.write(self._state, torch_state.arrays(start))
         self._rows = batch  # that have not left
         self._widths = shape.input_size, shape.output_size * shape.directions

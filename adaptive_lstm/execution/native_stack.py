@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 
 UseBitmask = Literal["auto", "always", "never"]
+
+# Idle states that are kept: more threads than cores gain nothing, and a larger one is made anew in no time beside the
+# run that it is for.
+MOST_IDLE = os.cpu_count() or 1
+MOST_IDLE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,17 @@ class NativeStack:
 
         return _native.State(self._plan, self._policy, batch)
 
-    def acquire(self, batch: int) -> _native.State:
-        """An idle state, reset, for one run; give it back with ``release``."""
+    def acquire(self) -> _native.State:
+        """An idle state for one run, which has to reset it; give it back with ``release``."""
         try:
-            state = self._idle.pop()  # atomic, so threads may race for it
+            return self._idle.pop()  # atomic, so threads may race for it
         except IndexError:
-            return self.new_state(batch)
-        state.reset(batch)
-        return state
+            return self.new_state(0)
 
     def release(self, state: _native.State) -> None:
-        """Keep a state's buffers for the next run."""
-        self._idle.append(state)
+        """Keep a state's buffers for the next run, unless they are large or there are many."""
+        if len(self._idle) < MOST_IDLE and state.bytes <= MOST_IDLE_BYTES:
+            self._idle.append(state)
 
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
         """What was counted since the state's counters were cleared, in so many batch rows times timesteps.

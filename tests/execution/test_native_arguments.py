@@ -78,8 +78,8 @@ def run(of: _native.State, steps: int = 1, sizes: list[int] | None = None) -> bo
 def forward(of: _native.State, *, h_0: bool = False, c_0: bool = False, end: bool = True) -> bool:
     x, some = floats(1, 3), floats(2)
     there = some.ctypes.data
-    given, last = (there if h_0 else 0, there if c_0 else 0), there if end else 0
-    return of.forward(x.ctypes.data, 3, 3, there, 2, 2, 1, 0, True, *given, last, last)
+    given, last = (there if h_0 else 0, 2, 2, there if c_0 else 0, 2, 2), there if end else 0
+    return of.forward(1, x.ctypes.data, 3, 3, there, 2, 2, 1, 0, True, *given, last, last)
 
 
 def half_pruned(*, w_hh: bool, bias: bool) -> _native.Cell:

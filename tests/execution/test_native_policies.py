@@ -104,7 +104,7 @@ def native_run(
     native: NativeStack, x: torch.Tensor, sizes: Sequence[int] | None, start: StreamState, *, open_ended: bool
 ) -> tuple[torch.Tensor, StreamState, Counts]:
     """x [T, B, I], or packed rows with ``sizes``; the output in the same layout."""
-    state = native.acquire(start.h.shape[1])
+    state = native.acquire()
     native.write(state, torch_state.arrays(start))
     y = run(native, x, sizes=sizes, state=state, open_ended=open_ended).y
     total = sum(sizes) if sizes else x.shape[0] * x.shape[1]

@@ -176,7 +176,9 @@ def run(
     """
     shape, (time, row) = native.shape, (1, 0) if batch_first else (0, 1)
     batch = sizes[0] if sizes else x.shape[row]
-    used = native.acquire(batch) if state is None else state
+    used = native.acquire() if state is None else state
+    if state is None:
+        used.reset(batch)
     if start is not None:
         native.write(used, StreamState.start(*start).map(torch.Tensor.numpy))
     y = torch.full((*x.shape[:-1], shape.directions * shape.output_size), float("nan"))

@@ -3,6 +3,7 @@
 #include "bind/policy_fits.h"
 #include "bind/state_arrays.h"
 #include "bind/turns.h"
+#include "run/whole_batch.h"
 
 using namespace alstm;
 
@@ -22,10 +23,10 @@ T* at(uintptr_t address) {
 }
 
 // What can be known of addresses: they are there, and the numbers of rows alive [T] never grow.
-void check_rows(const StackState& state, uintptr_t x, uintptr_t y, int steps, const int64_t* sizes) {
+void check_rows(int batch, uintptr_t x, uintptr_t y, int steps, const int64_t* sizes) {
   require(steps >= 0, "the number of timesteps must not be negative");
-  require((x && y) || !steps || !state.batch().size(), "x or y is a null address");
-  int64_t most = state.batch().size();
+  require((x && y) || !steps || !batch, "x or y is a null address");
+  int64_t most = batch;
   for (int t = 0; sizes && t < steps; most = sizes[t++])
     require(sizes[t] >= 0 && sizes[t] <= most, "sizes must be 0 to the batch size and never grow");
 }
@@ -33,7 +34,7 @@ void check_rows(const StackState& state, uintptr_t x, uintptr_t y, int steps, co
 bool run(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
          ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, bool open_ended) {
   const Exclusive guard(state);
-  check_rows(state, x, y, steps, at<const int64_t>(sizes));
+  check_rows(state.batch().size(), x, y, steps, at<const int64_t>(sizes));
   RunOptions options;
   options.check = check;
   options.open_ended = open_ended;
@@ -41,23 +42,32 @@ bool run(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uint
                    options);
 }
 
-// A whole run of a state that was reset, in one call, because calls from Python cost as much as a short sequence: from
-// zeros or h_0 [L * D, B, P] and c_0 [L * D, B, H], which may be null together, to h_n and c_n of the same shapes.
-bool forward(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
-             ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_0, uintptr_t c_0, uintptr_t h_n,
-             uintptr_t c_n) {
+// A whole batch of `rows` sequences from a fresh start, in one call, because calls from Python cost as much as a short
+// sequence: from zeros or h_0 [L * D, B] and c_0, which may be null together, their cells and rows so far apart, to
+// contiguous h_n [L * D, B, P] and c_n [L * D, B, H]. block: rows that are run together; 0: what is fast.
+bool forward(StackState& state, int rows, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
+             ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_0, ptrdiff_t h_cell, ptrdiff_t h_row,
+             uintptr_t c_0, ptrdiff_t c_cell, ptrdiff_t c_row, uintptr_t h_n, uintptr_t c_n, int block) {
   const Exclusive guard(state);
-  check_rows(state, x, y, steps, at<const int64_t>(sizes));
+  check_batch(rows);
+  require(block >= 0, "a block must not be negative");
+  check_rows(rows, x, y, steps, at<const int64_t>(sizes));
   require(!h_0 == !c_0, "h_0 and c_0 are null together");
-  require((h_n && c_n) || !state.batch().size(), "h_n or c_n is a null address");
-  RunOptions options;
-  options.check = check;
-  if (h_0) state.load(at<const float>(h_0), at<const float>(c_0));
-  if (!state.run({at<const float>(x), x_time, x_row}, {at<float>(y), y_time, y_row}, steps, at<const int64_t>(sizes),
-                 options))
-    return false;
-  state.store(at<float>(h_n), at<float>(c_n));
-  return true;
+  require((h_n && c_n) || !rows, "h_n or c_n is a null address");
+  const Plan& plan = state.plan();
+  const ptrdiff_t output = plan.output(0), hidden = plan.layers()[0][0].hidden;
+  for (const auto& layer : plan.layers())
+    require(layer[0].output == output && layer[0].hidden == hidden, "whole batches need layers of one width");
+  const WholeBatch batch{{at<const float>(x), x_time, x_row},
+                         {at<float>(y), y_time, y_row},
+                         rows,
+                         steps,
+                         at<const int64_t>(sizes),
+                         {at<const float>(h_0), h_cell, h_row},
+                         {at<const float>(c_0), c_cell, c_row},
+                         {at<float>(h_n), rows * output, output},
+                         {at<float>(c_n), rows * hidden, hidden}};
+  return run_whole(state, batch, block ? block : block_rows(plan, steps), check);
 }
 
 // One step of a stream on contiguous x [B, I] and y [B, D * P].
@@ -128,6 +138,11 @@ int batch_of(const StackState& state) {
   return state.batch().size();
 }
 
+size_t bytes_of(const StackState& state) {
+  const Reading guard(state);
+  return state.bytes();
+}
+
 }  // namespace
 
 void bind_state(nb::module_& m) {
@@ -142,14 +157,16 @@ void bind_state(nb::module_& m) {
       .def("run", &run, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes") = 0, nb::kw_only(), nb::arg("check"),
            nb::arg("open_ended"), nb::call_guard<nb::gil_scoped_release>())
-      .def("forward", &forward, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
-           nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_0"), nb::arg("c_0"),
-           nb::arg("h_n"), nb::arg("c_n"), nb::call_guard<nb::gil_scoped_release>())
+      .def("forward", &forward, nb::arg("rows"), nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
+           nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_0"),
+           nb::arg("h_cell"), nb::arg("h_row"), nb::arg("c_0"), nb::arg("c_cell"), nb::arg("c_row"), nb::arg("h_n"),
+           nb::arg("c_n"), nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
       .def("store_h", &store_h, nb::arg("h").noconvert())
       .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
       .def("counters", &counters)
       .def("clear_counters", &clear_counters)
       .def("exited", &exited)
+      .def_prop_ro("bytes", &bytes_of)
       .def_prop_ro("batch", &batch_of);
 }

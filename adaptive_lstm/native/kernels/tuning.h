@@ -2,6 +2,8 @@
 // alone, never a result. The lowest room that needs one of them is kernels, so they all live here.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/kernels.h"
 
 namespace alstm {
@@ -50,6 +52,12 @@ constexpr int kRunAhead = 2048, kColumnAhead = 512;
 // four times the bytes.
 // python -m eval.latency --only delta
 constexpr double kDenseAboveShareInt8 = 0.3, kDenseAboveShareInt8Tiles = 0.18, kDenseAboveShareFloat = 0.12;
+
+// Rows of a batch that are run together, and bytes of the outputs between two layers that they may have; long sequences
+// lower the number of rows to the least. More rows read the weights less often, fewer stay in the cache.
+// python -m eval.latency --only blocks
+constexpr int kMostBlockRows = 128, kLeastBlockRows = 32;
+constexpr ptrdiff_t kBlockBytes = ptrdiff_t(16) << 20;
 
 // Share of held timesteps above which projecting a whole chunk costs more than projecting the timesteps that run.
 // python -m eval.savings --zoo PATH (models with "hold" in their policy)

@@ -42,7 +42,6 @@ void Batch::reset(int size) {
     for (CellState& s : layer) s.reset(size, holds_);
   loaded_ = true;
   restore_constants();
-  clear_counters();
   if (exits_) make_room();
 }
 
@@ -73,31 +72,57 @@ void Batch::restore_constants() {
 void Batch::load(const float* h, const float* c) {
   for (auto& layer : layers_)
     for (CellState& s : layer) {
-      const Cell& cell = *s.cell;
-      for (int i = 0; i < size_; i++) {
-        std::memcpy(s.h_row(i), h + size_t(order_[i]) * cell.output, cell.output * sizeof(float));
-        const float* all = c + size_t(order_[i]) * cell.hidden;
-        for (size_t k = 0; k < cell.live.size(); k++) s.c_row(i)[k] = all[cell.live[k]];
-      }
-      h += size_t(size_) * cell.output;
-      c += size_t(size_) * cell.hidden;
+      load_cell(s, {h, 0, s.cell->output}, {c, 0, s.cell->hidden});
+      h += size_t(size_) * s.cell->output;
+      c += size_t(size_) * s.cell->hidden;
     }
-  loaded_ = true;
 }
 
 void Batch::store(float* h, float* c) const {
   for (const auto& layer : layers_)
     for (const CellState& s : layer) {
-      const Cell& cell = *s.cell;
-      for (int i = 0; i < size_; i++) {
-        std::memcpy(h + size_t(order_[i]) * cell.output, s.h_row(i), cell.output * sizeof(float));
-        float* all = c + size_t(order_[i]) * cell.hidden;
-        if (cell.pruned()) std::memset(all, 0, cell.hidden * sizeof(float));
-        for (size_t k = 0; k < cell.live.size(); k++) all[cell.live[k]] = s.c_row(i)[k];
-      }
-      h += size_t(size_) * cell.output;
-      c += size_t(size_) * cell.hidden;
+      store_cell(s, {h, 0, s.cell->output}, {c, 0, s.cell->hidden});
+      h += size_t(size_) * s.cell->output;
+      c += size_t(size_) * s.cell->hidden;
     }
+}
+
+void Batch::load(const Rows<const float>& h, const Rows<const float>& c) {
+  ptrdiff_t number = 0;
+  for (auto& layer : layers_)
+    for (CellState& s : layer) {
+      load_cell(s, {h.at(number, 0), 0, h.row}, {c.at(number, 0), 0, c.row});
+      number++;
+    }
+}
+
+void Batch::store(const Rows<float>& h, const Rows<float>& c) const {
+  ptrdiff_t number = 0;
+  for (const auto& layer : layers_)
+    for (const CellState& s : layer) {
+      store_cell(s, {h.at(number, 0), 0, h.row}, {c.at(number, 0), 0, c.row});
+      number++;
+    }
+}
+
+void Batch::load_cell(CellState& s, const Rows<const float>& h, const Rows<const float>& c) {
+  const Cell& cell = *s.cell;
+  for (int i = 0; i < size_; i++) {
+    std::memcpy(s.h_row(i), h.at(0, order_[i]), cell.output * sizeof(float));
+    const float* all = c.at(0, order_[i]);
+    for (size_t k = 0; k < cell.live.size(); k++) s.c_row(i)[k] = all[cell.live[k]];
+  }
+  loaded_ = true;
+}
+
+void Batch::store_cell(const CellState& s, const Rows<float>& h, const Rows<float>& c) const {
+  const Cell& cell = *s.cell;
+  for (int i = 0; i < size_; i++) {
+    std::memcpy(h.at(0, order_[i]), s.h_row(i), cell.output * sizeof(float));
+    float* all = c.at(0, order_[i]);
+    if (cell.pruned()) std::memset(all, 0, cell.hidden * sizeof(float));
+    for (size_t k = 0; k < cell.live.size(); k++) all[cell.live[k]] = s.c_row(i)[k];
+  }
 }
 
 void Batch::store_h(float* h) const {
@@ -107,6 +132,12 @@ void Batch::store_h(float* h) const {
       for (int i = 0; i < size_; i++) std::memcpy(h + order_[i] * width, s.h_row(i), width * sizeof(float));
       h += size_ * width;
     }
+}
+
+size_t Batch::bytes() const {
+  size_t all = 0;
+  const_cast<Batch*>(this)->each_array([&](auto& array) { all += array.capacity() * sizeof(array[0]); });
+  return all;
 }
 
 int Batch::active_below(int64_t n) const {

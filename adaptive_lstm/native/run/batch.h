@@ -3,6 +3,7 @@
 
 #include "run/delta_state.h"
 #include "run/hold_state.h"
+#include "run/rows.h"
 
 namespace alstm {
 
@@ -35,13 +36,16 @@ struct CellState {
 class Batch {
  public:
   Batch(const Plan& plan, const Policy& policy);
-  void reset(int size);  // zero states, nothing sent or held
+  void reset(int size);  // zero states, nothing sent or held; counters go on
   void clear_counters();
 
   // h: [L * D, B, P], c: [L * D, B, H], contiguous, in batch order.
   void load(const float* h, const float* c);
   void store(float* h, float* c) const;
   void store_h(float* h) const;
+  // The same as rows in memory, cells `time` apart; all layers are of one width.
+  void load(const Rows<const float>& h, const Rows<const float>& c);
+  void store(const Rows<float>& h, const Rows<float>& c) const;
   // Sets h of pruned units to their constants again where load() may have overwritten it.
   void restore_constants();
 
@@ -55,11 +59,15 @@ class Batch {
 
   // Room for a regroup(): made by reset() where the policy may exit.
   void make_room();
+  size_t bytes() const;  // of everything that is kept per batch row
+
   template <class F>
   void regroup(F&& stays);  // moves active positions for which it is false behind those for which it is true
   void rejoin();            // all rows back to their own positions
 
  private:
+  void load_cell(CellState& s, const Rows<const float>& h, const Rows<const float>& c);
+  void store_cell(const CellState& s, const Rows<float>& h, const Rows<float>& c) const;
   void reorder(const std::vector<int>& from);  // position i takes the row at from[i]
   template <class F>
   void each_array(F&& f) {

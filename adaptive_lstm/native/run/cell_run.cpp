@@ -62,6 +62,11 @@ void Scratch::grow(const Batch& batch, bool rows_apart) {
   if (rows_apart) alstm::grow(projected, size * h_stride);
 }
 
+size_t Scratch::bytes() const {
+  return kernel.capacity() + operand.bytes() +
+         (gates.capacity() + units.capacity() + projected.capacity()) * sizeof(float);
+}
+
 void CellRun::project(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates) {
   if (state.x.thresholded())
     project_changes(in, layout, t0, t1, gates);

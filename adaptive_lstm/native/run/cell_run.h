@@ -11,6 +11,7 @@ namespace alstm {
 class OperandRows {
  public:
   void grow(size_t rows, int cols);
+  size_t bytes() const { return values_.capacity() * sizeof(float) + quantized_.capacity() * sizeof(int16_t); }
   // Row `row` becomes the values of z that the matrix reads, or the values last sent for batch row b.
   void put(const Kernels& kernels, const PackedMatrix& matrix, const float* z, ptrdiff_t row);
   void put_sent(const Matrix& w, const DeltaState& delta, int b, ptrdiff_t row);
@@ -35,6 +36,7 @@ struct Scratch {
   Buffer<uint8_t> kernel;   // of the integer kernels
 
   void grow(const Batch& batch, bool rows_apart);
+  size_t bytes() const;  // of what grows with the batch
 };
 
 struct CellRun {

@@ -20,6 +20,7 @@ class TimeExits {
   TimeExits(const TimeExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch);
   void reset();
   void clear_counters();
+  size_t bytes() const { return in_.bytes() + out_.bytes() + state_.past.capacity() * sizeof(float); }
 
   // As StackState::run, by means of `layers`.
   void run(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,

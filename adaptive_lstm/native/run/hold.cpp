@@ -27,6 +27,13 @@ void Actions::move(ptrdiff_t to, ptrdiff_t from) {
   for (int d = 0; d < directions; d++) of[d][to] = of[d][from];
 }
 
+size_t HoldScratch::bytes() const {
+  size_t all = late.capacity() * sizeof(RowGroup) + late_row.capacity() * sizeof(int);
+  for (const Buffer<float>& out : late_out) all += out.capacity() * sizeof(float);
+  for (const auto& of : actions.of) all += of.capacity() * sizeof(of[0]);
+  return all;
+}
+
 void HoldScratch::reserve(const Policy& policy, int batch) {
   const size_t size = size_t(std::max(batch, 1)), chunk = size * chunk_steps(batch);
   const size_t items = chunk + size * size_t(policy.queue());

@@ -39,6 +39,7 @@ struct HoldScratch {
   std::vector<int> late_row;
   Buffer<float> late_out[2];
 
+  size_t bytes() const;  // of what grows with the length of a run
   void reserve(const Policy& policy, int batch);
   void start(const Policy& policy, const Plan& plan, const RowLayout& layout, int batch);
 };

@@ -20,6 +20,12 @@ void Layers::reset() {
   if (rows_apart) hold_.reserve(policy_, batch_.size());
 }
 
+size_t Layers::bytes() const {
+  size_t all = scratch_.bytes() + hold_.bytes() + (depth_exits_ ? depth_exits_->bytes() : 0);
+  for (const PackedRows& output : outputs_) all += output.bytes();
+  return all;
+}
+
 PackedRows& Layers::output(int layer) { return outputs_[policy_.depth_exit ? layer : layer % 2]; }
 
 void Layers::run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout) {

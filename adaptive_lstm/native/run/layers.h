@@ -17,6 +17,7 @@ class Layers {
 
   // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout.
   void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout);
+  size_t bytes() const;                                      // of outputs between layers and of scratch
   void count_steps(int steps) { tick_ += uint32_t(steps); }  // of a whole run; see CellRun::tick
 
   std::optional<DepthExits>& depth_exits() { return depth_exits_; }

@@ -21,6 +21,7 @@ struct Rows {
   Rows(const Rows<U>& other) : Rows(other.base, other.time, other.row, other.offset) {}
 
   T* at(ptrdiff_t t, ptrdiff_t b) const { return base + (offset ? offset[t] : t * time) + b * row; }
+  Rows from_row(ptrdiff_t b) const { return {base + b * row, time, row, offset}; }
   Rows from_column(ptrdiff_t column) const { return {base + column, time, row, offset}; }
 };
 
@@ -47,6 +48,14 @@ class PackedOffsets {
     for (size_t t = 0; t < offset_.size(); t++) offset_[t] = layout.start[t] * width;
     return {base, 0, width, offset_.data()};
   }
+  // sizes [T]: how many rows there are at each timestep.
+  template <class T>
+  Rows<T> rows(const int64_t* sizes, int steps, T* base, ptrdiff_t width) {
+    offset_.resize(steps);
+    ptrdiff_t start = 0;
+    for (int t = 0; t < steps; t++, start += sizes[t - 1] * width) offset_[t] = start;
+    return {base, 0, width, offset_.data()};
+  }
 
  private:
   std::vector<ptrdiff_t> offset_;  // [T] in floats
@@ -62,6 +71,7 @@ class PackedRows {
   }
   float* data() { return data_.data(); }
   const float* data() const { return data_.data(); }
+  size_t bytes() const { return data_.capacity() * sizeof(float); }
 
  private:
   Buffer<float> data_;

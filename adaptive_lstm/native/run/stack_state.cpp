@@ -34,6 +34,11 @@ StackState::StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const P
 }
 
 void StackState::reset(int batch) {
+  clear_counters();
+  restart(batch);
+}
+
+void StackState::restart(int batch) {
   try {
     set_size(batch);
   } catch (...) {
@@ -46,7 +51,6 @@ void StackState::set_size(int batch) {
   batch_.reset(batch);
   layers_.reset();
   if (time_exits_) time_exits_->reset();
-  clear_counters();
   started_ = false;
 }
 
@@ -57,17 +61,35 @@ void StackState::clear_counters() {
   if (time_exits_) time_exits_->clear_counters();
 }
 
-bool StackState::run(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,
-                     RunOptions options) {
+bool StackState::load(const Rows<const float>& h, const Rows<const float>& c, bool check) {
+  const int cells = int(plan_->layers().size()) * plan_->directions();
+  for (int i = 0; check && i < cells; i++) {
+    const Cell& of = *cell(i).cell;
+    for (int b = 0; b < batch_.size(); b++)
+      if (!kernels_.finite(h.at(i, b), of.output) || !kernels_.finite(c.at(i, b), of.hidden)) return false;
+  }
+  batch_.load(h, c);
+  return true;
+}
+
+bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, int first,
+                          RunOptions options) {
+  const int rows = batch_.size();
+  const Rows<const float> in = (sizes ? in_.rows(sizes, steps, x.base, x.row) : x).from_row(first);
+  const Rows<float> out = (sizes ? out_.rows(sizes, steps, y.base, y.row) : y).from_row(first);
+  if (sizes) {
+    sizes_.clear();
+    for (int t = 0; t < steps && (!first || sizes[t] > first); t++)
+      sizes_.push_back(std::min<int64_t>(sizes[t] - first, rows));
+    steps = int(sizes_.size());
+  }
   layout_.sizes.resize(steps);
-  const int all = time_exits_ ? batch_.size() : batch_.active();
-  for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes[t]) : all;
+  const int all = time_exits_ ? rows : batch_.active();
+  for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes_[t]) : all;
   layout_.number_rows();
-  const Rows<const float> in = sizes ? in_.rows(layout_, x.base, x.row) : x;
-  const Rows<float> out = sizes ? out_.rows(layout_, y.base, y.row) : y;
   if (options.check && !all_finite(kernels_, in, layout_, plan_->input())) return false;
   if (time_exits_)
-    time_exits_->run(layers_, in, out, steps, sizes, options.open_ended);
+    time_exits_->run(layers_, in, out, steps, sizes ? sizes_.data() : nullptr, options.open_ended);
   else
     layers_.run(in, out, layout_);
   layers_.count_steps(steps);
@@ -95,6 +117,8 @@ void StackState::leave(const int64_t* rows, size_t n, const float* h) {
   batch_.make_room();
   batch_.regroup([&](int i) { return !leaves(i); });
 }
+
+size_t StackState::bytes() const { return batch_.bytes() + layers_.bytes() + (time_exits_ ? time_exits_->bytes() : 0); }
 
 ExitCounts StackState::exit_counts() const {
   ExitCounts out;

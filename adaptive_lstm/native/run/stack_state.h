@@ -23,20 +23,33 @@ struct ExitCounts {
 class StackState {
  public:
   StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const Policy> policy, int batch);
-  // Zero states, nothing sent, held or exited, counters cleared. If there is no memory, the batch is empty.
+  // As restart, counters cleared.
   void reset(int batch);
+  // Zero states, nothing sent, held or exited. If there is no memory, the batch is empty.
+  void restart(int batch);
   void clear_counters();
 
   // h: [L * D, B, P], c: [L * D, B, H], contiguous.
   void load(const float* h, const float* c) { batch_.load(h, c); }
   void store(float* h, float* c) const { batch_.store(h, c); }
+  // The same as rows in memory, cells `time` apart; all layers are of one width. `check`: returns false, with nothing
+  // changed, if a value is not finite.
+  bool load(const Rows<const float>& h, const Rows<const float>& c, bool check);
+  void store(const Rows<float>& h, const Rows<float>& c) const { batch_.store(h, c); }
 
   // Runs every layer over `steps` timesteps. x, y: rows of input() and D * output(last) floats. sizes: [T] batch rows
   // alive at each step (packed order, not increasing) or null for all that have not left; with sizes, `time` of x and y
   // is ignored and rows follow each other. Returns false, with nothing changed, if an input is refused.
-  bool run(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, RunOptions options);
+  bool run(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, RunOptions options) {
+    return run_rows(x, y, steps, sizes, 0, options);
+  }
+  // The same where the state's rows are those of a larger batch from `first` on; `sizes` are of the larger batch.
+  bool run_rows(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, int first,
+                RunOptions options);
   // One step of a stream on contiguous x [B, I] and y [B, D * P].
   bool step(const float* x, float* y);
+
+  size_t bytes() const;  // of its own buffers, for the most part
 
   const Plan& plan() const { return *plan_; }
   const Policy& policy() const { return *policy_; }
@@ -71,7 +84,8 @@ class StackState {
   Layers layers_;
   std::optional<TimeExits> time_exits_;
   RowLayout layout_;
-  PackedOffsets in_, out_;  // of x and y, where they are packed
+  PackedOffsets in_, out_;      // of x and y, where they are packed
+  std::vector<int64_t> sizes_;  // [T] the state's rows alive at each timestep, where they are packed
   int64_t steps_ = 0;
   bool started_ = false;
 };
