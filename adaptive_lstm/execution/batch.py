@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..types import StackShape
+from .packed import check_packed
 from .plain import resolved
 
 Initial = tuple[torch.Tensor, torch.Tensor]
@@ -55,8 +56,8 @@ class Batch:
         batch.sizes = batch._order = None
         batch._unbatched = False
         if isinstance(input, PackedSequence):
+            check_packed(input)
             x, sizes, *order = input
-            _check_packed(x, sizes)
             rows, batch_first = int(sizes[0]), False
             batch.sizes, batch._order = sizes, (order[0], order[1])
             timesteps, features = x.shape
@@ -77,12 +78,10 @@ class Batch:
 
     def _given(self, hx: Any, shape: StackShape) -> Initial:
         """``(h_0, c_0)``, checked, in the order of the rows."""
-        if not (isinstance(hx, tuple | list) and len(hx) == 2):
+        if not (isinstance(hx, (tuple, list)) and len(hx) == 2):  # a union is made anew at every call
             raise InputError(f"got hx of type {type(hx).__name__}, expected (h_0, c_0)")
-        h, c = (
-            self._given_state(name, state, shape.num_cells, width)
-            for name, state, width in (("h_0", hx[0], shape.output_size), ("c_0", hx[1], shape.hidden_size))
-        )
+        h = self._given_state("h_0", hx[0], shape.num_cells, shape.output_size)
+        c = self._given_state("c_0", hx[1], shape.num_cells, shape.hidden_size)
         if self._order is None or self._order[0] is None:
             return h, c
         return h.index_select(1, self._order[0]), c.index_select(1, self._order[0])
@@ -91,13 +90,13 @@ class Batch:
         want = (cells, width) if self._unbatched else (cells, self.rows, width)
         if not isinstance(state, torch.Tensor):
             raise InputError(f"{name}: got {type(state).__name__}, expected a tensor of shape {want}")
-        if tuple(state.shape) != want:
+        if state.shape != want:
             raise InputError(f"{name}: got shape {tuple(state.shape)}, expected {want}")
         x = self.x
-        if state.dtype != x.dtype or state.device != x.device:
+        if state.dtype is not x.dtype or not ((state.is_cpu and x.is_cpu) or state.device == x.device):
             raise InputError(f"{name}: got {state.dtype} on {state.device}, expected {x.dtype} on {x.device}")
-        detached = resolved(state.detach())
-        return detached.unsqueeze(1) if self._unbatched else detached
+        given = resolved(state.detach() if state.requires_grad else state)
+        return given.unsqueeze(1) if self._unbatched else given
 
     def restore(self, y: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[Any, Initial]:
         """``output, (h_n, c_n)`` as ``nn.LSTM.forward`` returns them, from y in the layout of x."""
@@ -137,14 +136,3 @@ class Batch:
     def finite(self) -> bool:
         """Whether neither x nor the given states hold NaN or infinity."""
         return all(bool(torch.isfinite(part).all()) for part in (self.x, *(self.initial or ())))
-
-
-def _check_packed(data: torch.Tensor, sizes: torch.Tensor) -> None:
-    """Refuse a PackedSequence put together by hand whose sizes would lead beyond its data."""
-    falls = sizes.dim() == 1 and len(sizes) > 0 and bool((sizes[1:] <= sizes[:-1]).all()) and int(sizes[-1]) > 0
-    if data.dim() != 2 or sizes.dtype != torch.int64 or not falls or int(sizes.sum()) != len(data):
-        raise InputError(
-            f"got a PackedSequence with data of shape {tuple(data.shape)}, {sizes.dtype} batch sizes {sizes.tolist()}, "
-            "expected data [sum(sizes), I] and int64 sizes that are positive and never grow; "
-            "torch.nn.utils.rnn.pack_padded_sequence makes one"
-        )

@@ -74,7 +74,11 @@ def decide(
 
 def _plain_states(hx: Any) -> bool:
     """Whether given states may enter; anything but a pair of tensors is refused later, with what was expected."""
-    return not isinstance(hx, tuple | list) or all(is_plain(s) for s in hx if isinstance(s, torch.Tensor))
+    if isinstance(hx, (tuple, list)):  # a union is made anew at every call
+        for state in hx:
+            if isinstance(state, torch.Tensor) and not is_plain(state):
+                return False
+    return True
 
 
 def _autocasts(device: str) -> bool:
