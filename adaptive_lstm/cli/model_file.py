@@ -102,7 +102,7 @@ def _build(file: Path, factory: str) -> nn.Module:
     try:
         with _siblings_importable(file):
             model = getattr(_execute(file), factory)()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script may end itself
         raise ModelFileError(f"{file}:{factory} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelFileError(f"{file}:{factory} must return an nn.Module, got {type(model).__name__}")

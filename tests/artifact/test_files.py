@@ -20,6 +20,7 @@ import adaptive_lstm as al
 from adaptive_lstm import files, tensorfile
 
 from ..support.artifact_cases import lstm_of
+from ..support.cut_files import cut_while_read
 from ..support.helpers import assert_equal, infer, signal
 from ..support.policy_cases import SHAPES
 
@@ -237,21 +238,6 @@ def test_savers_at_once_leave_the_file_of_one_of_them(model: nn.LSTM, tmp_path: 
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-
-
-def cut_while_read(path: Path, length: int, read: Callable[[], object]) -> object:
-    """What ``read`` returns or raises if the file is truncated once its header has been read."""
-    original = files.require_memory
-
-    def cut(size: int, name: object) -> None:
-        original(size, name)
-        os.truncate(path, length)
-
-    with mock.patch.object(files, "require_memory", cut):
-        try:
-            return read()
-        except al.errors.ModelFileError as error:
-            return error
 
 
 @pytest.mark.parametrize("length", [0, 5, 1000, 20_000])

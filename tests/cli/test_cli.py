@@ -45,6 +45,9 @@ def broken():
 def number():
     return 3
 
+def ended():
+    raise SystemExit(0)
+
 def gru():
     return torch.nn.GRU(3, 4)
 """
@@ -143,6 +146,7 @@ def test_bad_models_get_one_clear_line(factory: Path, tmp_path: Path, capsys: py
         f"{tmp_path}/absent.pt": "no such file",
         f"{factory}:absent": "failed: AttributeError",
         f"{factory}:broken": "failed: KeyError: 'no weights'",
+        f"{factory}:ended": "failed: SystemExit: 0",
         f"{factory}:number": "must return an nn.Module, got int",
         f"{factory}:gru": "no nn.LSTM in",
         f"{tmp_path}/gru.safetensors": "no nn.LSTM in",

@@ -14,6 +14,8 @@ from adaptive_lstm.calibration.splits import Splits
 from adaptive_lstm.cli.sequence_file import LabelledSequence, load_sequences
 from adaptive_lstm.errors import InputError, ModelFileError
 
+from ..support.cut_files import cut_while_read
+
 
 def _saved(folder: Path, **arrays: Any) -> Path:
     np.savez(folder / "data.npz", **arrays)
@@ -202,6 +204,14 @@ def test_archives_that_unfold_to_more_than_memory(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10_000}.__getitem__)
     with pytest.raises(ModelFileError, match="and this machine has"):
         load_sequences(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("length", [0, 100, 5000])
+def test_sequences_that_are_truncated_while_they_are_read(tmp_path: Path, length: int) -> None:
+    path = _saved(tmp_path, x=np.zeros((10, 100, 10), np.float32))
+    found = cut_while_read(path, length, lambda: load_sequences(path))
+    assert isinstance(found, InputError)
+    assert "is damaged or" in str(found)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptive_lstm.cli import main as cli
 from adaptive_lstm.cli.model_file import load_lstms
 
+from ..support.cut_files import cut_while_read
 from ..support.helpers import refused
 
 INPUT, HIDDEN = 3, 2
@@ -186,6 +187,17 @@ def test_cut_files_and_archives_that_unfold_to_more_than_memory(
     assert path.stat().st_size < 10**6
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10_000}.__getitem__)
     assert "reading it takes 0.1 GB, and this machine has 0.0 GB" in refused(capsys, "inspect", path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("length", [0, 100, 5000])
+def test_weights_that_are_truncated_while_they_are_read(tmp_path: Path, suffix: str, length: int) -> None:
+    path, weights = tmp_path / f"w{suffix}", nn.LSTM(64, 64).state_dict()
+    if suffix == ".pt":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    assert "is damaged or" in str(cut_while_read(path, length, lambda: load_lstms(str(path))))
 
 
 def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
