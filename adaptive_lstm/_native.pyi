@@ -19,6 +19,7 @@ class _Constants:
     LONGEST: int
     MOST_KEPT: int
     MAX_LEVELS: int
+    MIN_CHANGE: float
     MIN_DYNAMIC_RANGE: float
 
 constants: _Constants

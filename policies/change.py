@@ -20,6 +20,11 @@ SEARCHED_LIMITS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Shares of ``rms(x_used)`` that a search tries, from careful to bold."""
 
 
+MIN_CHANGE = 2.0**-90
+"""A root mean square change below is none: floats of that size are zeros to some executors. The native core has the
+same number."""
+
+
 def check_limit(value: float | None, where: str) -> None:
     """Raise ``PolicyError`` unless it is a number >= 0 or None; ``where`` names it."""
     if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
@@ -49,7 +54,7 @@ def unchanged(change: Change, x_limit: float | None, h_limit: float | None) -> t
     """Which rows have changed too little to run: bool [n].
 
     The input must have changed by less than ``x_limit`` times its own size, and h by less than ``h_limit``. An exact
-    repeat is no change under any limit above 0, silence (all zeros) included.
+    repeat (a change below ``MIN_CHANGE``) is none under any limit above 0, silence (all zeros) included.
     """
     import torch
 
@@ -57,7 +62,9 @@ def unchanged(change: Change, x_limit: float | None, h_limit: float | None) -> t
     holds = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if x_limit is not None:
         changed = rms_change(x, used)
-        holds &= ((changed == 0) & (x_limit > 0)) | (changed < x_limit * rms_change(used, torch.zeros_like(used)))
+        holds &= ((changed < MIN_CHANGE) & (x_limit > 0)) | (
+            changed < x_limit * rms_change(used, torch.zeros_like(used))
+        )
     if h_limit is not None:
         holds &= rms_change(change.h, change.h_used) < h_limit
     return holds

@@ -86,25 +86,51 @@ class _Operand:
         self.thresholded = policy.thresholded(site)
         # A column whose weights are all zero is never sent, and counts as none.
         self.nonzero, self.columns = nonzero, int(nonzero.sum())
-        self.sent = like.new_zeros(batch, site.width) if sent is None else torch.where(nonzero, sent, 0.0)
+        given = like.new_zeros(batch, site.width) if sent is None else torch.where(nonzero, sent, 0.0)
+        self.sent = self._rounded(_flushed(given))
         self.fresh = torch.full((batch, 1), sent is None, device=like.device)
         self.count = 0
 
+    def _rounded(self, value: torch.Tensor) -> torch.Tensor:
+        if not self.levels:
+            return value
+        return ((value * self.factor).round().clamp(-self.levels, self.levels) * self.step).to(value.dtype)
+
+    def _beyond(self, value: torch.Tensor) -> torch.Tensor | None:
+        """Rows whose h exceeds the 1 that integers reach, because it was given or is a translation: [n, 1] or None."""
+        if self.site.operand == "x" or not self.levels:
+            return None
+        beyond = torch.where(self.nonzero, value, 0.0).abs().amax(dim=1, keepdim=True) > 1
+        return beyond if bool(beyond.any()) else None
+
     def estimate(self, value: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values to multiply with [n, C] and which columns they were sent for (bool), for the given rows [n]."""
-        rounded = value
-        if self.levels:
-            whole = (value * self.factor).round().clamp(-self.levels, self.levels)
-            rounded = (whole * self.step).to(value.dtype)
-        if not self.thresholded:
-            self.count += len(rows) * self.columns
-            return rounded, self.nonzero.expand_as(value)
-        old = self.sent[rows]
-        fires = self.nonzero & (rounded != old) & (self.fresh[rows] | self.policy.send(self.site, value, old))
-        estimate = torch.where(fires, rounded, old)
-        self.sent = self.sent.index_copy(0, rows, estimate)
-        self.count += int(fires.sum())
+        """Values to multiply with [n, C] and which columns they were sent for (bool), for the given rows [n].
+
+        A row of h that exceeds what integers reach is sent whole, in a range of its own; what counts as sent is the row
+        as integers reach it.
+        """
+        value = _flushed(value)
+        estimate, beyond = self._rounded(value), self._beyond(value)
+        fires = self.nonzero.expand_as(value)
+        if self.thresholded:
+            rounded, old = estimate, self.sent[rows]
+            sends = self.fresh[rows] | self.policy.send(self.site, value, old)
+            moved = self.nonzero & (rounded != old) & (sends if beyond is None else sends | beyond)
+            estimate = torch.where(moved, rounded, old)
+            self.sent = self.sent.index_copy(0, rows, estimate)
+            fires = moved if beyond is None else torch.where(beyond, fires, moved)
+        self.count += int(fires.sum()) if self.thresholded else len(rows) * self.columns
+        if beyond is not None:
+            whole, step = quantize_rows(value, self.nonzero, self.levels)
+            estimate = torch.where(beyond, whole * step, estimate)
         return estimate, fires
+
+
+def _flushed(value: torch.Tensor) -> torch.Tensor:
+    """Denormal float32 numbers as zeros, which they are to the native core."""
+    if value.dtype != torch.float32:
+        return value
+    return torch.where(value.abs() < torch.finfo(torch.float32).tiny, 0.0, value)
 
 
 def quantize_rows(value: torch.Tensor, nonzero: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:

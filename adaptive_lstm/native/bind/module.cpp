@@ -20,6 +20,7 @@ void bind_constants(nb::module_& m) {
   constants.attr("LONGEST") = kLongest;
   constants.attr("MOST_KEPT") = kMostKept;
   constants.attr("MAX_LEVELS") = kMaxLevels;
+  constants.attr("MIN_CHANGE") = kMinChange;
   constants.attr("MIN_DYNAMIC_RANGE") = double(kMinDynamicRange);
 }
 

@@ -161,6 +161,7 @@ struct Kernels {
                            int16_t* delta);
 
   bool (*finite)(const float* z, size_t n);
+  float (*largest)(const float* z, int n);  // the largest |z|; 0 for none
 
   // Mean of the squares of x - y, or of x if y is null, summed in double.
   double (*mean_square)(const float* x, const float* y, int n);

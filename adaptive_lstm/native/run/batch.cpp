@@ -15,6 +15,8 @@ void CellState::reset(int batch, bool holds) {
   if (recurrent.thresholded()) recurrent.delta.reset(recurrent.view(), batch);
   if (holds) hold.reset(*cell, decider, batch);
   x.activity = 0;
+  may_exceed = false;
+  if (cell->w_hr) h_is_given();
 }
 
 Batch::Batch(const Plan& plan, const Policy& policy)
@@ -112,6 +114,7 @@ void Batch::load_cell(CellState& s, const Rows<const float>& h, const Rows<const
     const float* all = c.at(0, order_[i]);
     for (size_t k = 0; k < cell.live.size(); k++) s.c_row(i)[k] = all[cell.live[k]];
   }
+  s.h_is_given();
   loaded_ = true;
 }
 

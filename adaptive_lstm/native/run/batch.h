@@ -15,9 +15,14 @@ struct CellState {
   int h_stride = 0, units = 0;
   Operand x, recurrent;
   HoldState hold;
+  // Whether h may exceed the 1 that integers reach in some row: it was given, is a translation, or is projected. What a
+  // cell computes otherwise does not.
+  bool may_exceed = false;
   int64_t ran = 0, advanced = 0;  // batch rows times timesteps with matrix work, and in which h and c advanced
 
   void reset(int batch, bool holds);
+  void h_is_given() { may_exceed = recurrent.view().format == Format::int8; }
+  int rows() const { return int(h.size() / size_t(h_stride)); }
   float* h_row(ptrdiff_t b) { return h.data() + b * h_stride; }
   const float* h_row(ptrdiff_t b) const { return h.data() + b * h_stride; }
   float* c_row(ptrdiff_t b) { return c.data() + b * units; }

@@ -7,15 +7,16 @@
 
 namespace alstm {
 
-void OperandRows::grow(size_t rows, int cols) {
+void OperandRows::grow(size_t rows, int gates, int cols) {
   alstm::grow(values_, rows * cols);
   alstm::grow(largest_, rows);
   alstm::grow(quantized_, rows * cols + kListSlack);  // kernels may read on to a multiple of 32 columns
   alstm::grow(gathered_, cols);
+  product_.grow(gates, cols);
 }
 
-void OperandRows::put(const Kernels& kernels, const PackedMatrix& matrix, const float* z, ptrdiff_t row) {
-  const Matrix& w = matrix.view();
+void OperandRows::put(const Kernels& kernels, const PackedMatrix& matrix, const Matrix& w, const float* z,
+                      ptrdiff_t row) {
   if (w.format != Format::int8) {
     float* to = values_.data() + row * w.cols;
     if (matrix.gather(z, to) == z) std::memcpy(to, z, w.cols * sizeof(float));
@@ -35,12 +36,12 @@ void OperandRows::put_sent(const Matrix& w, const DeltaState& delta, int b, ptrd
 }
 
 void OperandRows::multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
-                           void* kernel_scratch) const {
+                           void* kernel_scratch) {
   if (w.format == Format::int8)
     kernels.dense_int8(w, quantized_.data(), w.cols, largest_.data(), n, bias, y, padded(w.rows), reverse,
                        kernel_scratch);
   else
-    kernels.dense(w, values_.data(), w.cols, n, bias, y, padded(w.rows), reverse);
+    product_.dense(kernels, w, values_.data(), w.cols, n, bias, y, padded(w.rows), reverse);
 }
 
 // Room for everything whose size does not depend on the number of timesteps.
@@ -54,8 +55,8 @@ void Scratch::grow(const Batch& batch, bool rows_apart) {
       h_stride = std::max(h_stride, s.h_stride);
     }
   const size_t size = size_t(std::max(batch.size(), 1)), chunk = size * chunk_steps(batch.size());
-  changes.grow(cols);
-  operand.grow(chunk, cols);
+  changes.grow(rows, cols);
+  operand.grow(chunk, rows, cols);
   alstm::grow(gates, chunk * padded(rows));
   alstm::grow(units, size * most_units);
   alstm::grow(kernel, scratch_bytes(int(std::max<size_t>(chunk, 2)), cols));
@@ -65,6 +66,12 @@ void Scratch::grow(const Batch& batch, bool rows_apart) {
 size_t Scratch::bytes() const {
   return kernel.capacity() + operand.bytes() +
          (gates.capacity() + units.capacity() + projected.capacity()) * sizeof(float);
+}
+
+// As Kernels::dense.
+void CellRun::dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+                    bool reverse) {
+  scratch.operand.product().dense(kernels, w, z, zs, n, bias, y, ys, reverse);
 }
 
 void CellRun::project(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates) {
@@ -90,16 +97,15 @@ void CellRun::project_dense(const Rows<const float>& in, const RowLayout& layout
   for (int t = t0; t + 1 < t1 && adjacent; t++) adjacent = in.at(t + 1, 0) - in.at(t, 0) == layout.sizes[t] * in.row;
   const int steps = t1 - t0, batch = layout.sizes[t0];
   if (steps == 1 || adjacent) {
-    kernels.dense(w, in.at(t0, 0), in.row, int(rows), bias, gates, stride, tick & 1);
+    dense(w, in.at(t0, 0), in.row, int(rows), bias, gates, stride, tick & 1);
   } else if (batch == 1) {
-    kernels.dense(w, in.at(t0, 0), in.time, steps, bias, gates, stride, false);
+    dense(w, in.at(t0, 0), in.time, steps, bias, gates, stride, false);
   } else if (!in.offset && steps > batch) {  // [B, T, I]: one product per batch row
     for (int b = 0; b < batch; b++)
-      kernels.dense(w, in.at(t0, b), in.time, steps, bias, gates + b * stride, batch * stride, b & 1);
+      dense(w, in.at(t0, b), in.time, steps, bias, gates + b * stride, batch * stride, b & 1);
   } else {
     for (int t = t0; t < t1; t++)
-      kernels.dense(w, in.at(t, 0), in.row, layout.sizes[t], bias, gates + (layout.start[t] - first) * stride, stride,
-                    t & 1);
+      dense(w, in.at(t, 0), in.row, layout.sizes[t], bias, gates + (layout.start[t] - first) * stride, stride, t & 1);
   }
 }
 
@@ -131,7 +137,7 @@ void CellRun::project_listed(const float* const* x, const int* rows, int n, floa
     return;
   }
   if (w.format != Format::int8 && n == 1 && cell.w_ih->kept().empty()) {
-    kernels.dense(w, x[0], w.cols, 1, cell.bias.data(), gates, padded(w.rows), tick & 1);
+    dense(w, x[0], w.cols, 1, cell.bias.data(), gates, padded(w.rows), tick & 1);
     return;
   }
   for (int i = 0; i < n; i++) scratch.operand.put(kernels, *cell.w_ih, x[i], i);
@@ -172,24 +178,54 @@ void CellRun::recur(float* gates, const int* rows, int n, bool reverse) {
 
 void CellRun::add_recurrent(float* gates, const int* rows, int n, bool reverse) {
   const Matrix& w = cell.w_hh->view();
+  if (state.may_exceed && !cell.w_hr) {
+    bool any = false;
+    for (int b = 0; b < state.rows() && !any; b++) any = exceeds(b);
+    state.may_exceed = any;
+  }
   if (state.recurrent.thresholded()) {
-    for (int i = 0; i < n; i++) {
-      const int b = rows ? rows[i] : i;
-      state.recurrent.sent += scratch.changes.list(kernels, state.recurrent, b, state.h_row(b));
-      scratch.changes.send(kernels, state.recurrent, b, nullptr, gates + i * gate_stride(), reverse,
-                           scratch.kernel.data());
-    }
+    for (int i = 0; i < n; i++) add_recurrent_row(gates + i * gate_stride(), rows ? rows[i] : i, reverse);
     return;
   }
   state.recurrent.sent += int64_t(n) * cell.w_hh->useful();
   if (w.format != Format::int8 && (n == 1 || !rows) && cell.w_hh->kept().empty()) {
-    kernels.dense(w, state.h_row(rows ? rows[0] : 0), state.h_stride, n, nullptr, gates, gate_stride(), reverse);
+    dense(w, state.h_row(rows ? rows[0] : 0), state.h_stride, n, nullptr, gates, gate_stride(), reverse);
     return;
   }
+  if (state.may_exceed) return add_recurrent_integers(gates, rows, n, reverse);
   // Rows that lie apart are copied together, so that the weights are read once.
   for (int i = 0; i < n; i++) scratch.operand.put(kernels, *cell.w_hh, state.h_row(rows ? rows[i] : i), i);
   scratch.operand.multiply(kernels, w, n, nullptr, gates, reverse, scratch.kernel.data());
 }
+
+// Of a thresholded operand.
+void CellRun::add_recurrent_row(float* gates, int b, bool reverse) {
+  Operand& h = state.recurrent;
+  if (state.may_exceed && exceeds(b)) {
+    h.sent += cell.w_hh->useful();
+    scratch.changes.send_beyond(kernels, h, b, state.h_row(b), gates, reverse, scratch.kernel.data());
+    return;
+  }
+  h.sent += scratch.changes.list(kernels, h, b, state.h_row(b));
+  scratch.changes.send(kernels, h, b, nullptr, gates, reverse, scratch.kernel.data());
+}
+
+// Integers of rows some of which exceed their range, and then have one of their own. Rows that follow each other and
+// are of one kind are multiplied together: so a row gives the same bits whatever the others are.
+void CellRun::add_recurrent_integers(float* gates, const int* rows, int n, bool reverse) {
+  const Matrix &w = cell.w_hh->view(), ranged = own_range(w);
+  for (int first = 0, i = 0; first < n; first = i) {
+    const bool beyond = exceeds(rows ? rows[first] : first);
+    const Matrix& how = beyond ? ranged : w;
+    for (; i < n && exceeds(rows ? rows[i] : i) == beyond; i++)
+      scratch.operand.put(kernels, *cell.w_hh, how, state.h_row(rows ? rows[i] : i), i - first);
+    scratch.operand.multiply(kernels, how, i - first, nullptr, gates + first * gate_stride(), reverse,
+                             scratch.kernel.data());
+  }
+}
+
+// Whether h of a row exceeds the 1 that integers reach.
+bool CellRun::exceeds(int b) const { return scratch.operand.largest(kernels, *cell.w_hh, state.h_row(b)) > 1.0f; }
 
 void CellRun::advance(const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n, bool reverse) {
   state.advanced += n;

@@ -10,20 +10,29 @@ namespace alstm {
 // Rows of one operand, as one matrix product takes them.
 class OperandRows {
  public:
-  void grow(size_t rows, int cols);
+  void grow(size_t rows, int gates, int cols);
   size_t bytes() const { return values_.capacity() * sizeof(float) + quantized_.capacity() * sizeof(int16_t); }
   // Row `row` becomes the values of z that the matrix reads, or the values last sent for batch row b.
-  void put(const Kernels& kernels, const PackedMatrix& matrix, const float* z, ptrdiff_t row);
+  void put(const Kernels& kernels, const PackedMatrix& matrix, const float* z, ptrdiff_t row) {
+    put(kernels, matrix, matrix.view(), z, row);
+  }
+  void put(const Kernels& kernels, const PackedMatrix& matrix, const Matrix& w, const float* z, ptrdiff_t row);
   void put_sent(const Matrix& w, const DeltaState& delta, int b, ptrdiff_t row);
   // y [n, R], rows padded(R) apart, = bias + W times the first n rows; without a bias, the products are added to y.
   void multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
-                void* kernel_scratch) const;
+                void* kernel_scratch);
+  FloatProduct& product() { return product_; }
+  // The largest |z| of the values that the matrix reads.
+  float largest(const Kernels& kernels, const PackedMatrix& matrix, const float* z) {
+    return kernels.largest(matrix.gather(z, gathered_.data()), matrix.useful());
+  }
 
  private:
   Buffer<float> values_;       // [n, C]; float activations
   Buffer<int16_t> quantized_;  // [n, C]; integer activations
   Buffer<float> largest_;      // [n] factors of the sums of `quantized_` where the matrix is dynamic
   Buffer<float> gathered_;     // [C] the values that the columns of a pruned matrix read
+  FloatProduct product_;
 };
 
 // What the cells of a stack need while they run, one after the other.
@@ -67,7 +76,12 @@ struct CellRun {
   int send_input(int b, const float* x, ptrdiff_t row, float* gates, bool product, bool reverse);
   bool product_pays(ptrdiff_t rows) const;
   void multiply_input(int rows, float* gates);
+  void dense(const Matrix& w, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
+             bool reverse);
   void add_recurrent(float* gates, const int* rows, int n, bool reverse);
+  void add_recurrent_row(float* gates, int b, bool reverse);
+  void add_recurrent_integers(float* gates, const int* rows, int n, bool reverse);
+  bool exceeds(int b) const;
 };
 
 }  // namespace alstm

@@ -14,12 +14,15 @@ constexpr float kFar = 64;     // the same after deltas that add up to this mult
 
 }  // namespace
 
-void ChangeList::grow(int cols) {
+void ChangeList::grow(int rows, int cols) {
   const size_t n = size_t(cols) + kListSlack;
   alstm::grow(cols_, n);
   alstm::grow(delta_, n);
   alstm::grow(delta_int_, n);
   alstm::grow(gathered_, cols);
+  alstm::grow(sums_, size_t(rows));
+  alstm::grow(scaled_, size_t(rows));
+  product_.grow(rows, cols);
 }
 
 int ChangeList::list(const Kernels& kernels, Operand& operand, int b, const float* z) {
@@ -53,12 +56,13 @@ void ChangeList::recompute(const Kernels& kernels, const Matrix& w, DeltaState& 
     float* acc = delta.acc.data() + size_t(b) * w.rows;
     const float* sent = delta.sent.data() + size_t(b) * w.cols;
     std::memset(acc, 0, w.rows * sizeof(float));
-    if (w.block_sparse()) {
-      for (int c = 0; c < w.cols; c++) cols_[c] = c;
-      kernels.columns(w, cols_.data(), sent, w.cols, acc, false);
-    } else {
-      kernels.dense(w, sent, w.cols, 1, nullptr, acc, w.rows, false);
-    }
+    for (int c = 0; c < w.cols; c++) cols_[c] = c;
+    product_.add(kernels, w, sent, acc, [&](const float* values, float* y) {
+      if (w.block_sparse())
+        kernels.columns(w, cols_.data(), values, w.cols, y, false);
+      else
+        kernels.dense(w, values, w.cols, 1, nullptr, y, w.rows, false);
+    });
   }
   delta.valid[b] = 1;
   delta.age[b] = 0;
@@ -70,7 +74,7 @@ void ChangeList::recompute(const Kernels& kernels, const Matrix& w, DeltaState& 
 bool ChangeList::needs_refresh(const Matrix& w, DeltaState& delta, int b) const {
   float& sum = delta.delta_sum[b];
   for (int i = 0; i < count_; i++) sum += delta_[i] < 0 ? -delta_[i] : delta_[i];
-  if (++delta.age[b] >= kRefresh) return true;
+  if (++delta.age[b] >= kRefresh || (sum > kHuge && may_overflow(w))) return true;
   if (sum <= kFar) return false;
   if (!(sum <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
   const float* sent = delta.sent.data() + size_t(b) * w.cols;
@@ -98,6 +102,26 @@ void ChangeList::send(const Kernels& kernels, Operand& operand, int b, const flo
       kernels.columns(w, cols_.data(), delta_.data(), count_, acc, reverse);
     kernels.add_bias(acc, bias, pre, w.rows);
   }
+}
+
+void ChangeList::send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse,
+                             void* kernel_scratch) {
+  const PackedMatrix& packed = *operand.matrix;
+  const Matrix& w = operand.view();
+  const float range =
+      kernels.quantize(own_range(w), packed.gather(z, gathered_.data()), packed.useful(), delta_int_.data());
+  for (int c = 0; c < w.cols; c++) {
+    cols_[c] = c;
+    if (c >= packed.useful()) delta_int_[c] = 0;
+  }
+  std::memset(sums_.data(), 0, w.rows * sizeof(int32_t));
+  kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, sums_.data(), reverse, kernel_scratch);
+  std::memset(scaled_.data(), 0, w.rows * sizeof(float));
+  kernels.dequantize(sums_.data(), w.scale, nullptr, scaled_.data(), w.rows);
+  for (int r = 0; r < w.rows; r++) pre[r] += range * scaled_[r];
+  operand.delta.nothing_sent[b] = 1;
+  list(kernels, operand, b, z);
+  operand.delta.valid[b] = 0;
 }
 
 }  // namespace alstm

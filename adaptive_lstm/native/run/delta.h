@@ -2,13 +2,14 @@
 #pragma once
 
 #include "run/delta_state.h"
+#include "run/float_product.h"
 
 namespace alstm {
 
 // The columns of one row of an operand that are sent, and by how much they differ from the values last sent.
 class ChangeList {
  public:
-  void grow(int cols);
+  void grow(int rows, int cols);
 
   // Lists the columns of z that are further than their thresholds from the values last sent for row b, and stores them
   // as sent. Returns how many there are.
@@ -18,6 +19,11 @@ class ChangeList {
   void send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse,
             void* kernel_scratch);
 
+  // Adds W times a row z of the operand that exceeds what its integers reach, sent whole in a range of its own, to pre.
+  // What counts as sent is z as the integers reach it, all of it.
+  void send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse,
+                   void* kernel_scratch);
+
  private:
   void recompute(const Kernels& kernels, const Matrix& w, DeltaState& delta, int b, void* kernel_scratch);
   bool needs_refresh(const Matrix& w, DeltaState& delta, int b) const;
@@ -26,6 +32,9 @@ class ChangeList {
   Buffer<float> delta_;        // float activations
   Buffer<int16_t> delta_int_;  // integer activations
   Buffer<float> gathered_;     // [C] the values that the columns of a pruned matrix read
+  Buffer<int32_t> sums_;       // [R] of a row in a range of its own
+  Buffer<float> scaled_;       // [R] the same in floats
+  FloatProduct product_;
   int count_ = 0;
 };
 

@@ -46,6 +46,12 @@ struct Operand {
   const Matrix& view() const { return matrix->view(); }
 };
 
+// An int8 matrix whose rows of activations have a range of their own each (Matrix::dynamic).
+inline Matrix own_range(Matrix w) {
+  w.dynamic = true;
+  return w;
+}
+
 // The values last sent, as floats [B, C] in batch order; loading them marks acc as not computed.
 void store_sent(const Operand& operand, const Batch& batch, float* out);
 void load_sent(Operand& operand, const Batch& batch, const Kernels& kernels, const float* sent);

@@ -105,6 +105,7 @@ bool DepthExits::exit_block_of_sequences(int layer) {
     const float* part = translation;
     for (CellState& s : batch_.top()) {
       std::memcpy(s.h_row(at.b), part, s.cell->output * sizeof(float));
+      s.h_is_given();
       part += s.cell->output;
     }
     translation += exit_.finals[layer].stride();

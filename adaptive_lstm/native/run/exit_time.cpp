@@ -152,6 +152,7 @@ bool TimeExits::should_exit(int b, const float* mapped, int n, float threshold) 
 // The rows listed exit with this translation of their states; null: with the top layer's.
 void TimeExits::translate(const Affine* translation) {
   const int top = int(batch_.layers().size()) - 1;
+  batch_.top()[0].h_is_given();
   block_.gather_states(batch_, translation ? 0 : top, top);
   const float* final = translation ? block_.map(kernels_, *translation, mapped_) : block_.states();
   for (const TimeRow& at : block_.rows) {

@@ -146,7 +146,7 @@ bool Holding::unchanged(const Hold& hold, int b, const float* x) const {
   const Cell& cell = run_.cell;
   if (hold.x) {
     const double change = rms_change(run_.kernels, x, hold_.x_used.data() + size_t(b) * cell.input, cell.input);
-    if (!(change == 0 && *hold.x > 0) && !(change < *hold.x * hold_.x_size[b])) return false;
+    if (!(change<kMinChange&& * hold.x> 0) && !(change < *hold.x * hold_.x_size[b])) return false;
   }
   if (!hold.h) return true;
   const float* h_used = hold_.h_used.data() + size_t(b) * cell.output;
@@ -271,6 +271,7 @@ void Holding::finish_timestep(int t) {
       const float* translation = held_.translations + layout_.row(t, b) * held_.translation_stride;
       std::memcpy(state_.h_row(b), translation, cell.output * sizeof(float));
       cell.set_constants(state_.h_row(b));
+      state_.h_is_given();
     }
   }
   if (const int n = int(holding_gates.size())) {

@@ -15,6 +15,10 @@ constexpr int64_t kLongest = int64_t(1) << 30, kMostKept = 4096;
 constexpr int64_t kMostCounted = int64_t(1) << 62;
 constexpr int kMostRows = 1 << 26;  // of a batch
 
+// A root mean square change below is none: floats of that size are zeros to some executors. policies/change.py has the
+// same.
+constexpr double kMinChange = 0x1p-90;
+
 // Thresholds of one cell; an empty operand computes every column at every timestep.
 struct Thresholds {
   Buffer<float> x, h;  // [I], [P]

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/dispatch.h"
+#include "cpu/flush_denormals.h"
 
 namespace alstm {
 
@@ -74,6 +75,7 @@ bool StackState::load(const Rows<const float>& h, const Rows<const float>& c, bo
 
 bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, int first,
                           RunOptions options) {
+  const FlushDenormals flushed;
   const int rows = batch_.size();
   const Rows<const float> in = (sizes ? in_.rows(sizes, steps, x.base, x.row) : x).from_row(first);
   const Rows<float> out = (sizes ? out_.rows(sizes, steps, y.base, y.row) : y).from_row(first);
@@ -114,6 +116,7 @@ void StackState::leave(const int64_t* rows, size_t n, const float* h) {
   };
   for (int i = 0; i < batch_.active(); i++)
     if (leaves(i)) std::memcpy(batch_.top()[0].h_row(i), h + (found(i) - rows) * width, width * sizeof(float));
+  batch_.top()[0].h_is_given();
   batch_.make_room();
   batch_.regroup([&](int i) { return !leaves(i); });
 }

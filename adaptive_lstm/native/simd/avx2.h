@@ -38,9 +38,9 @@ struct Vec {
     return {_mm256_max_ps(_mm256_set1_ps(low), _mm256_min_ps(_mm256_set1_ps(high), x.v))};
   }
   static constexpr bool has_powers = false;
-  static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]
-    return p * Vec{_mm256_castsi256_ps(
-                   _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
+  static Vec pow2(Vec n) {  // 2^n for whole n in [-126, 127]
+    return {
+        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
   }
 };
 

@@ -39,7 +39,6 @@ struct Vec {
   static Vec clamp(Vec x, float low, float high) {
     return {_mm512_max_ps(_mm512_set1_ps(low), _mm512_min_ps(_mm512_set1_ps(high), x.v))};
   }
-  static Vec times_pow2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // p * 2^n, whole n in [-126, 127]
   static constexpr bool has_powers = true;
   // 2^(n / 16) from 1.5 * 2^23 + n, whose low bits are the whole number n. The last four bits of n select from the
   // table; a shift moves the others into the exponent, and the last four into the fraction, which the table

@@ -61,13 +61,13 @@ struct Vec {
     return make([&](int i) { return x.v[i] < low ? low : x.v[i] > high ? high : x.v[i]; });
   }
   static constexpr bool has_powers = false;
-  static Vec times_pow2(Vec p, Vec n) {  // p * 2^n for whole n in [-126, 127]; a NaN stays one
-    return p * make([&](int i) {
-             const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
-             float x;
-             std::memcpy(&x, &bits, 4);
-             return x;
-           });
+  static Vec pow2(Vec n) {  // 2^n for whole n in [-126, 127]
+    return make([&](int i) {
+      const uint32_t bits = uint32_t((n.v[i] == n.v[i] ? int32_t(n.v[i]) : 0) + 127) << 23;
+      float x;
+      std::memcpy(&x, &bits, 4);
+      return x;
+    });
   }
 };
 
