@@ -101,7 +101,10 @@ def _check(name: str, tensor: Tensor, dimensions: int) -> None:
 
 def _float32(name: str, tensor: Tensor) -> Tensor:
     """A copy of its own."""
-    values = tensor.detach().resolve_neg().to(torch.float32).clone(memory_format=torch.contiguous_format)
+    try:
+        values = tensor.detach().resolve_neg().to(torch.float32).clone(memory_format=torch.contiguous_format)
+    except RuntimeError as error:  # several numbers in a byte
+        raise ModelFileError(f"{name}: got {tensor.dtype}, which torch cannot convert to float32") from error
     if not values.isfinite().all():
         raise ModelFileError(f"{name}: it holds NaN, infinity or values beyond float32, expected finite weights")
     return values

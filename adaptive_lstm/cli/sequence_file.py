@@ -79,7 +79,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             what = "is one .npy array" if one else "is damaged or not an .npz file of numbers"
             raise InputError(f"{path} {what}; save it with numpy.savez(path, x=...)") from error
         except Exception as error:  # damaged archives make zipfile, zlib and numpy raise anything
-            raise InputError(f"{path} is damaged or not an .npz file of numbers: {error!s:.300}") from error
+            raise InputError(f"{path} is damaged or not an .npz file of numbers") from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path} is damaged or not an .npz file of numbers: {name:.100} is no array")
@@ -122,6 +122,8 @@ def _converted(path: Path, name: str, array: Array, dtype: npt.DTypeLike) -> Arr
     """The same numbers as another dtype, in the byte order of this machine and contiguous."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.ascontiguousarray(array, dtype)
+    if np.can_cast(array.dtype, found.dtype):
+        return found
     lost = np.isinf(found) & np.isfinite(array) if found.dtype.kind == "f" else (found < 0) != (array < 0)
     if lost.any():
         raise InputError(f"{path}: {name} is {array.dtype} and holds numbers beyond {found.dtype}")

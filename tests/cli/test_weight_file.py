@@ -42,6 +42,12 @@ def test_every_floating_point_dtype_gives_its_values(tmp_path: Path, dtype: torc
         torch.testing.assert_close(value, stored[name].float(), rtol=0, atol=0)
 
 
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="a torch without dtypes of four bits")
+def test_a_dtype_that_torch_cannot_convert_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = torch.zeros(8, 3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    assert "rnn.weight_ih_l0: got torch.float4" in refused(capsys, "inspect", given(tmp_path, weight_ih_l0=packed))
+
+
 def test_views_give_their_values_and_share_nothing(tmp_path: Path) -> None:
     first = STATE["weight_ih_l0"]
     views = {
