@@ -62,6 +62,8 @@ def copied(model: Model) -> Model:
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module._update_flat_weights()  # torch.func.functional_call leaves its own there
         for tensor in _tensors_in([*module.__dict__.values(), *getattr(module, "_flat_weights", ())]):
             if not tensor.is_leaf:  # torch copies leaves only
                 memo[id(tensor)] = tensor.detach().clone()

@@ -83,11 +83,11 @@ def as_head(head: object) -> Head:
     end = layers[1:]
     last = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
     if isinstance(linear, nn.Linear) and (not end or (len(end) == 1 and isinstance(end[0], last))):
-        weight = linear.weight.detach().cpu().float().numpy()
+        weight = linear.weight.detach().cpu().float().clone().numpy()
         given: torch.Tensor | None = linear.bias  # annotated as always there, which it is not
-        bias = np.zeros(len(weight), np.float32) if given is None else given.detach().cpu().float().numpy()
+        bias = np.zeros(len(weight), np.float32) if given is None else given.detach().cpu().float().clone().numpy()
         sigmoid = isinstance(end[0], nn.Sigmoid) if end else len(weight) == 1
-        return LinearHead(weight.copy(), bias.copy(), "sigmoid" if sigmoid else "softmax")
+        return LinearHead(weight, bias, "sigmoid" if sigmoid else "softmax")
     if not callable(head):
         raise PolicyError(
             f"head: got {type(head).__name__}, expected a linear module or a callable from states [n, P] to logits"

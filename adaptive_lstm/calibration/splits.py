@@ -57,7 +57,8 @@ def _bytes(value: Any) -> Iterator[bytes]:
         value = (value.data, value.batch_sizes)
     if isinstance(value, torch.Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # see layout.float32
+        yield copy.reshape(-1).view(torch.uint8).numpy().tobytes()
     elif isinstance(value, np.ndarray):
         yield f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
     elif isinstance(value, tuple | list):

@@ -159,7 +159,7 @@ def matrix_reports(
             kinds.append(("weight_hr", before.w_hr, after.w_hr))
         for index, (kind, w, matrix) in enumerate(kinds):
             held = packed[cell][index] if packed else None
-            old = w.detach().cpu().double().numpy()
+            old = w.detach().cpu().double().clone().numpy()
             change = matrix.dequantized() - old
             zeros = int((matrix.dequantized() == 0).sum())
             output_error = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn, strided
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, maybe_current_level
 from torch.autograd import forward_ad
 
 
@@ -13,12 +13,14 @@ def is_plain(x: torch.Tensor) -> bool:
     """Whether nobody traces, transforms or differentiates a dense tensor in forward mode.
 
     Not plain: subclasses (``FakeTensor``), wrappers of ``torch.func``, dual tensors with a tangent, and any tensor
-    while a dispatch mode records operations (``make_fx``).
+    while a dispatch mode records operations (``make_fx``), or inside a transform, which may have wrapped the weights.
     """
     return (
         (type(x) is torch.Tensor or type(x) is nn.Parameter)
         and x.layout is strided
+        and not x.is_nested
         and not is_functorch_wrapped_tensor(x)
+        and maybe_current_level() is None
         and not _len_torch_dispatch_stack()
         and (forward_ad._current_level < 0 or forward_ad.unpack_dual(x).tangent is None)
     )
@@ -41,3 +43,17 @@ def resolved(x: torch.Tensor) -> torch.Tensor:
     if x.is_neg():
         return x.resolve_neg()
     return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x
+
+
+def is_dense(x: torch.Tensor) -> bool:
+    """Whether a tensor is an ordinary array of numbers: not sparse, nested, quantized or in a layout of oneDNN."""
+    return x.layout is strided and not x.is_nested and not x.is_quantized
+
+
+def not_dense(x: torch.Tensor) -> str:
+    """What a tensor that is not dense is, and what to do."""
+    if x.is_nested:
+        return "a nested tensor, expected a dense one; torch.nn.utils.rnn.pack_sequence joins sequences of any lengths"
+    if x.is_quantized:
+        return f"a quantized tensor ({x.dtype}), expected a dense one; call .dequantize() on it"
+    return f"a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it"

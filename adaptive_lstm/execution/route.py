@@ -89,7 +89,7 @@ def _needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:
     return (
         x.requires_grad
         or any(p.requires_grad for p in lstm._parameters.values() if p is not None)
-        or (hx is not None and any(s.requires_grad for s in hx))
+        or (isinstance(hx, tuple | list) and any(getattr(s, "requires_grad", False) for s in hx))
     )
 
 

@@ -16,9 +16,9 @@ def tensors(state: StreamState[np.ndarray]) -> StreamState:
 
 
 def arrays(state: StreamState) -> StreamState[np.ndarray]:
-    """Arrays of contiguous values on the CPU; they share the memory of tensors that already are."""
+    """Arrays of contiguous values on the CPU, in memory of their own: an array would pin a tensor's storage."""
 
     def array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-        return tensor.detach().cpu().contiguous().numpy()
+        return tensor.detach().cpu().clone(memory_format=torch.contiguous_format).numpy()
 
     return state.map(array)

@@ -54,4 +54,4 @@ def _session(request: BuildRequest, **int8: Any) -> Engine:
 
 def to_numpy(tensor: Tensor) -> Any:
     """A float32 array of its own, in C order."""
-    return np.array(tensor.detach().numpy(), dtype=np.float32, order="C")
+    return np.array(tensor.detach().clone().numpy(), dtype=np.float32, order="C")

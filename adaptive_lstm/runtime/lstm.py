@@ -11,14 +11,16 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import InputError
+from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch
 from ..execution.executor import Executor
 from ..execution.route import EMPTY, decide
 from ..execution.runner import Counted, Runner
+from ..execution.uncompiled import unseen
 from ..model_io import copied
 from ..policies import Parts, Policy
 from ..policies.combined import acts
@@ -27,6 +29,7 @@ from ..weights.fingerprint import Fingerprint
 from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
+from .by_torch import SCRIPT, by_torch
 from .monitor import Monitor
 from .plan import Plan
 
@@ -257,6 +260,9 @@ class AdaptiveLSTM(nn.LSTM):
         state = super().__getstate__()  # type: ignore[no-untyped-call]
         return {key: value for key, value in state.items() if key not in _RUNTIME}
 
+    def __prepare_scriptable__(self) -> AdaptiveLSTM:
+        raise UnsupportedError(SCRIPT)
+
     def extra_repr(self) -> str:
         """Policy and precision behind the sizes, where they are not the default."""
         text = super().extra_repr()
@@ -268,6 +274,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     # --------------------------------------------------------------------------------------------------- forward
 
+    @unseen
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 (torch's name)
         """As ``nn.LSTM.forward``.
 
@@ -299,7 +306,9 @@ class AdaptiveLSTM(nn.LSTM):
         route, executor = decide(self, self.executor, x, hx)
         last = self.__dict__  # past nn.Module.__setattr__
         if executor is None:
-            out = super().forward(x, hx)
+            out = by_torch(self, route, x, hx)
+            if isinstance(x, Proxy) or torch.compiler.is_dynamo_compiling():
+                return out  # nothing has run
             last["_last"] = (route, torch.get_num_threads(), _timesteps(x, self.batch_first), None, None)
             if route is not EMPTY and not self._warned and not self._plan.exact:
                 last["_warned"] = True

@@ -9,7 +9,8 @@ from torch import strided
 
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
-from ..execution.plain import is_plain, may_step, resolved
+from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
+from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
 from .lstm import AdaptiveLSTM
 from .session import open_session
@@ -27,6 +28,7 @@ class Stream:
     it was.
     """
 
+    @uncompiled
     def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
         if not isinstance(lstm, AdaptiveLSTM):
             raise InputError(
@@ -57,6 +59,7 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
+    @uncompiled
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -72,6 +75,7 @@ class Stream:
 
     # -------------------------------------------------------------------------------------------------- advance
 
+    @uncompiled
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by one timestep.
 
@@ -86,19 +90,24 @@ class Stream:
             NonFiniteError: x holds NaN or infinity.
         """
         # This is the hot path: a few attribute look-ups are a good part of a small step.
-        if (
-            type(x) is torch.Tensor
-            and x.is_cpu
-            and x.shape == self._fast
-            and x.dtype is self._dtype
-            and x.layout is strided  # others may not even know whether they are contiguous
-            and x.is_contiguous()
-            and may_step(x)
-        ):
+        try:
+            ready = (
+                type(x) is torch.Tensor
+                and x.is_cpu
+                and x.shape == self._fast
+                and x.dtype is self._dtype
+                and x.layout is strided  # others may not even know whether they are contiguous
+                and x.is_contiguous()
+                and may_step(x)
+            )
+        except RuntimeError:  # nested tensors do not even know their shape
+            ready = False
+        if ready:
             return self._advance(x)
         self._check(x, self._in)
         return self._advance(resolved(x.detach()).contiguous())
 
+    @uncompiled
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by a chunk of any length.
 
@@ -113,7 +122,8 @@ class Stream:
             NonFiniteError: x holds NaN or infinity.
         """
         time = 1 if self._batch_first else 0
-        steps = x.shape[time] if isinstance(x, torch.Tensor) and x.dim() == 3 else 0  # type: ignore[redundant-expr]
+        known = isinstance(x, torch.Tensor) and is_dense(x) and x.dim() == 3  # type: ignore[redundant-expr]
+        steps = x.shape[time] if known else 0
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
         return self._session.run(resolved(x.detach()), self._batch_first)
@@ -121,11 +131,11 @@ class Stream:
     def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:
         if not isinstance(x, torch.Tensor):
             raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")
+        if not is_dense(x):
+            raise InputError(f"got {not_dense(x)}")
         if tuple(x.shape) != want:
             shown = "[B, I]" if len(want) == 2 else "[B, T, I]" if self._batch_first else "[T, B, I]"
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
-        if x.layout != torch.strided:
-            raise InputError(f"got a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it")
         if x.dtype != self._dtype or x.device != self._device:
             wanted = f"{self._dtype} on {self._device}"
             raise InputError(f"got {x.dtype} on {x.device}, expected {wanted} like the weights")
@@ -137,12 +147,14 @@ class Stream:
 
     # ---------------------------------------------------------------------------------------------------- state
 
+    @uncompiled
     def reset(self) -> None:
         """Back to zero states, nothing sent, statistics cleared; a calibrated LSTM's monitor sees the sequence."""
         self._tell_monitor()
         self._session.reset()
 
     @property
+    @uncompiled
     def state(self) -> StreamState:
         """A copy of everything that the stream remembers; assign one to continue from there.
 
@@ -152,11 +164,13 @@ class Stream:
         return self._session.read()
 
     @state.setter
+    @uncompiled
     def state(self, state: StreamState) -> None:
         check_state(state, self._shape, self._batch, self._executor.policy, self._executor.computes_in, self._device)
         self._session.write(state)
 
     @property
+    @uncompiled
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
         executor, (steps, counts) = self._executor, self._session.counted()
@@ -166,6 +180,7 @@ class Stream:
         )
 
     @property
+    @uncompiled
     def exited(self) -> torch.Tensor:
         """Which rows have exited (``ExitInTime``): bool [B]. Their outputs stay the translation they exited with.
 
@@ -174,6 +189,7 @@ class Stream:
         return self._session.exited()
 
 
+@uncompiled
 def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:
     """Open a stream of ``batch_size`` rows through an ``AdaptiveLSTM`` in eval mode, from zero states.
 

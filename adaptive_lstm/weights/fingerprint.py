@@ -78,5 +78,6 @@ def _of_bytes(value: object) -> object:
 
     if not isinstance(value, torch.Tensor):
         return None
-    data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # see layout.float32
+    data = copy.flatten().view(torch.uint8).numpy().tobytes()
     return str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()

@@ -133,5 +133,8 @@ def tensors_of(lstm: nn.LSTM) -> tuple[CellTensors, ...]:
 
 
 def float32(tensor: torch.Tensor) -> FloatArray:
-    """A tensor's values as a contiguous float32 array, which may share its memory."""
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+    """A tensor's values as a contiguous float32 array of its own.
+
+    An array that shares a tensor's memory pins it: torch cannot resize that storage ever again, as FSDP2 does.
+    """
+    return np.ascontiguousarray(tensor.detach().cpu().float().clone().numpy())

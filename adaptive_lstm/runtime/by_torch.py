@@ -1,0 +1,82 @@
+"""``nn.LSTM.forward`` where torch serves: plain calls, and the tools that trace or transform a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch._C._functorch import maybe_current_level
+from torch.fx import Proxy
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import InputError, UnsupportedError
+from ..execution.plain import is_dense, not_dense
+from ..execution.route import NOT_PLAIN
+from ..types import Route
+
+SCRIPT = (
+    "torch.jit.script compiles Python source and the native core has none; script the model that was given to adapt() "
+    "(adapt returned a copy), or use torch.jit.trace or torch.export: all of them hold the plain float32 LSTM"
+)
+
+
+def by_torch(lstm: nn.LSTM, route: Route, x: Any, hx: Any) -> Any:
+    """The output of ``nn.LSTM.forward``; in a symbolic trace the LSTM becomes one node, as torch's own do.
+
+    Raises:
+        InputError: x or hx is no dense tensor, or hx no pair.
+        UnsupportedError: a symbolic trace starts at the LSTM itself, or torch cannot transform LSTMs like this.
+    """
+    if isinstance(x, Proxy):
+        return _node(lstm, x, hx)
+    _check(x, hx)
+    if route is not NOT_PLAIN:
+        return nn.LSTM.forward(lstm, x, hx)
+    try:
+        with _without_onednn() if torch.is_grad_enabled() else nullcontext():
+            return nn.LSTM.forward(lstm, x, hx)
+    except RuntimeError as error:
+        if maybe_current_level() is None:
+            raise
+        raise UnsupportedError(
+            f"torch.func cannot transform an LSTM like this ({str(error).splitlines()[0]}); instead of vmap, put the "
+            "mapped dimension into the batch"
+        ) from error
+
+
+def _check(x: Any, hx: Any) -> None:
+    if not isinstance(x, torch.Tensor | PackedSequence):
+        raise InputError(f"LSTM: got {type(x).__name__}, expected a torch.Tensor or a PackedSequence")
+    given = hx if isinstance(hx, tuple | list) else ()
+    if hx is not None and not (len(given) == 2 and all(isinstance(state, torch.Tensor) for state in given)):
+        kinds = [type(state).__name__ for state in given]
+        raise InputError(f"got hx of type {type(hx).__name__} {kinds or ''}, expected (h_0, c_0)")
+    for tensor in (x.data if isinstance(x, PackedSequence) else x, *given):
+        if not is_dense(tensor):
+            raise InputError(f"LSTM: got {not_dense(tensor)}")
+
+
+def _node(lstm: nn.LSTM, x: Proxy, hx: Any) -> Any:
+    try:
+        path: str = cast("Any", x.tracer).path_of_module(lstm)
+    except NameError:
+        path = ""
+    if not path:
+        raise UnsupportedError(
+            "torch.fx cannot trace through an LSTM; trace a model that holds it, where it becomes one call_module node"
+        )
+    return x.tracer.create_proxy("call_module", path, (x,) if hx is None else (x, hx), {})
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN's LSTM is one operation whose derivative AOTAutograd cannot trace; torch's other one is traced."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
