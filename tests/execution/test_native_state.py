@@ -205,24 +205,6 @@ def test_packed_rows_that_do_not_fit_their_sizes_are_refused(rows: int, sizes: t
 # --------------------------------------------------------------------------------------------- threads and memory
 
 
-def test_threads_share_one_stack() -> None:
-    shape = StackShape(6, 65, 2)
-    native = stack(weights(shape, "fp32", "int8"), shape, policy_of(shape, "many"))
-    inputs = [signal(150, batch, 6) for batch in (1, 2, 3, 1)]
-    want = [run(native, x).y for x in inputs]
-    right: list[bool] = []
-
-    def work(x: torch.Tensor, y: torch.Tensor) -> None:
-        right.extend(torch.equal(run(native, x).y, y) for _ in range(10))
-
-    threads = [threading.Thread(target=work, args=cell) for cell in zip(inputs, want, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert right == [True] * 40
-
-
 @pytest.mark.parametrize("activity", ["few", "many"])
 def test_a_state_is_read_while_another_thread_advances_it(activity: Activity) -> None:
     """What is read is of one moment: every state that is seen is one that single steps give, with its counts."""
