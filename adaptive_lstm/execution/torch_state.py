@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..types import StreamState
+from .plain import resolved
 
 
 def tensors(state: StreamState[np.ndarray]) -> StreamState:
@@ -19,6 +20,6 @@ def arrays(state: StreamState) -> StreamState[np.ndarray]:
     """Arrays of contiguous values on the CPU, in memory of their own: an array would pin a tensor's storage."""
 
     def array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-        return tensor.detach().cpu().clone(memory_format=torch.contiguous_format).numpy()
+        return resolved(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format).numpy()
 
     return state.map(array)

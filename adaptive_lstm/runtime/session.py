@@ -11,6 +11,7 @@ from ..execution import torch_state
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
 from ..execution.native_stack import NativeStack
+from ..execution.plain import resolved
 from ..types import Counts, StreamState
 from .turn import Turn
 
@@ -193,4 +194,4 @@ class ConvertedSession:
 
 def _copied(state: StreamState) -> StreamState:
     """A deep copy without gradients."""
-    return state.map(lambda tensor: tensor.detach().clone())
+    return state.map(lambda tensor: resolved(tensor.detach()).clone())

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import StateError
+from ..execution.plain import is_dense, is_plain, not_dense
 from ..policies import Parts
-from ..types import Site, StackShape, StreamState
+from ..types import ExitState, HoldState, Site, StackShape, StreamState
 
 Expected = tuple[str, torch.Tensor | None, tuple[int, ...] | None]
 """Name, value and shape of a part of the state; shape None: it must not be there."""
+
+LONGEST_COUNT = 2**62
+"""More timesteps than any stream lives, and few enough that counting on overflows nothing."""
 
 
 def check_state(
@@ -20,6 +24,7 @@ def check_state(
     """Raise ``StateError`` unless a state is of this stack, batch size and policy, and holds finite numbers."""
     if not isinstance(state, StreamState):
         raise StateError(f"got {type(state).__name__}, expected a StreamState (from another stream's .state)")
+    _check_containers(state)
     if len(state.sent_x) != shape.num_cells or len(state.sent_h) != shape.num_cells:
         raise StateError(f"the state is of a stack of {len(state.sent_x)} layers, this one has {shape.num_cells}")
     if state.hold and (not policy.hold or len(state.hold) != shape.num_cells):
@@ -27,29 +32,69 @@ def check_state(
     if state.exit is not None and policy.time_exit is None:
         raise StateError("the state is of a stream with an exit in time; this one's policy has none")
     for name, tensor, want in _parts(state, shape, batch, policy):
-        if tensor is not None and not isinstance(tensor, torch.Tensor):
-            raise StateError(f"{name}: got {type(tensor).__name__}, expected a tensor or None")
-        got = None if tensor is None else tuple(tensor.shape)
-        if got != want:
-            raise StateError(
-                f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
-            )
-        if tensor is None:
-            continue
-        number = _WHOLE.get(name, dtype)
-        if tensor.dtype != number or tensor.device != device:
-            raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {number} on {device}")
-        if name != "past" and not bool(torch.isfinite(tensor).all()):  # past is NaN before the first check
-            raise StateError(f"{name}: holds NaN or infinity, expected finite values")
-        if name in _LEAST and bool((tensor < _LEAST[name]).any()):
-            raise StateError(f"{name}: got {int(tensor.min())}, expected at least {_LEAST[name]}")
+        _check_part(name, tensor, want, _WHOLE.get(name, dtype), device)
     for held in state.hold:
-        if held.queue is not None and held.queued is not None and bool((held.queued > held.queue.shape[1]).any()):
-            raise StateError(f"queued: got {int(held.queued.max())}, expected at most the cap, {held.queue.shape[1]}")
-        if held.run is not None and held.queued is not None and bool((held.queued > held.run.clamp_min(0)).any()):
-            raise StateError("queued: got more inputs than timesteps held (run), expected at most as many")
-    if state.exit is not None and (not isinstance(state.exit.time, int) or state.exit.time < 0):  # type: ignore[redundant-expr]
-        raise StateError(f"time: got {state.exit.time!r}, expected a whole number of timesteps >= 0")
+        _check_queue(held)
+    if state.exit is not None and policy.time_exit is not None:
+        _check_exit(state.exit, policy.time_exit.patience)
+
+
+def _check_containers(state: StreamState) -> None:
+    def check(name: str, value: object, kind: type) -> None:
+        if not isinstance(value, kind):
+            raise StateError(f"{name}: got {type(value).__name__}, expected {kind.__name__}")
+
+    for name in ("sent_x", "sent_h", "hold"):
+        check(name, getattr(state, name), tuple)
+    for held in state.hold:
+        check("hold", held, HoldState)
+    if state.exit is not None:
+        check("exit", state.exit, ExitState)
+
+
+def _check_part(
+    name: str, tensor: torch.Tensor | None, want: tuple[int, ...] | None, dtype: torch.dtype, device: torch.device
+) -> None:
+    if tensor is not None and not isinstance(tensor, torch.Tensor):
+        raise StateError(f"{name}: got {type(tensor).__name__}, expected a tensor or None")
+    if tensor is not None and not is_dense(tensor):
+        raise StateError(f"{name}: got {not_dense(tensor)}")
+    got = None if tensor is None else tuple(tensor.shape)
+    if got != want:
+        raise StateError(
+            f"{name}: got shape {got}, expected {want}; the state is of another model, batch size or policy"
+        )
+    if tensor is None:
+        return
+    if tensor.dtype != dtype or tensor.device != device:
+        raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device}")
+    if not is_plain(tensor):
+        raise StateError(f"{name}: got a tensor that is traced or transformed, expected plain memory")
+    if bool(torch.isinf(tensor).any()) or (name != "past" and bool(torch.isnan(tensor).any())):  # NaN: no check yet
+        raise StateError(f"{name}: holds NaN or infinity, expected finite values")
+    if name in _LEAST and bool(((tensor < _LEAST[name]) | (tensor > LONGEST_COUNT)).any()):
+        wrong = int(tensor.min()) if bool((tensor < _LEAST[name]).any()) else int(tensor.max())
+        raise StateError(f"{name}: got {wrong}, expected {_LEAST[name]} to 2**62")
+
+
+def _check_queue(held: HoldState) -> None:
+    if held.queue is None or held.queued is None or held.run is None:
+        return
+    if bool((held.queued > held.queue.shape[1]).any()):
+        raise StateError(f"queued: got {int(held.queued.max())}, expected at most the cap, {held.queue.shape[1]}")
+    if bool((held.queued > held.run.clamp_min(0)).any()):
+        raise StateError("queued: got more inputs than timesteps held (run), expected at most as many")
+
+
+def _check_exit(state: ExitState, patience: int) -> None:
+    time = state.time
+    if type(time) is not int or not 0 <= time <= LONGEST_COUNT:
+        raise StateError(f"time: got {time!r}, expected a whole number of timesteps, 0 to 2**62")
+    if bool((state.streak >= torch.where(state.exited, LONGEST_COUNT, patience)).any()):
+        raise StateError(
+            f"streak: got {int(state.streak.max())} checks passed in a row that has not exited, expected less than the "
+            f"patience, {patience}"
+        )
 
 
 _WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "exited": torch.bool}
