@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..policies import Policy, parts
+from ..policies.combined import acts
 from ..policies.exits import Exit
 from ..types import StackShape, sites
 from ..weights.layout import CellTensors
@@ -33,6 +34,7 @@ class Executor:
     ``route``: who runs it, and why.
     ``call_route``: the same for whole batches, which torch runs in place of the reference if results are the same.
     ``dtype``, ``device``, ``on_cpu``: of inputs and outputs.
+    ``skips_over_time``: whether most of what it can skip depends on earlier timesteps, which a stream would know.
     ``computes_in``: the dtype of chunks and their states; whole batches are converted.
 
     Args:
@@ -58,6 +60,9 @@ class Executor:
         self._weights, self._quantize = tuple(weights), quantize
         first = self._weights[0].w_ih
         self.dtype, self.device, self.on_cpu = dtype or first.dtype, first.device, first.is_cpu
+        policies = self.policy
+        over_time = acts(policies.columns) or bool(policies.hold or policies.time_exit)
+        self.skips_over_time = over_time and not shape.bidirectional
         self._counts = self.policy.acts or replaced  # whether a run may do less than all of the work
         # NaN and infinity would stay in estimates, and integers cannot pass them on; without either, torch's results
         # are the same.

@@ -55,28 +55,30 @@ class NativeRunner:
             h, c = empty_like(self._one_row[0]), empty_like(self._one_row[1])
         else:
             h, c = x.new_empty(cells, rows, output), x.new_empty(cells, rows, hidden)
-        h_0 = h_cell = h_row = c_0 = c_cell = c_row = 0
-        initial = batch.initial
-        if initial is not None:
-            (given_h, h_cell, h_row), (given_c, c_cell, c_row) = _rows(initial[0]), _rows(initial[1])
-            h_0, c_0 = given_h.data_ptr(), given_c.data_ptr()
-        stack = self.stack
+        stack, initial = self.stack, batch.initial
         state = stack.acquire()
         try:
-            if not state.forward(
-                rows, x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
-                h_0, h_cell, h_row, c_0, c_cell, c_row, h.data_ptr(), c.data_ptr(),
-            ):  # fmt: skip
+            if initial is None:
+                finite = state.forward(
+                    rows, x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
+                    h.data_ptr(), c.data_ptr(),
+                )  # fmt: skip
+            else:
+                h_0, c_0 = initial
+                if h_0.stride(2) != 1 or c_0.stride(2) != 1:
+                    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+                finite = state.forward(
+                    rows, x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
+                    h.data_ptr(), c.data_ptr(), *_rows(h_0), *_rows(c_0),
+                )  # fmt: skip
+            if not finite:
                 raise refuse_non_finite()
             return Result(y, h, c, stack.counted(state, batch.timesteps) if self._counts else None)
         finally:
             stack.release(state)
 
 
-def _rows(state: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-    """A state [L * D, B, n] whose rows are dense, and the distances between its cells and its rows."""
-    cell, row, dense = state.stride()
-    if dense != 1:
-        state = state.contiguous()
-        cell, row, _ = state.stride()
-    return state, cell, row
+def _rows(state: torch.Tensor) -> tuple[int, int, int]:
+    """The address of a state [L * D, B, n] with dense rows, and the distances between its cells and its rows."""
+    cell, row, _ = state.stride()
+    return state.data_ptr(), cell, row

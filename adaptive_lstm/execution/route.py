@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import is_grad_enabled, nn
+from torch._C import _get_tracing_state, _is_any_autocast_enabled
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from ..policies import Parts, Policy, parts
@@ -48,7 +50,7 @@ def decide(
     """
     if lstm.training:
         return TRAINING, None
-    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
+    if _get_tracing_state() is not None or is_compiling():
         return TRACING, None
     x = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(x, torch.Tensor) or x.numel() == 0:
@@ -56,9 +58,9 @@ def decide(
     if not is_plain(x) or (hx is not None and not _plain_states(hx)):
         return NOT_PLAIN, None
     on_cpu = x.is_cpu
-    if torch._C._is_any_autocast_enabled() and _autocasts(x.device.type):
+    if _is_any_autocast_enabled() and _autocasts(x.device.type):
         return AUTOCAST, None
-    if torch.is_grad_enabled() and _needs_gradients(lstm, x, hx):
+    if is_grad_enabled() and _needs_gradients(lstm, x, hx):
         return GRADIENTS, None
     executor = compiled()
     if x.dtype is not executor.dtype or on_cpu is not executor.on_cpu or not (on_cpu or x.device == executor.device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,7 +34,16 @@ from .by_torch import SCRIPT, by_torch
 from .monitor import Monitor
 from .plan import Plan
 
-_RUNTIME = ("_compiled", "_last", "_detour", "_origin", "_warned")  # rebuilt on demand, never copied, pickled or saved
+_RUNTIME = (
+    "_compiled",
+    "_last",
+    "_detour",
+    "_origin",
+    "_warned",
+    "_short_calls",
+)  # rebuilt on demand, never copied, pickled or saved
+
+FEW_TIMESTEPS, MANY_SHORT_CALLS = 2, 32  # a user who steps by calls makes many short ones in a row
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class AdaptiveLSTM(nn.LSTM):
     _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
     _last: tuple[Route, int, int, Counted | None, Parts | None] | None = None
     _warned: bool = False  # that torch served although something is set
+    _short_calls: int = 0  # in a row, with given states; below zero: it has been told
     _detour: Callable[[Any, Any], Any] | None = None  # what serves in place of _serve
 
     @classmethod
@@ -302,6 +313,22 @@ class AdaptiveLSTM(nn.LSTM):
             stacklevel=4,
         )
 
+    def _note_length(self, batch: Batch) -> None:
+        """Tell, once, who steps by calls with given states that every call forgets what skipping depends on."""
+        short = batch.timesteps <= FEW_TIMESTEPS * batch.rows
+        last = self.__dict__
+        count = self._short_calls + 1 if short else min(self._short_calls, 0)
+        last["_short_calls"] = count
+        if count == MANY_SHORT_CALLS:
+            warnings.warn(
+                f"adaptive_lstm: {count} calls in a row were given (h_0, c_0) and at most {FEW_TIMESTEPS} timesteps. "
+                "Every call starts with nothing sent or held, so the policy can hardly skip anything. A stream "
+                "remembers: stream = adaptive_lstm.stream(lstm, batch_size); y = stream.step(x). Shown once per LSTM.",
+                UserWarning,
+                stacklevel=4,
+            )
+            last["_short_calls"] = -sys.maxsize
+
     def _serve(self, x: Any, hx: Any) -> Any:
         route, executor = decide(self, self.executor, x, hx)
         last = self.__dict__  # past nn.Module.__setattr__
@@ -315,6 +342,8 @@ class AdaptiveLSTM(nn.LSTM):
                 self._warn_of_torch(route)
             return out
         batch = Batch.of(x, hx, executor.shape, self.batch_first)
+        if hx is not None and executor.skips_over_time:
+            self._note_length(batch)
         y, h, c, counts = executor.runner.run(batch)
         last["_last"] = (route, executor.threads(), batch.timesteps, counts, executor.policy)
         monitor = self._monitor

@@ -74,7 +74,7 @@ def forward(
     )
     start = (h_0.data_ptr(), h_0.stride(0), h_0.stride(1), c_0.data_ptr(), c_0.stride(0), c_0.stride(1))
     packed = alive.data_ptr() if sizes else 0
-    assert state.forward(rows, x.data_ptr(), *at, steps, packed, True, *start, h.data_ptr(), c.data_ptr(), block)
+    assert state.forward(rows, x.data_ptr(), *at, steps, packed, True, h.data_ptr(), c.data_ptr(), *start, block)
     columns, (checks, exits, depth_checks, depth_exits), _ = state.counters()
     native.release(state)
     return Ran(y, h, c, np.array(columns), (checks, exits, *depth_checks, *depth_exits))
@@ -84,10 +84,10 @@ def alone(native: NativeStack, x: torch.Tensor, sizes: Sequence[int] | None, giv
     """Some of the rows, as a batch of their own."""
     part = tuple(state[:, first : first + n] for state in given)
     if sizes is None:
-        return forward(native, x[first : first + n], None, part, n)  # type: ignore[arg-type]
+        return forward(native, x[first : first + n], None, part, n)
     own = [min(max(size - first, 0), n) for size in sizes]
     rows = [r[first : first + k] for r, k in zip(x.split(list(sizes)), own, strict=True)]
-    return forward(native, torch.cat(rows), [k for k in own if k], part, n)  # type: ignore[arg-type]
+    return forward(native, torch.cat(rows), [k for k in own if k], part, n)
 
 
 @pytest.mark.parametrize("packed", [False, True])

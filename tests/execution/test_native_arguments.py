@@ -79,7 +79,7 @@ def forward(of: _native.State, *, h_0: bool = False, c_0: bool = False, end: boo
     x, some = floats(1, 3), floats(2)
     there = some.ctypes.data
     given, last = (there if h_0 else 0, 2, 2, there if c_0 else 0, 2, 2), there if end else 0
-    return of.forward(1, x.ctypes.data, 3, 3, there, 2, 2, 1, 0, True, *given, last, last)
+    return of.forward(1, x.ctypes.data, 3, 3, there, 2, 2, 1, 0, True, last, last, *given)
 
 
 def half_pruned(*, w_hh: bool, bias: bool) -> _native.Cell:

@@ -43,11 +43,11 @@ bool run(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uint
 }
 
 // A whole batch of `rows` sequences from a fresh start, in one call, because calls from Python cost as much as a short
-// sequence: from zeros or h_0 [L * D, B] and c_0, which may be null together, their cells and rows so far apart, to
-// contiguous h_n [L * D, B, P] and c_n [L * D, B, H]. block: rows that are run together; 0: what is fast.
+// sequence: to contiguous h_n [L * D, B, P] and c_n [L * D, B, H], from zeros, or from h_0 [L * D, B] and c_0, whose
+// cells and rows lie so far apart. block: rows that are run together; 0: what is fast.
 bool forward(StackState& state, int rows, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
-             ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_0, ptrdiff_t h_cell, ptrdiff_t h_row,
-             uintptr_t c_0, ptrdiff_t c_cell, ptrdiff_t c_row, uintptr_t h_n, uintptr_t c_n, int block) {
+             ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_n, uintptr_t c_n, uintptr_t h_0,
+             ptrdiff_t h_cell, ptrdiff_t h_row, uintptr_t c_0, ptrdiff_t c_cell, ptrdiff_t c_row, int block) {
   const Exclusive guard(state);
   check_batch(rows);
   require(block >= 0, "a block must not be negative");
@@ -158,9 +158,9 @@ void bind_state(nb::module_& m) {
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes") = 0, nb::kw_only(), nb::arg("check"),
            nb::arg("open_ended"), nb::call_guard<nb::gil_scoped_release>())
       .def("forward", &forward, nb::arg("rows"), nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
-           nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_0"),
-           nb::arg("h_cell"), nb::arg("h_row"), nb::arg("c_0"), nb::arg("c_cell"), nb::arg("c_row"), nb::arg("h_n"),
-           nb::arg("c_n"), nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
+           nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_n"),
+           nb::arg("c_n"), nb::arg("h_0") = 0, nb::arg("h_cell") = 0, nb::arg("h_row") = 0, nb::arg("c_0") = 0,
+           nb::arg("c_cell") = 0, nb::arg("c_row") = 0, nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
       .def("store_h", &store_h, nb::arg("h").noconvert())
       .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
