@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from ..model_io import copied
 from .lstm import AdaptiveLSTM
 
 Model = TypeVar("Model", bound=nn.Module)
+_log = logging.getLogger("adaptive_lstm")
 
 
 def lstms_of(model: nn.Module) -> dict[str, AdaptiveLSTM]:
@@ -58,17 +60,24 @@ def adapt(model: Model) -> Model:
     """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
 
     Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are not converted; a
-    warning names them.
+    warning names them. Other recurrent modules (``LSTMCell``, ``GRU``, ``RNN``) stay as they are; the logger
+    "adaptive_lstm" names them.
 
     Raises:
-        InputError: the model holds no ``nn.LSTM``.
+        InputError: the model holds no ``nn.LSTM``; the message names the recurrent modules that it holds.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
     fast = copied(model)
     found = [(name, m) for name, m in fast.named_modules() if isinstance(m, nn.LSTM)]
+    others = ", ".join(_other_recurrent(fast))
     if not found:
-        raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, so there is nothing to adapt")
+        held = (
+            f"; it holds {others}, and only torch.nn.LSTM is converted" if others else ", so there is nothing to adapt"
+        )
+        raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM{held}")
+    if others:
+        _log.warning("adapt leaves these as they are, because only torch.nn.LSTM is converted: %s", others)
     kept = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
     if kept:
         warnings.warn(
@@ -78,3 +87,12 @@ def adapt(model: Model) -> Model:
         if type(module) is nn.LSTM:
             module.__class__ = AdaptiveLSTM
     return fast
+
+
+def _other_recurrent(model: nn.Module) -> Iterator[str]:
+    """Name and class of the recurrent modules that are no ``nn.LSTM``: cells, GRUs, quantized and scripted ones."""
+    for name, module in model.named_modules():
+        kind = str(getattr(module, "original_name", type(module).__name__))  # of a script
+        of_torch = type(module).__module__.startswith("torch.") and any(word in kind for word in ("LSTM", "GRU", "RNN"))
+        if not isinstance(module, nn.LSTM) and (of_torch or isinstance(module, nn.RNNBase | nn.RNNCellBase)):
+            yield f"{name or 'the model'} ({kind})"

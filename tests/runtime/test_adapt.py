@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -221,8 +222,47 @@ def test_an_empty_batch(policy: al.Policy, quantize: str) -> None:
         infer(fast, X[:, :0])
 
 
+class GatedCell(nn.GRUCell):
+    """A user's own cell."""
+
+
+OTHERS: dict[str, tuple[nn.Module, str]] = {
+    "cell": (nn.LSTMCell(I, H), r"0 \(LSTMCell\)"),
+    "gru": (nn.GRU(I, H), r"0 \(GRU\)"),
+    "nested": (nn.ModuleDict({"a": nn.RNN(I, H), "b": GatedCell(I, H)}), r"0.a \(RNN\), 0.b \(GatedCell\)"),
+}
+
+
+@pytest.mark.parametrize(("other", "named"), OTHERS.values(), ids=OTHERS)
+def test_what_adapt_leaves_is_said_once(other: nn.Module, named: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(al.errors.InputError, match=f"it holds {named}, and only torch.nn.LSTM is converted"):
+        al.adapt(nn.Sequential(other, nn.Linear(2, 2)))
+    assert not caplog.records
+    fast = al.adapt(nn.Sequential(other, nn.LSTM(I, H)))
+    assert isinstance(fast.get_submodule("1"), al.AdaptiveLSTM)
+    (record,) = caplog.records
+    assert record.name == "adaptive_lstm"
+    assert re.search(named, record.getMessage())
+
+
+def test_nothing_is_said_of_models_without_others(caplog: pytest.LogCaptureFixture) -> None:
+    al.adapt(EncoderDecoder())
+    assert not caplog.records
+
+
+def test_quantized_and_scripted_lstms_are_named() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both are deprecated
+        quantized = torch.ao.quantization.quantize_dynamic(LastState().eval(), {nn.LSTM})
+        scripted = torch.jit.script(nn.Sequential(nn.LSTM(I, H)))
+    with pytest.raises(al.errors.InputError, match=r"LastState holds no torch.nn.LSTM; it holds lstm \(LSTM\)"):
+        al.adapt(quantized)
+    with pytest.raises(al.errors.InputError, match=r"holds no torch.nn.LSTM; it holds 0 \(LSTM\)"):
+        al.adapt(scripted)
+
+
 def test_a_model_without_lstm() -> None:
-    with pytest.raises(al.AdaptiveLSTMError, match="Linear holds no"):
+    with pytest.raises(al.AdaptiveLSTMError, match="Linear holds no torch.nn.LSTM, so there is nothing to adapt"):
         al.adapt(nn.Linear(2, 2))
     with pytest.raises(al.AdaptiveLSTMError, match="got str"):
         al.adapt("model")  # type: ignore[type-var]
