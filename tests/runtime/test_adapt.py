@@ -262,7 +262,7 @@ def test_quantized_and_scripted_lstms_are_named() -> None:
 
 
 def test_a_model_without_lstm() -> None:
-    with pytest.raises(al.AdaptiveLSTMError, match="Linear holds no torch.nn.LSTM, so there is nothing to adapt"):
+    with pytest.raises(al.AdaptiveLSTMError, match=r"Linear holds no .*, so there is nothing to adapt"):
         al.adapt(nn.Linear(2, 2))
     with pytest.raises(al.AdaptiveLSTMError, match="got str"):
         al.adapt("model")  # type: ignore[type-var]
