@@ -7,6 +7,7 @@ delta   int8 with skipped columns: time against the share of columns that are co
 tiny    Python overhead: one step of one layer, H = 16
 zeros   unstructured zeros, and 2:4, against none (H >= 512)
 batch   1, 8, 64, 256 sequences: the promise never to be slower than torch
+blocks  how many rows of a large batch run together (native core alone)
 Figures are medians of interleaved runs, ratios are paired within rounds; verdicts refer to the targets below.
 """
 
@@ -21,6 +22,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds
 from adaptive_lstm.peers import PEERS, Contender, Unavailable, build, build_adaptive
+from eval.latency.blocks_time import blocks_time
 from eval.latency.delta_time import delta_time
 from eval.latency.zeros_time import zeros_time
 from eval.shared import common
@@ -105,6 +107,11 @@ def batch(options: argparse.Namespace) -> Iterator[Result]:
             yield race_result("batch", f"{of}: batch {size}", (*of, size), timings, BATCH_TARGETS)
 
 
+def blocks(options: argparse.Namespace) -> Iterator[Result]:
+    for of in options.shapes:
+        yield from blocks_time(stack(of), STEPS, quick=options.quick)
+
+
 def _contenders(lstm: nn.LSTM, options: argparse.Namespace) -> tuple[list[Contender], list[Unavailable]]:
     """The chosen peers, and ours twice more, closer to ORT int8: raw features in int8 too, and h in 8 bits.
 
@@ -122,6 +129,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Result]]] = {
     "zeros": zeros,
     "tiny": tiny,
     "batch": batch,
+    "blocks": blocks,
 }
 
 
