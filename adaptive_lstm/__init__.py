@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .runtime.monitor import DriftWarning as DriftWarning
     from .runtime.stream import Stream as Stream
     from .runtime.stream import stream as stream
+    from .runtime.warm_up import warm_up as warm_up
     from .types import BackendInfo as BackendInfo
     from .types import Route as Route
     from .types import RunStats as RunStats
@@ -103,6 +104,7 @@ _EXPORTS = {
     "restore": "compression.compress",
     "save": "artifact.artifact",
     "stream": "runtime.stream",
+    "warm_up": "runtime.warm_up",
 }
 """Public name -> the module that defines it."""
 
@@ -150,6 +152,7 @@ __all__ = [
     "restore",
     "save",
     "stream",
+    "warm_up",
 ]
 
 

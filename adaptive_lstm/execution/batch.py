@@ -136,3 +136,17 @@ class Batch:
     def finite(self) -> bool:
         """Whether neither x nor the given states hold NaN or infinity."""
         return all(bool(torch.isfinite(part).all()) for part in (self.x, *(self.initial or ())))
+
+
+def rows_in(x: Any, batch_first: bool) -> int:
+    """B of an input as ``Batch.of`` takes it."""
+    if isinstance(x, PackedSequence):
+        return int(x.batch_sizes[0])
+    return 1 if x.dim() == 2 else int(x.shape[0 if batch_first else 1])
+
+
+def timesteps_in(x: Any) -> int:
+    """Batch rows times timesteps of an input as ``Batch.of`` takes it."""
+    if isinstance(x, PackedSequence):
+        return len(x.data)
+    return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])

@@ -100,9 +100,10 @@ class Executor:
 
     @functools.cached_property
     def trial(self) -> SpeedTrial | None:
-        """Whether torch is faster for a batch, where its results would be the same; else None."""
-        torch_equals = self.call_route.by == "native" and not self._finite_only
-        return SpeedTrial(self.runner, self.shape) if torch_equals else None
+        """Which calls torch serves faster, where its results would be the same; else None."""
+        if self.native is None or self.call_route.by != "native" or self._finite_only:
+            return None
+        return SpeedTrial(self.runner, self.shape, self.native.packed)
 
     def _between_checks(self) -> ExitableRunner:
         """What runs between two checks of an exit in time: native chunks, or the reference."""

@@ -19,7 +19,9 @@ from .native_policy import python_part, runs_natively
 from .plain import is_plain
 
 if TYPE_CHECKING:
+    from .compiled import Compiled
     from .executor import Executor
+    from .torch_choice import Contest
 
 NATIVE = Route("native")
 TRAINING = Route("torch", "training mode")
@@ -30,6 +32,8 @@ NOT_PLAIN = Route("torch", "an input is not plain memory (traced, transformed or
 GRADIENTS = Route("torch", "gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())")
 FOREIGN = Route("torch", "input of another dtype or device")  # raises torch's own error
 FASTER = Route("torch", "measured faster for this batch")
+TIMED = Route("torch", "timed for this batch, in turn with the native core")
+CHANGING = Route("torch", "the weights change at every call")
 
 THROUGH_FLOAT32 = frozenset({torch.bfloat16, torch.float16, torch.float64})
 """Dtypes of LSTMs that the kernels run in float32; what they return is in the dtype again."""
@@ -37,11 +41,11 @@ THROUGH_FLOAT32 = frozenset({torch.bfloat16, torch.float16, torch.float64})
 
 def decide(
     lstm: nn.LSTM,
-    compiled: Callable[[], Executor],
+    compiled: Callable[[torch.Tensor], Compiled],
     input: Any,  # noqa: A002 (torch's name)
     hx: Any,
-) -> tuple[Route, Executor | None]:
-    """Who serves one call, and the compiled stack if it is not torch.
+) -> tuple[Route, Executor | None, Contest | None]:
+    """Who serves one call, the compiled stack if it is not torch, and the contest that the call is timed for.
 
     Args:
         lstm: the module that is called.
@@ -49,29 +53,36 @@ def decide(
         input, hx: the arguments of the call.
     """
     if lstm.training:
-        return TRAINING, None
+        return TRAINING, None, None
     if _get_tracing_state() is not None or is_compiling():
-        return TRACING, None
+        return TRACING, None, None
     x = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(x, torch.Tensor) or x.numel() == 0:
-        return EMPTY, None
+        return EMPTY, None, None
     if not is_plain(x) or (hx is not None and not _plain_states(hx)):
-        return NOT_PLAIN, None
+        return NOT_PLAIN, None, None
     on_cpu = x.is_cpu
     if _is_any_autocast_enabled() and _autocasts(x.device.type):
-        return AUTOCAST, None
+        return AUTOCAST, None, None
     if is_grad_enabled() and _needs_gradients(lstm, x, hx):
-        return GRADIENTS, None
-    executor = compiled()
+        return GRADIENTS, None, None
+    found = compiled(x)
+    executor = found.executor
+    if executor is None:
+        return CHANGING, None, None
     if x.dtype is not executor.dtype or on_cpu is not executor.on_cpu or not (on_cpu or x.device == executor.device):
-        return FOREIGN, None
-    route = executor.call_route
+        return FOREIGN, None, None
+    route, trial = executor.call_route, executor.trial
     if route.by == "torch":
-        return route, None
-    trial = executor.trial
-    if trial is not None and x is input and trial.torch_is_faster(lstm, x):
-        return FASTER, None  # never for packed sequences: torch steps through unfused cells there
-    return route, executor
+        return route, None, None
+    if trial is None or x is not input:  # never packed sequences: torch steps through unfused cells there
+        return route, executor, None
+    contest = trial.contest(x, lstm.batch_first, dear=found.fingerprint.dear)
+    if contest is None or contest.winner == "native":
+        return route, executor, None
+    if contest.winner is not None:
+        return FASTER, None, None
+    return (TIMED, None, contest) if contest.turn == "torch" else (route, executor, contest)
 
 
 def _plain_states(hx: Any) -> bool:

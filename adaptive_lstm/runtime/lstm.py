@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -13,21 +13,22 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.fx import Proxy
-from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
-from ..execution.batch import Batch
+from ..execution.batch import Batch, rows_in, timesteps_in
+from ..execution.compiled import Compiled, current
 from ..execution.executor import Executor
+from ..execution.fingerprint import Fingerprint
 from ..execution.route import EMPTY, decide
 from ..execution.runner import Counted, Runner
+from ..execution.torch_choice import Contest, timed
 from ..execution.uncompiled import unseen
 from ..model_io import copied
 from ..policies import Parts, Policy
 from ..policies.combined import acts
 from ..types import Counts, Route, RunStats, StackShape
-from ..weights.fingerprint import Fingerprint
-from ..weights.layout import CellTensors, shape_of, tensors_of
+from ..weights.layout import CellTensors, named_weights, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
 from .by_torch import SCRIPT, by_torch
@@ -67,8 +68,11 @@ class AdaptiveLSTM(nn.LSTM):
     """A drop-in ``nn.LSTM`` for inference: same constructor, parameters, ``state_dict``, call and results.
 
     Exact float32 until ``policy`` or ``quantize`` says otherwise. In training mode, or where gradients are needed, it
-    *is* ``nn.LSTM.forward``. Changed weights are noticed at the next call, except writes through ``.data`` or numpy in
-    eval mode, which torch does not count: call ``replan()`` after those.
+    *is* ``nn.LSTM.forward``. Changed weights are noticed at the next call, also in shared memory, in
+    inference mode, after fused optimizers, and where hooks compute them for each call. Writes through ``.data`` or
+    numpy in eval mode leave no trace: to a whole tensor they are noticed at the next call, to a few elements within
+    1,024 timesteps (batch rows times timesteps). ``replan()`` is certain at once. ``Plan.weights_stay`` promises that
+    nothing of the kind happens.
 
     bfloat16, float16 and float64: exact calls are torch's own. What is quantized, pruned or may skip is computed in
     float32, from the float32 values of the weights, and returned in the module's dtype; of float64 that keeps float32's
@@ -80,7 +84,7 @@ class AdaptiveLSTM(nn.LSTM):
 
     _plan: Plan = Plan()
     _monitor: Monitor | None = None
-    _compiled: tuple[Fingerprint, Executor] | None = None
+    _compiled: Compiled | None = None
     _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
     _last: tuple[Route, int, int, Counted | None, Parts | None] | None = None
     _warned: bool = False  # that torch served although something is set
@@ -130,9 +134,10 @@ class AdaptiveLSTM(nn.LSTM):
 
     def _set(self, plan: Plan, monitor: Monitor | None) -> None:
         """Take over a plan that fits."""
-        if plan is not self._plan:
-            self._compiled = None
+        changed = plan is not self._plan
         self._plan, self._monitor = plan, monitor
+        if changed:
+            self._compiled = None  # after the plan: see _compile
 
     @property
     def policy(self) -> Policy:
@@ -177,18 +182,22 @@ class AdaptiveLSTM(nn.LSTM):
         Raises:
             InputError: the parameters have changed since they were replaced.
         """
+        return self._executed(named_weights(self))
+
+    def _executed(self, weights: Mapping[str, torch.Tensor]) -> tuple[CellTensors, ...]:
         replaced = self._plan.replaced
         if replaced is None:
-            return tensors_of(self)
+            return tensors_of(self, weights)
         self._check_origin(replaced)
         return replaced.on(next(self.parameters()).device)
 
     def _check_origin(self, replaced: ReplacedWeights) -> None:
         """Hash the parameters, unless they have not changed since their hash was found to be ``replaced.origin``."""
         known = self._origin
-        if known is None or known[0] != replaced.origin or not known[1].unchanged(self):
+        if known is None or known[0] != replaced.origin or not known[1].certainly_unchanged(self):
+            fingerprint = Fingerprint(self, named_weights(self))
             replaced.check(self)
-            self._origin = replaced.origin, Fingerprint(self)
+            self._origin = replaced.origin, fingerprint
 
     @property
     def last_run(self) -> RunStats | None:
@@ -206,23 +215,38 @@ class AdaptiveLSTM(nn.LSTM):
         self._compiled = self._origin = None
 
     def executor(self) -> Executor:
-        """The compiled stack for the current weights, policy and precision."""
-        compiled = self._compiled
-        if compiled is None or not compiled[0].unchanged(self):
-            # As nn.LSTM.forward does: torch.func.functional_call swaps parameters behind the module's back.
-            self._update_flat_weights()
-            plan = self._plan
-            with torch.no_grad():
-                executor = Executor(
-                    self.executed(),
-                    self.stack_shape,
-                    plan.quantize,
-                    plan.policy,
-                    replaced=plan.replaced is not None,
-                    dtype=next(self.parameters()).dtype,
-                )
-            compiled = self._compiled = (Fingerprint(self), executor)
-        return compiled[1]
+        """The compiled stack for the current weights, policy and precision, after everything has been compared."""
+        old = self._compiled
+        if old is not None and old.executor is not None and old.fingerprint.certainly_unchanged(self):
+            return old.executor
+        return self._compile(old, exact=False).executor or self.executor()
+
+    def _compile(self, old: Compiled | None, *, exact: bool) -> Compiled:
+        plan = self._plan
+        with torch.no_grad():
+            new = current(old, self, self._packed, exact=exact, compare=not plan.weights_stay)
+        self._compiled = new
+        if self._plan is not plan:  # set by another thread, which may have cleared what was there before
+            self._compiled = None
+        return new
+
+    def _packed(self, weights: Mapping[str, torch.Tensor]) -> Executor:
+        plan, dtype = self._plan, next(self.parameters()).dtype
+        replaced, executed = plan.replaced is not None, self._executed(weights)
+        return Executor(executed, self.stack_shape, plan.quantize, plan.policy, replaced=replaced, dtype=dtype)
+
+    def _ready(self, x: torch.Tensor) -> Compiled:
+        """What serves a call with x, unless torch does; its executor is None where weights change at every call."""
+        compiled, last = self._compiled, self._last
+        timesteps = 1 if last is None else last[2]
+        if compiled is not None and compiled.unchanged(self, timesteps):
+            return compiled
+        if compiled is not None and compiled.fingerprint.dear:
+            if compiled.rests() or compiled.torch_won(x, self.batch_first):
+                return compiled
+            if compiled.executor is not None and compiled.fingerprint.unchanged(self, timesteps):
+                return compiled
+        return self._compile(compiled, exact=self._plan.exact)
 
     def run_on(self, runner: Runner) -> AbstractContextManager[None]:
         """Another runner serves every call inside the block, in training mode and with gradients too.
@@ -245,7 +269,7 @@ class AdaptiveLSTM(nn.LSTM):
             start = time.perf_counter()
             out = (detour or self._serve)(x, hx)
             seconds = time.perf_counter() - start
-            observer(Call(x, hx, _rows(x, self.batch_first), seconds, self.last_run if detour is None else None))
+            observer(Call(x, hx, rows_in(x, self.batch_first), seconds, self.last_run if detour is None else None))
             return out
 
         return self._detoured(serve)
@@ -262,9 +286,11 @@ class AdaptiveLSTM(nn.LSTM):
     # ------------------------------------------------------------------------------------------------- nn.Module
 
     def train(self, mode: bool = True) -> AdaptiveLSTM:
-        """As ``nn.Module.train``. Training may write weights without a trace, so a change of mode replans."""
+        """As ``nn.Module.train``. Training may write weights without a trace: the next call compares their contents."""
         if mode is not self.training:
-            self.replan()
+            compiled = self._compiled
+            if compiled is None or not compiled.fingerprint.doubt():
+                self._compiled = None
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -310,7 +336,7 @@ class AdaptiveLSTM(nn.LSTM):
             f"adaptive_lstm: plain float32 nn.LSTM served this call ({route.reason}), although a precision, replaced "
             "weights or a policy is set: its outputs are not those of the compressed model. Shown once per LSTM.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def _note_length(self, batch: Batch) -> None:
@@ -330,35 +356,39 @@ class AdaptiveLSTM(nn.LSTM):
             last["_short_calls"] = -sys.maxsize
 
     def _serve(self, x: Any, hx: Any) -> Any:
-        route, executor = decide(self, self.executor, x, hx)
-        last = self.__dict__  # past nn.Module.__setattr__
+        route, executor, contest = decide(self, self._ready, x, hx)
         if executor is None:
-            out = by_torch(self, route, x, hx)
-            if isinstance(x, Proxy) or torch.compiler.is_dynamo_compiling():
-                return out  # nothing has run
-            last["_last"] = (route, torch.get_num_threads(), _timesteps(x, self.batch_first), None, None)
-            if route is not EMPTY and not self._warned and not self._plan.exact:
-                last["_warned"] = True
-                self._warn_of_torch(route)
-            return out
+            return self._by_torch(route, contest, x, hx)
+        last = self.__dict__  # past nn.Module.__setattr__
         batch = Batch.of(x, hx, executor.shape, self.batch_first)
         if hx is not None and executor.skips_over_time:
             self._note_length(batch)
-        y, h, c, counts = executor.runner.run(batch)
+        if contest is None:
+            y, h, c, counts = executor.runner.run(batch)
+        else:
+            seconds, (y, h, c, counts) = timed(lambda: executor.runner.run(batch))
+            compiled = self._compiled
+            contest.served("native", seconds + (0.0 if compiled is None else compiled.seconds), batch.timesteps)
         last["_last"] = (route, executor.threads(), batch.timesteps, counts, executor.policy)
         monitor = self._monitor
         if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
             monitor.see(counts(), batch.timesteps, batch.rows)
         return batch.restore(y, h, c)
 
-
-def _rows(x: Any, batch_first: bool) -> int:
-    if isinstance(x, PackedSequence):
-        return int(x.batch_sizes[0])
-    return 1 if x.dim() == 2 else int(x.shape[0 if batch_first else 1])
-
-
-def _timesteps(x: Any, batch_first: bool) -> int:
-    if isinstance(x, PackedSequence):
-        return len(x.data)
-    return int(x.shape[0] * x.shape[1] if x.dim() == 3 else x.shape[0])
+    def _by_torch(self, route: Route, contest: Contest | None, x: Any, hx: Any) -> Any:
+        if contest is None:
+            out = by_torch(self, route, x, hx)
+        else:
+            seconds, out = timed(lambda: by_torch(self, route, x, hx))
+            contest.served("torch", seconds, timesteps_in(x))
+            trial = self.executor().trial if contest.wants_corner else None
+            if trial is not None:
+                trial.corner(contest, x, self.batch_first)
+        if isinstance(x, Proxy) or torch.compiler.is_dynamo_compiling():
+            return out  # nothing has run
+        last = self.__dict__
+        last["_last"] = (route, torch.get_num_threads(), timesteps_in(x), None, None)
+        if route is not EMPTY and not self._warned and not self._plan.exact:
+            last["_warned"] = True
+            self._warn_of_torch(route)
+        return out

@@ -22,12 +22,16 @@ class Plan:
     ``replaced``: weights that are executed instead of the parameters, or None: the parameters.
     ``expected_rates``: ranges of "activity", "ran" and "exits" that calibration saw, which a monitor compares every run
     with; None: no monitor.
+    ``weights_stay``: your promise that nobody writes to the weights in a way that torch does not count (``.data``,
+    numpy, shared memory, inference mode) and that pruning hooks or parametrizations compute the same weights every
+    time. Contents are not compared then; after a change all the same, call ``AdaptiveLSTM.replan``.
     """
 
     policy: Policy = field(default_factory=Dense)
     quantize: Quantize = field(default_factory=Quantize)
     replaced: ReplacedWeights | None = None
     expected_rates: Mapping[str, Range] | None = None
+    weights_stay: bool = False
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` or ``InputError`` unless policy and precision fit a stack."""

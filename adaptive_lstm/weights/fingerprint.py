@@ -1,4 +1,4 @@
-"""Detects changed weights: by address since an LSTM was planned, by content since it was compressed or certified.
+"""Detects weights that have changed since an LSTM was compressed or certified, by digest.
 
 Digests of settings are ``codec.digest``.
 """
@@ -15,34 +15,6 @@ from .layout import float32, named_weights
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-class Fingerprint:
-    """Notices when a weight of an ``nn.LSTM`` was replaced, moved or written to in place.
-
-    torch does not count writes through ``.data`` or numpy, so they go unnoticed. The weights seen are kept alive:
-    otherwise a new one could be placed where an old one was, and look the same.
-    """
-
-    def __init__(self, lstm: nn.LSTM):
-        found = [(name, getattr(lstm, name, None)) for name in lstm._flat_weights_names]
-        self._seen = [(name, w, w.data_ptr(), _version(w), w.detach()) for name, w in found if w is not None]
-
-    def unchanged(self, lstm: nn.LSTM) -> bool:
-        """Whether nothing has changed since."""
-        parameters = lstm._parameters
-        for name, old, address, version, _ in self._seen:  # kept short: this runs before every call
-            w = parameters.get(name)
-            if w is None:
-                w = getattr(lstm, name, None)
-            if w is not old or w.data_ptr() != address or (version >= 0 and w._version != version):
-                return False
-        return True
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often torch has counted a write to the tensor; those made under inference_mode have no counter."""
-    return -1 if tensor.is_inference() else tensor._version
 
 
 def digest(named: Iterable[tuple[str, torch.Tensor | None]]) -> str:

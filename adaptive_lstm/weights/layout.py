@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,19 +103,29 @@ def shape_of(lstm: nn.LSTM) -> StackShape:
 
 
 def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
-    """The current weights of an ``nn.LSTM`` by torch's names."""
-    # _flat_weights is what nn.LSTM.forward itself reads: it follows pruning hooks and replaced parameters.
-    named = zip(lstm._flat_weights_names, lstm._flat_weights, strict=True)
-    return {name: weight for name, weight in named if weight is not None}
+    """The current weights of an ``nn.LSTM`` by torch's names, each read once: parametrizations compute what is read."""
+    parameters = lstm._parameters
+    named: dict[str, torch.Tensor] = {}
+    for name in lstm._flat_weights_names:
+        weight: torch.Tensor | None = parameters.get(name)
+        if weight is None:
+            weight = getattr(lstm, name, None)
+        if weight is not None:
+            named[name] = weight
+    return named
 
 
-def tensors_of(lstm: nn.LSTM) -> tuple[CellTensors, ...]:
-    """The current weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them.
+def tensors_of(lstm: nn.LSTM, weights: Mapping[str, torch.Tensor] | None = None) -> tuple[CellTensors, ...]:
+    """The weights of an ``nn.LSTM``, one entry per layer and direction; gradients flow back to them.
 
     In float32 if the LSTM's dtype is narrower, so that the sum of two biases is not rounded again.
+
+    Args:
+        lstm: the module.
+        weights: as ``named_weights`` gives them; by default it is asked.
     """
-    shape = shape_of(lstm)
-    named = {name: w.float() if w.dtype.itemsize < 4 else w for name, w in named_weights(lstm).items()}
+    shape, weights = shape_of(lstm), named_weights(lstm) if weights is None else weights
+    named = {name: w.float() if w.dtype.itemsize < 4 else w for name, w in weights.items()}
 
     def get(kind: str, cell: int) -> torch.Tensor | None:
         return named.get(f"{kind}_{shape.name(cell)}")

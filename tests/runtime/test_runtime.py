@@ -176,15 +176,6 @@ def test_weights_replaced_at_the_same_address(quantize: str, kind: str) -> None:
         assert_equal(infer_natively(fast, X), infer_natively(fresh, X))
 
 
-def test_data_writes_need_replan() -> None:
-    fast = adapted(6, 9)
-    infer_natively(fast, X)
-    fast.get_parameter("weight_ih_l0").data.zero_()
-    fast.replan()
-    assert_close(infer_natively(fast, X), infer(fast.train(False), X), "fp32")
-    assert_close(infer_natively(fast, X), infer_natively(fast, torch.zeros_like(X)), "fp32")
-
-
 @pytest.mark.parametrize("quantize", ["fp32", "int8"])
 def test_weights_swapped_for_one_call(quantize: str) -> None:
     fast = adapted(6, 9, 2, quantize=quantize)

@@ -91,7 +91,7 @@ def expands() -> bool:
 
 def always_native() -> mock._patch[Any]:
     """Inside, torch's own path is never taken for being faster."""
-    return mock.patch.object(SpeedTrial, "torch_is_faster", return_value=False)
+    return mock.patch.object(SpeedTrial, "contest", return_value=None)
 
 
 @torch.no_grad()

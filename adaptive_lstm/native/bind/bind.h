@@ -31,3 +31,4 @@ inline bool fits_int(size_t n) { return n >= 1 && n <= size_t(1) << 30; }
 void bind_weights(nb::module_& m);
 void bind_policy(nb::module_& m);
 void bind_state(nb::module_& m);
+void bind_contents(nb::module_& m);

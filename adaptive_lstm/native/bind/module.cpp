@@ -45,4 +45,5 @@ NB_MODULE(_native, m) {
   bind_weights(m);
   bind_policy(m);
   bind_state(m);
+  bind_contents(m);
 }

@@ -1,0 +1,97 @@
+"""A compiled stack, kept for as long as the weights hold what they held."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from ..weights.layout import named_weights
+from .executor import Executor
+from .fingerprint import Fingerprint
+
+PACKS = 3  # in a row that no second call could use
+MOST_CALLS = 128  # between two looks at weights that change at every look
+HEAD = 4096  # bytes of every weight that are compared while weights change at every call
+
+Make = Callable[[Mapping[str, torch.Tensor]], Executor]
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A compiled stack, and what it was compiled from; immutable.
+
+    ``fingerprint``: of the weights.
+    ``executor``: None where exact calls are torch's because the weights change at every call.
+    ``unchanged``: (lstm, timesteps) -> whether a call may use it unseen; ``current`` knows more.
+    ``packs``: how many times in a row weights had changed at the next look.
+    ``kept``: whether a later call has used it.
+    ``seconds``: how long the last comparison of contents took.
+    ``calls``: counts calls for which weights that are computed anew for each are not even read.
+    """
+
+    fingerprint: Fingerprint
+    executor: Executor | None
+    unchanged: Callable[[nn.LSTM, int], bool]
+    packs: int = 0
+    kept: bool = False
+    seconds: float = 0.0
+    calls: Iterator[int] = field(default_factory=itertools.count)
+
+    def in_vain(self) -> int:
+        """``packs`` of the next one, once this one is found to be out of date."""
+        used = self.executor is not None and (self.kept or self.fingerprint.used)
+        return 0 if used else self.packs + 1
+
+    def rests(self) -> bool:
+        """Whether torch serves the next call unseen, because weights have changed at every look.
+
+        Looking again at weights that are computed for it costs as much as a part of the call, so pauses grow.
+        """
+        return self.executor is None and self.fingerprint.dear and next(self.calls) < min(1 << self.packs, MOST_CALLS)
+
+    def torch_won(self, x: torch.Tensor, batch_first: bool) -> bool:
+        """Whether torch serves calls such as x in any case, so that weights need not be compared."""
+        executor = self.executor
+        if executor is None or x.dtype is not executor.dtype or executor.trial is None:
+            return False
+        contest = executor.trial.contest(x, batch_first, dear=True)
+        return contest is not None and contest.winner == "torch"
+
+
+def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, compare: bool) -> Compiled:
+    """The compiled stack for the weights as they are now: the old one if they hold the same, else a new one.
+
+    Exact calls are left to torch, for as long as weights change at every call.
+
+    Args:
+        old: the last one.
+        lstm: the module.
+        make: compiles weights by name.
+        exact: whether torch's results would be the same.
+        compare: whether contents are compared.
+    """
+    start = time.perf_counter()
+    weights = named_weights(lstm)
+    kept = None if old is None else old.fingerprint.followed(weights)
+    if old is not None and old.executor is not None and kept is not None:
+        gate = _never if kept.dear else kept.unchanged
+        seconds = time.perf_counter() - start
+        return replace(old, fingerprint=kept, unchanged=gate, kept=True, seconds=seconds)
+    packs = 0 if old is None or kept is not None else old.in_vain()
+    if exact and packs >= PACKS:
+        return Compiled(Fingerprint(lstm, weights, most=HEAD), None, _never, packs)
+    fingerprint = Fingerprint(lstm, weights, contents=compare)  # first: a write during what follows is noticed
+    executor = make(weights)
+    gate = _never if fingerprint.dear else fingerprint.unchanged
+    if executor.call_route.by == "torch":  # which reads the weights itself
+        gate = Fingerprint(lstm, weights, contents=False).unchanged
+    return Compiled(fingerprint, executor, gate, packs)
+
+
+def _never(lstm: nn.LSTM, timesteps: int) -> bool:
+    return False

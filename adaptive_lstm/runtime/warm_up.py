@@ -1,0 +1,61 @@
+"""``warm_up``: what the first calls of a model cost, paid before the first call that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import model_io
+from ..errors import InputError
+from ..execution.torch_choice import ROUNDS
+from .adapt import adapted_lstms, keep_settings
+from .lstm import AdaptiveLSTM
+
+CALLS = 2 * ROUNDS + 1  # torch and the native core serve so many in turn, and the winner one
+
+
+@model_io.keeps_memory
+def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
+    """Pack the weights of an adapted model, and settle whether torch or the native core serves its calls.
+
+    Otherwise the first calls do: the very first one packs, and the first calls of a new batch size or length that torch
+    may serve faster are served by the two in turn. ``ADAPTIVE_LSTM_RACE=off`` or torch's deterministic mode leave all
+    of them to the native core.
+
+    ::
+
+        al.warm_up(fast, [(1, 1), (8, 64)])  # (B, T): batch rows and timesteps, with zeros as inputs
+        al.warm_up(fast, [batch])            # or inputs of the model: a tensor, or a tuple of arguments
+
+    Nothing is left behind in the model, its monitors or statistics.
+
+    Args:
+        model: an adapted model in eval mode, or an ``AdaptiveLSTM``.
+        shapes: pairs (B, T) that every LSTM of the model is called with; or inputs that the model is called with.
+
+    Raises:
+        InputError: the model is not adapted or in training mode, or B or T is below 1.
+    """
+    lstms = adapted_lstms(model)
+    with torch.no_grad(), keep_settings(lstms.values()):
+        for shape in shapes:
+            for _ in range(CALLS):
+                if _is_pair(shape):
+                    for lstm in lstms.values():
+                        lstm(_zeros(lstm, *shape))
+                else:
+                    model_io.call(model, shape)
+
+
+def _is_pair(shape: Any) -> bool:
+    return isinstance(shape, tuple | list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
+
+
+def _zeros(lstm: AdaptiveLSTM, rows: int, timesteps: int) -> torch.Tensor:
+    if min(rows, timesteps) < 1:
+        raise InputError(f"got the shape (B, T) = ({rows}, {timesteps}), expected at least 1 batch row and 1 timestep")
+    size = (rows, timesteps) if lstm.batch_first else (timesteps, rows)
+    return next(lstm.parameters()).new_zeros(*size, lstm.input_size)
