@@ -33,6 +33,7 @@ PAGES = (
     Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
     Page("streaming", "Streaming", (section("streaming"),)),
+    Page("long_stream", "Streams of ten million steps", (section("long_stream"),)),
     Page("throughput", "Throughput in batches", (section("throughput"),)),
     Page("quality", "The speaker encoder in detail", (section("quality"),)),
     Page("compression", "Compression", (section("compression"), section("taxonomy"))),

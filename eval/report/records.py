@@ -14,6 +14,7 @@ COMMANDS = {
     "savings": "python -m eval.savings --zoo PATH --objective macs",
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
+    "long_stream": "python -m eval.long_stream",
     "throughput": "python -m eval.throughput",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",

@@ -131,6 +131,11 @@ def roofline() -> list[dict[str, Any]]:
              "whole_step_seconds": 1e-5, "whole_of_bandwidth": 1.5, "whole_of_multiply": 0.5}]  # fmt: skip
 
 
+def long_stream() -> list[dict[str, Any]]:
+    return [{"group": "long stream", "case": "int8", "steps": 1000, "seconds": 1.0, "activity": 1.0, "counted": True,
+             "reference": [1e-7, 1e-7], "fresh": [1e-3, 2e-3], "growth": 0}]  # fmt: skip
+
+
 def limits() -> list[dict[str, Any]]:
     one = {"torch": timing(1e-3), "ours": timing(2e-4), "limit": 1e-4, "share": 0.5, "at the limit": 10.0}
     return [{"group": "vad", "case": "whole", "call": timing(5e-5), **one}, {"group": "vad", "case": "step", **one}]
@@ -183,8 +188,8 @@ def footprint() -> list[dict[str, Any]]:
              "weights": 1e6, "memory": memory} for n in NAMES]  # fmt: skip
 
 
-WRITERS = (frontier, savings, heatmap, latency, streaming, scaling, throughput, roofline, limits, compression,
-           within_budget, taxonomy, ablation, validity, footprint)  # fmt: skip
+WRITERS = (frontier, savings, heatmap, latency, streaming, long_stream, scaling, throughput, roofline, limits,
+           compression, within_budget, taxonomy, ablation, validity, footprint)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from adaptive_lstm.bench import Timing
 from adaptive_lstm.peers import Unavailable
-from eval import scaling, streaming, throughput
+from eval import long_stream, scaling, streaming, throughput
 from eval.footprint import __main__ as footprint
 from eval.shared import common
 
@@ -261,6 +261,23 @@ def test_line_recovers_what_a_call_costs() -> None:
     assert found.meaningful
     assert not scaling.line(lengths, timings([1e-6, 5e-6, 20e-6, 90e-6])).meaningful
     assert not scaling.line(lengths, timings([-3e-7, -3e-7, -3e-7])).meaningful
+
+
+# ----------------------------------------------------------------------------------------------------- long streams
+
+
+@pytest.mark.slow
+def test_long_stream(run: Run) -> None:
+    """Nothing adds up: the second half of 200,000 steps is no worse than the first."""
+    found = run(long_stream.main, "--quick")
+    assert [record["case"] for record in found] == list(long_stream.CASES)
+    for record in found:
+        assert record["counted"]
+        assert record["steps"] == long_stream.QUICK_STEPS
+        (early, late), (early_fresh, late_fresh) = record["reference"], record["fresh"]
+        assert late <= max(2 * early, 5e-3 if "int8" in record["case"] else 2e-5)
+        assert late_fresh <= 2 * early_fresh
+        assert record["growth"] < 4e6
 
 
 # ------------------------------------------------------------------------------------------------------- footprint
