@@ -18,6 +18,7 @@ COMMANDS = {
     "throughput": "python -m eval.throughput",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",
+    "never_slower": "python -m eval.never_slower",
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",
