@@ -26,6 +26,7 @@ from time import perf_counter_ns
 import numpy as np
 import torch
 
+from .codec import short_repr
 from .errors import InputError
 from .types import BackendInfo
 
@@ -35,6 +36,7 @@ MIN_ROUNDS = 4  # of fewer paired rounds quartiles mean nothing
 _runs = itertools.count(1)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Timing:
     """The times of one contender.

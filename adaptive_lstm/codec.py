@@ -14,9 +14,9 @@ import math
 import reprlib
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -266,3 +266,56 @@ def _canonical(value: object, at: str) -> Any:
                 changed[field.name] = given
         return {"class": type(value).__name__, "fields": changed}
     return encode(value, at, {})
+
+
+# ----------------------------------------------------------------------------------------------------------- in words
+
+Class = TypeVar("Class", bound=type)
+
+TOLD_ITEMS = 4  # of a container
+TOLD_TEXT = 80  # characters of a text
+TOLD = 1000  # characters of a repr
+TOLD_DEPTH = 4  # of containers in containers
+
+
+def short_repr(cls: Class) -> Class:
+    """A class decorator, above ``dataclass``: its repr names every field, and what is long in a few words."""
+    setattr(cls, "__repr__", brief)  # noqa: B010 (mypy knows the method of the class)
+    return cls
+
+
+def brief(value: object) -> str:
+    """A value in at most about TOLD characters; what is deep inside goes first."""
+    told = ""
+    for depth in range(TOLD_DEPTH, 0, -1):
+        told = _told(value, depth)
+        if len(told) <= TOLD:
+            return told
+    return f"{told[:TOLD]}..."
+
+
+def _told(value: Any, depth: int) -> str:
+    name = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"<{str(value.dtype).removeprefix('torch.')} {list(value.shape)}>"
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = [f for f in fields(value) if f.repr]
+        if not depth and shown:
+            return f"{name}(...)"
+        return f"{name}({', '.join(f'{f.name}={_told(getattr(value, f.name), depth - 1)}' for f in shown)})"
+    if isinstance(value, Mapping):
+        pairs = (f"{_told(key, 0)}: {_told(one, depth - 1)}" for key, one in value.items())
+        return _told_row(pairs, len(value), "{}", depth)
+    if isinstance(value, tuple | list | Set):
+        ends = "()" if isinstance(value, tuple) else "[]" if isinstance(value, list) else "{}"
+        return _told_row((_told(one, depth - 1) for one in value), len(value), ends, depth)
+    told = repr(value)
+    return told if len(told) <= TOLD_TEXT else f"{told[: TOLD_TEXT - 3]}..."
+
+
+def _told_row(items: Iterable[str], count: int, ends: str, depth: int) -> str:
+    if depth <= 0 and count:
+        return f"{ends[0]}{count:,} in all{ends[1]}"
+    shown = [item for item, _ in zip(items, range(TOLD_ITEMS), strict=False)]
+    more = f", ... {count:,} in all" if count > TOLD_ITEMS else "," if count == 1 and ends == "()" else ""
+    return f"{ends[0]}{', '.join(shown)}{more}{ends[1]}"

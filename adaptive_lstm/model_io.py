@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -14,13 +15,16 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputError
 
+RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
+REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
+
 Model = TypeVar("Model", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
-    """Inputs batch by batch; one tensor alone is one batch."""
-    return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence) else inputs
+    """Inputs batch by batch; one tensor or dict alone is one batch."""
+    return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence | Mapping) else inputs
 
 
 def batch_by_shape(sequences: Iterable[torch.Tensor], size: int = 32) -> list[torch.Tensor]:
@@ -32,10 +36,89 @@ def batch_by_shape(sequences: Iterable[torch.Tensor], size: int = 32) -> list[to
 
 
 def call(model: nn.Module, item: Any) -> Any:
-    """The model's output for one input; a tuple or list holds several arguments."""
-    if isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
-        return model(*item)
-    return model(item)
+    """The model's output for one input.
+
+    A tuple or list holds several arguments. A dict (any mapping) whose keys are all names of arguments of ``forward``
+    holds arguments by name; any other dict is one argument. A batch of dataset keys, for example, stays one.
+
+    Raises:
+        InputError: ``forward`` does not take such arguments.
+    """
+    if isinstance(item, Mapping) and _takes_names(type(model).forward, frozenset(map(str, item))):
+        given: tuple[tuple[Any, ...], dict[str, Any]] = (), dict(item)
+    elif isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
+        given = tuple(item), {}
+    else:
+        given = (item,), {}
+    try:
+        return model(*given[0], **given[1])
+    except TypeError as error:
+        _check_signature(model, item, given, error)
+        raise
+
+
+@functools.lru_cache(maxsize=256)
+def _takes_names(forward: Callable[..., Any], names: frozenset[str]) -> bool:
+    """Whether all of these are arguments that a forward takes by name."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return bool(names)
+    return bool(names) and names <= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _check_signature(
+    model: nn.Module, item: Any, given: tuple[tuple[Any, ...], dict[str, Any]], error: TypeError
+) -> None:
+    """Raise ``InputError`` if a call failed because of how it was made, and not of what happened inside."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*given[0], **given[1])
+    except TypeError as mismatch:
+        got = f"a {type(item).__name__}"
+        if isinstance(item, Mapping):
+            got += f" with {', '.join(map(str, item))}"
+        elif isinstance(item, tuple | list):
+            got += f" of {len(item)}"
+        raise InputError(
+            f"inputs: got {got}, expected what {type(model).__name__}.forward{signature} takes ({mismatch}): an input "
+            "alone for one argument, a tuple for several, a dict for arguments by name, such as "
+            f"{{{', '.join(f'{name!r}: ...' for name in signature.parameters)}}}"
+        ) from error
+
+
+@torch.no_grad()
+def check_repeatable(model: nn.Module, items: Iterable[Any], output: Callable[[Any], torch.Tensor]) -> None:
+    """Run a model RUNS times on each of some inputs; to compare it with itself it must be deterministic.
+
+    Raises:
+        InputError: it gives another output the next time.
+    """
+    for item in items:
+        first = _once(model, item, output)
+        for _ in range(RUNS - 1):
+            if how := _difference(first, _once(model, item, output)):
+                on = [name for name, module in model.named_modules() if module.training]
+                where = f"in training mode: {', '.join(on[:5])}" if on else "dropout, sampling, random crops?"
+                raise InputError(
+                    f"got two outputs for the same input that differ {how}, expected a model that repeats itself: what "
+                    f"skipping or compression changes could not be told from chance. Switch the randomness off "
+                    f"({where}), or seed it inside forward"
+                )
+
+
+def _difference(first: torch.Tensor, second: torch.Tensor) -> str:
+    """How two outputs differ, in words; empty where they do not, beyond rounding."""
+    if first.shape != second.shape:
+        return f"in shape, {tuple(first.shape)} and {tuple(second.shape)}"
+    size = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max()) if first.numel() else 0.0
+    if torch.allclose(first, second, rtol=0.0, atol=REPEATED * size, equal_nan=True):
+        return ""
+    return f"by up to {float((first - second).abs().max()):.2g} where the largest value is {size:.2g}"
+
+
+def _once(model: nn.Module, item: Any, output: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+    with memory_kept(model):
+        return output(call(model, item)).detach().double()
 
 
 def first_tensor(output: Any) -> torch.Tensor:

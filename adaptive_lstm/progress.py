@@ -91,3 +91,30 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class OutOfTimeError(Exception):
+    """A ``Deadline`` has passed; whoever set it answers with what was found so far."""
+
+
+class Deadline:
+    """When a call must end.
+
+    Args:
+        seconds: from now; None: never.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.begun = time.perf_counter()
+        self._ends = None if seconds is None else self.begun + seconds
+
+    def check(self) -> None:
+        """Raise ``OutOfTimeError`` if it has passed."""
+        if self._ends is not None and time.perf_counter() >= self._ends:
+            raise OutOfTimeError
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items one by one, with a check before each."""
+        for item in items:
+            self.check()
+            yield item

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .codec import short_repr
+
 if TYPE_CHECKING:
     import torch
     from typing_extensions import TypeVar
@@ -30,6 +32,7 @@ FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 
 
+@short_repr
 @dataclass(frozen=True)
 class BackendInfo:
     """What executes.
@@ -124,6 +127,7 @@ def ran(columns: Sequence[ColumnCounts], timesteps: int) -> float:
     return sum([c.ran for c in columns]) / possible if possible else 1.0
 
 
+@short_repr
 @dataclass(frozen=True)
 class Counts:
     """Everything that a run counts.
@@ -186,6 +190,7 @@ class Route:
         return f"{self.by}: {self.reason}" if self.reason else self.by
 
 
+@short_repr
 @dataclass(frozen=True)
 class RunStats:
     """What a run did, and what it could have done.
@@ -248,6 +253,7 @@ class RunStats:
         )
 
 
+@short_repr
 @dataclass(frozen=True)
 class HoldState(Generic[Array]):
     """What one cell remembers for a policy that holds it.
@@ -268,6 +274,7 @@ class HoldState(Generic[Array]):
     queued: Array | None = None
 
 
+@short_repr
 @dataclass(frozen=True)
 class ExitState(Generic[Array]):
     """What an exit in time remembers.
@@ -286,6 +293,7 @@ class ExitState(Generic[Array]):
     past: Array
 
 
+@short_repr
 @dataclass(frozen=True)
 class StreamState(Generic[Array]):
     """Everything that a stream remembers between two steps.

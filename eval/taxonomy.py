@@ -19,9 +19,9 @@ import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.analysis.measure_sensitivity import measure_sensitivities
+from adaptive_lstm.compression.output_error import relative_change
 from adaptive_lstm.compression.pruning import prune_model
 from adaptive_lstm.compression.pruning.settings import Compensate, Saliency
-from adaptive_lstm.compression.within_budget import relative_change
 from adaptive_lstm.model_io import batch_by_shape
 from adaptive_lstm.runtime.adapt import lstms_of
 from eval import zoo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..codec import short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .dense import Dense
@@ -12,6 +13,7 @@ from .kind import Decision, kind_of
 from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExitPolicy
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A policy sorted by the decisions that its members make; ``Dense()`` or nothing where none does.
@@ -43,6 +45,7 @@ class Parts:
         return next((p for p in self.hold if p.decides(shape, layer)), None)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Combined:
     """Policies of different kinds that act together: ``Combined(Delta(h=0.1), ExitInTime(head, threshold=0.9))``.

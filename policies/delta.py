@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ..codec import short_repr
 from ..errors import PolicyError
 from ..types import FloatArray, Site, StackShape, sites
 from .kind import PolicyKind
@@ -49,6 +50,7 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
     return float(array) if array.ndim == 0 else tuple(float(v) for v in array)
 
 
+@short_repr
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """Send column j when ``|value_j - sent_j| > threshold_j``; ``Delta()`` never skips.

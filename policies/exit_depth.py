@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..codec import short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import Counts, StackShape
 from .exits import Exit, searched_levels, threshold_at
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Level = Literal["sequence", "step"]
 
 
+@short_repr
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExitInDepth(Exit):
     """Skip the layers above when the head is confident in the translated state.

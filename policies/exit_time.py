@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..codec import short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import Counts, StackShape
 from .counts import LONGEST, MOST_KEPT, check_count
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .family import Family
 
 
+@short_repr
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExitInTime(Exit):
     """Exit a sequence when the head is confident in the translated state, or when the translation has settled.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from ..codec import short_repr
 from ..errors import PolicyError
 from .affine import Affine
 from .translators import Map
@@ -29,6 +30,7 @@ Measure = Literal["margin", "max", "entropy"]
 MEASURES = ("margin", "max", "entropy")
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class LinearHead(Affine):
     """``logits = weight @ state + bias``: weight [C, P] float32, bias [C].

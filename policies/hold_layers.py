@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ..codec import short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .family import Family
 
 
+@short_repr
 @dataclass(frozen=True, kw_only=True)
 class HoldLayers:
     """Hold a layer and all above it at timesteps at which its input and hidden state hardly change.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ..codec import short_repr
 from ..errors import PolicyError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .family import Family
 
 
+@short_repr
 @dataclass(frozen=True, kw_only=True)
 class SkipTimesteps:
     """Skip all matrix work of a timestep while the stack's input and first hidden state hardly change.

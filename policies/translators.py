@@ -16,11 +16,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ..codec import short_repr
 from ..errors import PolicyError
 from .affine import Affine
 from .counts import LONGEST
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Map(Affine):
     """``weight`` [out, in] and ``bias`` [out], float32, of an affine map.
@@ -46,6 +48,7 @@ class Map(Affine):
         return Map(solved[:-1].T.astype(np.float32), solved[-1].astype(np.float32))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class TimeTranslators:
     """Maps from h of all layers [L * P] to the final h of the top layer [P], one per time bucket.
@@ -67,6 +70,7 @@ class TimeTranslators:
             raise PolicyError(f"translators: got {len(self.maps)} maps for {len(self.starts)} time buckets")
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class DepthTranslators:
     """Maps from the outputs of layers 0..k [(k + 1) * D * P] to the top layer's [D * P], for k = 0..L-2.

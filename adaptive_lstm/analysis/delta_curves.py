@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..codec import short_repr
 from ..types import DoubleArray, FloatArray
 
 # In units of 1 / rms of the column's weights: such a change of the value moves the gate pre-activations by 1 in root
@@ -22,6 +23,7 @@ _DEAD = 1e-3  # of the mean: columns with smaller weights share the grid of one 
 _BLOCK = 2**18  # values in flight: what stays in a core's cache
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Curves:
     """Cost and error of C columns at K thresholds each; the first threshold is 0, the others grow.

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ..codec import short_repr
 from ..errors import InputError, NonFiniteError
 from ..model_io import as_batches, call, keeps_memory
 from ..policies import DepthTranslators, Map, TimeTranslators
@@ -28,6 +29,7 @@ MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
 BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Translators:
     """Maps for exits of one stack.
@@ -117,7 +119,8 @@ def fit_translators(
 
     Args:
         model: an adapted model in eval mode.
-        inputs: each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments.
+        inputs: each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict of
+            arguments by name.
         lstm: module name of the LSTM, if the model holds several.
         buckets: how many time buckets the longest sequence is divided into; those with less than 300 timesteps join
             their neighbour.
@@ -125,7 +128,7 @@ def fit_translators(
         progress: show a bar, where stderr is a terminal.
 
     Raises:
-        InputError: no such LSTM, no inputs, or impossible options.
+        InputError: no such LSTM, no inputs, training mode, or impossible options.
         NonFiniteError: a state is NaN or infinite.
     """
     lstms = adapted_lstms(model)

@@ -105,9 +105,9 @@ def measure_sensitivities(
 
     Args:
         model: an adapted model (``adapt``) in eval mode; any layers around the LSTMs.
-        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch. Memory grows with one batch at a time: a few hundred sequences in batches of 16 to 64
-            are plenty.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict
+            of arguments by name. One tensor or dict alone is one batch. Memory grows with one batch at a time: a few
+            hundred sequences in batches of 16 to 64 are plenty.
         probes: random projections of the output per batch.
         output: picks the tensor to measure from what the model returns; default: the first one.
         seed: of the projections.

@@ -20,8 +20,8 @@ def input_ranges(model: nn.Module, inputs: Iterable[Any], names: Collection[str]
 
     Args:
         model: in eval mode.
-        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict
+            of arguments by name. One tensor or dict alone is one batch.
         names: of adapted LSTMs.
 
     Raises:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import codec, tensorfile
+from ..codec import short_repr
 from ..errors import ModelFileError
 from ..files import FilePath
 from ..policies import Delta
@@ -27,6 +28,7 @@ from .delta_curves import Curves
 _KIND, _VERSION = "sensitivity", 1
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
     """Output sensitivity of one stack, and the statistics of its operands z = [x ; h] in the dense run.

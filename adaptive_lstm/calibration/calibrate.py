@@ -23,7 +23,7 @@ from ..progress import Progress
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from .evaluation import Evaluator
-from .families import check_families, default_families
+from .families import check_families, default_families, warn_of_code
 from .guarantee import Guarantee
 from .result import Calibration as Calibration
 from .result import Point as Point
@@ -56,7 +56,8 @@ def calibrate(
     Args:
         model: an adapted model in eval mode, compressed as it will be deployed. Its policies are replaced only by
             ``Calibration.apply``.
-        sequences: inputs of the model, or ``(inputs, target)``; several arguments as ``((x, lengths), target)``.
+        sequences: inputs of the model, or ``(inputs, target)``; several arguments as ``((x, lengths), target)``,
+            arguments by name as a dict.
             One sequence each: they are the unit that the certificate counts. Or ``Splits`` of them, where sequences
             belong together (by speaker, by device) and must stay in one split; the order within each does not matter.
         loss: from ``adaptive_lstm.losses``, or a function of (output, dense_output, target) to a float in [0, 1];
@@ -71,7 +72,8 @@ def calibrate(
             (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
             batch row.
         shares: of the fit, search and test split.
-        output: picks one tensor from what the model returns: sensitivity is measured for it, and it must be finite.
+        output: picks one tensor from what the model returns: the losses of ``adaptive_lstm.losses`` compare it,
+            sensitivity is measured for it, and it must be finite. Your own functions are given all that it returns.
         seed: of the split and of the random projections.
         progress: show a bar and an estimate of the time, where stderr is a terminal.
 
@@ -79,12 +81,19 @@ def calibrate(
         CalibrationError: too few sequences (the message says how many are needed), equal ones, or a loss outside
             [0, 1].
         NonFiniteError: the model returns NaN or infinity.
-        InputError, PolicyError, UnsupportedError: arguments that do not fit; found on the first sequence at the latest.
+        InputError: the model gives another output for the same sequence each time, its outputs have a shape that the
+            loss could read in two ways, or arguments that do not fit.
+        PolicyError, UnsupportedError: policies that do not fit.
+            All of that is found before the search; what does not depend on data, on the first sequence at the latest.
+
+    Warns:
+        UserWarning: a policy with a head in Python, which ``save`` cannot write.
     """
     begun = time.perf_counter()
     lstms = _lstms(model, sequences)
-    guarantee = Guarantee.of(loss, max_loss, confidence, conditional)
+    guarantee = Guarantee.of(loss, max_loss, confidence, conditional, output)
     families = _families(model, lstms, policies, conditional)
+    warn_of_code(families)
     if objective not in ("latency", "macs"):
         raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
     splits, fingerprints = split_sequences(sequences, shares, seed)
@@ -104,15 +113,12 @@ def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:
     Raises:
         InputError: it cannot, or the sequences are one tensor.
     """
-    if isinstance(sequences, torch.Tensor):
+    if isinstance(sequences, torch.Tensor | Mapping):
         raise InputError(
-            "sequences: got one tensor, expected a list with one input of the model for every sequence, for example "
-            "list(x.split(1)) of a batch [N, T, I]"
+            f"sequences: got one {type(sequences).__name__}, expected a list with one input of the model for every "
+            "sequence, for example list(x.split(1)) of a batch [N, T, I]"
         )
-    lstms = adapted_lstms(model)
-    if model.training:  # dropout around the LSTMs would make every output another one
-        raise InputError("the model is in training mode; call .eval() on it first")
-    return lstms
+    return adapted_lstms(model)
 
 
 def _families(

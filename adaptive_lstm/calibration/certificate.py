@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from .. import bench, codec, strict_json
+from ..codec import short_repr
 from ..errors import InputError
 from ..execution.backend import backend_info
 from ..runtime.adapt import adapted_lstms
@@ -21,7 +22,8 @@ from . import risk
 from .candidates import Settings
 from .evaluation import Outcome
 from .guarantee import Guarantee
-from .splits import Splits, fingerprint_of_all
+from .input_digest import fingerprint_of_all
+from .splits import Splits
 
 # Certified with ``forward``: a stream may also exit at its very last timestep (see ``Stream``).
 ASSUMPTION = (
@@ -30,6 +32,7 @@ ASSUMPTION = (
 )
 
 
+@short_repr
 @dataclass(frozen=True)
 class Certificate:
     """The record of a calibration, plain data; ``to_json`` writes it.

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import CalibrationError, InputError, NonFiniteError
-from ..losses import Loss
+from ..losses import Loss, Sizes
 from ..model_io import call, copied, first_tensor
 from ..policies import Dense, parts
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -33,11 +34,13 @@ class LabelledInput:
         inputs: as the model takes them.
         target: as the losses take it, or None.
         dense: the output of the original model: float32, nothing replaced or skipped.
+        sizes: of the longest call of its LSTMs.
     """
 
     inputs: Any
     target: Any
     dense: Any
+    sizes: Sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +115,7 @@ class _Call:
     stats: RunStats
     work: Work
     rows: int
+    steps: int
     exit_time: int
 
 
@@ -140,13 +144,21 @@ class CallMeter:
             assert stats is not None, "no other runner serves the LSTM"
             # One row is checked at regular intervals until it exits.
             exit_time = stats.exit_checks * exits.check_every if exits is not None and stats.exits else 0
-            self.calls.append(_Call(name, stats, work_of(shape, profile, stats), made.rows, exit_time))
+            self.calls.append(_Call(name, stats, work_of(shape, profile, stats), made.rows, _steps(made), exit_time))
 
         return count
 
     def clear(self) -> None:
         """Start the next sequence."""
         self.seconds, self.calls = 0.0, []
+
+
+def _steps(made: Call) -> int:
+    """Timesteps of the longest row."""
+    if isinstance(made.input, PackedSequence):
+        return len(made.input.batch_sizes)
+    assert made.stats is not None
+    return made.stats.timesteps // max(made.rows, 1)
 
 
 class SpeedReference:
@@ -216,7 +228,9 @@ class Evaluator:
         with original(self.lstms), meter.watching():
             for inputs, target in sequences:
                 meter.clear()
-                item = LabelledInput(inputs, target, call(self.model, inputs))
+                dense = call(self.model, inputs)
+                sizes = max((Sizes(c.steps, c.rows) for c in meter.calls), key=lambda s: s.steps, default=Sizes(0, 0))
+                item = LabelledInput(inputs, target, dense, sizes)
                 if not bool(torch.isfinite(self.output(item.dense)).all()):
                     raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
                 if not meter.calls:

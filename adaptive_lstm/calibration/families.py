@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import reprlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from .. import codec
 from ..errors import AdaptiveLSTMError, InputError, PolicyError, UnsupportedError
 from ..policies import Delta, ExitInTime, Family, HoldLayers, Policy, SkipTimesteps
 from ..policies.family import searchable
@@ -56,6 +58,20 @@ def check_families(
         if family.kind.decision in EXITS:
             _check_once(family, next(iter(shapes.values())), like)
     return families
+
+
+def warn_of_code(families: Sequence[Family]) -> None:
+    """Say which families hold Python code: ``save`` refuses their policies, which must not come as a surprise later."""
+    for family in families:
+        try:
+            codec.encode(dict(family.settings), family.name, {})
+        except InputError as error:
+            warnings.warn(
+                f"{error}: save() will refuse a model with such a policy. To save it, give the exit a linear module "
+                "or a LinearHead.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _family(policy: object) -> Family:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..errors import InputError
 from ..losses import Loss, as_loss
+from ..model_io import first_tensor
 from ..policies import bucket
 from . import risk
 from .candidates import Candidate
@@ -42,13 +44,19 @@ class Guarantee:
     test: int = 0
 
     @staticmethod
-    def of(loss: Any, max_loss: Any, confidence: Any, conditional: bool) -> Guarantee:
+    def of(
+        loss: Any,
+        max_loss: Any,
+        confidence: Any,
+        conditional: bool,
+        output: Callable[[Any], torch.Tensor] = first_tensor,
+    ) -> Guarantee:
         """From the arguments of ``calibrate``.
 
         Raises:
             InputError: no loss, not one limit for each, or numbers out of range.
         """
-        losses = tuple(as_loss(one) for one in (loss if isinstance(loss, list | tuple) else [loss]))
+        losses = tuple(as_loss(one).reading(output) for one in (loss if isinstance(loss, list | tuple) else [loss]))
         given = list(max_loss) if isinstance(max_loss, list | tuple | np.ndarray) else [max_loss]
         if len(losses) != len(given) or not losses:
             raise InputError(f"got {len(losses)} losses and {len(given)} values of max_loss, expected one for each")
@@ -76,7 +84,7 @@ class Guarantee:
             CalibrationError: as ``check``.
         """
         for loss in self.losses:
-            loss.check([one.dense for one in labelled])
+            loss.check([one.dense for one in labelled], [one.sizes for one in labelled])
         self.check(labelled, test, share)
         return replace(self, binary=self._binary(labelled), test=test)
 

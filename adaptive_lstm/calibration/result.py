@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from ..codec import short_repr
 from ..errors import InputError
 from ..policies import Policy
 from ..runtime.adapt import adapted_lstms
@@ -19,6 +20,7 @@ from .certificate import Certificate, precision_of, quantization_digest
 M = TypeVar("M", bound=nn.Module)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Point:
     """A candidate that ran on the whole search split.
@@ -44,6 +46,7 @@ class Point:
     certified: bool = False
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """The result of ``calibrate``.

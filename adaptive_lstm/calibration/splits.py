@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from ..codec import short_repr
 from ..errors import CalibrationError
 from . import risk
+from .input_digest import fingerprint
 
 T = TypeVar("T")
 
 
+@short_repr
 @dataclass(frozen=True)
 class Splits(Generic[T]):
     """Three disjoint parts of the sequences.
@@ -50,38 +51,6 @@ def pairs(sequences: Iterable[Any]) -> list[tuple[Any, Any]]:
     if not out:
         raise CalibrationError("sequences: got none (an iterator that was used up?); pass a list")
     return out
-
-
-def _bytes(value: Any) -> Iterator[bytes]:
-    if isinstance(value, PackedSequence):
-        value = (value.data, value.batch_sizes)
-    if isinstance(value, torch.Tensor):
-        yield f"{value.dtype}{tuple(value.shape)}".encode()
-        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # see layout.float32
-        yield copy.reshape(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, np.ndarray):
-        yield f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, tuple | list):
-        yield f"({len(value)}".encode()
-        for part in value:
-            yield from _bytes(part)
-    elif isinstance(value, Mapping):
-        yield from _bytes(sorted(value.items()))
-    else:
-        yield repr(value).encode()
-
-
-def fingerprint(inputs: Any) -> str:
-    """SHA-256 of an input; equal for equal numbers, whatever their layout in memory."""
-    digest = hashlib.sha256()
-    for part in _bytes(inputs):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def fingerprint_of_all(sequences: Iterable[str]) -> str:
-    """SHA-256 of a set of fingerprints, in any order."""
-    return hashlib.sha256("".join(sorted(sequences)).encode()).hexdigest()
 
 
 def check_distinct(fingerprints: Mapping[str, str]) -> None:

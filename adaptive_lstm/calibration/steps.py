@@ -10,6 +10,7 @@ from typing import Any
 from ..analysis.fit_translators import fit_translators
 from ..analysis.measure_sensitivity import measure_sensitivities
 from ..bench import Ratio
+from ..model_io import check_repeatable
 from ..policies import Dense, Family, FitData, SkipTimesteps
 from ..progress import Progress
 from ..runtime.monitor import Range
@@ -17,7 +18,7 @@ from ..types import StackShape
 from . import risk
 from .candidates import Candidate, Key, fits, sweeps_of
 from .certificate import make_certificate
-from .evaluation import Evaluator, LabelledInput, Outcome, unskipped
+from .evaluation import Evaluator, LabelledInput, Outcome, original, unskipped
 from .guarantee import Guarantee
 from .pareto import MAX_TESTED
 from .result import Calibration, Point
@@ -28,6 +29,7 @@ from .splits import Splits
 SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
 PROBES = 2  # random projections of each: only the average over all is used
 EXTREME = SkipTimesteps(x_share=1e6)  # holds all that it may: a loss that can exceed [0, 1] is likely to do so here
+REPEATED = 8  # sequences that the model runs on twice, to see whether it repeats itself
 TIMED_SEQUENCES = 8  # of the test split: on them the time of the chosen policy is measured
 
 
@@ -116,7 +118,7 @@ def prepare(
     """Run the original model on the search and test splits.
 
     One sequence runs first, also with two policies: an error in the model, the losses or the number of sequences shows
-    there and not after minutes.
+    there and not after minutes. A few run again, to see whether the model repeats itself.
     """
     one_row, size = guarantee.conditional, len(splits.test)
     share = size / sum(len(part) for part in (splits.fit, splits.search, splits.test))
@@ -124,6 +126,9 @@ def prepare(
     guarantee.check(first, size, share)
     for policy in (Dense(), EXTREME):
         evaluator.run(dict.fromkeys(evaluator.lstms, policy), first)
+    with original(evaluator.lstms):
+        few = [inputs for inputs, _ in splits.search[:REPEATED]]
+        check_repeatable(evaluator.model, few, evaluator.output)
     others = [*splits.search[1:], *splits.test]
     bar.expect(len(others))
     begun = perf_counter()

@@ -11,8 +11,8 @@ import adaptive_lstm as al
 from .. import files
 from ..bench import pinned_threads
 from ..compression.compress import ROUNDINGS, Rounding
+from ..compression.output_error import outputs, relative_change
 from ..compression.pruning.prune_model import hold_out
-from ..compression.within_budget import outputs, relative_change
 from ..errors import InputError
 from ..model_io import batch_by_shape, first_tensor
 from .help import DATA, DEMO_MODEL, MODEL
@@ -79,11 +79,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     add = parser.add_argument
     add(
-        "--pattern", default="unstructured", metavar="P",
+        "--pattern", metavar="P",
         help="what to remove: unstructured (single weights), 2:4 (or any N:M), block, column or unit "
         "(default: unstructured)",
     )  # fmt: skip
-    add("--sparsity", type=float, default=0.0, metavar="S", help="share to remove, 0 to 1 (default: 0, no pruning)")
+    add(
+        "--sparsity", type=float, metavar="S",
+        help="share to remove, 0 to 1 (default: half, or what N:M says, beside --pattern; nothing without it)",
+    )  # fmt: skip
     add("--rounding", choices=ROUNDINGS, default="nearest", help="rounding to int8 (default: nearest)")
     add_settings(parser, "model.alstm", "FILE", "the file, for adaptive_lstm.load")
 
@@ -92,9 +95,9 @@ def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     files.require_writable(options.out)  # fails before the work, not after it
     subject = model_with_data(options, "compress")
-    share = (options.sparsity,) if options.sparsity else ()
-    # N:M implies its sparsity; Prune refuses another one beside it.
-    prune = al.Prune(options.pattern, *share) if share or ":" in options.pattern else None
+    pattern, sparsity = options.pattern, options.sparsity
+    wanted = sparsity > 0 if sparsity is not None else pattern is not None
+    prune = al.Prune(pattern or "unstructured", sparsity) if wanted else None
     with pinned_threads(options.threads):
         found = compress_copy(subject, prune=prune, quantize=al.Quantize(options.quantize), rounding=options.rounding)
     al.save(found.model, options.out)

@@ -12,15 +12,17 @@ results worse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..analysis.moments import Moments
 from ..runtime.adapt import adapted_lstms
-from ..types import DoubleArray
+from ..runtime.lstm import AdaptiveLSTM
+from ..types import DoubleArray, StackShape
 from ..weights.fingerprint import weights_digest
 from ..weights.layout import CellTensors
 from ..weights.matrices import Matrix
@@ -57,20 +59,56 @@ def round_model(
     """
     lstms = adapted_lstms(model)
     runs = ModelRuns(model, lstms)
-    weights: Weights = originals(lstms) | {name: one.cells for name, one in pruned.items()}
+    weights = weights_of(lstms, pruned)
+    if not any(map(len, grids_of(runs.shapes, weights, settings).values())):
+        return dict(pruned)
+    calls = runs.calls(weights if pruned else None, batches)
+    dense = {name: dense_run(shape, weights[name], calls[name]) for name, shape in runs.shapes.items()}
+    return dict(pruned) | round_runs(dense, settings, lstms)
+
+
+def weights_of(lstms: Mapping[str, AdaptiveLSTM], replaced: Mapping[str, ReplacedWeights]) -> Weights:
+    """The replaced weights of every LSTM, or else its parameters."""
+    return originals(lstms) | {name: one.cells for name, one in replaced.items()}
+
+
+def grids_of(
+    shapes: Mapping[str, StackShape], weights: Weights, settings: Mapping[str, Quantize]
+) -> dict[str, list[DoubleArray]]:
+    """``grid`` of [W_ih | W_hh] of every cell, by LSTM; empty for those without a matrix on one."""
     grids: dict[str, list[DoubleArray]] = {}
-    for name, shape in runs.shapes.items():
+    for name, shape in shapes.items():
         nearest = quantize_stack(weights[name], shape, settings[name])
         found = [np.concatenate([grid(m.w_ih), grid(m.w_hh)], axis=1) for m in nearest]
-        if any(one.any() for one in found):
-            grids[name] = found
-    out = dict(pruned)
-    if grids:
-        calls = runs.calls(weights, batches)
-        for name, steps in grids.items():
-            run = dense_run(runs.shapes[name], weights[name], calls[name])
-            out[name] = ReplacedWeights(round_stack(run, steps), weights_digest(lstms[name]))
-    return out
+        grids[name] = found if any(one.any() for one in found) else []
+    return grids
+
+
+def round_runs(
+    dense: Mapping[str, DenseRun],
+    settings: Mapping[str, Quantize],
+    lstms: Mapping[str, AdaptiveLSTM],
+    *,
+    seen: Mapping[str, Sequence[Moments]] | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> dict[str, ReplacedWeights]:
+    """The rounded weights of the LSTMs that have matrices on a grid, by name.
+
+    Args:
+        dense: the weights to round, and their recorded operands, by LSTM.
+        settings: the precision of every matrix, by LSTM.
+        lstms: whose parameters are replaced.
+        seen: moments of the operands of every cell, by LSTM, where they are known.
+        tick: called before every cell.
+    """
+    shapes, weights = {name: run.shape for name, run in dense.items()}, {n: run.weights for n, run in dense.items()}
+    return {
+        name: ReplacedWeights(
+            round_stack(dense[name], steps, (seen or {}).get(name), tick), weights_digest(lstms[name])
+        )
+        for name, steps in grids_of(shapes, weights, settings).items()
+        if steps
+    }
 
 
 def grid(matrix: Matrix) -> DoubleArray:
@@ -85,21 +123,29 @@ def grid(matrix: Matrix) -> DoubleArray:
     return step if matrix.column_scale is None else step / matrix.column_scale
 
 
-def round_stack(run: DenseRun, grids: Sequence[DoubleArray]) -> tuple[CellTensors, ...]:
+def round_stack(
+    run: DenseRun,
+    grids: Sequence[DoubleArray],
+    seen: Sequence[Moments] | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> tuple[CellTensors, ...]:
     """The weights of a stack, rounded.
 
     Args:
         run: the weights to round, and their recorded operands.
         grids: [4H, C] per cell, the step of the grid of every weight of [W_ih | W_hh]; 0: none.
+        seen: moments of the operands of every cell; None: of the run.
+        tick: called before every cell.
     """
     out = []
     for cell, old in enumerate(run.weights):
-        seen = dense_moments(run, cell)
+        tick()
+        moments = seen[cell] if seen else dense_moments(run, cell)
         w = torch.cat([old.w_ih, old.w_hh], dim=1).double().numpy()
         pruned = (w == 0).any()
         keep = w != 0 if pruned else np.ones(w.shape, dtype=bool)
-        new = rounded(quadratic(w, seen, ROUNDING_RIDGE), grids[cell], keep)
-        out.append(with_weights(old, new, shifted_bias(old.bias.double().numpy(), w, new, seen)))
+        new = rounded(quadratic(w, moments, ROUNDING_RIDGE), grids[cell], keep)
+        out.append(with_weights(old, new, shifted_bias(old.bias.double().numpy(), w, new, moments)))
     return tuple(out)
 
 

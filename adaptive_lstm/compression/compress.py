@@ -14,11 +14,11 @@ from torch import nn
 from ..analysis.measure_sensitivity import Output, measure_sensitivities
 from ..analysis.ranges import input_ranges
 from ..analysis.sensitivity import Sensitivity
-from ..bench import measure
+from ..bench import Ratio, measure, ratio
 from ..errors import InputError
 from ..model_io import as_batches, first_tensor, keeps_memory
 from ..policies import Dense
-from ..runtime.adapt import keep_settings, lstms_of
+from ..runtime.adapt import adapted_lstms, keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.stream import stream
 from ..weights.layout import float32, shape_of, tensors_of
@@ -32,7 +32,7 @@ from .report import CompressReport, LSTMReport, matrix_reports
 Rounding = Literal["nearest", "compensated"]
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "compensated")
 
-TIMED, TIMED_SECONDS = 7, 0.002  # timing samples of either side, and their least length in seconds
+TIMED, TIMED_SECONDS = 15, 0.002  # timing samples of either side, and their least length in seconds
 STEPS = 32  # timesteps of noise that are timed
 
 
@@ -55,11 +55,12 @@ def compress(
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
-        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch. The model runs over them for pruning (a few hundred sequences in batches of 16 to 64 are
-            plenty; about a quarter of them is held out to choose settings), for compensated rounding, and for the first
-            layer's input matrix in int8 where ``quantize`` has a static range and no ``raw_scale``: every LSTM then
-            gets its own, from the largest features seen. They should be typical of what the model will be given.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict
+            of arguments by name. One tensor or dict alone is one batch. The model runs over them for pruning (a few
+            hundred sequences in batches of 16 to 64 are plenty; about a quarter of them is held out to choose
+            settings), for compensated rounding, and for the first layer's input matrix in int8 where ``quantize`` has a
+            static range and no ``raw_scale``: every LSTM then gets its own, from the largest features seen. They should
+            be typical of what the model will be given.
         prune: what to remove; None: nothing.
         quantize: the precision of every matrix; None: float32.
         rounding: of int8 weights: "nearest", or "compensated", which needs inputs: weights of other columns compensate
@@ -73,7 +74,7 @@ def compress(
         InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.
         NonFiniteError: inputs or outputs hold NaN or infinity.
     """
-    lstms = lstms_of(model)
+    lstms = adapted_lstms(model)
     quantize = _checked(prune, quantize, rounding)
     learns = [step for step, on in (("pruning", prune), ("compensated rounding", rounding != "nearest")) if on]
     if learns and inputs is None:
@@ -139,25 +140,31 @@ def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> L
     shape = shape_of(lstm)
     matrices = quantize_stack(lstm.executed(), shape, lstm.quantize)
     native = lstm.executor().native
+    seconds, faster = (None, None) if native is None else _times(lstm)
     return LSTMReport(
         name=name,
         matrices=matrix_reports(
             name, shape, tensors_of(lstm), matrices, sensitivity, native.packed if native else None
         ),
         bytes_packed=None if native is None else native.nbytes,
-        seconds=None if native is None else _seconds(lstm),
+        seconds=seconds,
+        faster=faster,
     )
 
 
-def _seconds(lstm: AdaptiveLSTM) -> tuple[float, float]:
-    """Median seconds of a timestep at batch 1 with nothing skipped: of the parameters, and of the present weights."""
+def _times(lstm: AdaptiveLSTM) -> tuple[tuple[float, float], Ratio]:
+    """Median seconds of a timestep at batch 1 with nothing skipped: of the parameters, and of the present weights.
+
+    And how many times as fast those are.
+    """
     now = AdaptiveLSTM.from_lstm(lstm).eval()
     before = AdaptiveLSTM.from_lstm(lstm).eval()
     restore(before)
     before.policy = now.policy = Dense()
     timings = measure({"before": _step(before), "now": _step(now)}, repeats=TIMED, warmup=2, min_time=TIMED_SECONDS)
     per_call = STEPS if lstm.bidirectional else 1
-    return timings["before"].median / per_call, timings["now"].median / per_call
+    seconds = (timings["before"].median / per_call, timings["now"].median / per_call)
+    return seconds, ratio(timings["before"], timings["now"])
 
 
 def _step(lstm: AdaptiveLSTM) -> Callable[[], object]:

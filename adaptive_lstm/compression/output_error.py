@@ -1,11 +1,31 @@
-"""How much a model's output is expected to change by a change of one weight matrix."""
+"""How much a model's output changes: as measured, and as expected from a change of one weight matrix."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
+from ..analysis.measure_sensitivity import Output
 from ..analysis.sensitivity import Sensitivity
+from ..model_io import call, first_tensor
+from .pruning.search import relative_error
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, batches: Iterable[Any], output: Output = first_tensor) -> list[torch.Tensor]:
+    """The model's output for every batch, in float64."""
+    return [output(call(model, item)).double() for item in batches]
+
+
+def relative_change(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> float:
+    """Root mean square change of outputs, as a share of their deviation from their mean per feature."""
+    return math.sqrt(relative_error(new, old))
 
 
 def expected_squared_change(sensitivity: Sensitivity, cell: int, kind: str, change: npt.NDArray[np.float64]) -> float:

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..analysis.sensitivity import Sensitivity
+from ..bench import Ratio, spread
+from ..codec import short_repr
 from ..execution.native_stack import Packed
 from ..types import StackShape
 from ..weights.layout import CellTensors
 from ..weights.matrices import CellMatrices, Matrix
 from .output_error import expected_squared_change
 
+SHOWN = 16  # matrices, and LSTMs, in words
 MIN_IDLE_ZEROS = 0.05  # share of zeros that save no time, from which the report mentions them
 
 
+@short_repr
 @dataclass(frozen=True)
 class MatrixReport:
     """One weight matrix before and after.
@@ -58,6 +62,7 @@ class MatrixReport:
         return f"{self.form}{left_out}" if self.form else "not native"
 
 
+@short_repr
 @dataclass(frozen=True)
 class LSTMReport:
     """One LSTM before and after.
@@ -67,22 +72,36 @@ class LSTMReport:
     ``bytes_packed``: size of the native core's weights, with padding and tables; None: it does not run this LSTM.
     ``seconds``: median time of one timestep at batch 1 with the threads of the process and nothing skipped, (in float32
     as it was, as it is executed now); streamed, or for a bidirectional stack in a short sequence. None as above.
+    ``faster``: how many times as fast it is now, from rounds timed side by side; it knows whether it may be quoted.
     """
 
     name: str
     matrices: tuple[MatrixReport, ...]
     bytes_packed: int | None
     seconds: tuple[float, float] | None
+    faster: Ratio | None
+
+    @property
+    def speed(self) -> str:
+        """Before and now, in words."""
+        if self.seconds is None or self.faster is None:
+            return "not native"
+        if not self.faster.meaningful:
+            return f"the machine is too busy to time a step: {self.faster} times as fast"
+        before, after = self.seconds
+        return f"a step takes {before * 1e6:.1f} -> {after * 1e6:.1f} us, {spread(self.faster)} times as fast"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompressReport:
     """The weights that LSTMs execute, compared with their parameters.
 
     ``lstms``: one report per LSTM.
+    ``remark``: what a reader must know beside the numbers, such as a search that was ended early.
     """
 
     lstms: tuple[LSTMReport, ...]
+    remark: str = ""
 
     @property
     def matrices(self) -> tuple[MatrixReport, ...]:
@@ -109,36 +128,43 @@ class CompressReport:
         return 1 - sum(m.macs for m in self.matrices) / before if before else 0.0
 
     def as_dict(self) -> dict[str, object]:
-        """The fields, for a JSON record."""
-        return asdict(self)
+        """The fields, for a JSON record; ratios that must not be quoted have no median."""
+        found = asdict(self)
+        for one, lstm in zip(found["lstms"], self.lstms, strict=True):
+            if lstm.faster is not None:
+                one["faster"] = lstm.faster.as_dict()
+        return found
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
+    __repr__ = __str__
+
     def _lines(self) -> Iterator[str]:
         width = max([len(m.name) for m in self.matrices] + [5])
-        for m in self.matrices:
+        for m in self.matrices[:SHOWN]:
             output = "" if m.output_error is None else f"  of the output {m.output_error:.1e}"
             yield (
                 f"{m.name:{width}}  {m.precision}  {m.sparsity:4.0%} zeros  {m.bytes_before:>10,} -> "
                 f"{m.bytes_after:>10,} bytes  error {m.error:.1e}{output}  {m.execution}"
             )
+        if len(self.matrices) > SHOWN:
+            yield f"... and {len(self.matrices) - SHOWN} more matrices (.matrices has all)"
         share = self.bytes_after / self.bytes_before
         yield (
             f"{'total':{width}}        {self.sparsity:4.0%} zeros  {self.bytes_before:>10,} -> "
             f"{self.bytes_after:>10,} bytes  ({share:.0%})"
         )
-        for lstm in self.lstms:
+        for lstm in self.lstms[:SHOWN]:
             if lstm.seconds is not None:
-                before, after = lstm.seconds
-                yield (
-                    f"{lstm.name or 'the LSTM'}: a step takes {before * 1e6:.1f} -> {after * 1e6:.1f} us "
-                    f"({before / after:.1f}x), {lstm.bytes_packed:,} bytes packed"
-                )
+                yield f"{lstm.name or 'the LSTM'}: {lstm.speed}; {lstm.bytes_packed:,} bytes packed"
+        if self.remark:
+            yield self.remark
         if idle := [m.name for m in self.matrices if m.idle_zeros >= MIN_IDLE_ZEROS]:
+            more = f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else ""
             yield (
-                f"unstructured zeros save no time in {', '.join(idle)}: at this size, precision and share of "
-                "zeros, or on this machine, the bitmask form is not faster, and the kernels read whole blocks "
+                f"unstructured zeros save no time in {', '.join(idle[:SHOWN])}{more}: at this size, precision and "
+                "share of zeros, or on this machine, the bitmask form is not faster, and the kernels read whole blocks "
                 "(projections always)"
             )
 

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..analysis.measure_sensitivity import Output, measure_sensitivities
+from ..analysis.measure_sensitivity import Output
 from ..errors import InputError
-from ..model_io import as_batches, call, first_tensor, keeps_memory
+from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory
 from ..policies import Dense
-from ..progress import tracked
+from ..progress import Deadline, OutOfTimeError, Progress
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
 from ..weights.precision import MAX_LEVELS, Quantize
-from ..weights.replaced import ReplacedWeights
-from .compensated_rounding import round_model
-from .compress import compress, described, restore, with_scales
-from .pruning import Prune, prune_model
+from .budget_search import PROBES, SENSITIVITY_BATCHES, BudgetSearch, Choice
+from .compress import described
+from .pruning import Prune
 from .pruning.prune_model import hold_out
-from .pruning.search import FIRST_RIDGE, relative_error
 from .report import CompressReport
 
-Choice = tuple[Prune | None, list[Quantize]]  # how to prune, and the precisions to try then, bytes rising
-
 SPARSITIES = (0.7, 0.5, 0.3)  # tried in int8
-QUICK_GAMMA = 0.5  # without a search
-SEARCH_IF_WITHIN = 1.5  # times the budget: the search for better settings takes minutes
 MIN_RAW_SHARE = 0.1  # of the weights read raw features: below, int8 saves few bytes there and clips features
 LEVELS_BYTE = 127  # levels of activations that fit a byte: as many bytes of weights, faster
 LEVELS_FINE = MAX_LEVELS  # levels of h: as many bytes as the default, less change where h is small
+
+REPEATED = 8  # batches that the model runs on twice, to see whether it repeats itself
+
+# Rough costs for the estimate, in passes over the held-out batches and in products of matrices.
+TRIALS = 12  # passes over held-out batches
+BACKWARD = 40  # a pass for the sensitivity, as a multiple of one without gradients
+PRODUCTS = 150  # of [4H, C] with [C, C]: moments excluded; rounding, refits
+MOMENTS = 6  # second moments of all operands
 
 
 @keeps_memory
@@ -46,12 +48,13 @@ def compress_within(
     pattern: str = "unstructured",
     quantize: Quantize | None = None,
     output: Output = first_tensor,
+    seconds: float | None = None,
     progress: bool = True,
 ) -> CompressReport:
     """Compress an adapted model in place as far as a budget for the change of its output allows.
 
-    Tries combinations of pruning and precision from the smallest upwards, in the order that the manual describes on its
-    page on compression, and keeps the first whose output changes little enough on held-out batches; if none does, the
+    Tries combinations of pruning and precision, the gentlest first, in the order that the manual describes on its page
+    on compression, and keeps the smallest whose output changes little enough on held-out batches; if none does, the
     model stays exact. A choice by a few batches is no guarantee: ``calibrate`` gives one, also for a compressed model.
 
     Args:
@@ -63,75 +66,74 @@ def compress_within(
         quantize: the lowest precision to try; default: int8. Of int8, several levels of activations are tried, and
             several precisions of the raw input matrix unless ``raw`` is "fp32".
         output: picks the tensor whose change is measured from what the model returns; default: the first one.
-        progress: show bars and an estimate of the time, where stderr is a terminal.
+        seconds: how long to search; then the best that was found is set, and the report says so. Default: until
+            everything was tried that is worth it; for large models without the search of ``Prune`` for better settings,
+            which the report says too.
+        progress: show a bar and an estimate of the time, where stderr is a terminal.
 
     Raises:
-        InputError: no budget, fewer than four batches, or what ``compress`` refuses; nothing is changed then.
+        InputError: no budget, fewer than four batches, a model that gives another output for the same input each time,
+            or what ``compress`` refuses; nothing is changed then.
     """
     if not change > 0:
         raise InputError(f"change: got {change}, expected a number above 0, for example 0.05")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds: got {seconds}, expected a number above 0, or None")
+    deadline = Deadline(seconds)
     batches = list(as_batches(inputs))
     if len(batches) < 4:
         raise InputError(f"inputs: got {len(batches)} batches, expected at least 4: one in four is held out")
-    fit, held_out = hold_out(batches)
+    fit, held = hold_out(batches)
     quantize = quantize or Quantize("int8")
     lstms = adapted_lstms(model)
+    remark = ""
     with keep_settings(lstms.values()):
         for lstm in lstms.values():  # skipping must not blur the comparison
-            lstm.policy = Dense()
+            lstm.plan = replace(lstm.plan, policy=Dense(), replaced=None, quantize=Quantize(), expected_rates=None)
         choices = candidates(pattern, quantize, wide=reads_much(lstms.values()))
-        report = _within(model, fit, held_out, change, choices, output, progress)
+        with Progress("compressing", "step", show=progress) as bar:
+            search = BudgetSearch(model, fit, held, change, output, deadline, bar, patient=seconds is not None)
+            try:
+                check_repeatable(model, batches[:REPEATED], output)
+                bar.expect(4 * len(choices), _estimate(model, fit, held) / (4 * len(choices)))
+                search.run(choices)
+            except OutOfTimeError:
+                remark = f"the search stopped after seconds={seconds:g}: " + _found(search)
+        search.apply(search.best)
         found = {name: lstm.plan for name, lstm in lstms.items()}
+        if search.search_left_out:
+            remark = "finer settings of pruning were not searched, which takes long at this size: seconds=... allows it"
     for name, lstm in lstms.items():
         lstm.plan = replace(lstm.plan, replaced=found[name].replaced, quantize=found[name].quantize)
-    return report
+    return replace(described(lstms, search.sensitivities), remark=remark)
 
 
-def _within(
-    model: nn.Module,
-    fit: list[Any],
-    held_out: list[Any],
-    change: float,
-    choices: Sequence[Choice],
-    output: Output,
-    progress: bool,
-) -> CompressReport:
+def _found(search: BudgetSearch) -> str:
+    if search.best is None:
+        return "nothing within the budget was found by then, so the model stays exact"
+    return f"{search.best.words} keeps the budget; what may be smaller was not tried to the end"
+
+
+@torch.no_grad()
+def _estimate(model: nn.Module, fit: Sequence[Any], held: Sequence[Any]) -> float:
+    """About how many seconds the search takes at most, from one run of the model and one product of matrices."""
     lstms = adapted_lstms(model)
-    restore(model)
-    dense = outputs(model, held_out, output)
-    every = dict.fromkeys(precision for _, precisions in choices for precision in precisions)
-    scaled = {precision: with_scales(model, lstms, fit, precision) for precision in every}
-    sensitivities = measure_sensitivities(model, fit, output=output, progress=progress)  # once for all choices
-    for prune, precisions in tracked(choices, "compressing", "choice", show=progress):
-        for each in settings(prune):
-            restore(model)
-            pruned: Mapping[str, ReplacedWeights] = {}
-            if each is not None:
-                pruned = prune_model(model, fit, each, sensitivities=sensitivities, output=output, progress=progress)
-            found = math.inf
-            # Levels of activations do not change weights.
-            rounded: dict[Quantize, Mapping[str, ReplacedWeights]] = {}
-            for precision in precisions:
-                grids = replace(precision, levels=0, input_levels=0)
-                if grids not in rounded:
-                    rounded[grids] = round_model(model, fit, scaled[precision], pruned)
-                for name, lstm in lstms.items():
-                    lstm.plan = replace(lstm.plan, replaced=rounded[grids].get(name), quantize=scaled[precision][name])
-                found = min(found, relative_change(dense, outputs(model, held_out, output)))
-                if found <= change:
-                    return described(lstms, sensitivities)
-            if found > SEARCH_IF_WITHIN * change:
-                break
-    return compress(model)
-
-
-def settings(prune: Prune | None) -> Iterator[Prune | None]:
-    """First a setting that takes seconds, then the search, which takes minutes."""
-    if prune is None:
-        yield None
-    else:
-        yield replace(prune, saliency="second-order", gamma=QUICK_GAMMA, compensate="refit", ridge=FIRST_RIDGE)
-        yield prune
+    call(model, held[0])  # packs the weights
+    begun = time.perf_counter()
+    call(model, held[0])
+    run = time.perf_counter() - begun
+    rows = len(fit) * max((s.timesteps for lstm in lstms.values() if (s := lstm.last_run)), default=1)
+    shapes = [(shape_of(lstm), cell) for lstm in lstms.values() for cell in range(lstm.stack_shape.num_cells)]
+    square = torch.ones(512, 512, dtype=torch.float64)
+    begun = time.perf_counter()
+    square @ square
+    per_product = (time.perf_counter() - begun) / 512**3
+    products = 0.0
+    for shape, cell in shapes:
+        columns = shape.input_width(cell) + shape.output_size
+        products += (PRODUCTS * 4 * shape.hidden_size + MOMENTS * rows) * columns**2
+    runs = len(fit) + TRIALS * len(held) + BACKWARD * min(SENSITIVITY_BATCHES, len(fit)) * PROBES
+    return runs * run + products * per_product
 
 
 def candidates(pattern: str, quantize: Quantize, *, wide: bool) -> list[Choice]:
@@ -169,14 +171,3 @@ def reads_much(lstms: Iterable[AdaptiveLSTM]) -> bool:
     shapes = [shape_of(lstm) for lstm in lstms]
     raw = sum(4 * s.hidden_size * s.input_size * s.directions for s in shapes)
     return raw >= MIN_RAW_SHARE * sum(s.step_macs(cell) for s in shapes for cell in range(s.num_cells))
-
-
-@torch.no_grad()
-def outputs(model: nn.Module, batches: Iterable[Any], output: Output = first_tensor) -> list[torch.Tensor]:
-    """The model's output for every batch, in float64."""
-    return [output(call(model, item)).double() for item in batches]
-
-
-def relative_change(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> float:
-    """Root mean square change of outputs, as a share of their deviation from their mean per feature."""
-    return math.sqrt(relative_error(new, old))

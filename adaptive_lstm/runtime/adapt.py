@@ -34,10 +34,10 @@ def adapted_lstms(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     """The adapted LSTMs of a model in eval mode, by module name.
 
     Raises:
-        InputError: there is none, or one is in training mode.
+        InputError: there is none, or the model or one of them is in training mode.
     """
     lstms = lstms_of(model)
-    if any(lstm.training for lstm in lstms.values()):
+    if model.training or any(lstm.training for lstm in lstms.values()):  # dropout around them counts too
         raise InputError("the model is in training mode; call .eval() on it first")
     return lstms
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.fx import Proxy
 
+from ..codec import short_repr
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch, rows_in, timesteps_in
@@ -47,6 +48,7 @@ _RUNTIME = (
 FEW_TIMESTEPS, MANY_SHORT_CALLS = 2, 32  # a user who steps by calls makes many short ones in a row
 
 
+@short_repr
 @dataclass(frozen=True)
 class Call:
     """A finished call of an ``AdaptiveLSTM``, as an observer sees it (``AdaptiveLSTM.watched_by``).

@@ -1,24 +1,30 @@
 """Watching a calibrated LSTM at work: does it still skip as it did when its certificate was made?
 
-A certificate holds for inputs like those of the calibration. Whether inputs have changed shows in how much is skipped,
-without labels: a mean over recent sequences that lies far outside what calibration saw raises one warning.
+A certificate holds for inputs like those of the calibration. Whether inputs have changed shows in how much is
+skipped, without labels: a mean over recent sequences that lies far outside what calibration saw raises one warning. A
+stream that never ends is looked at while it runs.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Counts, activity, ran
+from ..codec import short_repr
+from ..types import ColumnCounts, Counts, activity, ran
 
 WINDOW = 64  # sequences that a mean is taken over
 EVERY = 16  # sequences between two checks of it
+LOOK = 256  # timesteps of a running stream between two looks at it
+STRETCH, ENOUGH = 16, 4  # looks that a mean is taken over, and those that it takes at least
+STREAM_WORTH = 4  # sequences that a running stream counts as: one source varies less than many, and may lie off centre
 WIDTH = 5.0  # standard errors that a mean may be off; rare exits come in heavy tails
 SLACK = 0.02  # and this much more
 
@@ -60,6 +66,7 @@ class Rates:
     exits: float
 
 
+@short_repr
 @dataclass(frozen=True)
 class MonitorStatus:
     """What a monitor has seen.
@@ -107,19 +114,28 @@ class Monitor:
             return
         self._checked = self._seen
         status = self.status
-        if status.outside:
-            self.warned = True
-            off = ", ".join(
-                f"{name} {getattr(status.recent, name):.3f} (calibrated {self.expected[name].mean:.3f})"
-                for name in status.outside
-            )
-            warnings.warn(
-                f"adaptive_lstm: over the last {WINDOW} sequences the LSTM skips unlike in calibration: {off}. The "
-                "inputs have changed, and the certificate may not hold for them; calibrate again on recent inputs, or "
-                "set policy = Dense().",
-                DriftWarning,
-                stacklevel=2,
-            )
+        if status.recent is not None and status.outside:
+            found = {name: getattr(status.recent, name) for name in status.outside}
+            self._warn(f"over the last {WINDOW} sequences", found)
+
+    def watch(self, rows: int) -> StreamWatch:
+        """Looks at a stream of so many rows while it runs."""
+        return StreamWatch(self.expected, rows, self._warn)
+
+    def _warn(self, where: str, found: Mapping[str, float]) -> None:
+        """Warn of rates outside their range, once."""
+        if self.warned:
+            return
+        self.warned = True
+        off = ", ".join(
+            f"{name} {rate:.3f} (calibrated {self.expected[name].mean:.3f})" for name, rate in found.items()
+        )
+        warnings.warn(
+            f"adaptive_lstm: {where} the LSTM skips unlike in calibration: {off}. The inputs have changed, and the "
+            "certificate may not hold for them; calibrate again on recent inputs, or set policy = Dense().",
+            DriftWarning,
+            stacklevel=3,
+        )
 
     @property
     def status(self) -> MonitorStatus:
@@ -134,3 +150,45 @@ class Monitor:
             if enough and not expected.holds(getattr(recent, name), len(self._recent))
         )
         return MonitorStatus(self._seen, recent, self.expected, outside)
+
+
+class StreamWatch:
+    """Looks at one running stream every LOOK timesteps.
+
+    It tells of more work than in calibration only: sequences of a calibration start anew, and a start sends everything,
+    so a long stream may well do less. What a stream did in all is compared at its end.
+
+    Args:
+        expected: as for ``Monitor``.
+        rows: of the stream.
+        warn: called with where and which rates are too high.
+    """
+
+    def __init__(self, expected: Mapping[str, Range], rows: int, warn: Callable[[str, Mapping[str, float]], None]):
+        self._rows = rows
+        self._expected = {name: one for name, one in expected.items() if name != "exits"}
+        self._warn = warn
+        self._before: tuple[int, tuple[ColumnCounts, ...]] = (0, ())
+        self._recent: deque[tuple[float, float]] = deque(maxlen=STRETCH)
+
+    def look(self, counts: Counts, steps: int) -> None:
+        """What was counted since the stream was opened or reset, in so many timesteps."""
+        before, columns = self._before
+        self._before = steps, counts.columns
+        if steps <= before:  # it was reset
+            self._recent.clear()
+            return
+        start = columns or (ColumnCounts(0, 0, 0, 0, 0, 0),) * len(counts.columns)
+        done = [ColumnCounts(*map(operator.sub, now, old)) for now, old in zip(counts.columns, start, strict=True)]
+        one = (activity(done), ran(done, (steps - before) * self._rows))
+        self._recent.extend([one] * min(round((steps - before) / LOOK), STRETCH))
+        if len(self._recent) < ENOUGH:
+            return
+        means = dict(zip(("activity", "ran"), np.mean(self._recent, axis=0).tolist(), strict=True))
+        high = {
+            name: means[name]
+            for name, one in self._expected.items()
+            if means[name] > one.mean and not one.holds(means[name], STREAM_WORTH)
+        }
+        if high:
+            self._warn(f"in the last {len(self._recent) * LOOK:,} timesteps of a stream", high)

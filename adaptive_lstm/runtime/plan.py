@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..codec import short_repr
 from ..errors import InputError
 from ..policies import Combined, Dense, Policy, parts
 from ..types import StackShape
@@ -13,6 +14,7 @@ from ..weights.replaced import ReplacedWeights
 from .monitor import Range
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How an ``AdaptiveLSTM`` runs; assign it to ``AdaptiveLSTM.plan``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
@@ -13,6 +14,7 @@ from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
 from .lstm import AdaptiveLSTM
+from .monitor import LOOK, StreamWatch
 from .session import open_session
 from .stream_state import check_state
 
@@ -54,7 +56,31 @@ class Stream:
         self._in = (batch_size, self._shape.input_size)
         self._fast = self._in if self._device.type == "cpu" else None  # inputs of this shape need few checks
         self._session = session = open_session(executor, batch_size)
-        self._advance = session.step
+        self._advance: Callable[[torch.Tensor], torch.Tensor] = session.step
+        self._watch: StreamWatch | None = None
+        self._unwatched = 0
+        if self._monitor is not None and executor.policy.time_exit is None:
+            self._watch = self._monitor.watch(batch_size)
+            self._advance = self._watched(session.step)
+
+    def _watched(self, step: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Single steps of which a monitor sees something now and then; an unmonitored stream pays nothing for it."""
+        left = LOOK
+
+        def advance(x: torch.Tensor) -> torch.Tensor:
+            nonlocal left
+            left -= 1
+            if not left:
+                left = LOOK
+                self._look()
+            return step(x)
+
+        return advance
+
+    def _look(self) -> None:
+        if self._watch is not None:
+            steps, counts = self._session.counted()
+            self._watch.look(counts, steps)
 
     def __enter__(self) -> Stream:
         return self
@@ -126,6 +152,10 @@ class Stream:
         steps = x.shape[time] if known else 0
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
+        self._unwatched += steps
+        if self._watch is not None and self._unwatched >= LOOK:
+            self._unwatched = 0
+            self._look()
         return self._session.run(resolved(x.detach()), self._batch_first)
 
     def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:

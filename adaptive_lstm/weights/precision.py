@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..codec import short_repr
 from ..errors import InputError
 from ..types import FloatArray, StackShape
 
@@ -20,6 +21,7 @@ RAW_LEVELS: dict[RawRange, int] = {"static": MAX_LEVELS, "dynamic": 127}
 SCALES = (1e-20, 1e20)  # of columns; outside, products with ordinary weights could overflow float32
 
 
+@short_repr
 @dataclass(frozen=True)
 class Quantize:
     """The precision of every weight matrix, and of the activations that it multiplies.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..codec import short_repr
 from ..errors import InputError
 from .fingerprint import digest, weights_digest
 from .layout import CellTensors
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ReplacedWeights:
     """Weights in the shape of the parameters, float32 on the CPU; pruned weights are zeros.

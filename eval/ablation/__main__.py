@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import Ratio, Timing, ratio
-from adaptive_lstm.compression.within_budget import outputs, relative_change
+from adaptive_lstm.compression.output_error import outputs, relative_change
 from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.losses import Loss
 from adaptive_lstm.policies import parts

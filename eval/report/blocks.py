@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import words
-from .records import COMMANDS, Record, Results, origin
+from .records import COMMANDS, Record, Results, commands_of, origin
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ class Figure:
     @property
     def commands(self) -> list[str]:
         """The commands that made the records."""
-        names = dict.fromkeys(str(r.get("eval", "")) for r in self.records)
-        return [COMMANDS[name] for name in names if name in COMMANDS]
+        return commands_of(self.records)
 
     @property
     def threads(self) -> str:

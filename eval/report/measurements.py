@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import words
 from .blocks import Block, Cards, Cell, Details, Heading, Missing, Paragraph, Section, Table
-from .records import COMMANDS, Record, Results, machine_of, origin
+from .records import COMMANDS, Record, Results, commands_of, machine_of, origin
 from .sections import section
 from .sections.origin import overview
 
@@ -138,8 +138,7 @@ def _cell(cell: Cell) -> str:
 
 def _provenance(records: Sequence[Record]) -> str:
     found = origin(records)
-    names = dict.fromkeys(str(record.get("eval", "")) for record in records)
-    commands = ", ".join(f"`{COMMANDS[name]}`" for name in names if name in COMMANDS)
+    commands = ", ".join(f"`{command}`" for command in commands_of(records))
     days = " to ".join(dict.fromkeys(time[:10] for time in (found.first, found.last))) or words.NA
     commits, threads = ", ".join(found.commits), ", ".join(found.threads)
     return f"*{_escaped('; '.join(found.machines))}; threads {threads}; {days}; commit {commits}; {commands}*"

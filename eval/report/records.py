@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 COMMANDS = {
     "frontier": "python -m eval.frontier --zoo PATH",
     "quality": "python -m eval.quality --zoo PATH",
-    "savings": "python -m eval.savings --zoo PATH --objective macs",
+    "savings": "python -m eval.savings --zoo PATH",
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
     "long_stream": "python -m eval.long_stream",
@@ -28,6 +28,14 @@ COMMANDS = {
     "validity": "python -m eval.validity",
     "footprint": "python -m eval.footprint",
 }
+
+
+def commands_of(records: Iterable[Record]) -> list[str]:
+    """The commands that made records, each with the options that their case stands for."""
+    found = dict.fromkeys((str(r.get("eval", "")), str(r["case"])) for r in records)
+    options = {"savings": " --objective {case}"}
+    commands = [COMMANDS[name] + options.get(name, "").format(case=case) for name, case in found if name in COMMANDS]
+    return list(dict.fromkeys(commands))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from scipy import stats
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm.calibration.input_digest import fingerprint
 from adaptive_lstm.calibration.risk import needed
-from adaptive_lstm.calibration.splits import fingerprint, split
+from adaptive_lstm.calibration.splits import split
 from adaptive_lstm.losses import Loss
 
 from ..support.helpers import infer, torch_lstm

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from adaptive_lstm.errors import InputError
-from adaptive_lstm.losses import Loss, accuracy_drop, as_loss, clipped_error, cosine_distance, disagreement
+from adaptive_lstm.losses import (
+    Loss,
+    Sizes,
+    accuracy_drop,
+    as_loss,
+    clipped_error,
+    cosine_distance,
+    disagreement,
+    sign_disagreement,
+)
 
 A = torch.tensor([[0.2, 0.9, -1.0]])  # decides for 1
 B = torch.tensor([[0.3, 0.1, -1.0]])  # decides for 0
@@ -109,10 +118,82 @@ def test_bounded_by_structure() -> None:
 def test_probabilities_have_no_sign(loss: Loss) -> None:
     one = torch.tensor([[0.3]])
     with pytest.raises(InputError, match="probabilities"):
-        loss.check([one, one + 0.6, (one, None)])
-    loss.check([one, one - 1])
-    loss.check([one, A.softmax(1)])
-    loss.check([A.softmax(1)] * 3)  # of several, the largest wins
+        loss.check([one, one + 0.6, (one, None)], [])
+    loss.check([one, one - 1], [])
+    loss.check([A.softmax(1)] * 3, [])  # of several, the largest wins
+
+
+@pytest.mark.parametrize("loss", [disagreement, accuracy_drop, cosine_distance])
+@pytest.mark.parametrize(
+    ("shape", "rows", "steps"),
+    [
+        ((1, 30), 1, 30),  # a logit per timestep, squeezed
+        ((30,), 1, 30),
+        ((4, 30), 4, 30),
+        ((30, 30), 30, 30),
+        ((30, 4), 4, 30),  # time first
+        ((4,), 4, 30),  # a logit per row, squeezed
+        ((1, 1, 30), 1, 30),
+    ],
+)
+def test_shapes_that_can_be_read_in_two_ways_are_refused(
+    loss: Loss, shape: tuple[int, ...], rows: int, steps: int
+) -> None:
+    outputs = [torch.randn(shape) for _ in range(3)]
+    with pytest.raises(InputError, match=r"may be time or batch rows, or classes.*sign_disagreement"):
+        loss.check(outputs, [Sizes(steps, rows)] * 3)
+    loss.unchecked().check(outputs, [Sizes(steps, rows)] * 3)
+
+
+@pytest.mark.parametrize("loss", [disagreement, cosine_distance])
+@pytest.mark.parametrize(
+    ("shape", "rows", "steps"),
+    [((1, 3), 1, 30), ((4, 3), 4, 30), ((1, 30, 3), 1, 30), ((1, 30, 30), 1, 30), ((30, 4, 30), 4, 30), ((3,), 1, 30)],
+)
+def test_shapes_that_name_their_classes_are_taken(loss: Loss, shape: tuple[int, ...], rows: int, steps: int) -> None:
+    loss.check([torch.randn(shape) for _ in range(3)], [Sizes(steps, rows)] * 3)
+
+
+def test_a_last_dimension_that_varies_is_no_class() -> None:
+    outputs = [torch.randn(1, n) for n in (5, 9)]
+    with pytest.raises(InputError, match="sizes from 5 to 9"):
+        disagreement.check(outputs, [])
+    classes = [torch.randn(1, 10) for _ in range(2)]  # one sequence happens to have as many timesteps
+    disagreement.check(classes, [Sizes(10, 1), Sizes(12, 1)])
+
+
+def test_every_sign_is_a_decision() -> None:
+    a, b = torch.tensor([[1.0, -1.0, 2.0, 3.0]]), torch.tensor([[1.0, 1.0, 2.0, -3.0]])
+    assert sign_disagreement.of(a, b, None) == 0.5
+    assert not sign_disagreement.binary(a)
+    assert sign_disagreement.binary(a[:, :1])
+    with pytest.raises(InputError, match="probabilities"):
+        sign_disagreement.check([a.sigmoid(), b.sigmoid()], [])
+
+
+def test_the_cosine_of_one_number_is_its_sign() -> None:
+    with pytest.raises(InputError, match=r"size 1.*clipped_error"):
+        cosine_distance.check([torch.randn(1, 1)] * 2, [])
+
+
+@pytest.mark.parametrize("loss", [disagreement, sign_disagreement, cosine_distance, clipped_error(1.0)])
+def test_outputs_of_two_shapes_are_not_compared(loss: Loss) -> None:
+    with pytest.raises(InputError, match="expected one shape"):
+        loss.of(STEPS, STEPS[:, :2], None)
+
+
+def test_a_loss_reads_what_it_is_told_to() -> None:
+    def logits(out: Any) -> torch.Tensor:
+        found: torch.Tensor = out["logits"]
+        return found
+
+    loss = disagreement.reading(logits)
+    assert loss.of({"x": 0, "logits": A}, {"x": 1, "logits": B}, None) == 1.0
+    assert loss.binary({"logits": A})
+    with pytest.raises(InputError, match="may be time"):
+        loss.check([{"logits": torch.randn(1, 9)}], [Sizes(9, 1)])
+    own = as_loss(lambda output, dense, target: 0.0)
+    assert own.reading(logits) is own
 
 
 def test_as_loss() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from collections import UserDict, deque
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from adaptive_lstm.calibration.input_digest import fingerprint, fingerprint_of_all
 from adaptive_lstm.calibration.risk import needed
 from adaptive_lstm.calibration.splits import (
     Splits,
     check_distinct,
     check_size,
-    fingerprint,
-    fingerprint_of_all,
     pairs,
     split,
     split_sequences,
@@ -61,7 +62,79 @@ def test_used_up() -> None:
         pairs(data)
 
 
+class Clip:
+    """A container of the user's own."""
+
+    def __init__(self, samples: Any, rate: int = 16000):
+        self.samples, self.rate = samples, rate
+
+
+class Slots:
+    """One without ``__dict__``."""
+
+    __slots__ = ("samples",)
+
+    def __init__(self, samples: Any):
+        self.samples = samples
+
+
+@dataclasses.dataclass
+class Record:
+    """A dataclass."""
+
+    samples: Any
+
+
+class Named(NamedTuple):
+    """A tuple with names."""
+
+    samples: Any
+
+
+class Lazy:
+    """Something that gives an array when asked."""
+
+    def __init__(self, samples: torch.Tensor):
+        self.samples = samples
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.samples.numpy()
+
+
+def with_payload(bits: int) -> torch.Tensor:
+    """A NaN with these bits among zeros."""
+    return torch.tensor([bits, 0], dtype=torch.int32).view(torch.float32)
+
+
 ALIKE = [
+    (X, X.double()),
+    (X, X.half()),
+    (X, X.bfloat16()),
+    (X, X.long()),
+    (X, X.to_sparse()),
+    (X, X + 0j),
+    (X, X[None]),
+    (X, X.numpy()),
+    (X, torch.stack([X, X], dim=2)[:, :, 0]),  # other strides
+    (X, torch._neg_view(-X)),
+    (X, torch.nn.Parameter(X.clone())),
+    (X, pack_sequence([X])),
+    (torch.zeros(3), -torch.zeros(3)),
+    (np.zeros(3), -np.zeros(3, np.float32)),
+    (0.0, -0.0),
+    ([1.0, 2.0], torch.tensor([1.0, 2.0])),
+    (with_payload(0x7FC00000), with_payload(0x7FC00001)),
+    (with_payload(-0x00400000), with_payload(0x7FA00000)),
+    ({"x": X * 0, "n": 1}, UserDict({"n": 1.0, "x": -0.0 * X})),
+    ((X, X * 0), deque([X, X * -0.0])),
+    (Clip(X * 0), Clip(X * -0.0)),
+    (Clip([Clip(X)]), Clip((Clip(X.clone()),))),
+    (Slots(X), Slots(X.clone())),
+    (Record(X), Record(X.double())),
+    (Named(X), Named(X.clone())),
+    (Lazy(X), Lazy(X.clone())),
+    ({1, 2, 3}, {3, 2, 1}),
+    (b"abc", bytearray(b"abc")),
     (X, X.clone()),
     (X, X.T.contiguous().T),  # another layout of the same numbers
     (PACKED, pack_sequence([X.clone(), X[:2]])),
@@ -71,8 +144,18 @@ ALIKE = [
     (X.clone().requires_grad_(), X),
 ]
 DIFFERENT = [
+    (Clip(X), Clip(X + 1)),
+    (Clip(X, 8000), Clip(X, 16000)),
+    (Slots(X), Slots(X + 1)),
+    (Record(X), Record(X + 1)),
+    (Lazy(X), Lazy(X + 1)),
+    ({"x": X}, {"y": X}),
+    ({1: "a", 2: "b"}, {1: "b", 2: "a"}),
+    (torch.tensor([2**53]), torch.tensor([2**53 + 1])),
+    (torch.tensor([math.nan, 0.0]), torch.tensor([0.0, math.nan])),
+    (torch.tensor([1 + 2j]), torch.tensor([1 - 2j])),
+    (np.array(["a", "b"]), np.array(["a", "c"])),
     (X, X + 1e-6),
-    (X, X.double()),
     (X, X.reshape(2, 3)),
     (X, X[:2]),
     (PACKED, pack_sequence([X[:2], X[:2], X[:1]])),
@@ -94,6 +177,17 @@ def test_equal_numbers_have_equal_fingerprints(a: Any, b: Any) -> None:
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
 def test_other_numbers_have_other_fingerprints(a: Any, b: Any) -> None:
     assert fingerprint(a) != fingerprint(b)
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"got a generator .* cannot be read"):
+        fingerprint({"x": (x for x in X)})
+
+
+def test_a_container_that_holds_itself_ends() -> None:
+    loop: list[Any] = [X]
+    loop.append(loop)
+    assert fingerprint(loop) == fingerprint(loop)
 
 
 def test_fingerprints_of_sets() -> None:

@@ -12,8 +12,8 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.compression.compensated_rounding import grid, rounded
 from adaptive_lstm.compression.compress import ROUNDINGS
+from adaptive_lstm.compression.output_error import outputs, relative_change
 from adaptive_lstm.compression.pruning.refit import Quadratic
-from adaptive_lstm.compression.within_budget import outputs, relative_change
 from adaptive_lstm.execution.batch import Batch
 from adaptive_lstm.execution.reference_runner import ReferenceRunner
 from adaptive_lstm.execution.runner import PackedRunner
@@ -31,7 +31,7 @@ def problem(rows: int, columns: int, seed: int) -> tuple[Quadratic, np.ndarray]:
     z = rng.normal(size=(60, columns)) @ rng.normal(size=(columns, columns)) + 2 * rng.normal(size=(60, 1))
     hessian = z.T @ z / len(z) + 0.01 * np.eye(columns)
     w = rng.uniform(-2 * STEP, 2 * STEP, size=(rows, columns))
-    return Quadratic(w, np.linalg.inv(hessian).astype(np.float64), np.ones(columns)), hessian
+    return Quadratic(w, hessian, np.linalg.inv(hessian).astype(np.float64), np.ones(columns)), hessian
 
 
 def loss(w: np.ndarray, best: np.ndarray, hessian: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The measurement pages of the documentation: what the records give, with the origin of every figure."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from eval.report import __main__ as report
 from eval.report.measurements import PAGES, pages
 from eval.report.records import COMMANDS, Results, read
+from eval.report.words import quiet
 from eval.shared.common import RESULTS
 
 from .test_report import MACHINE, latency, write
@@ -70,3 +72,38 @@ def test_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "docs").iterdir()}
     assert written == pages(read(tmp_path))
     assert len(capsys.readouterr().out.splitlines()) == len(PAGES) + 1
+
+
+def test_what_a_page_claims_is_what_its_records_say(generated: dict[str, str]) -> None:
+    results = read(RESULTS)
+    savings = generated["savings.md"].split("### Calibrated to save ")[1:]
+    for saved, text in zip(("macs", "latency"), savings, strict=True):
+        mine = {r["group"]: r for r in results.of("savings") if r["case"] == saved and "failed" not in r}
+        assert f"--objective {saved}`" in text
+        rows = [
+            line.split(" | ") for line in text.splitlines() if line.startswith("| ") and line.split(" | ")[1] == "yes"
+        ]
+        assert {row[0].removeprefix("| ") for row in rows} == {name for name, r in mine.items() if r["certified"]}
+        for row in rows:
+            r = mine[row[0].removeprefix("| ")]
+            assert row[5].strip("*") == (
+                "kept"
+                if r["loss_fresh"] <= r["max_loss"]
+                else "in doubt"
+                if r["fresh_at_least"] <= r["max_loss"]
+                else "BROKEN"
+            )
+            assert (row[8] == "n/a") == (not quiet(r["speed"]["int8"]))
+    batches = results.of("latency", "batch")
+    ratios = [r["seconds"]["torch"]["median"] / r["seconds"]["adaptive fp32"]["median"] for r in batches]
+    assert f"the slowest at {min(ratios):.2f}×" in generated["throughput.md"]
+    assert f"{sum(ratio < 0.97 for ratio in ratios)} of {len(ratios)} cases" in generated["throughput.md"]
+
+
+def test_prose_promises_nothing_that_a_record_contradicts() -> None:
+    """Absolute words about speed and quality stand only where a table beside them is generated."""
+    root = DOCS.parents[2]
+    for path in (root / "README.md", *(root / "docs" / "pages").glob("*.md")):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        found = re.search(r"(never (below|above|slower|worse)|always (faster|above|below))[^.]{0,40}", text)
+        assert found is None, f"{path.name}: {found}"

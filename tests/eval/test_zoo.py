@@ -15,7 +15,7 @@ import adaptive_lstm as al
 from adaptive_lstm.bench import pinned_threads
 from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.families import check_families
-from adaptive_lstm.calibration.splits import fingerprint
+from adaptive_lstm.calibration.input_digest import fingerprint
 from eval import zoo as real
 from eval.zoo.base import ZooModel, first
 from eval.zoo.material import drawn, parted, ranges

@@ -178,3 +178,56 @@ def test_false_alarms_are_rare(name: str) -> None:
 def test_drift_is_found(shift: float) -> None:
     expected = Range.of(RATES["narrow"](200))
     assert not expected.holds(0.25 + shift, WINDOW)
+
+
+def streaming(expected: dict[str, Range], batch: int = 1) -> al.Stream:
+    """A stream of an LSTM whose policy a calibration would have watched so."""
+    torch.manual_seed(0)
+    lstm = al.AdaptiveLSTM(6, 24, 2).eval()
+    lstm.plan = replace(lstm.plan, policy=al.Delta.uniform(0.002), expected_rates=expected)
+    return al.stream(lstm, batch_size=batch)
+
+
+def frames(count: int, speed: float, batch: int = 1) -> torch.Tensor:
+    """Features [T, B, I] that change by about so much per timestep."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(count, batch, 6, generator=generator) * speed).cumsum(0).sin()
+
+
+def feed(stream: al.Stream, x: torch.Tensor, chunk: int) -> None:
+    """Advance by x [T, B, I] in chunks; 0: step by step."""
+    for part in x.split(chunk or 1):
+        if chunk:
+            stream.run(part)
+        else:
+            stream.step(part[0])
+
+
+CALM = {"activity": Range(0.18, 0.05, 300), "ran": Range(1.0, 0.0, 300), "exits": Range(0.0, 0.0, 300)}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("chunk", [0, 1, 50, 3000])
+def test_a_stream_that_never_ends_is_looked_at(chunk: int, batch: int) -> None:
+    stream = streaming(CALM, batch)
+    with pytest.warns(al.DriftWarning, match=r"timesteps of a stream .* activity 0\.\d+ \(calibrated 0.180\)") as told:
+        feed(stream, frames(6000, 1.0, batch), chunk)
+    assert len(told) == 1
+
+
+def test_a_change_late_in_a_stream_is_seen() -> None:
+    stream = streaming(CALM)
+    for x in frames(3000, 0.001):  # hardly anything moves: less work than in calibration is no alarm while it runs
+        stream.step(x)
+    with pytest.warns(al.DriftWarning):
+        feed(stream, frames(5000, 1.0), 0)
+
+
+def test_a_stream_as_calibrated_stays_quiet() -> None:
+    with streaming({"activity": Range(1.0, 0.05, 300)}) as stream:  # more than all cannot be
+        for x in frames(3000, 1.0):
+            stream.step(x)
+        stream.reset()
+        stream.run(frames(2000, 1.0))
+        stream.state = stream.state
+        stream.run(frames(2000, 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class CandidateBuilder:
         sensitivities: of the LSTMs, measured with their original weights.
         gradients: mean squared gradients by LSTM and cell, for the Taylor score, or None.
         output: picks the output of interest.
+        tick: called before every piece of work that takes a while.
 
     Raises:
         InputError: an LSTM that the inputs do not reach.
@@ -49,12 +50,14 @@ class CandidateBuilder:
         sensitivities: Mapping[str, Sensitivity],
         gradients: Mapping[str, Sequence[DoubleArray]] | None,
         output: Output,
+        tick: Callable[[], object] = lambda: None,
     ):
-        self.lstms, self.prune, self.fit, self.output = lstms, prune, fit, output
+        self.lstms, self.prune, self.fit, self.output, self.tick = lstms, prune, fit, output, tick
+        self.sensitivities = sensitivities
         self.runs = ModelRuns(model, lstms)
         self.shapes: dict[str, StackShape] = self.runs.shapes
         self.originals: Weights = originals(lstms)
-        self.dense = self._dense_runs(self.originals)
+        self.dense = self._dense_runs(None)
         self.cells = {
             name: [
                 self._data(name, cell, sensitivities[name], None if gradients is None else gradients[name][cell])
@@ -63,20 +66,21 @@ class CandidateBuilder:
             for name, shape in self.shapes.items()
         }
 
-    def weights(self, recipe: Recipe) -> Weights:
-        """The pruned weights of every LSTM."""
+    def weights(self, recipe: Recipe, prune: Prune | None = None) -> Weights:
+        """The pruned weights of every LSTM; prune: other settings than the builder's."""
+        prune = prune or self.prune
         names, flat = list(self.lstms), [data for cells in self.cells.values() for data in cells]
         live: dict[str, list[Mask]] = {}
         mapped: dict[str, list[int]] = {}
-        if self.prune.pattern == "unit":
-            masks = live_units(self.prune, recipe, list(self.shapes.values()), list(self.cells.values()))
+        if prune.pattern == "unit":
+            masks = live_units(prune, recipe, list(self.shapes.values()), list(self.cells.values()))
             live = dict(zip(names, masks, strict=True))
             keep = {name: unit_masks(self.shapes[name], live[name], self.cells[name]) for name in names}
-        elif self.prune.pattern == "layer":
-            mapped = {name: self._mapped(name, recipe) for name in names}
+        elif prune.pattern == "layer":
+            mapped = {name: self._mapped(name, recipe, prune) for name in names}
             keep = {name: [np.ones(d.w.shape, dtype=bool) for d in self.cells[name]] for name in names}
         else:
-            rest = iter(weight_masks(self.prune, recipe, flat))
+            rest = iter(weight_masks(prune, recipe, flat))
             keep = {name: [next(rest) for _ in self.cells[name]] for name in names}
         out = dict(self.originals)
         for index, name in enumerate(names):
@@ -84,15 +88,18 @@ class CandidateBuilder:
             if recipe.sweeps and index:  # its inputs depend on the LSTMs before it
                 dense = self._dense_runs(out)[name]
                 cells = [replace(data, moments=dense_moments(dense, cell)) for cell, data in enumerate(cells)]
-            out[name] = prune_stack(recipe, dense, cells, keep[name], live.get(name), mapped.get(name, ()))
+            out[name] = prune_stack(recipe, dense, cells, keep[name], live.get(name), mapped.get(name, ()), self.tick)
         return out
 
     def outputs(self, weights: Weights, batches: Sequence[Any]) -> list[torch.Tensor]:
         """The model's output of interest, batch by batch, with other weights in its LSTMs."""
         return self.runs.outputs(weights, batches, self.output)
 
-    def _dense_runs(self, weights: Weights) -> dict[str, DenseRun]:
-        """Dense runs of the LSTMs on the inputs that reach them with these weights in the LSTMs of the model."""
+    def _dense_runs(self, weights: Weights | None) -> dict[str, DenseRun]:
+        """Dense runs of the LSTMs on the inputs that reach them with these weights in the LSTMs of the model.
+
+        weights: None: their parameters.
+        """
         found = self.runs.calls(weights, self.fit)
         return {name: dense_run(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
 
@@ -112,7 +119,7 @@ class CandidateBuilder:
             squares=squares,
         )
 
-    def _mapped(self, name: str, recipe: Recipe) -> list[int]:
+    def _mapped(self, name: str, recipe: Recipe, prune: Prune) -> list[int]:
         """The layers with the lowest scores; one always stays."""
         shape = self.shapes[name]
         if shape.proj_size:
@@ -124,5 +131,5 @@ class CandidateBuilder:
             raise InputError(f"pattern: got 'layer' for the LSTM {name!r}, which has one layer; expected at least two")
         found = [float(scores(recipe, data).sum()) for data in self.cells[name]]
         by_layer = np.array(found).reshape(shape.num_layers, -1).sum(axis=1)
-        count = min(round(self.prune.share * shape.num_layers), shape.num_layers - 1)
+        count = min(round(prune.share * shape.num_layers), shape.num_layers - 1)
         return [int(layer) for layer in np.argsort(by_layer, kind="stable")[:count]]

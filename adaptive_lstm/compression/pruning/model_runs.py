@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from ...analysis.measure_sensitivity import Output
 from ...analysis.recorder import Recorded, Recorder, run_all_on
 from ...execution.torch_layer import TorchRunner
 from ...model_io import call
+from ...runtime.adapt import keep_settings
 from ...runtime.lstm import AdaptiveLSTM
+from ...runtime.plan import Plan
 from ...weights.layout import CellTensors, shape_of, tensors_of
 
 Weights = dict[str, tuple[CellTensors, ...]]
@@ -30,20 +33,29 @@ class ModelRuns:
         with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)):
             return [output(call(self.model, item)).detach().double().cpu() for item in batches]
 
-    def calls(self, weights: Weights, batches: Sequence[Any]) -> dict[str, list[Recorded]]:
-        """The calls of every LSTM, in float32 on the CPU.
+    def calls(self, weights: Weights | None, batches: Iterable[Any]) -> dict[str, list[Recorded]]:
+        """The calls of every LSTM, in float32 on the CPU; weights None: those that the LSTMs hold, on their own route.
 
         Raises:
             InputError: an LSTM that the inputs do not reach.
             NonFiniteError: an LSTM is given NaN or infinity.
         """
         recorder = Recorder(self.lstms)
-        with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)), recorder.recording():
+        running = self._exactly() if weights is None else run_all_on(self.lstms, torch_runners(self.lstms, weights))
+        with torch.no_grad(), running, recorder.recording():
             for item in batches:
                 call(self.model, item)
         recorder.check_reached()
         recorder.check_finite()
         return {name: [_on_cpu(made) for made in calls] for name, calls in recorder.calls.items()}
+
+    @contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """Inside the block the LSTMs run their parameters with nothing skipped."""
+        with keep_settings(self.lstms.values()):
+            for lstm in self.lstms.values():
+                lstm.plan = Plan()
+            yield
 
 
 def _on_cpu(made: Recorded) -> Recorded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +36,7 @@ def prune_model(
     sensitivities: Mapping[str, Sensitivity] | None = None,
     output: Output = first_tensor,
     progress: bool = False,
+    tick: Callable[[], object] = lambda: None,
 ) -> dict[str, ReplacedWeights]:
     """Pruned weights for every LSTM of a model, by module name, always from its parameters; the model is not changed.
 
@@ -46,12 +47,14 @@ def prune_model(
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
-        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, or a tuple of arguments. One tensor
-            alone is one batch. A few hundred sequences in batches of 16 to 64 are plenty.
+        inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict
+            of arguments by name. One tensor or dict alone is one batch. A few hundred sequences in batches of 16 to 64
+            are plenty.
         prune: what to remove.
         sensitivities: by module name, measured with the present parameters; None: measured on the fitting part.
         output: picks the tensor to compare from what the model returns; default: the first one.
         progress: show bars.
+        tick: called before every piece of work that takes a while; what it raises ends the call.
 
     Raises:
         InputError: no adapted LSTM, no inputs, training mode, sensitivities that do not belong to the model, or a
@@ -74,10 +77,10 @@ def prune_model(
         gradients = None
         if prune.saliency in ("auto", "taylor"):
             gradients = squared_gradients(model, lstms, originals(lstms), fit, output, progress)
-        builder = CandidateBuilder(model, lstms, prune, fit, sensitivities, gradients, output)
+        builder = CandidateBuilder(model, lstms, prune, fit, sensitivities, gradients, output, tick)
         recipe = choose(builder, prune, held, progress)
         if fit[0] is not held[0]:  # otherwise a single batch that cannot be split, already fitted on
-            builder = CandidateBuilder(model, lstms, prune, batches, sensitivities, gradients, output)
+            builder = CandidateBuilder(model, lstms, prune, batches, sensitivities, gradients, output, tick)
         weights = builder.weights(recipe)
         return {name: ReplacedWeights(weights[name], weights_digest(lstm)) for name, lstm in lstms.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,8 @@ from .feed_forward import feed_forward
 from .masks import CellData, Recipe
 from .refit import Mask, quadratic, refit, shifted_bias
 
+TOGETHER = 64  # rows of a call
+
 
 @dataclass(frozen=True, eq=False)
 class DenseRun:
@@ -29,11 +31,44 @@ class DenseRun:
 
 
 def dense_run(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Recorded]) -> DenseRun:
-    """Run the dense stack over the calls; 4 * (I + L * D * P) bytes per timestep."""
+    """Run the dense stack over the calls, many short ones at once; 4 * (I + L * D * P) bytes per timestep."""
+    calls = merged(calls)
     levels = [[call.rows for call in calls]]
     for layer in range(shape.num_layers):
         levels.append(_through(shape, weights, layer, levels[-1], calls))
     return DenseRun(shape, weights, calls, levels)
+
+
+def merged(calls: Sequence[Recorded]) -> list[Recorded]:
+    """The same sequences in calls of about ``TOGETHER`` rows, ordered by length.
+
+    A call with one row reads all weights at every timestep; rows do not influence each other.
+    """
+    if len(calls) < 2 or min(call.sizes[0] for call in calls) >= TOGETHER:
+        return list(calls)
+    rows = sorted(((call, row) for call in calls for row in range(call.sizes[0])), key=lambda one: -_length(*one))
+    return [_one_call(rows[first : first + TOGETHER]) for first in range(0, len(rows), TOGETHER)]
+
+
+def _length(call: Recorded, row: int) -> int:
+    """Timesteps of a row; ``sizes`` never grow."""
+    return sum(1 for size in call.sizes if size > row)
+
+
+def _one_call(rows: Sequence[tuple[Recorded, int]]) -> Recorded:
+    """Rows of several calls, longest first, as one call."""
+    columns = []
+    for call, row in rows:
+        begins = torch.tensor([0, *call.sizes], device="cpu").cumsum(0)
+        columns.append(call.rows[begins[: _length(call, row)] + row])
+    packed = torch.nn.utils.rnn.pack_sequence(columns)
+    initial = None
+    if any(call.initial is not None for call, _ in rows):
+        like = next(call.initial for call, _ in rows if call.initial is not None)
+        zeros = tuple(torch.zeros_like(one[:, :1]) for one in like)
+        given = [zeros if c.initial is None else tuple(one[:, r : r + 1] for one in c.initial) for c, r in rows]
+        initial = (torch.cat([h for h, _ in given], dim=1), torch.cat([c for _, c in given], dim=1))
+    return Recorded(packed.data, packed.batch_sizes.tolist(), initial)
 
 
 def _through(
@@ -95,6 +130,7 @@ def prune_stack(
     keep: Sequence[Mask],
     live: Sequence[Mask] | None = None,
     mapped: Sequence[int] = (),
+    tick: Callable[[], object] = lambda: None,
 ) -> tuple[CellTensors, ...]:
     """Weights of a stack with masks applied and compensated.
 
@@ -106,6 +142,7 @@ def prune_stack(
         keep: masks [4H, C], one per cell.
         live: units that stay [H], one per cell, or None: all.
         mapped: layers that become feed-forward maps.
+        tick: called before every cell.
     """
     shape, D = dense.shape, dense.shape.directions
     out = list(dense.weights)
@@ -114,6 +151,7 @@ def prune_stack(
         level = dense.levels[layer + 1]
         for sweep in range(max(recipe.sweeps, 1)):
             for cell in range(layer * D, (layer + 1) * D):
+                tick()
                 if layer in mapped:
                     steps = zip(_outputs(dense, cell), below, strict=True)
                     out[cell] = feed_forward(dense.weights[cell], steps, recipe.ridge)

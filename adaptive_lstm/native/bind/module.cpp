@@ -36,6 +36,10 @@ void translate_busy(const std::exception_ptr& thrown, void*) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+#ifdef NDEBUG
+  // A daemon thread that runs at exit holds its objects for ever; that is no leak of ours, and users cannot act on it.
+  nb::set_leak_warnings(false);
+#endif
   m.attr("compiler") = ALSTM_COMPILER;
   m.def(
       "isa", [] { return std::string(active_kernels().isa); }, "The instruction set in use.");

@@ -9,10 +9,11 @@ from .. import words
 from ..blocks import Block, Cards, Missing, Section, Table, table
 from ..races import MODEL, STEP, USES, WHOLE, Race, geometric, in_mode, races
 from ..records import Record, Results
+from .savings import promise
 
 HEADER = ["model", "mode", "torch fp32", "best peer at equal quality", "its time", "this project", "its time",
           "against peer", "against torch"]  # fmt: skip
-PROMISE_HELD = "certificates that fresh data do not contradict"
+PROMISE_HELD = "certificates whose limit fresh data kept"
 CAPTION = (
     "Fastest contender that keeps the quality of torch fp32, peers and this project; median seconds per call, batch 1. "
     "n/a: none kept the quality, or the times were too noisy to divide."
@@ -85,6 +86,6 @@ def _cards(results: Results) -> list[tuple[str, str]]:
             cards.append((words.times(mean), f"as fast as {against}, {mode}; {over}"))
     certified = [r for r in results.of("savings") if r.get("certified")]
     if certified:
-        kept = sum(r["fresh_at_least"] <= r["max_loss"] for r in certified)
+        kept = sum(promise(r) == "kept" for r in certified)
         cards.append((f"{kept} of {len(certified)}", PROMISE_HELD))
     return cards
