@@ -1,7 +1,8 @@
 # `make demo` and `make test` are all that a fresh clone needs. CI runs these same targets through .ci/run.
 PYTHON ?= python3
 PYTEST_ARGS ?=
-WORKERS ?= 2 # processes of tests
+WORKERS ?= 2 # processes of tests, and of fuzzing
+MINUTES ?= 1 # of fuzzing, for LSTMs and for files each; SEED and CASES may be given too, and RECORD=1 keeps the counts
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -14,7 +15,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test lint bench report pages docs install clean
+.PHONY: demo test fuzz lint bench report pages docs install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -23,6 +24,12 @@ demo: install
 # By file, so that what a file prepares once is prepared once.
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# Random cases on every instruction set of this machine. What fails is shrunk, and printed with a command that repeats it.
+FUZZ := $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(RECORD),--record eval/results)
+fuzz: install
+	$(BIN)/python -m tests.fuzz lstm --minutes $(MINUTES) --workers $(WORKERS) $(FUZZ)
+	$(BIN)/python -m tests.fuzz files --minutes $(MINUTES) --workers $(WORKERS) $(FUZZ)
 
 lint: install
 	$(BIN)/ruff check .

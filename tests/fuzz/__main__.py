@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from adaptive_lstm import _native
+from eval.shared.common import write_results
 
 from .campaign import Campaign, Settings, replay
 from .record import Record
@@ -31,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, help="of the run (default: a new one, which is printed)")
     options.add_argument("--isas", default="", help="instruction sets, by commas (default: all that can run)")
     options.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    options.add_argument("--limit", type=float, default=60.0, help="seconds after which a case hangs (default 60)")
-    options.add_argument("--out", type=Path, help="write the counts here, as JSON")
+    options.add_argument("--limit", type=float, default=300.0, help="seconds after which a case hangs (default 300)")
+    options.add_argument("--record", type=Path, metavar="FOLDER", help="write a record of the counts there")
     one = options.add_mutually_exclusive_group()
     one.add_argument("--only", type=int, metavar="NUMBER", help="run this case of the seed alone")
     one.add_argument("--case", type=json.loads, metavar="JSON", help="run this case alone")
@@ -54,9 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     record = Campaign(
         Settings(options.target, seed, isas, options.cases, options.minutes, options.workers, options.limit)
     ).run()
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"target": options.target, "seed": seed, **record.as_dict()}, indent=1))
+    if options.record is not None:
+        write_results(options.record, "fuzzing", [record.as_dict(options.target, seed)])
     print(summary(record))
     return int(bool(record.faults))
 

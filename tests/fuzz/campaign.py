@@ -35,7 +35,7 @@ class Settings:
     cases: int = 10**9
     minutes: float = 1.0
     workers: int = 1
-    limit: float = 60.0
+    limit: float = 300.0
 
 
 class Campaign:

@@ -57,14 +57,9 @@ class FileKind:
 @functools.cache
 def saved() -> tuple[nn.Module, nn.Module, bytes]:
     """A model, the same with everything set, and its file."""
-    with torch.random.fork_rng():  # whatever ran before, the file is the same
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        model, fast = _everything_set()
-    return model, fast, in_order(_written(lambda path: al.save(fast, path, certificate=certificate_of(fast))))
-
-
-def _everything_set() -> tuple[nn.Module, nn.Module]:
-    model, fast = tagger()
+        model, fast = tagger()
     head = al.LinearHead(np.eye(2, 18, dtype=np.float32), np.zeros(2, np.float32))
     held = (0.1, None, tuple(np.linspace(0, 1, 9)), 0.0, 0.1, 0.1)
     leave = al.ExitInDepth(translators=depth_translators(SHAPES["both ways"]), head=head, threshold=0.9)
@@ -74,7 +69,7 @@ def _everything_set() -> tuple[nn.Module, nn.Module]:
     below.quantize = al.Quantize("int8", raw="int8", raw_scale=(1.0,) * 5, matrices={"weight_hh_l1": "bf16"})
     above.policy = al.Combined(al.SkipTimesteps(x_share=0.1), settled)
     above.plan = replace(above.plan, expected_rates={"activity": Range(0.5, 0.1, 40)})  # the new policy has none
-    return model, fast
+    return model, fast, in_order(_written(lambda path: al.save(fast, path, certificate=certificate_of(fast))))
 
 
 def _written(write: Callable[[Path], object]) -> bytes:

@@ -40,7 +40,7 @@ class Worker:
         limit: seconds after which a case counts as hanging.
     """
 
-    def __init__(self, target: str, isa: str = "", limit: float = 60.0):
+    def __init__(self, target: str, isa: str = "", limit: float = 300.0):
         answers, theirs = os.pipe()
         self._errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (closed with the worker)
         env = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"ADAPTIVE_LSTM_ISA": isa} if isa else {})

@@ -51,9 +51,12 @@ class Record:
         for name, value in answer.largest.items():
             self.largest[name] = max(value, self.largest.get(name, value))
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
+    def as_dict(self, target: str, seed: int) -> dict[str, Any]:
+        """As a record of ``eval/results``."""
         return {
+            "group": target,
+            "case": "all",
+            "seed": seed,
             "cases": dict(self.cases),
             "covered": dict(sorted(self.covered.items())),
             "largest": dict(sorted(self.largest.items())),

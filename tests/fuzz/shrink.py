@@ -8,7 +8,9 @@ from collections.abc import Callable
 from .target import Case, Target
 
 
-def shrink(target: Target, case: Case, fails: Callable[[Case], bool], *, tries: int = 400, seconds: float = 60) -> Case:
+def shrink(
+    target: Target, case: Case, fails: Callable[[Case], bool], *, tries: int = 400, seconds: float = 120
+) -> Case:
     """The simplest case found.
 
     Args:
@@ -18,14 +20,21 @@ def shrink(target: Target, case: Case, fails: Callable[[Case], bool], *, tries: 
         tries, seconds: when to give up.
     """
     end = time.monotonic() + seconds
-    smaller = True
-    while smaller:
-        smaller = False
+    sound: set[str] = set()  # changes that were tried in this pass and ended the fault
+    smaller = False
+    while True:
         for candidate in target.simpler(case):
+            change = str({name: value for name, value in candidate.items() if value != case[name]})
+            if change in sound:
+                continue
             if tries == 0 or time.monotonic() > end:
                 return case
             tries -= 1
             if fails(candidate):
                 case, smaller = candidate, True
                 break
-    return case
+            sound.add(change)
+        else:
+            if not smaller:
+                return case
+            sound, smaller = set(), False  # another pass: what could not go before may go now

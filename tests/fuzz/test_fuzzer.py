@@ -53,11 +53,10 @@ def _replay(printed: str, limit: float) -> None:
 
 
 def test_a_run_without_faults_counts_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "record.json"
     target = "tests.fuzz.planted:NOTHING"
-    assert main([target, "--seed", "3", "--cases", "40", "--isas", "generic", "--out", str(out)]) == 0
+    assert main([target, "--seed", "3", "--cases", "40", "--isas", "generic", "--record", str(tmp_path)]) == 0
     cases = [drawn(load(target), 3, n) for n in range(40)]
-    record = json.loads(out.read_text())
+    record = json.loads((tmp_path / "fuzzing.jsonl").read_text())
     assert record["cases"] == {"generic": 40}
     assert record["covered"]["colour: red"] == sum(case["colour"] == "red" for case in cases)
     assert record["largest"] == {"size": max(case["size"] for case in cases)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import adaptive_lstm as al
+from adaptive_lstm.errors import StateError
 from adaptive_lstm.execution.native_stack import NativeStack
 
 from ..support.helpers import adapted, assert_equal, infer, signal
@@ -134,3 +136,14 @@ def test_what_a_head_must_return(head: Any, message: str) -> None:
     lstm = adapted(I, H, 2, policy=exits(head))
     with pytest.raises(al.errors.PolicyError, match=message):
         infer(lstm, signal(9, B, I))
+
+
+@pytest.mark.parametrize("time", [-1, 2**62 + 1, 2**63, 1.5])
+def test_a_state_counts_no_further_than_in_the_native_core(time: Any) -> None:
+    with al.stream(adapted(I, H, policy=exits())) as stream:
+        stream.step(torch.zeros(1, I))
+        state = stream.state
+        assert state.exit is not None
+        with pytest.raises(StateError, match="time: got"):
+            stream.state = replace(state, exit=replace(state.exit, time=time))
+        assert_equal(stream.state, state)
