@@ -123,12 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with common.inference(given.threads):
         common.headline(given)
         records = [run(name, steps) for name in CASES]
+        common.save(given, "long_stream", records)
     if given.json:
         print("\n".join(json.dumps(r) for r in records))
     else:
         header = ["stream", "steps", "seconds", "columns sent", "counted", "off the reference", "off nn.LSTM", "memory"]
         print(common.table("Largest errors in the first and the second half", header, map(_cells, records)))
-    common.save(given, "long_stream", records)
 
 
 def _cells(r: dict[str, Any]) -> list[object]:
