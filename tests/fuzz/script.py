@@ -6,6 +6,7 @@ of activations to int8 levels and the question whether a value is the one last s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,7 +129,7 @@ class Script:
         def estimate(operand: _Operand, value: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             self.fresh = operand.fresh[rows].expand_as(value)
             if operand.thresholded and not operand.levels:
-                old, site = operand.sent[rows], operand.site
+                value, old, site = reference_cell._flushed(value), operand.sent[rows], operand.site
                 # What equals the last is not sent, not even at first; elsewhere the threshold is the finer sieve.
                 idle = ~(self.fresh | no_threshold(operand.policy, site, value))
                 margin, natural = (value - old).abs().masked_fill(idle, float("inf")), value != old
@@ -171,4 +172,4 @@ def _turn(decided: torch.Tensor, margin: torch.Tensor, column: int) -> None:
     if decided.dtype == torch.bool:
         decided[column] = ~decided[column]
     else:  # to the next level on the side that the value is on
-        decided[column] += 1.0 if float(margin[column]) >= 0 else -1.0
+        decided[column] += math.copysign(1.0, float(margin[column]))  # at the edge itself the zero has a sign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,10 @@ def check_odd(case: Case, lstm: nn.LSTM, fast: al.AdaptiveLSTM, seen: Seen) -> N
     if ours is not None:
         must_be_ours(f"odd tensor ({kind})", ours, theirs)
         seen.covered.append(f"odd: {kind}, refused")
+    elif (
+        theirs is not None and kind == "jvp"
+    ):  # torch has no forward mode for its fast LSTM, and the package does without
+        _must_be_slope(lstm, x, got)
     elif theirs is not None:
         raise Fault(f"odd tensor ({kind}): a result where torch raises\n{type(theirs).__name__}: {theirs}")
     else:
@@ -63,6 +68,14 @@ def _halved(fast: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
     for p in out.parameters():
         p.div_(2)
     return out
+
+
+def _must_be_slope(lstm: nn.LSTM, x: torch.Tensor, tangent: torch.Tensor) -> None:
+    """The tangent of plain float32, which is what torch's path gives, by a difference in float64."""
+    double, step = copy.deepcopy(lstm).double(), 1e-8
+    slope = (double(x.double() + step)[0] - double(x.double() - step)[0]) / (2 * step)
+    if bool(((tangent.double() - slope).abs() > 1e-2 * slope.abs().amax().clamp(min=1)).any()):
+        raise Fault("odd tensor (jvp): not the slope of the output")
 
 
 def _fake(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:

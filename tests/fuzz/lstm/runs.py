@@ -17,7 +17,7 @@ from adaptive_lstm.execution.reference_runner import ReferenceRunner
 from adaptive_lstm.execution.runner import ChunkRunner, PackedRunner, Result
 from adaptive_lstm.types import Counts, Route, Site, StreamState, sites
 
-from ..margins import STRENGTH, Explanation, Run, disturbed, disturbed_cells, explain
+from ..margins import STRENGTH, Explanation, Noise, Run, disturbed, disturbed_cells, explain
 from ..outcome import Outcome, counted, differing, leaves, told
 from ..script import Script
 from ..scripted import scripted
@@ -73,7 +73,7 @@ class Reference:
     def call(self, x: Any, hx: Any) -> Run:
         """A whole call."""
 
-        def run(script: Script | None, noise: torch.Generator | None = None) -> Outcome:
+        def run(script: Script | None, noise: Noise | None = None) -> Outcome:
             with self._chunks(script, noise) as chunks:
                 runner = _Counting(chunks)
                 with self.fast.run_on(runner):
@@ -87,7 +87,7 @@ class Reference:
         """A chunk x [T, B, I] from a state; of a stream, or the end of a call."""
         T, B, _ = x.shape
 
-        def run(script: Script | None, noise: torch.Generator | None = None) -> Outcome:
+        def run(script: Script | None, noise: Noise | None = None) -> Outcome:
             with self._chunks(script, noise) as chunks:
                 y, end, counts = advanced(chunks, x, state, open_ended=open_ended)
             counts = counts if self._stream_counts else Counts.dense(self.shape, T * B)
@@ -99,14 +99,14 @@ class Reference:
         """Counts as numbers."""
         return counted(run_stats(self.policy, self.shape, counts, timesteps, route=REFERENCE, threads=1))
 
-    def _chunks(self, script: Script | None, noise: torch.Generator | None) -> _Open:
+    def _chunks(self, script: Script | None, noise: Noise | None) -> _Open:
         return _Open(self, script, noise, self._strength)
 
 
 class _Open:
     """A runner under a script, disturbed by noise, while the block lasts."""
 
-    def __init__(self, reference: Reference, script: Script | None, noise: torch.Generator | None, strength: float):
+    def __init__(self, reference: Reference, script: Script | None, noise: Noise | None, strength: float):
         self.reference, self.script, self.noise, self.strength = reference, script, noise, strength
         self._stack = ExitStack()
 

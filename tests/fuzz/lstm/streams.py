@@ -98,6 +98,8 @@ def _move(
     exact: bool, seen: Seen,
 ) -> None:  # fmt: skip
     """The same chunk through another stream that is given the state."""
+    if not Outcome(leaves(before)).finite:  # kept gates overflowed; such a state is refused
+        return
     with al.stream(fast, case["batch"]) as other:
         other.state = before
         must_be_same("a stream: another state is read than was assigned", other.state, before)

@@ -82,7 +82,7 @@ def check_mode(case: Case, lstm: nn.LSTM, fast: al.AdaptiveLSTM, seen: Seen) -> 
         for p, q in zip(fast.parameters(), lstm.parameters(), strict=True):
             assert p.grad is not None
             assert q.grad is not None
-            if not torch.equal(p.grad, q.grad):
+            if not torch.equal(p.grad.nan_to_num(7), q.grad.nan_to_num(7)):
                 raise Fault("a call with gradients: others than those of nn.LSTM")
     assert fast.last_run is not None
     if fast.last_run.route.by != "torch":
