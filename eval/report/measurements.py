@@ -45,6 +45,7 @@ PAGES = (
     Page("roofline", "Roofline", (section("roofline"),)),
     Page("scaling", "Scaling with width, depth and length", (section("scaling"),)),
     Page("footprint", "Memory and start-up", (section("footprint"),)),
+    Page("fuzzing", "Fuzzing", (section("fuzzing"),)),
 )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",
     "footprint": "python -m eval.footprint",
+    "fuzzing": "python -m tests.fuzz lstm --cases 100000 --minutes 600 --record eval/results",
 }
 
 

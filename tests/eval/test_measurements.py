@@ -37,7 +37,7 @@ def test_every_table_says_where_it_is_from(generated: dict[str, str]) -> None:
         assert tables, page.name
         for i in tables:
             origin = paragraphs[i + 1]
-            for part in ("cores", "; threads ", "; 20", "; commit ", "`python -m eval."):
+            for part in ("cores", "; threads ", "; 20", "; commit ", "`python -m "):
                 assert part in origin, (page.name, origin)
             assert len({line.replace(r"\|", "").count("|") for line in paragraphs[i].splitlines()}) == 1
 

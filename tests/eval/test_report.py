@@ -188,8 +188,16 @@ def footprint() -> list[dict[str, Any]]:
              "weights": 1e6, "memory": memory} for n in NAMES]  # fmt: skip
 
 
+def fuzzing() -> list[dict[str, Any]]:
+    covered = {"weights: huge": 3, "weights: torch": 7, "compared: close": 12, "tie: send": 2}
+    lstms = {"group": "lstm", "covered": covered, "largest": {"tie: send": 0.02}}
+    files = {"group": "files", "covered": {"format: npz": 10}, "largest": {}}
+    return [{"case": "all", "seed": 1, "cases": {"avx2": 5, "generic": 5}, "faults": {"hang": 1}, **one}
+            for one in (lstms, files)]  # fmt: skip
+
+
 WRITERS = (frontier, savings, heatmap, latency, streaming, long_stream, scaling, throughput, roofline, limits,
-           compression, within_budget, taxonomy, ablation, validity, footprint)  # fmt: skip
+           compression, within_budget, taxonomy, ablation, validity, footprint, fuzzing)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
@@ -248,7 +256,7 @@ def test_all_sections_are_there_with_figures(page: Page) -> None:
     names = {section.anchor for section in report.SECTIONS}
     assert set(anchors) == names
     assert [a["href"] for a in page.all_of("a")] == [f"#{anchor}" for anchor in anchors]
-    for anchor in names - {"summary", "origin", "losses"}:
+    for anchor in names - {"summary", "origin", "losses", "fuzzing"}:
         assert "<svg" in page.section(anchor), anchor
         assert "Command: <code>python -m eval." in page.section(anchor), anchor
         assert "Threads: 1." in page.section(anchor), anchor
