@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .calibration.calibrate import calibrate as calibrate
     from .calibration.certificate import Certificate as Certificate
     from .calibration.splits import Splits as Splits
+    from .calibration.time_share import TimeShare as TimeShare
+    from .calibration.time_share import time_policy as time_policy
     from .compression.compress import compress as compress
     from .compression.compress import report as report
     from .compression.compress import restore as restore
@@ -88,6 +90,7 @@ _EXPORTS = {
     "Splits": "calibration.splits",
     "Stream": "runtime.stream",
     "StreamState": "types",
+    "TimeShare": "calibration.time_share",
     "Translators": "analysis.fit_translators",
     "adapt": "runtime.adapt",
     "backend_info": "execution.backend",
@@ -104,6 +107,7 @@ _EXPORTS = {
     "restore": "compression.compress",
     "save": "artifact.artifact",
     "stream": "runtime.stream",
+    "time_policy": "calibration.time_share",
     "warm_up": "runtime.warm_up",
 }
 """Public name -> the module that defines it."""
@@ -135,6 +139,7 @@ __all__ = [
     "Splits",
     "Stream",
     "StreamState",
+    "TimeShare",
     "Translators",
     "adapt",
     "backend_info",
@@ -152,6 +157,7 @@ __all__ = [
     "restore",
     "save",
     "stream",
+    "time_policy",
     "warm_up",
 ]
 

@@ -209,7 +209,7 @@ def machine(executes: BackendInfo) -> dict[str, object]:
         executes: as ``adaptive_lstm.backend_info`` gives it.
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "backend": executes.backend,
         "isa": executes.isa,
@@ -271,7 +271,7 @@ def _no_garbage_collection() -> Iterator[None]:
         restore()
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """Model name of the processor: from ``/proc/cpuinfo`` on Linux, else from ``platform``."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []

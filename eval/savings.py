@@ -63,7 +63,7 @@ def judge(model: ZooModel, material: Material, options: argparse.Namespace) -> d
     """Calibrate one model and measure the result."""
     fast = int8(model.model)
     result = calibrated(fast, material, options)
-    result.apply(fast)
+    result.apply(fast, force=True)  # what loses time must show
     test = served(model, fast, material.test, material)
     fresh = served(model, fast, material.fresh, material)
     binary = material.loss.binary(model.model(material.fresh[0]))

@@ -8,7 +8,6 @@ compressed, skipping, on this backend, compared with the original float32 model.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,11 +23,14 @@ from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from .evaluation import Evaluator
 from .families import check_families, default_families, warn_of_code
+from .finalists import check_min_gain, time_finalists
 from .guarantee import Guarantee
 from .result import Calibration as Calibration
 from .result import Point as Point
 from .splits import Splits, split_sequences
-from .steps import measure, prepare, prove, record, search, time_left
+from .steps import Timed, measure, prepare, prove, record, search
+from .time_budget import TimeBudget
+from .workload import Use, check_use
 
 
 @keeps_memory
@@ -41,6 +43,9 @@ def calibrate(
     confidence: float,
     policies: Sequence[Family | type[Policy]] | None = None,
     objective: Literal["latency", "macs"] = "latency",
+    use: Use = "sequence",
+    min_gain: float = 0.05,
+    seconds: float | None = None,
     conditional: bool = False,
     shares: tuple[float, float, float] = (0.25, 0.25, 0.5),
     output: Callable[[Any], torch.Tensor] = first_tensor,
@@ -67,7 +72,14 @@ def calibrate(
         policies: families to search: ``Family(ExitInTime, head=model.fc)``, or a class of policies (``Delta``) for a
             family without fixed settings. Their strengths (thresholds, limits, translators) are what is searched for.
             Default: all that apply without knowing the head.
-        objective: what to make cheap: predicted seconds on this machine, or multiply-accumulates.
+        objective: what to make cheap. "latency": seconds, measured on this machine; the search is ordered by predicted
+            ones, and its finalists are timed on inputs of the search split, each in turn with the same model skipping
+            nothing. "macs": multiply-accumulates.
+        use: how the model will be used, which decides what is timed (``time_policy``): policies that pay frame by frame
+            may lose in whole sequences, and the other way round.
+        min_gain: with "latency", the share of the time that a policy must save, by the upper quartile.
+            If none does, nothing is skipped and the certificate says how fast the fastest ran.
+        seconds: how long the calibration may take; the search, the timing and the tests end early to keep it.
         conditional: guarantee the limit also for the sequences that exit first, at every time bucket of ``ExitInTime``
             (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
             batch row.
@@ -78,8 +90,8 @@ def calibrate(
         progress: show a bar and an estimate of the time, where stderr is a terminal.
 
     Raises:
-        CalibrationError: too few sequences (the message says how many are needed), equal ones, or a loss outside
-            [0, 1].
+        CalibrationError: too few sequences (the message says how many are needed), equal ones, a loss outside
+            [0, 1], or too few ``seconds`` (the message says how many are needed).
         NonFiniteError: the model returns NaN or infinity.
         InputError: the model gives another output for the same sequence each time, its outputs have a shape that the
             loss could read in two ways, or arguments that do not fit.
@@ -89,22 +101,24 @@ def calibrate(
     Warns:
         UserWarning: a policy with a head in Python, which ``save`` cannot write.
     """
-    begun = time.perf_counter()
+    budget = TimeBudget(seconds)
     lstms = _lstms(model, sequences)
     guarantee = Guarantee.of(loss, max_loss, confidence, conditional, output)
     families = _families(model, lstms, policies, conditional)
     warn_of_code(families)
     if objective not in ("latency", "macs"):
         raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
+    check_use(use, lstms)
+    check_min_gain(min_gain)
     splits, fingerprints = split_sequences(sequences, shares, seed)
     with Progress("calibrating", "run", show=progress) as bar:
         evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.advance)
-        run = prepare(evaluator, splits, guarantee, objective, bar)
+        run = prepare(evaluator, splits, guarantee, objective, bar, budget)
         measured = measure(run, families, seed)
-        found = search(run, families, measured)
-        proof = prove(run, found)
-    seconds = time.perf_counter() - begun
-    return record(run, found, proof, time_left(run, proof), fingerprints, seconds)
+        found = search(run, families, measured, budget)
+        timed = Timed(found, {}, 0) if run.by_macs else time_finalists(run, found, use, min_gain, budget)
+        proof = prove(run, timed.found, budget)
+    return record(run, timed, proof, use, fingerprints, budget.spent)
 
 
 def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:

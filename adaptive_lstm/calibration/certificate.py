@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import bench, codec, strict_json
+from .. import codec, strict_json
 from ..codec import short_repr
 from ..errors import InputError
 from ..execution.backend import backend_info
@@ -24,6 +24,7 @@ from .evaluation import Outcome
 from .guarantee import Guarantee
 from .input_digest import fingerprint_of_all
 from .splits import Splits
+from .time_share import TimeShare
 
 # Certified with ``forward``: a stream may also exit at its very last timestep (see ``Stream``).
 ASSUMPTION = (
@@ -47,8 +48,10 @@ class Certificate:
         p_value: of the chosen policy, for all losses together; None if none passed.
         conditional: whether the limits also hold for the sequences that exit first.
         sequences: per split ``count``, and ``sha256``, the fingerprint of its inputs.
-        savings: what remains on the test split, as shares of the same compressed model with nothing skipped: ``macs``,
-            multiply-accumulates; ``time``, seconds of the whole model on a few of its sequences; ``time_quartiles``.
+        savings: what remains, as shares of the same compressed model with nothing skipped: ``macs``,
+            multiply-accumulates on the test split; ``time``, measured on a few sequences of the search split, and
+            ``time_quartiles``. If something is skipped, also what the measurement holds for: ``use``, ``threads``,
+            ``isa`` and ``cpu``.
         candidates: ``searched``, how many ran on the whole search split; ``tested``, how many on the test split.
         weights: SHA-256 of the LSTMs' parameters.
         surroundings: SHA-256 of all other parameters and persistent buffers of the model.
@@ -59,6 +62,8 @@ class Certificate:
         assumption: what the statement rests on.
         made: when, UTC.
         seconds: that finding the policy took.
+        finalists: of a search by time: ``kept_limits``, how many candidates kept all limits on the search split;
+            ``timed``, how many of them were timed; ``fastest``, the fields of the best ``TimeShare``. None if none was.
     """
 
     certified: bool
@@ -80,6 +85,7 @@ class Certificate:
     assumption: str
     made: str
     seconds: float
+    finalists: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """As JSON, indented."""
@@ -103,16 +109,38 @@ class Certificate:
     def __str__(self) -> str:
         if not self.certified:
             limits = ", ".join(f"{one['name']} <= {one['limit']:g}" for one in self.losses)
-            return f"not certified: no policy passed {limits} at confidence {self.confidence:g}; nothing is skipped"
+            text = f"not certified: no policy passed {limits} at confidence {self.confidence:g}; nothing is skipped"
+            return "\n".join([text, *self._fastest()])
         lines = [f"certified at confidence {self.confidence:g}: {self.policy}"]
         lines += [
             f"  {one['name']}: {one['mean']:.4f} on {self.sequences['test']['count']} test sequences, limit "
             f"{one['limit']:g}, p = {self.p_value:.2g}"
             for one in self.losses
         ]
-        share = self.savings["macs"]
-        lines.append(f"  multiply-accumulates left: {share:.0%}; time of the model left: {self.savings['time']:.0%}")
+        lines.append(f"  multiply-accumulates left: {self.savings['macs']:.0%}")
+        if "use" in self.savings:
+            lines.append(f"  {self._time_share()}")
+        else:
+            lines += ["  nothing is skipped", *self._fastest()]
         return "\n".join(lines)
+
+    def _time_share(self) -> str:
+        """What was measured of the chosen policies, in words."""
+        share, (low, high) = self.savings["time"], self.savings["time_quartiles"]
+        spread = f"(quartiles {low:.2f} to {high:.2f}; {self.savings['use']}, {self.savings['isa']})"
+        if low > 1:
+            return f"SLOWER: {share:.2f} times the time of nothing skipped {spread}"
+        return f"time left: {share:.0%} {spread}"
+
+    def _fastest(self) -> list[str]:
+        """Why a search by time skips nothing, in a line; none if it was not by time."""
+        if self.finalists is None:
+            return []
+        kept, share = self.finalists["kept_limits"], self.finalists["fastest"]
+        return [
+            f"  {kept} candidates that skip kept the limits in the search; the fastest ran {1 / share['median']:.2f} "
+            f"times as fast as nothing skipped (quartiles of its time {share['p25']:.2f} to {share['p75']:.2f})"
+        ]
 
 
 def policy_digest(settings: Settings) -> str | None:
@@ -144,7 +172,8 @@ def make_certificate(
     *,
     outcome: Outcome | None,
     p_value: float | None,
-    time: bench.Ratio | None,
+    time: TimeShare | None,
+    finalists: Mapping[str, Any] | None,
     candidates: Mapping[str, int],
     seconds: float,
 ) -> Certificate:
@@ -158,7 +187,8 @@ def make_certificate(
         fingerprints: of the inputs of every split.
         outcome: of the chosen candidate on the test split; None if none passed.
         p_value: of the chosen candidate, or None.
-        time: of the model with the chosen policies, relative to none; None if none passed.
+        time: of the chosen policies; None if nothing is skipped.
+        finalists: what ``Certificate.finalists`` holds.
         candidates: how many were searched and tested.
         seconds: that finding the policy took.
     """
@@ -174,11 +204,7 @@ def make_certificate(
         sequences={
             name: {"count": len(part), "sha256": fingerprint_of_all(part)} for name, part in vars(fingerprints).items()
         },
-        savings={
-            "macs": 1.0 if outcome is None else outcome.macs_share,
-            "time": 1.0 if time is None else time.median,
-            "time_quartiles": [1.0, 1.0] if time is None else [time.p25, time.p75],
-        },
+        savings={"macs": 1.0 if outcome is None else outcome.macs_share, **_time_saved(time)},
         candidates=dict(candidates),
         weights=model_digest(lstms),
         surroundings=surroundings_digest(model, lstms),
@@ -189,7 +215,16 @@ def make_certificate(
         assumption=ASSUMPTION,
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        finalists=finalists,
     )
+
+
+def _time_saved(time: TimeShare | None) -> dict[str, Any]:
+    """What ``Certificate.savings`` holds of the time."""
+    if time is None:
+        return {"time": 1.0, "time_quartiles": [1.0, 1.0]}
+    where = {name: getattr(time, name) for name in ("use", "threads", "isa", "cpu")}
+    return {"time": time.median, "time_quartiles": [time.p25, time.p75], **where}
 
 
 def _losses(guarantee: Guarantee, outcome: Outcome | None) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from ..runtime.monitor import Range
 from ..weights.fingerprint import model_digest, surroundings_digest
 from .candidates import Settings
 from .certificate import Certificate, precision_of, quantization_digest
+from .time_share import TimeShare
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,12 +29,14 @@ class Point:
     Attributes:
         name: its policies with their strengths, in words.
         settings: its policies, by module name of the LSTM.
-        cost: by the objective, as a share of the dense model's.
+        cost: by the objective, as a share of the dense model's: measured for the finalists of a search by time, else
+            predicted.
         macs: multiply-accumulates done, as a share of those possible.
         search_risks: mean of every loss on the search split.
         test_risks: mean of every loss on the test split; None if it was not tested.
         p_value: of "some mean loss is above its limit"; None if it was not tested.
         certified: whether it passed its test.
+        time: what was measured of a finalist; None for the others.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Point:
     test_risks: tuple[float, ...] | None = None
     p_value: float | None = None
     certified: bool = False
+    time: TimeShare | None = None
 
 
 @short_repr
@@ -58,6 +62,7 @@ class Calibration:
         certificate: the record, which can be saved with the model.
         ranges: per LSTM and rate ("activity", "ran", "exits"), the range on the test split, with which the monitor
             compares; empty if none passed.
+        time: what the chosen policies leave of the time, as measured; None if nothing is skipped.
     """
 
     certified: bool
@@ -65,6 +70,7 @@ class Calibration:
     frontier: tuple[Point, ...]
     certificate: Certificate
     ranges: Mapping[str, Mapping[str, Range]]
+    time: TimeShare | None = None
 
     @property
     def policy(self) -> Policy:
@@ -77,13 +83,22 @@ class Calibration:
             raise InputError(f"the model holds {len(self.settings)} LSTMs: use .settings, which has a policy for each")
         return next(iter(self.settings.values()))
 
-    def apply(self, model: M) -> M:
+    def apply(self, model: M, *, force: bool = False) -> M:
         """Set the chosen policies in place, each with a monitor if it is certified, and return the model.
+
+        Args:
+            model: the one that was calibrated, or a copy.
+            force: apply policies that were measured slower than nothing skipped too.
 
         Raises:
             InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or
-                another precision; nothing is changed then.
+                another precision, or the policies are slower than nothing skipped; nothing is changed then.
         """
+        if self.time is not None and self.time.slower and not force:
+            raise InputError(
+                f"the chosen policies were measured {self.time}; nothing was applied. Calibrate with "
+                "objective='latency', or say apply(model, force=True)"
+            )
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
             raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ LOWERED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths of a c
 REFINED = 4  # candidates whose neighbours are tried
 REFINEMENTS = 2  # times that this is done
 NEIGHBOURS = 6  # of a candidate that joins two families
+COARSE_TIME = 0.5  # share of the time for the search, where it is limited, after which the coarse part ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class Search:
             where that does not count.
         certifiable_ratio: mean loss up to which a test may be passed, as a multiple of its limit.
         expect: called now and then with how many runs of one sequence are left, at the most.
+        over: whether a share of the time that the search may take has passed; nothing more is run then.
     """
 
     def __init__(
@@ -79,10 +81,12 @@ class Search:
         worst_early_exit_ratio: Callable[[Candidate, Outcome], float] = lambda candidate, outcome: 0.0,
         certifiable_ratio: float = 1.0,
         expect: Callable[[int], object] = lambda runs: None,
+        over: Callable[[float], bool] = lambda share: False,
     ):
         self._evaluate, self._limits, self._n, self._fits, self._by_macs = evaluate, limits, n, fits, by_macs
         self._worst_early_exit_ratio, self._certifiable_ratio = worst_early_exit_ratio, certifiable_ratio
-        self._expect = expect
+        self._expect, self._over = expect, over
+        self._time = COARSE_TIME  # share of the search's time at which it ends now
         self._seen: dict[tuple[object, int], Scored] = {}
         self.table = CostTable()
 
@@ -90,6 +94,7 @@ class Search:
         """Search; all candidates that ran on the whole search split, the dense one first."""
         self._expect(self._runs_at_most(sweeps))
         joined = self._look(sweeps)
+        self._time = 1.0
         self._expect(_full_runs(len(joined)) * self._n)
         full = [self.score(Candidate(), self._n)]
         for scored in joined:
@@ -97,10 +102,17 @@ class Search:
         for _ in range(REFINEMENTS):
             best = sorted((s for s in full if s.ratio <= self._certifiable_ratio), key=self.cost)[:REFINED]
             for scored in best:
-                full += [self.score(c, self._n) for c in scored.candidate.neighbours()]
+                full += self._scored_in_time(scored.candidate.neighbours(), self._n)
             full = list({s.candidate.key: s for s in full}.values())
         self.table.fit()
         return full
+
+    def _scored_in_time(self, candidates: Iterable[Candidate], n: int) -> Iterator[Scored]:
+        """Candidates one by one on the first n sequences, until the time is over."""
+        for candidate in candidates:
+            if (candidate.key, n) not in self._seen and self._over(self._time):
+                return
+            yield self.score(candidate, n)
 
     def score(self, candidate: Candidate, n: int) -> Scored:
         """Run a candidate on the first n sequences, once."""
@@ -137,8 +149,7 @@ class Search:
         families: dict[str, list[Scored]] = {}
         for sweep in sweeps:
             found = families.setdefault(sweep.family, [])
-            for position in sweep.positions:
-                scored = self.score(Candidate(((sweep, position),)), coarse)
+            for scored in self._scored_in_time((Candidate(((sweep, p),)) for p in sweep.positions), coarse):
                 found.append(scored)
                 if scored.hopeless:
                     break
@@ -162,8 +173,8 @@ class Search:
         is between them and the dense model.
         """
         lowered: list[Scored] = []
-        for levels in LOWERED:
-            lowered.append(self.score(candidate.more_careful(levels), self._n))
+        for scored in self._scored_in_time(map(candidate.more_careful, LOWERED), self._n):
+            lowered.append(scored)
             if sum(s.ratio == 0 for s in lowered) == 2:
                 break
         return lowered
@@ -183,7 +194,7 @@ class Search:
                 if both is not None and a.ratio + b.ratio <= HOPELESS and self._fits(both):
                     joined.append((self.cost(a) * self.cost(b) / dense, both))
         joined.sort(key=lambda one: one[0])
-        return [self.score(both, n) for _, both in joined[:JOINED]]
+        return list(self._scored_in_time((both for _, both in joined[:JOINED]), n))
 
 
 def _full_runs(joined: int) -> int:

@@ -1,4 +1,4 @@
-"""The steps of a calibration: prepare, measure, search, prove, time, record. ``calibrate`` takes them in this order."""
+"""The steps of a calibration: prepare, measure, search, prove, record. ``calibrate`` takes them in this order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from ..analysis.fit_translators import fit_translators
 from ..analysis.measure_sensitivity import measure_sensitivities
-from ..bench import Ratio
 from ..model_io import check_repeatable
 from ..policies import Dense, Family, FitData, SkipTimesteps
 from ..progress import Progress
@@ -22,15 +21,19 @@ from .evaluation import Evaluator, LabelledInput, Outcome, original, unskipped
 from .guarantee import Guarantee
 from .pareto import MAX_TESTED
 from .result import Calibration, Point
-from .savings import relative_time
 from .search import Scored, Search
 from .splits import Splits
+from .time_budget import TimeBudget
+from .time_share import TIMING_ROUNDS, Stopwatch, TimeShare
+from .workload import Use
 
 SENSITIVITY_SEQUENCES = 32  # of the fit split: more do not change the averages much, and each costs backward passes
 PROBES = 2  # random projections of each: only the average over all is used
+BACKWARD = 4  # runs that last as long as one with a backward pass, about
+FIRST = 4  # sequences by which the time of the others is judged
 EXTREME = SkipTimesteps(x_share=1e6)  # holds all that it may: a loss that can exceed [0, 1] is likely to do so here
 REPEATED = 8  # sequences that the model runs on twice, to see whether it repeats itself
-TIMED_SEQUENCES = 8  # of the test split: on them the time of the chosen policy is measured
+TIMED_SEQUENCES = 12  # of the search split, on which policies are timed
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,15 @@ class Run:
         """Of every LSTM."""
         return {name: lstm.stack_shape for name, lstm in self.evaluator.lstms.items()}
 
+    @property
+    def compressed(self) -> bool:
+        """Whether an LSTM is quantized or has replaced weights."""
+        return any(lstm.replaced or not lstm.quantize.exact for lstm in self.evaluator.lstms.values())
+
+    def stopwatch(self, use: Use) -> Stopwatch:
+        """Times policies on a few inputs of the search split."""
+        return Stopwatch(self.evaluator.model, [one.inputs for one in self.search[:TIMED_SEQUENCES]], use)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -74,13 +86,36 @@ class Found:
 
     Attributes:
         scored: every candidate that ran on the whole search split.
-        costs: theirs, by key.
+        costs: theirs by key, as a share of the dense one's.
         front: those to test, in this order.
     """
 
     scored: list[Scored]
     costs: Mapping[Key, float]
     front: list[Scored]
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """What the clock said of a search.
+
+    Attributes:
+        found: with measured costs in place of predicted ones, and those to test by them.
+        times: of the finalists, by key; empty where multiply-accumulates are the cost.
+        kept_limits: how many candidates that skip something kept all limits on the search split.
+    """
+
+    found: Found
+    times: Mapping[Key, TimeShare]
+    kept_limits: int
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """For the certificate: how many kept the limits and were timed, and the fastest; None if none was timed."""
+        if not self.times:
+            return None
+        fastest = min(self.times.values(), key=lambda share: share.p75)
+        return {"kept_limits": self.kept_limits, "timed": len(self.times), "fastest": fastest.as_dict()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +148,17 @@ class Proof:
 
 
 def prepare(
-    evaluator: Evaluator, splits: Splits[tuple[Any, Any]], guarantee: Guarantee, objective: str, bar: Progress
+    evaluator: Evaluator,
+    splits: Splits[tuple[Any, Any]],
+    guarantee: Guarantee,
+    objective: str,
+    bar: Progress,
+    budget: TimeBudget,
 ) -> Run:
     """Run the original model on the search and test splits.
 
-    One sequence runs first, also with two policies: an error in the model, the losses or the number of sequences shows
-    there and not after minutes. A few run again, to see whether the model repeats itself.
+    A few sequences run first, one of them also with two policies: an error in the model, the losses, the number of
+    sequences or the time shows there and not after minutes. Some run again, to see whether the model repeats itself.
     """
     one_row, size = guarantee.conditional, len(splits.test)
     share = size / sum(len(part) for part in (splits.fit, splits.search, splits.test))
@@ -132,7 +172,9 @@ def prepare(
     others = [*splits.search[1:], *splits.test]
     bar.expect(len(others))
     begun = perf_counter()
-    labelled = first + evaluator.label(others, one_row=one_row)
+    labelled = first + evaluator.label(others[:FIRST], one_row=one_row)
+    budget.check((perf_counter() - begun) / FIRST * _least_runs(splits))
+    labelled += evaluator.label(others[FIRST:], one_row=one_row)
     return Run(
         evaluator=evaluator,
         guarantee=guarantee.on(labelled, size, share),
@@ -143,6 +185,12 @@ def prepare(
         seconds=(perf_counter() - begun) / len(others),
         bar=bar,
     )
+
+
+def _least_runs(splits: Splits[tuple[Any, Any]]) -> int:
+    """Runs of the original model whose time a calibration needs at the least: labels, measuring, one candidate."""
+    measuring = len(splits.fit) + BACKWARD * PROBES * min(len(splits.fit), SENSITIVITY_SEQUENCES)
+    return measuring + 2 * (len(splits.search) + len(splits.test))
 
 
 def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
@@ -162,9 +210,11 @@ def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
     return FitData(run.shapes, sensitivities, translators)
 
 
-def search(run: Run, families: Sequence[Family], measured: FitData) -> Found:
-    """Run candidates on the search split, and choose those to test."""
+def search(run: Run, families: Sequence[Family], measured: FitData, budget: TimeBudget) -> Found:
+    """Run candidates on the search split, and choose those to test by their macs, or by their predicted time."""
     evaluate = run.evaluator.run if run.by_macs else run.evaluator.timed
+
+    later = MAX_TESTED * (len(run.test) + 2 * TIMING_ROUNDS * min(len(run.search), TIMED_SEQUENCES))  # runs
 
     def on_first(candidate: Candidate, n: int) -> Outcome:
         run.bar.note(str(candidate))
@@ -178,23 +228,26 @@ def search(run: Run, families: Sequence[Family], measured: FitData) -> Found:
         by_macs=run.by_macs,
         worst_early_exit_ratio=run.guarantee.worst_early_exit_ratio,
         certifiable_ratio=run.guarantee.certifiable_ratio,
-        expect=lambda runs: run.bar.expect(runs + MAX_TESTED * len(run.test), run.seconds),
+        expect=lambda runs: run.bar.expect(runs + later, run.seconds),
+        over=budget.share(later * run.seconds).over,
     )
     scored = search.run(sweeps_of(families, measured, conditional=run.guarantee.conditional))
     dense = search.cost(scored[0])
+    costs = {s.candidate.key: search.cost(s) / dense for s in scored}
     # A compressed model that skips nothing has something to prove too, and may be all that passes.
-    compressed = any(lstm.replaced or not lstm.quantize.exact for lstm in run.evaluator.lstms.values())
-    front = search.to_test([s for s in scored if search.cost(s) < dense or (compressed and not s.candidate.choices)])
-    return Found(scored, {s.candidate.key: search.cost(s) for s in scored}, front)
+    able = [s for s in scored if costs[s.candidate.key] < 1 or (run.compressed and not s.candidate.choices)]
+    return Found(scored, costs, search.to_test(able))
 
 
-def prove(run: Run, found: Found) -> Proof:
-    """Test the candidates on the test split, one after the other, until the first failure."""
+def prove(run: Run, found: Found, budget: TimeBudget) -> Proof:
+    """Test the candidates on the test split, one after the other, until the first failure or the end of the time."""
     run.bar.expect(len(found.front) * len(run.test))
     tested: dict[Key, Tested] = {}
 
     def p_values() -> Iterator[float]:
         for candidate in (s.candidate for s in found.front):
+            if tested and budget.left < len(run.test) * run.seconds:
+                return  # what the losses are has no part in this, so the guarantee holds for those that passed
             run.bar.note(f"testing {candidate}")
             outcome = run.evaluator.run(candidate.settings(run.names), run.test)
             p = run.guarantee.p_value(candidate, outcome)
@@ -207,20 +260,13 @@ def prove(run: Run, found: Found) -> Proof:
     return Proof(tested, frozenset(passed), chosen)
 
 
-def time_left(run: Run, proof: Proof) -> Ratio | None:
-    """Time of the model with the chosen policies, relative to none; None if none passed."""
-    if proof.chosen is None:
-        return None
-    inputs = [one.inputs for one in run.test[:TIMED_SEQUENCES]]
-    return relative_time(run.evaluator.model, proof.candidate.settings(run.names), inputs)
-
-
-def record(
-    run: Run, found: Found, proof: Proof, time: Ratio | None, fingerprints: Splits[str], seconds: float
-) -> Calibration:
-    """Write down what was found, proven and timed; ``seconds`` is what finding it took."""
-    chosen, settings = proof.chosen, proof.candidate.settings(run.names)
+def record(run: Run, timed: Timed, proof: Proof, use: Use, fingerprints: Splits[str], seconds: float) -> Calibration:
+    """Write down what was found, timed and proven; ``seconds`` is what finding it took."""
+    found, chosen, settings = timed.found, proof.chosen, proof.candidate.settings(run.names)
     outcome = chosen.outcome if chosen else None
+    time = None
+    if proof.candidate.choices:
+        time = timed.times.get(proof.candidate.key) or run.stopwatch(use).time(settings)
     certificate = make_certificate(
         run.evaluator.model,
         str(proof.candidate),
@@ -230,21 +276,23 @@ def record(
         outcome=outcome,
         p_value=chosen.p_value if chosen else None,
         time=time,
+        finalists=timed.summary,
         candidates={"searched": len(found.scored), "tested": len(proof.tested)},
         seconds=seconds,
     )
-    points = sorted((_point(s, run.names, found, proof) for s in found.scored), key=lambda point: point.cost)
+    points = sorted((_point(s, run.names, timed, proof) for s in found.scored), key=lambda point: point.cost)
     ranges = {name: _ranges(outcome, name) for name in run.names}
-    return Calibration(chosen is not None, settings, tuple(points), certificate, ranges)
+    return Calibration(chosen is not None, settings, tuple(points), certificate, ranges, time)
 
 
-def _point(s: Scored, names: Sequence[str], found: Found, proof: Proof) -> Point:
+def _point(s: Scored, names: Sequence[str], timed: Timed, proof: Proof) -> Point:
     key = s.candidate.key
     tested = proof.tested.get(key)
     return Point(
         name=str(s.candidate),
         settings=s.candidate.settings(names),
-        cost=found.costs[key] / found.costs[Candidate().key],
+        cost=timed.found.costs[key],
+        time=timed.times.get(key),
         macs=s.outcome.macs_share,
         search_risks=s.risks,
         test_risks=tuple(float(r) for r in tested.outcome.losses.mean(0)) if tested else None,

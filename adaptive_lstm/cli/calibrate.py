@@ -14,6 +14,7 @@ import adaptive_lstm as al
 from .. import files
 from ..bench import pinned_threads
 from ..calibration.families import default_families
+from ..calibration.workload import USES, Use
 from ..errors import InputError
 from ..losses import Loss
 from ..runtime.adapt import adapted_lstms
@@ -60,7 +61,7 @@ Objective = Literal["latency", "macs"]
 
 LOSSES = {loss.name: loss for loss in (al.losses.disagreement, al.losses.accuracy_drop, al.losses.cosine_distance)}
 SCALED = "clipped_error"
-COSTS: dict[Objective, str] = {"latency": "predicted time of the LSTM", "macs": "multiply-accumulates"}
+COSTS: dict[Objective, str] = {"latency": "time, measured where it says so", "macs": "multiply-accumulates"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--objective", choices=tuple(COSTS), default="latency",
         help="what to save: time on this machine or multiply-accumulates (default: latency)",
     )  # fmt: skip
+    add(
+        "--use", choices=USES, default="sequence",
+        help="how the model will be used, which decides what is timed: one sequence a call, one frame a step, or the "
+        "sequences of several inputs a call (default: sequence)",
+    )  # fmt: skip
+    add(
+        "--min-gain", type=float, default=0.05, metavar="SHARE",
+        help="share of the time that a policy must save to be chosen (default: 0.05)",
+    )  # fmt: skip
+    add("--seconds", type=float, metavar="S", help="how long the calibration may take (default: as long as it takes)")
     add_settings(parser, "adaptive_lstm_calibration", "FOLDER", "folder for the files")
 
 
@@ -135,6 +146,9 @@ def execute(options: argparse.Namespace) -> None:
             confidence=options.confidence,
             head=options.head,
             objective=options.objective,
+            use=options.use,
+            min_gain=options.min_gain,
+            seconds=options.seconds,
             quantize=al.Quantize(options.quantize),
         )
     show(found, as_json=options.json)
@@ -170,6 +184,9 @@ def calibrate_copy(
     confidence: float,
     head: str | None,
     objective: Objective,
+    use: Use,
+    min_gain: float,
+    seconds: float | None,
     quantize: al.Quantize,
 ) -> CalibratedModel:
     """Compress a copy of a model and calibrate it.
@@ -178,7 +195,7 @@ def calibrate_copy(
         subject: the model and its sequences.
         losses, limits, confidence: what to certify, one limit for each loss.
         head: name of the submodule that reads the LSTM's output; None: no exits by its confidence.
-        objective: what to save.
+        objective, use, min_gain, seconds: as of `al.calibrate`.
         quantize: precision of the weights.
 
     Raises:
@@ -201,6 +218,9 @@ def calibrate_copy(
         confidence=confidence,
         policies=policies,
         objective=objective,
+        use=use,
+        min_gain=min_gain,
+        seconds=seconds,
     )
     return CalibratedModel(subject.title, calibration, COSTS[objective])
 

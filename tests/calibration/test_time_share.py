@@ -1,0 +1,258 @@
+"""Policies are chosen by the clock: what is measured slow is never returned, what is returned is so again."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import adaptive_lstm as al
+from adaptive_lstm import bench
+from adaptive_lstm.calibration.time_budget import TimeBudget
+from adaptive_lstm.calibration.workload import Use
+from adaptive_lstm.errors import CalibrationError, InputError
+from adaptive_lstm.policies import Parts
+from adaptive_lstm.policies.combined import acts
+
+from ..support.helpers import torch_lstm
+from ..support.small_task import OPTIONS, I, adapted_classifier, drawn, unchanged
+from ..support.virtual_clock import VirtualClock
+
+BY_TIME = OPTIONS | {"objective": "latency"}
+Seconds = Callable[[Parts], float]
+
+
+def compressed() -> Any:
+    """An adapted classifier in int8."""
+    model = adapted_classifier(2)
+    al.compress(model, quantize=al.Quantize("int8"))
+    return model
+
+
+def families(model: Any) -> list[Any]:
+    """One that holds timesteps and one that exits."""
+    return [al.SkipTimesteps, al.Family(al.ExitInTime, head=model.head, check_every=2)]
+
+
+def calibrated(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, model: Any = None, **options: Any) -> Any:
+    """A calibration by a virtual clock, and the model."""
+    model = model or compressed()
+    with monkeypatch.context() as patch:
+        VirtualClock(patch, seconds)
+        found = al.calibrate(model, drawn(240), **(BY_TIME | {"policies": families(model)} | options))
+    return found, model
+
+
+def test_what_skips_and_is_slow_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, model = calibrated(monkeypatch, lambda policy: 1.25 if policy.acts else 1.0)
+    assert found.certified
+    assert not acts(found.policy)
+    assert found.time is None
+    assert found.certificate.savings == {"macs": 1.0, "time": 1.0, "time_quartiles": [1.0, 1.0]}
+    told = found.certificate.finalists
+    kept = [p for p in found.frontier if p.macs < 1 and p.search_risks[0] <= 0.1]
+    assert told["kept_limits"] == len(kept) > 0
+    assert told["fastest"]["median"] == pytest.approx(1.25)
+    assert f"{len(kept)} candidates that skip kept the limits in the search; the fastest ran 0.80 times" in str(
+        found.certificate
+    )
+    assert not acts(found.apply(copy.deepcopy(model)).lstm.policy)
+
+
+def test_the_choice_follows_the_clock_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holding timesteps skips far more work here; only exits save time."""
+
+    def seconds(policy: Parts) -> float:
+        return 3.0 if policy.hold else 0.6 if policy.time_exit else 1.0
+
+    found, model = calibrated(monkeypatch, seconds)
+    (chosen,) = (p for p in found.frontier if p.name == found.certificate.policy)
+    assert chosen.certified
+    assert chosen.time is not None
+    assert chosen.time.median == pytest.approx(0.6)
+    assert "hold" not in found.certificate.policy
+    assert min(found.frontier, key=lambda p: p.macs).name != chosen.name
+    assert found.certificate.savings["time"] == pytest.approx(0.6)
+    assert "time left: 60%" in str(found.certificate)
+    slow = [p.time for p in found.frontier if p.time is not None and p.time.slower]
+    assert slow
+    assert all("SLOWER: 3.00 times" in str(share) for share in slow)
+    # The same measurement gives the same share again.
+    with monkeypatch.context() as patch:
+        VirtualClock(patch, seconds)
+        again = al.time_policy(found.apply(model), [x for x, _ in drawn(5)])
+    assert again.median == pytest.approx(found.time.median)
+    assert (again.use, again.isa, again.threads) == ("sequence", al.backend_info().isa, torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("min_gain", "returned"), [(0.05, False), (0.02, True), (0.0, True)])
+def test_the_least_gain(monkeypatch: pytest.MonkeyPatch, min_gain: float, returned: bool) -> None:
+    found, _ = calibrated(monkeypatch, lambda policy: 0.97 if policy.acts else 1.0, min_gain=min_gain)
+    assert acts(found.policy) is returned
+
+
+def test_a_clock_that_jumps_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On average the policies take half the time, but no measurement is quiet enough to say so."""
+    jump = random.Random(0).uniform
+    found, _ = calibrated(monkeypatch, lambda policy: (0.5 if policy.acts else 1.0) * 10 ** jump(-2, 2))
+    assert not acts(found.policy)
+
+
+def test_use_decides_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps save time and calls lose it: a stream is given the policy, a sequence is not."""
+    step, forward = al.Stream.step, al.AdaptiveLSTM.forward
+
+    def run(use: Use) -> Any:
+        model = compressed()
+        with monkeypatch.context() as patch:
+            clock = VirtualClock(patch, lambda policy: 0.0)
+
+            def timed_step(stream: al.Stream, x: torch.Tensor) -> torch.Tensor:
+                clock.now += 600 if stream._executor.policy.acts else 1000
+                return step(stream, x)
+
+            def timed_forward(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
+                clock.now += 90_000 if acts(lstm.policy) else 50_000
+                return forward(lstm, *args)
+
+            patch.setattr(al.Stream, "step", timed_step)
+            patch.setattr(al.AdaptiveLSTM, "forward", timed_forward)
+            return al.calibrate(model, drawn(240), **BY_TIME, policies=families(model), use=use)
+
+    stream, sequence, batch = run("stream"), run("sequence"), run("batch")
+    assert stream.time.median == pytest.approx(0.6)
+    assert stream.time.use == stream.certificate.savings["use"] == "stream"
+    assert sequence.time is batch.time is None
+    assert batch.certificate.finalists["fastest"]["use"] == "batch"
+
+
+def test_apply_refuses_what_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, model = calibrated(monkeypatch, lambda policy: 78.2 if policy.acts else 1.0, objective="macs")
+    assert acts(found.policy)  # it was to save multiply-accumulates
+    assert found.time.slower
+    assert "SLOWER: 78.20 times the time of nothing skipped" in str(found.certificate)
+    with unchanged(model), pytest.raises(InputError, match=r"SLOWER: 78\.20 times .*force=True"):
+        found.apply(model)
+    assert found.apply(model, force=True).lstm.policy is found.policy
+
+
+def test_the_test_split_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = compressed(), drawn(240)
+    splits = al.Splits(data[:60], data[60:120], data[120:])
+    seen: set[int] = set()
+    measure, forward = bench.measure, type(model).forward
+
+    def seeing(module: Any, x: torch.Tensor) -> Any:
+        seen.add(x.data_ptr())
+        return forward(module, x)
+
+    def watched(contenders: Any, **options: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model), "forward", seeing)
+            return measure(contenders, **options)
+
+    monkeypatch.setattr(bench, "measure", watched)
+    al.calibrate(model, splits, **BY_TIME, policies=[al.SkipTimesteps])
+    assert seen
+    assert seen <= {x.data_ptr() for x, _ in splits.search}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        drawn(100)[:50] + [(x[:, :1], y) for x, y in drawn(100)[50:]],  # one timestep
+        drawn(101),  # a search split of one
+    ],
+)
+def test_odd_sequences_are_timed(data: Any) -> None:
+    model = compressed()
+    splits = al.Splits(data[:30], data[30 : 31 if len(data) == 101 else 40], data[-60:])
+    assert al.calibrate(model, splits, **BY_TIME, policies=[al.SkipTimesteps]).certificate is not None
+
+
+def test_no_candidate_within_the_limit() -> None:
+    """Nothing is timed, and nothing is said of a fastest one."""
+    always = al.losses.Loss("always", lambda *_: 1.0, lambda _: True)
+    found = al.calibrate(compressed(), drawn(240), **(BY_TIME | {"loss": always}), policies=[al.SkipTimesteps])
+    assert not found.certified
+    assert found.certificate.finalists is None
+
+
+def test_time_policy_of_any_use() -> None:
+    model, inputs = compressed(), [x for x, _ in drawn(3)]
+    model.lstm.policy = al.Delta.uniform(0.1)
+    uses: tuple[Use, ...] = ("sequence", "stream", "batch")
+    for use in uses:
+        with unchanged(model):
+            share = al.time_policy(model, inputs, use=use, rounds=4)
+        assert share.rounds in (4, 8, 12)
+        assert 0 < share.p25 <= share.median <= share.p75
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"use": "streams"}, "use: got 'streams', expected one of 'sequence', 'stream', 'batch'"),
+        ({"use": "stream", "model": "bidirectional"}, "lstm is bidirectional and cannot stream"),
+        ({"inputs": []}, "inputs: got none"),
+        ({"inputs": torch.zeros(1, 3, I)}, "inputs: got Tensor, expected a list"),
+        ({"rounds": 3}, "rounds: got 3, expected at least 4"),
+        ({"model": "plain"}, "holds no AdaptiveLSTM"),
+    ],
+)
+def test_time_policy_refuses(arguments: dict[str, Any], message: str) -> None:
+    models: dict[str | None, Callable[[], Any]] = {
+        None: compressed,
+        "bidirectional": lambda: al.adapt(torch.nn.ModuleDict({"lstm": torch_lstm(I, 6, bidirectional=True)}).eval()),
+        "plain": lambda: torch_lstm(I, 6),
+    }
+    options: dict[str, Any] = {"inputs": [x for x, _ in drawn(2)]} | arguments
+    model = models[options.pop("model", None)]()
+    with pytest.raises(InputError, match=message):
+        al.time_policy(model, options.pop("inputs"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use": "steps"}, "use: got 'steps'"),
+        ({"min_gain": 1.0}, "min_gain: got 1.0, expected a share"),
+        ({"min_gain": "5 %"}, "min_gain: got '5 %'"),
+        ({"seconds": 0}, "seconds: got 0, expected a number above 0"),
+        ({"seconds": float("nan")}, "seconds: got nan"),
+    ],
+)
+def test_calibrate_refuses(options: dict[str, Any], message: str) -> None:
+    model = compressed()
+    with unchanged(model), pytest.raises(InputError, match=message):
+        al.calibrate(model, drawn(100), **(BY_TIME | options), policies=[al.SkipTimesteps])
+
+
+def test_too_little_time_is_said_at_once() -> None:
+    with pytest.raises(
+        CalibrationError, match=r"seconds: got 0\.001, but this model and these sequences need at least"
+    ):
+        al.calibrate(compressed(), drawn(240), **BY_TIME, seconds=0.001, policies=[al.SkipTimesteps])
+
+
+def test_a_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the budget runs out in the search: fewer candidates run, and one is certified all the same."""
+    model = compressed()
+    whole = al.calibrate(model, drawn(240), **BY_TIME, policies=families(model))
+    monkeypatch.setattr("adaptive_lstm.calibration.time_budget.perf_counter", itertools.count().__next__)
+    short = al.calibrate(model, drawn(240), **BY_TIME, policies=families(model), seconds=20)
+    assert 1 < short.certificate.candidates["searched"] < whole.certificate.candidates["searched"]
+    assert short.certified
+
+
+def test_a_budget() -> None:
+    budget = TimeBudget(None)
+    budget.check(1e9)
+    assert not budget.share(10).over()
+    with pytest.raises(CalibrationError):
+        TimeBudget(5).check(6)
