@@ -158,13 +158,22 @@ class Search:
         fronts = [self._pareto_thinned([dense, *found]) for found in families.values()]
         for front in sorted(filter(None, fronts), key=lambda f: min(self.cost(s) for s in f)):
             joined = self._pareto_thinned([*joined, *front, *self._together(joined, front, coarse)])
-        return joined
+        if self._by_macs:
+            return joined
+        # Predicted time may be wrong about a family as a whole: of each, the one that skips most stays all the same.
+        boldest = [
+            min(able, key=lambda s: s.outcome.macs_share)
+            for found in families.values()
+            if (able := [s for s in found if s.mean_ratio <= 1])
+        ]
+        return list({s.candidate.key: s for s in [*joined, *boldest]}.values())
 
     def _runs_at_most(self, sweeps: Sequence[Sweep]) -> int:
         """Runs of one sequence that a search over some sweeps takes, at the most."""
         joinings = len({sweep.family for sweep in sweeps}) - 1
         looked = 1 + sum(len(sweep.positions) for sweep in sweeps) + JOINED * joinings
-        return looked * min(self._n, COARSE) + _full_runs(WIDTH) * self._n
+        families = joinings + 1
+        return looked * min(self._n, COARSE) + _full_runs(WIDTH + families) * self._n
 
     def _lowered_strengths(self, candidate: Candidate) -> list[Scored]:
         """A candidate and more careful ones, all its strengths lowered at once, until two of them lose nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import random
 from collections.abc import Callable
@@ -39,11 +40,13 @@ def families(model: Any) -> list[Any]:
     return [al.SkipTimesteps, al.Family(al.ExitInTime, head=model.head, check_every=2)]
 
 
-def calibrated(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, model: Any = None, **options: Any) -> Any:
+def calibrated(
+    monkeypatch: pytest.MonkeyPatch, clock: Seconds, in_search: Seconds | None = None, **options: Any
+) -> Any:
     """A calibration by a virtual clock, and the model."""
-    model = model or compressed()
+    model = compressed()
     with monkeypatch.context() as patch:
-        VirtualClock(patch, seconds)
+        VirtualClock(patch, clock, in_search)
         found = al.calibrate(model, drawn(240), **(BY_TIME | {"policies": families(model)} | options))
     return found, model
 
@@ -64,13 +67,15 @@ def test_what_skips_and_is_slow_is_never_returned(monkeypatch: pytest.MonkeyPatc
     assert not acts(found.apply(copy.deepcopy(model)).lstm.policy)
 
 
-def test_the_choice_follows_the_clock_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Holding timesteps skips far more work here; only exits save time."""
+@pytest.mark.parametrize("misled", [False, True])
+def test_the_choice_follows_the_clock_and_not_the_work(monkeypatch: pytest.MonkeyPatch, misled: bool) -> None:
+    """Holding timesteps skips far more work here; only exits save time, even if the search predicts the opposite."""
 
     def seconds(policy: Parts) -> float:
         return 3.0 if policy.hold else 0.6 if policy.time_exit else 1.0
 
-    found, model = calibrated(monkeypatch, seconds)
+    opposite: Seconds = lambda policy: 0.3 if policy.hold else 2.0 if policy.time_exit else 1.0  # noqa: E731
+    found, model = calibrated(monkeypatch, seconds, opposite if misled else None)
     (chosen,) = (p for p in found.frontier if p.name == found.certificate.policy)
     assert chosen.certified
     assert chosen.time is not None
@@ -105,23 +110,23 @@ def test_a_clock_that_jumps_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_use_decides_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps save time and calls lose it: a stream is given the policy, a sequence is not."""
-    step, forward = al.Stream.step, al.AdaptiveLSTM.forward
+    step, serve = al.Stream.step, al.AdaptiveLSTM._serve
 
     def run(use: Use) -> Any:
         model = compressed()
         with monkeypatch.context() as patch:
-            clock = VirtualClock(patch, lambda policy: 0.0)
+            clock = VirtualClock(patch, lambda policy: 1e-9)
 
             def timed_step(stream: al.Stream, x: torch.Tensor) -> torch.Tensor:
                 clock.now += 600 if stream._executor.policy.acts else 1000
                 return step(stream, x)
 
-            def timed_forward(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
+            def timed_serve(lstm: al.AdaptiveLSTM, *args: Any) -> Any:
                 clock.now += 90_000 if acts(lstm.policy) else 50_000
-                return forward(lstm, *args)
+                return serve(lstm, *args)
 
             patch.setattr(al.Stream, "step", timed_step)
-            patch.setattr(al.AdaptiveLSTM, "forward", timed_forward)
+            patch.setattr(al.AdaptiveLSTM, "_serve", timed_serve)
             return al.calibrate(model, drawn(240), **BY_TIME, policies=families(model), use=use)
 
     stream, sequence, batch = run("stream"), run("sequence"), run("batch")
@@ -242,10 +247,10 @@ def test_too_little_time_is_said_at_once() -> None:
 
 def test_a_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the budget runs out in the search: fewer candidates run, and one is certified all the same."""
-    model = compressed()
-    whole = al.calibrate(model, drawn(240), **BY_TIME, policies=families(model))
+    ask = functools.partial(calibrated, monkeypatch, lambda policy: 0.5 if policy.acts else 1.0)
+    whole, _ = ask()
     monkeypatch.setattr("adaptive_lstm.calibration.time_budget.perf_counter", itertools.count().__next__)
-    short = al.calibrate(model, drawn(240), **BY_TIME, policies=families(model), seconds=20)
+    short, _ = ask(seconds=30)
     assert 1 < short.certificate.candidates["searched"] < whole.certificate.candidates["searched"]
     assert short.certified
 
