@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .artifact.artifact import load as load
     from .artifact.artifact import load_certificate as load_certificate
     from .artifact.artifact import save as save
+    from .calibration.audit import Audit as Audit
+    from .calibration.audit import AuditWarning as AuditWarning
+    from .calibration.audit import audit as audit
     from .calibration.calibrate import Calibration as Calibration
     from .calibration.calibrate import calibrate as calibrate
     from .calibration.certificate import Certificate as Certificate
@@ -66,6 +69,8 @@ _MODULES = ("bench", "errors", "losses", "policies", "types")
 _EXPORTS = {
     "AdaptiveLSTM": "runtime.lstm",
     "AdaptiveLSTMError": "errors",
+    "Audit": "calibration.audit",
+    "AuditWarning": "calibration.audit",
     "BackendInfo": "types",
     "Calibration": "calibration.calibrate",
     "Certificate": "calibration.certificate",
@@ -93,6 +98,7 @@ _EXPORTS = {
     "TimeShare": "calibration.time_share",
     "Translators": "analysis.fit_translators",
     "adapt": "runtime.adapt",
+    "audit": "calibration.audit",
     "backend_info": "execution.backend",
     "calibrate": "calibration.calibrate",
     "compress": "compression.compress",
@@ -115,6 +121,8 @@ _EXPORTS = {
 __all__ = [
     "AdaptiveLSTM",
     "AdaptiveLSTMError",
+    "Audit",
+    "AuditWarning",
     "BackendInfo",
     "Calibration",
     "Certificate",
@@ -142,6 +150,7 @@ __all__ = [
     "TimeShare",
     "Translators",
     "adapt",
+    "audit",
     "backend_info",
     "calibrate",
     "compress",

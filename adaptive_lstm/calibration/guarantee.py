@@ -60,8 +60,8 @@ class Guarantee:
         given = list(max_loss) if isinstance(max_loss, list | tuple | np.ndarray) else [max_loss]
         if len(losses) != len(given) or not losses:
             raise InputError(f"got {len(losses)} losses and {len(given)} values of max_loss, expected one for each")
-        limits = tuple(_between(m, 0, "max_loss") for m in given)
-        return Guarantee(losses, limits, _between(confidence, 0.5, "confidence"), conditional)
+        limits = tuple(between(m, 0, "max_loss") for m in given)
+        return Guarantee(losses, limits, between(confidence, 0.5, "confidence"), conditional)
 
     def check(self, labelled: Sequence[LabelledInput], test: int, share: float) -> None:
         """Raise what makes a certificate impossible, judged by some of the sequences.
@@ -139,7 +139,8 @@ class Guarantee:
         return np.array(buckets, dtype=np.int64), exits.first_open_bucket, last
 
 
-def _between(value: Any, low: float, name: str) -> float:
+def between(value: Any, low: float, name: str) -> float:
+    """An argument as a float above ``low`` and below 1; raises ``InputError`` if it is none."""
     try:
         number = float(value)
     except (TypeError, ValueError):

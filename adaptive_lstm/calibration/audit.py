@@ -1,0 +1,345 @@
+"""``audit``: a certificate that lives; in operation a random share of the calls is compared with the original model.
+
+The loss against the original needs no labels, so the promise can be tested for as long as the model serves, on the
+inputs that it meets. The evidence is an e-process: it may be looked at after every call, without a false alarm.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .. import losses
+from ..errors import CalibrationError, InputError
+from ..losses import Loss, as_loss
+from ..model_io import call, memory_kept
+from ..policies import Dense, Policy
+from ..runtime.adapt import adapted_lstms
+from ..weights.fingerprint import surroundings_digest, weights_digest
+from .e_process import EProcess
+from .guarantee import between
+
+State = Literal["holding", "revoked"]
+
+Fallback = Policy | Mapping[str, Policy]
+
+
+class AuditWarning(UserWarning):
+    """An audit found that a model loses more than was promised."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where an audit starts: the evidence, calls seen and promises revoked so far."""
+
+    evidence: EProcess
+    seen: int = 0
+    revocations: int = 0
+
+
+class Audit:
+    """An audit that runs; made by ``audit``. Threads may share the audited model.
+
+    Attributes:
+        model: the audited one.
+        limit: the mean loss that was promised.
+        confidence: the promise of a model that keeps its limit is revoked with at most 1 - ``confidence``, ever.
+        seen: calls so far.
+        revocations: promises revoked so far; more than one only with ``fallbacks``, each for the policy of its time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        loss: Loss,
+        rate: float,
+        confidence: float,
+        begun: Begun,
+        fallbacks: Sequence[Fallback],
+        seed: int | None,
+    ):
+        self.model, self.limit, self.confidence, self.seen = model, begun.evidence.limit, confidence, begun.seen
+        self._original, self._loss, self._rate, self._evidence = original, loss, rate, begun.evidence
+        self._fallbacks, self._draw, self._lock = list(fallbacks), random.Random(seed).random, threading.Lock()
+        self.revocations = begun.revocations
+        if self.revocations:
+            self._fall_back()
+        self._handle = model.register_forward_hook(_Listener(self), with_kwargs=True)
+
+    def __enter__(self) -> Audit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the audit; the model serves on with the policies that it has now."""
+        self._handle.remove()
+
+    # ------------------------------------------------------------------------------------------------- answers
+
+    @property
+    def state(self) -> State:
+        """Whether the promise holds as far as is known, or has been revoked."""
+        return "revoked" if self._evidence.peak >= math.log(self.needed) else "holding"
+
+    @property
+    def evidence(self) -> float:
+        """Against the promise: 1 says nothing, and ``needed`` or more revokes it."""
+        return math.exp(min(self._evidence.log_evidence, 700.0))
+
+    @property
+    def needed(self) -> float:
+        """The evidence that revokes the promise: 1 / (1 - ``confidence``)."""
+        return 1 / (1 - self.confidence)
+
+    @property
+    def audited(self) -> int:
+        """Calls that were compared with the original."""
+        return self._evidence.count
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the audited calls."""
+        return self._evidence.mean
+
+    def __repr__(self) -> str:
+        return (
+            f"Audit({self.state}: {self._loss.name} {self.mean_loss:.4f} over {self.audited} of {self.seen} calls, "
+            f"limit {self.limit:g}, evidence against it {self.evidence:.3g} of {self.needed:.3g})"
+        )
+
+    # ------------------------------------------------------------------------------------------------- evidence
+
+    def check(self, inputs: Any, output: Any) -> None:
+        """Take one call into account, which is compared with the original with probability ``rate``.
+
+        Calls of the model do this by themselves. For a stream, end a segment (a sequence from its reset) with it.
+
+        Args:
+            inputs: of the original model, as ``calibrate`` takes them: a tuple holds several arguments.
+            output: what the audited model made of them.
+
+        Raises:
+            CalibrationError: a loss outside [0, 1].
+        """
+        self._compare(lambda: call(self._original, inputs), output)
+
+    def _compare(self, dense: Callable[[], Any], output: Any) -> None:
+        with self._lock:
+            self.seen += 1
+            chosen = self._draw() < self._rate
+        if chosen and self.state == "holding":
+            with torch.no_grad(), memory_kept(self._original):
+                self.add(float(self._loss.of(output, dense(), None)))
+
+    def add(self, loss: float) -> None:
+        """Take the loss of one more audited call into account, where the comparison was made elsewhere.
+
+        Raises:
+            CalibrationError: a loss outside [0, 1]; nothing is changed then.
+        """
+        if not 0 <= loss <= 1:  # also catches NaN
+            raise CalibrationError(
+                f"{self._loss.name}: got a loss of {loss}, expected values in [0, 1]; scale and clip it, for example "
+                "with adaptive_lstm.losses.clipped_error(scale)"
+            )
+        with self._lock:
+            before, self._evidence = self.state, self._evidence.after(loss)
+            if before == "holding":
+                self._revoke_if_due()
+
+    def merge(self, other: Audit | Mapping[str, Any]) -> None:
+        """Add the evidence of an audit that ran elsewhere, in another process, on other calls.
+
+        Args:
+            other: the audit, or what its ``as_dict`` gave. Merge each once.
+
+        Raises:
+            InputError: another limit, confidence or loss; nothing is changed then.
+        """
+        told = other.as_dict() if isinstance(other, Audit) else other
+        begun = _read(told, self._loss, self.limit, self.confidence)
+        with self._lock:
+            before = self.state
+            merged = self._evidence.merged(begun.evidence)
+            self._evidence = replace(merged, peak=max(merged.peak, self._evidence.peak))
+            self.seen += begun.seen
+            if before == "holding":
+                self._revoke_if_due()
+
+    def _revoke_if_due(self) -> None:
+        if self.state == "holding":
+            return
+        found, more = self._evidence, self.revocations < len(self._fallbacks)
+        then = "The next more careful policy serves now" if more else "Nothing is skipped any more"
+        self.revocations += 1
+        self._fall_back()
+        if more:
+            self._evidence = EProcess(self.limit)  # another policy, another promise
+        warnings.warn(
+            f"adaptive_lstm: the promise {self._loss.name} <= {self.limit:g} is revoked: {found.mean:.4f} over "
+            f"{found.count} audited calls. {then}; streams that are open keep their policy. The "
+            "inputs are unlike those of the calibration; calibrate again on recent ones.",
+            AuditWarning,
+            stacklevel=3,
+        )
+
+    def _fall_back(self) -> None:
+        """Set the policies that as many revocations lead to."""
+        fallback = [*self._fallbacks, Dense()][self.revocations - 1]
+        for name, lstm in adapted_lstms(self.model).items():
+            policy = fallback[name] if isinstance(fallback, Mapping) else fallback
+            lstm.plan = replace(lstm.plan, policy=policy, expected_rates=None)
+
+    # ---------------------------------------------------------------------------------------------------- files
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with which ``audit(..., resume=...)`` goes on and ``merge`` adds."""
+        return {
+            "loss": self._loss.name,
+            "confidence": self.confidence,
+            "seen": self.seen,
+            "revocations": self.revocations,
+            "evidence": self._evidence.as_dict(),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``as_dict`` as JSON."""
+        Path(path).write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+class _Listener:
+    """The forward hook of an audited model. Copies of the model are not audited."""
+
+    def __init__(self, audit: Audit | None = None):
+        self._audit = audit
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if self._audit is not None and not model.training:
+            original = self._audit._original
+            self._audit._compare(lambda: original(*args, **kwargs), output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Listener:
+        return _Listener()
+
+    def __reduce__(self) -> tuple[type[_Listener], tuple[()]]:
+        return _Listener, ()
+
+
+def audit(
+    model: nn.Module,
+    original: nn.Module,
+    *,
+    max_loss: float,
+    confidence: float = 0.95,
+    rate: float = 0.01,
+    loss: Loss | Callable[[Any, Any, Any], float] = losses.disagreement,
+    fallbacks: Sequence[Fallback] = (),
+    resume: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Audit:
+    """Audit a model in operation: run the original on a random share of the calls, and test what was promised.
+
+    ::
+
+        with al.audit(fast, original, max_loss=0.02, rate=0.01) as audit:
+            serve(fast)
+            print(audit.state, audit.evidence)
+
+    While the mean loss is at most ``max_loss``, the promise is revoked with at most 1 - ``confidence``, over all time
+    (``e_process.py``). Once it is revoked, the model falls back and warns. The cost is ``rate`` times that of the
+    original. A model that keeps a state between calls cannot be audited call by call; use ``Audit.check`` at the end
+    of each sequence.
+
+    Args:
+        model: adapted and calibrated, in eval mode, skipping. It is watched by a forward hook until ``Audit.close``.
+        original: the model that it was adapted from, unchanged.
+        max_loss: the mean loss that was promised, in (0, 1).
+        confidence: in (0.5, 1).
+        rate: share of the calls that is audited, in (0, 1].
+        loss: that of the certificate, as ``calibrate`` takes it; there are no targets in operation.
+        fallbacks: policies to fall back to, one after another, the next more careful first; a policy for all LSTMs or
+            one for each by module name. After the last, and by default, nothing is skipped.
+        resume: what ``Audit.as_dict`` gave, to go on from there.
+        seed: of the draw of the calls; None: a different draw in every process.
+
+    Raises:
+        InputError: another model, training mode, numbers out of range, something else than a loss, or evidence of
+            another audit; nothing is changed then.
+        PolicyError: a fallback that does not fit an LSTM.
+    """
+    loss = as_loss(loss)
+    limit, confidence = between(max_loss, 0, "max_loss"), between(confidence, 0.5, "confidence")
+    _check_rate(rate)
+    _check_models(model, original)
+    _check_fallbacks(model, fallbacks)
+    begun = Begun(EProcess(limit)) if resume is None else _read(resume, loss, limit, confidence)
+    if begun.revocations > len(fallbacks) + 1:
+        raise InputError(f"resume: {begun.revocations} promises were revoked, expected the fallbacks of that audit")
+    return Audit(model, original, loss, float(rate), confidence, begun, fallbacks, seed)
+
+
+def _check_rate(rate: Any) -> None:
+    if not (isinstance(rate, int | float) and 0 < rate <= 1):
+        raise InputError(f"rate: got {rate!r}, expected a share of the calls, above 0 and at most 1")
+
+
+def _check_models(model: nn.Module, original: Any) -> None:
+    if not isinstance(original, nn.Module) or original is model:
+        raise InputError("original: expected the model that this one was adapted from, another torch.nn.Module")
+    lstms = adapted_lstms(model)
+    theirs = {name: m for name, m in original.named_modules() if isinstance(m, nn.LSTM)}
+    if original.training:
+        raise InputError("original: it is in training mode; call .eval() on it first")
+    if theirs.keys() != lstms.keys():
+        raise InputError(f"original: it holds the LSTMs {sorted(theirs)}, the audited model {sorted(lstms)}")
+    for name, lstm in lstms.items():
+        if weights_digest(theirs[name]) != weights_digest(lstm):
+            raise InputError(f"original: its LSTM {name!r} has other weights than the audited model")
+    if surroundings_digest(original, theirs) != surroundings_digest(model, lstms):
+        raise InputError("original: it has other weights around its LSTMs than the audited model")
+
+
+def _check_fallbacks(model: nn.Module, fallbacks: Sequence[Fallback]) -> None:
+    lstms = adapted_lstms(model)
+    for fallback in fallbacks:
+        if isinstance(fallback, Mapping) and fallback.keys() != lstms.keys():
+            raise InputError(f"fallbacks: got policies of {sorted(fallback)}, expected those of {sorted(lstms)}")
+        for name, lstm in lstms.items():
+            policy = fallback[name] if isinstance(fallback, Mapping) else fallback
+            replace(lstm.plan, policy=policy).check(lstm.stack_shape)
+
+
+def _read(told: Mapping[str, Any], loss: Loss, limit: float, confidence: float) -> Begun:
+    """Read what ``Audit.as_dict`` gave.
+
+    Raises:
+        InputError: something else, or of another audit.
+    """
+    try:
+        begun = Begun(EProcess.from_dict(told["evidence"]), int(told["seen"]), int(told["revocations"]))
+        asked = str(told["loss"]), float(told["confidence"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"got no audit, expected what Audit.as_dict() gives: {error!r:.100}") from error
+    if (*asked, begun.evidence.limit) != (loss.name, confidence, limit):
+        raise InputError(
+            f"got an audit of {asked[0]} <= {begun.evidence.limit:g} at confidence {asked[1]:g}, "
+            f"expected {loss.name} <= {limit:g} at confidence {confidence:g}"
+        )
+    return begun
