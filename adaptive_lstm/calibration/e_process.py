@@ -70,18 +70,22 @@ class EProcess:
         values = np.atleast_1d(np.asarray(losses, dtype=np.float64))
         if not bool(((values >= 0) & (values <= 1)).all()):  # also catches NaN
             raise InputError(f"losses: got {values}, expected values in [0, 1]")
-        path = self.path(values)
-        if not len(path):
+        walk = self._walk(values)
+        if not len(walk):
             return self
         return replace(
             self,
-            log_wealth=tuple(path[-1].tolist()),
+            log_wealth=tuple(walk[-1].tolist()),
             count=self.count + len(values),
             total=self.total + float(values.sum()),
-            peak=max(self.peak, float(_log_mean(path).max())),
+            peak=max(self.peak, float(_log_mean(walk).max())),
         )
 
-    def path(self, losses: DoubleArray) -> DoubleArray:
+    def log_evidences(self, losses: npt.ArrayLike) -> DoubleArray:
+        """log E [n] after each of n more losses [n]."""
+        return _log_mean(self._walk(np.asarray(losses, dtype=np.float64)))
+
+    def _walk(self, losses: DoubleArray) -> DoubleArray:
         """log K(b) [n, BETS] after each of n losses [n]."""
         steps = np.log1p(bets(self.limit) * (losses[:, None] - self.limit))
         walk: DoubleArray = np.array(self.log_wealth) + np.cumsum(steps, axis=0)

@@ -27,7 +27,7 @@ LEAD = (
 ORDER = (
     "summary", "origin", "frontier", "savings", "heat", "streaming", "long_stream", "delta", "latency",
     "throughput", "scaling", "roofline", "limits", "compression", "within_budget", "taxonomy", "ablation", "validity",
-    "fuzzing", "footprint", "losses",
+    "audit", "fuzzing", "footprint", "losses",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

@@ -41,6 +41,7 @@ PAGES = (
     Page("ablation", "Ablation", (section("ablation"),)),
     Page("savings", "Savings of certified policies", (section("savings"),)),
     Page("validity", "Validity of certificates", (section("validity"),)),
+    Page("audit", "Audits in operation", (section("audit"),)),
     Page("limits", "Limits of each model", (section("limits"),)),
     Page("roofline", "Roofline", (section("roofline"),)),
     Page("scaling", "Scaling with width, depth and length", (section("scaling"),)),

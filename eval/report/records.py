@@ -26,6 +26,7 @@ COMMANDS = {
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",
+    "audit": "python -m eval.audit --zoo PATH",
     "footprint": "python -m eval.footprint",
     "fuzzing": "python -m tests.fuzz lstm --cases 100000 --minutes 600 --record eval/results",
 }

@@ -181,6 +181,15 @@ def validity() -> list[dict[str, Any]]:
     return [{"group": "edge", "case": "0/1", "repeats": 1000, "rows": rows}]
 
 
+def audit() -> list[dict[str, Any]]:
+    simulated = {"limit": 0.02, "confidence": 0.95, "repeats": 1000, "audits": 100_000, "revoked": 0.04,
+                 "allowed": 0.066, "median": 460.0, "quartiles": [250.0, 800.0], "optimum": 378.0,
+                 "verdict": "PASS"}  # fmt: skip
+    real = {"noise": 0.5, "limit": 0.02, "policy": "hold 0.1", "state": "revoked", "calls": 120, "mean_loss": 0.08,
+            "evidence": 25.0}  # fmt: skip
+    return [{"group": "simulated", "case": "0.02", **simulated}, {"group": "fsdd-digits", "case": "noise 0.5", **real}]
+
+
 def footprint() -> list[dict[str, Any]]:
     stages = {stage: timing(0.1) for stage in ("import", "load", "first", "second", "process")}
     memory = {"peak": 1e8, "now": 9e7, "after_import": 8e7, "python": 1e7, "added": 2e7}
@@ -197,7 +206,7 @@ def fuzzing() -> list[dict[str, Any]]:
 
 
 WRITERS = (frontier, savings, heatmap, latency, streaming, long_stream, scaling, throughput, roofline, limits,
-           compression, within_budget, taxonomy, ablation, validity, footprint, fuzzing)  # fmt: skip
+           compression, within_budget, taxonomy, ablation, validity, audit, footprint, fuzzing)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
