@@ -18,8 +18,8 @@ SECTION = Section(
     "audit",
     "Does the promise go on holding?",
     "A certificate covers inputs like those of the calibration. In operation an audit runs the original model on a "
-    "random share of the calls and collects evidence against the promise. A promise that is kept may be revoked in at most "
-    "1 - confidence of the audits, over all time; one that is broken should be revoked soon.",
+    "random share of the calls and collects evidence against the promise. A promise that is kept may be "
+    "revoked in at most 1 - confidence of the audits, over all time; one that is broken should be revoked soon.",
     ("audit",),
     _draw,
 )
