@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import reprlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -18,9 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from .. import codec, tensorfile
+from .. import bench, codec, tensorfile
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
+from ..execution.backend import backend_info
 from ..files import FilePath
 from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
@@ -79,7 +81,8 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
 def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
     """An adapted deep copy of a model with the settings of the saved one; it runs just like that one.
 
-    Monitors start anew. The copy is in training mode if ``model`` is.
+    Monitors start anew. The copy is in training mode if ``model`` is. A warning says if the certified policy was timed
+    on another machine.
 
     Args:
         path: what ``save`` has written.
@@ -109,6 +112,9 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
         lstm = modules[name]
         assert isinstance(lstm, AdaptiveLSTM)
         lstm.plan = one
+    certificate = _certificate(header, {name: one.policy for name, one in settings.items()})
+    if certificate is not None:
+        _tell_of_another_machine(certificate)
     return fast
 
 
@@ -151,6 +157,20 @@ def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mappin
         raise InputError(
             f"certificate: it covers {certificate.policy!r}, and the model has another policy; set the certified one "
             "(calibration.apply(model)), or save without the certificate"
+        )
+
+
+def _tell_of_another_machine(certificate: Certificate) -> None:
+    """Warn if the time that a policy leaves was measured on a machine unlike this one."""
+    there = certificate.savings
+    here = (bench.cpu_model(), backend_info().isa)
+    if "cpu" in there and (there["cpu"], there["isa"]) != here:
+        warnings.warn(
+            f"adaptive_lstm: the policy was timed on {there['cpu']} ({there['isa']}), and this is {here[0]} "
+            f"({here[1]}), where it may save another share of the time than {1 - there['time']:.0%}; measure it here "
+            "with adaptive_lstm.time_policy(model, inputs)",
+            UserWarning,
+            stacklevel=3,
         )
 
 

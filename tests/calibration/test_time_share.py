@@ -6,7 +6,9 @@ import copy
 import functools
 import itertools
 import random
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +136,19 @@ def test_use_decides_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.time.use == stream.certificate.savings["use"] == "stream"
     assert sequence.time is batch.time is None
     assert batch.certificate.finalists["fastest"]["use"] == "batch"
+
+
+def test_a_file_tells_of_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found, model = calibrated(monkeypatch, lambda policy: 0.5 if policy.acts else 1.0)
+    served = found.apply(model)
+    al.save(served, tmp_path / "here.alstm", certificate=found.certificate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        al.load(tmp_path / "here.alstm", served)
+    monkeypatch.setattr(bench, "cpu_model", lambda: "Another CPU")
+    with pytest.warns(UserWarning, match=r"timed on .*, and this is Another CPU .* than 50%; measure it here") as told:
+        al.load(tmp_path / "here.alstm", served)
+    assert len(told) == 1
 
 
 def test_apply_refuses_what_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
