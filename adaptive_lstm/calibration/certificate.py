@@ -26,6 +26,7 @@ from .input_digest import fingerprint_of_all
 from .splits import Splits
 from .time_share import TimeShare
 
+NOTHING = "dense"  # the name of the candidate that skips nothing
 # Certified with ``forward``: a stream may also exit at its very last timestep (see ``Stream``).
 ASSUMPTION = (
     "The sequences met in use are drawn independently from the same distribution as those of the test split; nothing "
@@ -118,7 +119,7 @@ class Certificate:
             for one in self.losses
         ]
         lines.append(f"  multiply-accumulates left: {self.savings['macs']:.0%}")
-        if "use" in self.savings:
+        if self.policy != NOTHING:
             lines.append(f"  {self._time_share()}")
         else:
             lines += ["  nothing is skipped", *self._fastest()]
@@ -127,14 +128,15 @@ class Certificate:
     def _time_share(self) -> str:
         """What was measured of the chosen policies, in words."""
         share, (low, high) = self.savings["time"], self.savings["time_quartiles"]
-        spread = f"(quartiles {low:.2f} to {high:.2f}; {self.savings['use']}, {self.savings['isa']})"
+        where = "".join(f", {self.savings[name]}" for name in ("use", "isa") if name in self.savings)
+        spread = f"(quartiles {low:.2f} to {high:.2f}{where})"
         if low > 1:
             return f"SLOWER: {share:.2f} times the time of nothing skipped {spread}"
         return f"time left: {share:.0%} {spread}"
 
     def _fastest(self) -> list[str]:
         """Why a search by time skips nothing, in a line; none if it was not by time."""
-        if self.finalists is None:
+        if not self.finalists:
             return []
         kept, share = self.finalists["kept_limits"], self.finalists["fastest"]
         return [
