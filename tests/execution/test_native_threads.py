@@ -43,7 +43,7 @@ def test_threads_share_a_plan_and_its_pool(activity: Activity) -> None:
     def check(x: torch.Tensor, y: torch.Tensor) -> None:
         assert torch.equal(run(native, x).y, y)
 
-    together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=10)  # type: ignore[misc]
+    together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=10)
 
 
 @pytest.mark.parametrize(("shape", "policy", "streams"), [p for p in FAMILIES if p.values[2]][::12])
@@ -111,7 +111,7 @@ def test_threads_share_a_module() -> None:
         def check(x: torch.Tensor, y: torch.Tensor) -> None:
             assert torch.equal(infer(fast, x)[0], y)
 
-        together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=15)  # type: ignore[misc]
+        together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=15)
 
 
 def test_states_of_one_plan_are_made_and_freed_in_threads() -> None:

@@ -91,7 +91,7 @@ def _make_fx(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
 
 
 def _traced(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
-    traced = torch.jit.trace(lambda z: lstm(z)[0], (torch.zeros_like(x),), check_trace=False)  # type: ignore[no-untyped-call]
+    traced = torch.jit.trace(lambda z: lstm(z)[0], (torch.zeros_like(x),), check_trace=False)
     out: torch.Tensor = traced(x)
     return out
 
@@ -135,7 +135,7 @@ def _stream(case: Case, kind: str, fast: al.AdaptiveLSTM, seen: Seen) -> None:
         "vmap": lambda: torch.func.vmap(opened.step)(torch.stack([x, x])),
         "jvp": lambda: torch.func.jvp(opened.step, (x,), (torch.ones_like(x),)),
         "sparse": lambda: opened.step(x.to_sparse()),
-        "jit trace": lambda: torch.jit.trace(opened.step, (x,), check_trace=False),  # type: ignore[no-untyped-call]
+        "jit trace": lambda: torch.jit.trace(opened.step, (x,), check_trace=False),
         "quantized": lambda: opened.step(torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)),
         "subclass": lambda: opened.step(x.as_subclass(Subclass)),
     }
