@@ -62,9 +62,8 @@ def calibrate(
         model: an adapted model in eval mode, compressed as it will be deployed. Its policies are replaced only by
             ``Calibration.apply``.
         sequences: inputs of the model, or ``(inputs, target)``; several arguments as ``((x, lengths), target)``,
-            arguments by name as a dict.
-            One sequence each: they are the unit that the certificate counts. Or ``Splits`` of them, where sequences
-            belong together (by speaker, by device) and must stay in one split; the order within each does not matter.
+            arguments by name as a dict. One sequence each: they are the unit that the certificate counts. Or ``Splits``
+            of them, where sequences belong together (by speaker, by device); the order within each does not matter.
         loss: from ``adaptive_lstm.losses``, or a function of (output, dense_output, target) to a float in [0, 1];
             several for several guarantees at once.
         max_loss: the largest mean loss that is acceptable, in (0, 1); one for each loss.
@@ -77,8 +76,8 @@ def calibrate(
             nothing. "macs": multiply-accumulates.
         use: how the model will be used, which decides what is timed (``time_policy``): policies that pay frame by frame
             may lose in whole sequences, and the other way round.
-        min_gain: with "latency", the share of the time that a policy must save, by the upper quartile.
-            If none does, nothing is skipped and the certificate says how fast the fastest ran.
+        min_gain: with "latency", the share of the time that a policy must save, by the upper quartile. If none does,
+            nothing is skipped and the certificate says how fast the fastest ran.
         seconds: how long the calibration may take; the search, the timing and the tests end early to keep it.
         conditional: guarantee the limit also for the sequences that exit first, at every time bucket of ``ExitInTime``
             (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
@@ -95,8 +94,7 @@ def calibrate(
         NonFiniteError: the model returns NaN or infinity.
         InputError: the model gives another output for the same sequence each time, its outputs have a shape that the
             loss could read in two ways, or arguments that do not fit.
-        PolicyError, UnsupportedError: policies that do not fit.
-            All of that is found before the search; what does not depend on data, on the first sequence at the latest.
+        PolicyError, UnsupportedError: policies that do not fit. All of this is found before the search.
 
     Warns:
         UserWarning: a policy with a head in Python, which ``save`` cannot write.
@@ -106,10 +104,7 @@ def calibrate(
     guarantee = Guarantee.of(loss, max_loss, confidence, conditional, output)
     families = _families(model, lstms, policies, conditional)
     warn_of_code(families)
-    if objective not in ("latency", "macs"):
-        raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
-    check_use(use, lstms)
-    check_min_gain(min_gain)
+    _check_goal(objective, use, min_gain, lstms)
     splits, fingerprints = split_sequences(sequences, shares, seed)
     with Progress("calibrating", "run", show=progress) as bar:
         evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.advance)
@@ -119,6 +114,14 @@ def calibrate(
         timed = Timed(found, {}, 0) if run.by_macs else time_finalists(run, found, use, min_gain, budget)
         proof = prove(run, timed.found, budget)
     return record(run, timed, proof, use, fingerprints, budget.spent)
+
+
+def _check_goal(objective: object, use: object, min_gain: object, lstms: Mapping[str, AdaptiveLSTM]) -> None:
+    """Raise ``InputError`` unless these say what to make cheap."""
+    if objective not in ("latency", "macs"):
+        raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
+    check_use(use, lstms)
+    check_min_gain(min_gain)
 
 
 def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:

@@ -94,11 +94,6 @@ class Calibration:
             InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or
                 another precision, or the policies are slower than nothing skipped; nothing is changed then.
         """
-        if self.time is not None and self.time.slower and not force:
-            raise InputError(
-                f"the chosen policies were measured {self.time}; nothing was applied. Calibrate with "
-                "objective='latency', or say apply(model, force=True)"
-            )
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
             raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")
@@ -113,6 +108,11 @@ class Calibration:
             raise InputError(
                 "the model has other weights around its LSTMs (a head, for example) than the one that was calibrated; "
                 "calibrate this model"
+            )
+        if self.time is not None and self.time.slower and not force:
+            raise InputError(
+                f"the chosen policies were measured {self.time}; nothing was applied. Calibrate with "
+                "objective='latency', or say apply(model, force=True)"
             )
         for name, lstm in lstms.items():
             expected = self.ranges[name] if self.certified else None

@@ -31,6 +31,7 @@ class Page:
 
 PAGES = (
     Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
+    Page("never_slower", "Exact LSTMs against nn.LSTM", (section("never_slower"),)),
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
     Page("streaming", "Streaming", (section("streaming"),)),
     Page("long_stream", "Streams of ten million steps", (section("long_stream"),)),

@@ -67,14 +67,14 @@ def exact_rows(model: Tagger, x: torch.Tensor, last: bool) -> list[torch.Tensor]
 
 
 def test_rows_against_the_jacobian() -> None:
-    model = Tagger(num_layers=2)
+    model = Tagger(num_layers=2).eval()
     got = al.measure_sensitivity(al.adapt(model), X, probes=PROBES)
     for rows, want in zip(got.rows, exact_rows(model, X, False), strict=True):
         np.testing.assert_allclose(rows, want.numpy(), rtol=NOISE)
 
 
 def test_output_picks_what_counts() -> None:
-    model = Last()
+    model = Last().eval()
     fast = al.adapt(model)
     got = al.measure_sensitivity(fast, X, probes=PROBES, output=lambda out: out["scores"])
     np.testing.assert_allclose(got.rows[0], exact_rows(model, X, True)[0].numpy(), rtol=NOISE)
@@ -115,14 +115,14 @@ def test_every_kind_of_stack(options: dict[str, Any]) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    fast = al.adapt(Tagger())
+    fast = al.adapt(Tagger().eval())
     one, two, other = (al.measure_sensitivity(fast, X, seed=seed).rows[0] for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
 
 def test_kinds_of_inputs() -> None:
-    fast = al.adapt(Tagger())
+    fast = al.adapt(Tagger().eval())
     want = al.measure_sensitivity(fast, [X, X]).rows[0]
     assert np.array_equal(al.measure_sensitivity(fast, (x for x in [X, X])).rows[0], want)  # used once only
     assert np.array_equal(al.measure_sensitivity(fast, [(X,), (X,)]).rows[0], want)  # arguments
@@ -133,7 +133,7 @@ def test_kinds_of_inputs() -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_nothing_is_left_behind(frozen: bool) -> None:
-    fast = al.adapt(Tagger()).requires_grad_(not frozen)
+    fast = al.adapt(Tagger().eval()).requires_grad_(not frozen)
     lstm = only_lstm(fast)
     lstm.policy, lstm.quantize = al.Delta.uniform(0.3), al.Quantize("int8")
     want = infer(fast, X)
@@ -170,7 +170,7 @@ def test_several_lstms() -> None:
 
 
 def test_refusals() -> None:
-    fast = al.adapt(Tagger())
+    fast = al.adapt(Tagger().eval())
     for model, inputs, probes, message in (
         (nn.LSTM(I, H), X, 8, "no AdaptiveLSTM"),
         (fast, [], 8, "no batches"),
@@ -187,7 +187,7 @@ def test_refusals() -> None:
 
 @pytest.mark.parametrize(("gamma", "power"), [(0.5, 1.0), (0.0, 1.0), (1.0, 0.5), (0.5, 0.0)])
 def test_scaled_thresholds_by_the_formula(gamma: float, power: float) -> None:
-    fast = al.adapt(Tagger(num_layers=2))
+    fast = al.adapt(Tagger(num_layers=2).eval())
     measured, tau = al.measure_sensitivity(fast, X), 0.02
     weights = [only_lstm(fast).all_weights[layer] for layer in range(2)]
     saliency = [
@@ -205,7 +205,7 @@ def test_scaled_thresholds_by_the_formula(gamma: float, power: float) -> None:
 
 
 def test_scaled_defaults_and_zero() -> None:
-    fast = al.adapt(Tagger(num_layers=2))
+    fast = al.adapt(Tagger(num_layers=2).eval())
     measured = al.measure_sensitivity(fast, X)
     assert al.Delta.scaled(measured, 0.01) == al.Delta.scaled(measured, 0.01, gamma=0.5, power=1.0)
     lstm = only_lstm(fast)

@@ -115,7 +115,7 @@ def test_the_certificate_as_json(found: Found) -> None:
 def test_apply(found: Found) -> None:
     model, data, result = found
     served: Any = copy.deepcopy(model)
-    same = result.apply(served) is served
+    same = result.apply(served, force=True) is served
     assert same
     assert served.lstm.policy is result.policy
     assert served.lstm.monitor.status.ok
@@ -181,7 +181,7 @@ def test_nothing_passes(constant: float) -> None:
     assert "not certified" in str(result.certificate)
     x = drawn(1, seed=5)[0][0]
     before = infer(model, x)
-    result.apply(model)
+    result.apply(model, force=True)
     assert torch.equal(infer(model, x), before)
     assert model.lstm.last_run.macs == model.lstm.last_run.macs_possible
     assert model.lstm.monitor is None
@@ -207,7 +207,7 @@ def test_given_splits_and_several_lstms() -> None:
     with pytest.raises(al.errors.InputError, match=r"use \.settings"):
         _ = result.policy
     assert result.certified
-    result.apply(model)
+    result.apply(model, force=True)
     for x in data[50:]:
         infer(model, x)
     assert model.a.monitor.status.ok

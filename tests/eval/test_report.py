@@ -181,6 +181,14 @@ def validity() -> list[dict[str, Any]]:
     return [{"group": "edge", "case": "0/1", "repeats": 1000, "rows": rows}]
 
 
+def never_slower() -> list[dict[str, Any]]:
+    then = {"median": 0.5, "p25": 0.4, "p75": 0.6, "rounds": 9}
+    cell = {"first": 0.8, "then": then, "route": "native", "torch": timing(1e-3), "adapted": timing(5e-4)}
+    slow = cell | {"then": then | {"median": 1.2, "p25": 1.1}}
+    return [{"group": "float32", "case": name, **one} for name, one in (("float32 (4, 8, 1), B 1, T 1", cell),
+            ("float32 (4, 8, 2), B 1, T 1", slow))]  # fmt: skip
+
+
 def audit() -> list[dict[str, Any]]:
     simulated = {"limit": 0.02, "confidence": 0.95, "repeats": 1000, "audits": 100_000, "revoked": 0.04,
                  "allowed": 0.066, "median": 460.0, "quartiles": [250.0, 800.0], "optimum": 378.0,
@@ -205,8 +213,8 @@ def fuzzing() -> list[dict[str, Any]]:
             for one in (lstms, files)]  # fmt: skip
 
 
-WRITERS = (frontier, savings, heatmap, latency, streaming, long_stream, scaling, throughput, roofline, limits,
-           compression, within_budget, taxonomy, ablation, validity, audit, footprint, fuzzing)  # fmt: skip
+WRITERS = (frontier, savings, heatmap, latency, never_slower, streaming, long_stream, scaling, throughput, roofline,
+           limits, compression, within_budget, taxonomy, ablation, validity, audit, footprint, fuzzing)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:

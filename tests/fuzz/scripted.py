@@ -26,7 +26,7 @@ def scripted(policy: Parts, script: Script) -> Parts:
     columns = policy.columns
     return Parts(
         columns if isinstance(columns, Dense) else _Columns(columns, script),
-        tuple(_Hold(p, script) for p in policy.hold), # forwards what it lacks
+        tuple(_Hold(p, script) for p in policy.hold),  # forwards what it lacks
         None if policy.time_exit is None else _TimeExit(policy.time_exit, script),
         None if policy.depth_exit is None else _DepthExit(policy.depth_exit, script),
     )

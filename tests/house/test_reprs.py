@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -72,8 +73,15 @@ def translators() -> al.Translators:
     )
 
 
+def audit() -> al.Audit:
+    """Of a model that skips."""
+    fast = adapted()
+    return al.audit(fast, copy.deepcopy(fast), max_loss=0.1)
+
+
 BIG: dict[str, Any] = {
     "AdaptiveLSTM": adapted,
+    "Audit": audit,
     "BackendInfo": al.backend_info,
     "Calibration": calibration,
     "Certificate": certificate,
@@ -101,9 +109,10 @@ BIG: dict[str, Any] = {
         TENSOR, TENSOR, (TENSOR,) * 300, (TENSOR,) * 300, (HoldState(TENSOR),) * 300,
         ExitState(1, TENSOR, TENSOR, TENSOR, TENSOR),
     ),
+    "TimeShare": lambda: al.TimeShare("sequence", 1.5, 1.4, 1.6, 15, 1, "avx2", "x" * 300),
     "Translators": translators,
 }  # fmt: skip
-NOT_MADE = {"AdaptiveLSTMError", "DriftWarning", "Policy"}  # exceptions, and a protocol
+NOT_MADE = {"AdaptiveLSTMError", "AuditWarning", "DriftWarning", "Policy"}  # exceptions, and a protocol
 
 
 def test_every_public_class_is_here() -> None:

@@ -106,7 +106,7 @@ def test_a_kind_of_ones_own(family: al.Family, own_macs: bool, tmp_path: Path) -
     policy: Any = result.policy
     assert type(policy) is family.policy
     assert {name: getattr(policy, name) for name in family.settings} == family.settings
-    fast: Any = result.apply(model)
+    fast: Any = result.apply(model, force=True)
     x = data[0][0]
     expected = infer(fast, x)
     stats = fast.lstm.last_run

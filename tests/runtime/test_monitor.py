@@ -44,7 +44,7 @@ def calibrated() -> Any:
     families = [al.Family(al.SkipTimesteps), al.Family(al.ExitInTime, head=model.head, check_every=2)]
     result = al.calibrate(model, drawn(300), **asked, policies=families, progress=False)
     assert result.certified
-    return result.apply(model)
+    return result.apply(model, force=True)
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_the_report_by_hand() -> None:
-    model = nn.ModuleDict({"a": torch_lstm(I, H, 2), "b": torch_lstm(H, 5, proj_size=3)})
+    model = nn.ModuleDict({"a": torch_lstm(I, H, 2), "b": torch_lstm(H, 5, proj_size=3)}).eval()
     fast = al.adapt(model)
     report = al.compress(fast, quantize=al.Quantize("int8"))
     assert len(report.matrices) == 4 + 3

@@ -93,7 +93,7 @@ def test_compress_measures_every_lstm() -> None:
             out: torch.Tensor = self.two(input=self.one(x)[0] * gain)[0]
             return out
 
-    model = Two()
+    model = Two().eval()
     fast, batches = al.adapt(model), [features(9, 2), features(30, 1, seed=1)]
     report = al.compress(fast, [(batches[0], 10.0), batches[1]], quantize=RAW)
     assert {m.precision for m in report.matrices} == {"int8"}
@@ -279,7 +279,7 @@ def test_refused() -> None:
 
 
 def test_refused_inputs() -> None:
-    fast = al.adapt(nn.Sequential(torch_lstm(I, H)))
+    fast = al.adapt(nn.Sequential(torch_lstm(I, H)).eval())
     lstm, bad = only_lstm(fast), features(5, 1)
     bad[3, 0, 2] = float("inf")
     with pytest.raises(al.AdaptiveLSTMError, match="0 was given NaN or infinity"):
