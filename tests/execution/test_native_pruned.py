@@ -154,6 +154,23 @@ def test_layer_follows_the_reference(x_form: Format, h_form: Format, activity: A
             torch.testing.assert_close(torch.cat(ys), got.y, rtol=0, atol=0 if activity == "dense" else 2e-2)
 
 
+@pytest.mark.parametrize("given", [1.0, 3.0])
+def test_columns_that_fill_a_quad_have_no_blocks(given: float) -> None:
+    """Under the sanitizers: a state taken over, and a row beyond 1, send all columns of blocks, those that fill too."""
+    shape = StackShape(33, 33, 2)
+    matrices = pruned(weights(shape, "int8", "int8"), shape, "blocks")
+    native = stack(matrices, shape, policy_of(shape, "many"), "blocks")
+    assert {form for cell in native.packed for form in (cell[0].form, cell[1].form)} == {"blocks"}
+    x, start = signal(6, 3, 33), states(shape, 3, given)
+    whole, half = native.new_state(3), native.new_state(3)
+    for state in (whole, half):
+        native.write(state, StreamState.start(*start).map(torch.Tensor.numpy))
+    want = run(native, x, state=whole).y
+    first = run(native, x[:3], state=half).y
+    native.write(half, native.read(half))
+    assert torch.equal(torch.cat([first, run(native, x[3:], state=half).y]), want)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("forms", [*FORMATS, DYNAMIC])
 def test_zeros_left_out_give_the_same_numbers(forms: tuple[Format, Format], pattern: Pattern) -> None:

@@ -31,7 +31,8 @@ class Outcome:
     @property
     def finite(self) -> bool:
         """Whether no float overflowed, or came near it; where one did, the order of a sum decides what comes of it."""
-        return all(bool((t.abs() < LARGEST).all()) for name, t in self.tensors.items() if "past" not in name)
+        floats = (t for name, t in self.tensors.items() if t.is_floating_point() and "past" not in name)
+        return all(bool((t.abs() < LARGEST).all()) for t in floats)
 
 
 PER_CELL = len(ColumnCounts._fields)

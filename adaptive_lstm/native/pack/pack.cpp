@@ -108,8 +108,8 @@ bool PackedMatrix::stored(const GateStrips& used, int row_block, int col) const 
 int PackedMatrix::number_by_column(const GateStrips& used, std::vector<int32_t>& numbers) {
   const int row_blocks = view_.rows / kRowBlock, words = view_.words();
   int next = 0;
-  first_.resize(used.cols);
-  where_.assign(size_t(used.cols) * words, 0);
+  first_.assign(size_t(view_.cols), 0);  // columns that only fill a quad are listed too, and have no blocks
+  where_.assign(size_t(view_.cols) * words, 0);
   for (int c = 0; c < used.cols; c++) {
     first_[c] = next;
     for (int b = 0; b < row_blocks; b++) {
