@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from adaptive_lstm.execution import route
+from adaptive_lstm.execution import route, torch_choice
 
 from .support.eval_records import Record, Run
 
@@ -31,6 +31,18 @@ def _seed() -> None:
 def _one_thread() -> None:
     """On a busy machine torch's own LSTM gets many times slower with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def races() -> None:
+    """For tests of the races between torch and the native core."""
+
+
+@pytest.fixture(autouse=True)
+def _no_races(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the native core serves all that it can: who wins a race, and with it the last bits, is up to the clock."""
+    if "races" not in request.fixturenames:
+        monkeypatch.setattr(torch_choice, "_races", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from adaptive_lstm.execution.native_runner import NativeRunner
 from adaptive_lstm.execution.torch_choice import ROUNDS, Contest
 from tests.support.helpers import adapted, assert_close, assert_equal, infer
 
+pytestmark = pytest.mark.usefixtures("races")
+
 SIZE = (16, 96, 2)  # above the size from which there is a contest
 
 

@@ -60,10 +60,11 @@ def saved() -> tuple[nn.Module, nn.Module, bytes]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, fast = tagger()
+        in_depth, in_time = depth_translators(SHAPES["both ways"]), time_translators(StackShape(18, 7, 1))
     head = al.LinearHead(np.eye(2, 18, dtype=np.float32), np.zeros(2, np.float32))
     held = (0.1, None, tuple(np.linspace(0, 1, 9)), 0.0, 0.1, 0.1)
-    leave = al.ExitInDepth(translators=depth_translators(SHAPES["both ways"]), head=head, threshold=0.9)
-    settled = al.ExitInTime(None, threshold=0.1, translators=time_translators(StackShape(18, 7, 1)))
+    leave = al.ExitInDepth(translators=in_depth, head=head, threshold=0.9)
+    settled = al.ExitInTime(None, threshold=0.1, translators=in_time)
     below, above = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
     below.policy = al.Combined(al.Delta(h=held), al.HoldLayers(x_share=0.1), leave)
     below.quantize = al.Quantize("int8", raw="int8", raw_scale=(1.0,) * 5, matrices={"weight_hh_l1": "bf16"})

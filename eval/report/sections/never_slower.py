@@ -16,8 +16,8 @@ SECTION = Section(
     "never-slower",
     "Is it ever slower than torch?",
     "Random weights, nothing skipped or quantized: the time of the adapted LSTM over that of nn.LSTM on the same "
-    f"inputs. First: the first {FIRST} calls of a batch size and length that no call had before, in which the two take turns. "
-    f"Then: calls once that is settled. The bar is {BAR:.2f}, which is 0.97 times as fast.",
+    f"inputs. First: the first {FIRST} calls of a batch size and length that no call had before, in which the two take "
+    f"turns. Then: calls once that is settled. The bar is {BAR:.2f}, which is 0.97 times as fast.",
     ("never_slower",),
     _draw,
 )
