@@ -34,7 +34,7 @@ REPEATS, AUDITS = 1000, 100_000
 QUICK_REPEATS, QUICK_AUDITS = 20, 2_000
 BELOW = 0.999  # of the limit: the risk of a promise that is just kept
 CHANCE = 0.01  # a correct audit exceeds what is allowed in at most this share of the rows
-MODEL, CALLS, NOISES = "fsdd-digits", 2_000, (0.0, 2.0)  # noise in standard deviations of the inputs
+MODEL, CALLS, NOISES = "fsdd-digits", 2_000, (0.0, 4.0)  # noise in standard deviations of the inputs
 HEADER = [
     "limit",
     "audits",
