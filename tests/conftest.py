@@ -40,7 +40,7 @@ def races() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_races(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere the native core serves all that it can: the winner of a race, and its last bits, depend on the clock."""
+    """Elsewhere the native core serves all it can: the winner of a race, and its last bits, depend on the clock."""
     if "races" not in request.fixturenames:
         monkeypatch.setattr(torch_choice, "_races", lambda: False)
 
