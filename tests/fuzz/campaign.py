@@ -82,6 +82,8 @@ class Campaign:
             self._known.add(answer.fault)
         if done % 1000 == 0:
             print(f"{done} cases, {sum(self.record.faults.values())} failed", file=sys.stderr, flush=True)
+        if answer.fault and not new:
+            print(f"FAULT again, case {number}: {answer.fault}", flush=True)
         if not new:
             return
         case = drawn(self.target, self.settings.seed, number)

@@ -23,7 +23,7 @@ from adaptive_lstm.types import Site
 from .outcome import Outcome
 
 ULP = 2.0**-23
-TINY = 1e-18  # what is left of a gate that is shut: the native sigmoid ends at 2e-19, torch's at 0
+SHUT = 2.3e-29  # what is left of a gate that is shut: the native sigmoid ends at e^-66 (elementwise.inc), torch's at 0
 
 Evidence = Callable[[Outcome], "torch.Tensor | None"]
 Place = tuple[object, ...]
@@ -133,9 +133,9 @@ class Script:
                 # What equals the last is not sent, not even at first; elsewhere the threshold is the finer sieve.
                 idle = ~(self.fresh | no_threshold(operand.policy, site, value))
                 margin, natural = (value - old).abs().masked_fill(idle, float("inf")), value != old
-                floor = torch.full_like(old, TINY)
+                floor = torch.full_like(old, SHUT)
                 turned = self.decide(sends(site), natural, margin, floor, read_sent(site, rows, old))
-                other = torch.where(natural, old, old + (ULP * old.abs()).clamp(min=TINY))
+                other = torch.where(natural, old, old + (ULP * old.abs()).clamp(min=SHUT))
                 value = torch.where(turned == natural, value, other)
             return plain_estimate(operand, value, rows)
 

@@ -20,6 +20,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_planted_fault_is_found_shrunk_and_named(way: str, capsys: pytest.CaptureFixture[str]) -> None:
     target = f"tests.fuzz.planted:{way}"

@@ -133,6 +133,7 @@ def test_a_tie_does_not_excuse_what_is_wrong_beside_it() -> None:
     assert explain(got, run) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "simplest"),
     [
@@ -151,6 +152,7 @@ def test_a_wrong_native_core_is_found_in_every_case(way: str, simplest: dict[str
     assert failure.case | smallest | simplest == failure.case
 
 
+@pytest.mark.slow
 def test_the_same_core_unharmed_has_no_faults() -> None:
     record = Campaign(Settings("tests.fuzz.sabotaged:SOUND", seed=2, cases=40, minutes=10)).run()
     assert not record.faults, record.failures

@@ -47,6 +47,9 @@ class _Counting(PackedRunner):
         return result
 
 
+FAR = 64  # changes, in multiples of the present size, after which a float estimate is computed anew (run/delta.cpp)
+
+
 class Reference:
     """The readable executor on the weights, policy and precision of an LSTM.
 
@@ -64,7 +67,7 @@ class Reference:
         # A float estimate of ``Delta`` rounds at every update, so that it depends on how a sequence is cut. Integers do
         # not.
         self.exact = all(self._integers(site) for site in sites(self.shape) if self.policy.columns.thresholded(site))
-        self._strength = STRENGTH if self.exact else STRENGTH * steps
+        self._strength = STRENGTH if self.exact else STRENGTH * max(steps, FAR)
 
     def _integers(self, site: Site) -> bool:
         weights = self.tensors[site.cell]
