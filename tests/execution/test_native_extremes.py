@@ -205,6 +205,22 @@ def test_sums_of_integers_do_not_overflow(x_form: Format, levels: int, activity:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sums_that_overflow_leave_nothing_behind_under_delta(precision: str) -> None:
+    """Beyond float32 a gate is open or shut, as in ``nn.LSTM``; two infinities would leave NaN for good."""
+    fast = adapted(8, 16, quantize=precision)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.mul_(400)
+    x = 0.1 * torch.randn(9, 2, 8)
+    x[2:5] = 5e36 * torch.randn(3, 2, 8)
+    want = infer_natively(fast, x)
+    fast.policy = Delta(x=((0.001,) * 8,))
+    got = infer_natively(fast, x)
+    assert got[0].isfinite().all()
+    torch.testing.assert_close(got[0][2:5], want[0][2:5], rtol=0, atol=1e-5)
+
+
 def test_a_huge_input_gives_what_its_rounded_weights_give() -> None:
     fast = adapted(16, 64)
     for huge in (1e30, 1e38, 3.4e38):

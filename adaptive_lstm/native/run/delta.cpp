@@ -74,7 +74,7 @@ void ChangeList::recompute(const Kernels& kernels, const Matrix& w, DeltaState& 
 bool ChangeList::needs_refresh(const Matrix& w, DeltaState& delta, int b) const {
   float& sum = delta.delta_sum[b];
   for (int i = 0; i < count_; i++) sum += delta_[i] < 0 ? -delta_[i] : delta_[i];
-  if (++delta.age[b] >= kRefresh || (sum > kHuge && may_overflow(w))) return true;
+  if (++delta.age[b] >= kRefresh || sum > kHuge) return true;  // from an acc that overflowed nothing can be subtracted
   if (sum <= kFar) return false;
   if (!(sum <= std::numeric_limits<float>::max())) return true;  // a difference that overflowed
   const float* sent = delta.sent.data() + size_t(b) * w.cols;
