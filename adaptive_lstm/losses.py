@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .errors import InputError
+from .errors import CalibrationError, InputError
 from .model_io import first_tensor
 
 
@@ -58,6 +58,20 @@ class Loss:
             lambda dense: self.binary(output(dense)),
             lambda outputs, sizes: self.check([output(one) for one in outputs], sizes),
         )
+
+    def checked(self, value: Any) -> float:
+        """A value of this loss as a float.
+
+        Raises:
+            CalibrationError: it lies outside [0, 1].
+        """
+        found = float(value)
+        if not 0 <= found <= 1:  # also catches NaN
+            raise CalibrationError(
+                f"{self.name}: got a loss of {found}, expected values in [0, 1]; scale and clip it, for example with "
+                "adaptive_lstm.losses.clipped_error(scale)"
+            )
+        return found
 
     def unchecked(self) -> Loss:
         """The same loss without its check, for outputs that look like others but are what it takes them for."""

@@ -5,13 +5,16 @@ Where stderr is a file or a pipe nothing is written, even with ``show=True``: a 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from .errors import InputError
 
 T = TypeVar("T")
 
@@ -97,20 +100,46 @@ class OutOfTimeError(Exception):
     """A ``Deadline`` has passed; whoever set it answers with what was found so far."""
 
 
+def time_limit(seconds: Any) -> float:
+    """An argument ``seconds`` as a number; None, for no limit, as infinity.
+
+    Raises:
+        InputError: neither None nor a finite number above 0.
+    """
+    if seconds is None:
+        return math.inf
+    if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+        raise InputError(f"seconds: got {seconds!r}, expected a number above 0, or None for no limit")
+    return float(seconds)
+
+
 class Deadline:
-    """When a call must end.
+    """When a call, or a part of it, must end.
 
     Args:
-        seconds: from now; None: never.
+        seconds: from now; infinity: never.
     """
 
-    def __init__(self, seconds: float | None):
-        self.begun = time.perf_counter()
-        self._ends = None if seconds is None else self.begun + seconds
+    def __init__(self, seconds: float):
+        self.seconds, self._begun = seconds, time.perf_counter()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.seconds - self.spent
+
+    def passed(self, share: float = 1.0) -> bool:
+        """Whether this share of the time has passed."""
+        return self.spent >= share * self.seconds
 
     def check(self) -> None:
         """Raise ``OutOfTimeError`` if it has passed."""
-        if self._ends is not None and time.perf_counter() >= self._ends:
+        if self.passed():
             raise OutOfTimeError
 
     def over(self, items: Iterable[T]) -> Iterator[T]:

@@ -26,9 +26,9 @@ import adaptive_lstm as al
 from adaptive_lstm.calibration.e_process import EProcess
 from adaptive_lstm.cli.demo.run import int8
 from eval import zoo
+from eval.savings import CONFIDENCE, calibrated
 from eval.shared import common
 
-CONFIDENCE = 0.95
 LIMITS = (0.02, 0.1)
 REPEATS, AUDITS = 1000, 100_000
 QUICK_REPEATS, QUICK_AUDITS = 20, 2_000
@@ -84,16 +84,7 @@ def real(folder: Path, calls: int, *, quick: bool) -> list[dict[str, Any]]:
     (model,) = zoo.with_material((MODEL,), folder)
     material = model.prepared(quick=quick)
     fast = int8(model.model)
-    result = al.calibrate(
-        fast,
-        material.splits,
-        loss=material.loss,
-        max_loss=material.max_loss,
-        confidence=CONFIDENCE,
-        policies=material.families(fast),
-        objective="macs",
-        progress=False,
-    )
+    result = calibrated(fast, material, "macs", progress=False)
     deviation = torch.cat([x.reshape(-1) for x in material.fresh]).std()
     return [_audited(model.model, fast, result, material.fresh, float(noise * deviation), calls) for noise in NOISES]
 

@@ -69,7 +69,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
     header = {"lstms": described, "certificate": None if certificate is None else certificate.to_json()}
     kinds = {kind_of(one).name: type(one) for lstm in lstms.values() for one in members(lstm.policy)}
     try:  # nothing is written that could not be read, or that would be read as something else
-        settings = _parsed(json.loads(json.dumps(header)), arrays, lstms, known_kinds(list(kinds.values())))
+        settings, _ = _parsed(json.loads(json.dumps(header)), arrays, lstms, known_kinds(list(kinds.values())))
         for name, lstm in lstms.items():
             if codec.digest(settings[name].policy) != codec.digest(lstm.policy):
                 raise InputError(f"{name or 'the LSTM'}: its policy would be read as {settings[name].policy}")
@@ -102,7 +102,7 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, expected the model that was saved")
     try:
-        settings = _parsed(header, arrays, found, kinds)
+        settings, certificate = _parsed(header, arrays, found, kinds)
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     fast = adapt(model)
@@ -112,7 +112,6 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
         lstm = modules[name]
         assert isinstance(lstm, AdaptiveLSTM)
         lstm.plan = one
-    certificate = _certificate(header, {name: one.policy for name, one in settings.items()})
     if certificate is not None:
         _tell_of_another_machine(certificate)
     return fast
@@ -237,8 +236,8 @@ def _certificate(header: dict[str, Any], policies: Mapping[str, Policy]) -> Cert
 
 def _parsed(
     header: dict[str, Any], arrays: Mapping[str, np.ndarray], lstms: Mapping[str, nn.LSTM], kinds: Kinds
-) -> dict[str, Plan]:
-    """The settings of every LSTM, all of them checked against the model's LSTMs."""
+) -> tuple[dict[str, Plan], Certificate | None]:
+    """The settings of every LSTM, all of them checked against the model's LSTMs, and the certificate beside them."""
     described, given, out = _lstms_in(header), codec.Arrays(arrays), {}
     if described.keys() != lstms.keys():
         raise ModelFileError(
@@ -251,8 +250,7 @@ def _parsed(
         except AdaptiveLSTMError as error:
             raise ModelFileError(f"{name or 'the LSTM'}: {error}") from error
     given.finish()
-    _certificate(header, {name: one.policy for name, one in out.items()})
-    return out
+    return out, _certificate(header, {name: one.policy for name, one in out.items()})
 
 
 def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM, kinds: Kinds) -> Plan:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from .. import losses
-from ..errors import CalibrationError, InputError
+from .. import files, losses
+from ..errors import InputError
+from ..files import FilePath
 from ..losses import Loss, as_loss
 from ..model_io import call, memory_kept
 from ..policies import Dense, Policy
@@ -146,7 +145,7 @@ class Audit:
             chosen = self._draw() < self._rate
         if chosen and self.state == "holding":
             with torch.no_grad(), memory_kept(self._original):
-                self.add(float(self._loss.of(output, dense(), None)))
+                self.add(self._loss.of(output, dense(), None))
 
     def add(self, loss: float) -> None:
         """Take the loss of one more audited call into account, where the comparison was made elsewhere.
@@ -154,13 +153,9 @@ class Audit:
         Raises:
             CalibrationError: a loss outside [0, 1]; nothing is changed then.
         """
-        if not 0 <= loss <= 1:  # also catches NaN
-            raise CalibrationError(
-                f"{self._loss.name}: got a loss of {loss}, expected values in [0, 1]; scale and clip it, for example "
-                "with adaptive_lstm.losses.clipped_error(scale)"
-            )
+        value = self._loss.checked(loss)
         with self._lock:
-            before, self._evidence = self.state, self._evidence.after(loss)
+            before, self._evidence = self.state, self._evidence.after(value)
             if before == "holding":
                 self._revoke_if_due()
 
@@ -219,9 +214,13 @@ class Audit:
             "evidence": self._evidence.as_dict(),
         }
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``as_dict`` as JSON."""
-        Path(path).write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+    def save(self, path: FilePath) -> None:
+        """Write ``as_dict`` as JSON, at once: after a failure the old file is still there.
+
+        Raises:
+            ModelFileError: the file cannot be written.
+        """
+        files.write(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
 
 
 class _Listener:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import CalibrationError, InputError, NonFiniteError
+from ..errors import InputError, NonFiniteError
 from ..losses import Loss, Sizes
 from ..model_io import call, copied, first_tensor
 from ..policies import Dense, parts
@@ -290,10 +290,4 @@ class Evaluator:
         return replace(outcome, seconds=outcome.seconds / drift)
 
     def _loss(self, loss: Loss, out: Any, item: LabelledInput) -> float:
-        value = float(loss.of(out, item.dense, item.target))
-        if not 0 <= value <= 1:  # also catches NaN
-            raise CalibrationError(
-                f"{loss.name}: got a loss of {value}, expected values in [0, 1]; scale and clip it, for example with "
-                "adaptive_lstm.losses.clipped_error(scale)"
-            )
-        return value
+        return loss.checked(loss.of(out, item.dense, item.target))

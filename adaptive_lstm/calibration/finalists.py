@@ -14,12 +14,10 @@ from ..errors import InputError
 from .candidates import Candidate, Key
 from .pareto import order_to_test
 from .search import Scored
-from .steps import Found, Run, Timed
+from .steps import MAX_FINALISTS, Found, Run, Timed
 from .time_budget import TimeBudget
 from .time_share import TimeShare
 from .workload import Use
-
-MAX_FINALISTS = 20  # candidates that are timed
 
 
 def check_min_gain(min_gain: Any) -> None:
@@ -40,9 +38,9 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
     """
     kept = [s for s in found.scored if s.ratio <= 1 and s.outcome.macs_share < 1]
     stopwatch = run.stopwatch(use)
-    limit, times = budget.share(budget.left / 2), dict[Key, TimeShare]()
+    limit, times = budget.part(), dict[Key, TimeShare]()
     for scored in finalists(kept, found.costs):
-        if limit.over():
+        if limit.passed():
             break
         run.bar.note(f"timing {scored.candidate}")
         times[scored.candidate.key] = stopwatch.time(scored.candidate.settings(run.names))

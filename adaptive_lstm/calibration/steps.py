@@ -33,6 +33,7 @@ BACKWARD = 4  # runs that last as long as one with a backward pass, about
 FIRST = 4  # sequences by which the time of the others is judged
 EXTREME = SkipTimesteps(x_share=1e6)  # holds all that it may: a loss that can exceed [0, 1] is likely to do so here
 REPEATED = 8  # sequences that the model runs on twice, to see whether it repeats itself
+MAX_FINALISTS = 20  # candidates that are timed
 TIMED_SEQUENCES = 12  # of the search split, on which policies are timed
 
 
@@ -173,7 +174,7 @@ def prepare(
     bar.expect(len(others))
     begun = perf_counter()
     labelled = first + evaluator.label(others[:FIRST], one_row=one_row)
-    budget.check((perf_counter() - begun) / FIRST * _least_runs(splits))
+    budget.require((perf_counter() - begun) / FIRST * _least_runs(splits))
     labelled += evaluator.label(others[FIRST:], one_row=one_row)
     return Run(
         evaluator=evaluator,
@@ -214,7 +215,8 @@ def search(run: Run, families: Sequence[Family], measured: FitData, budget: Time
     """Run candidates on the search split, and choose those to test by their macs, or by their predicted time."""
     evaluate = run.evaluator.run if run.by_macs else run.evaluator.timed
 
-    later = MAX_TESTED * (len(run.test) + 2 * TIMING_ROUNDS * min(len(run.search), TIMED_SEQUENCES))  # runs
+    timing = 0 if run.by_macs else MAX_FINALISTS * 2 * TIMING_ROUNDS * min(len(run.search), TIMED_SEQUENCES)
+    later = MAX_TESTED * len(run.test) + timing  # runs of one sequence that follow
 
     def on_first(candidate: Candidate, n: int) -> Outcome:
         run.bar.note(str(candidate))
@@ -229,7 +231,7 @@ def search(run: Run, families: Sequence[Family], measured: FitData, budget: Time
         worst_early_exit_ratio=run.guarantee.worst_early_exit_ratio,
         certifiable_ratio=run.guarantee.certifiable_ratio,
         expect=lambda runs: run.bar.expect(runs + later, run.seconds),
-        over=budget.share(later * run.seconds).over,
+        over=budget.part(later * run.seconds).passed,
     )
     scored = search.run(sweeps_of(families, measured, conditional=run.guarantee.conditional))
     dense = search.cost(scored[0])

@@ -23,33 +23,22 @@ ROUNDS_AGAIN = (1, 2, 3)  # times as many rounds, until the machine was quiet en
 
 
 @dataclass(frozen=True)
-class TimeShare:
+class TimeShare(bench.Ratio):
     """Seconds with policies, as a share of the seconds of the same model when nothing is skipped.
+
+    Below 1 the policies save time.
 
     Attributes:
         use: how the model was used: "sequence", "stream" or "batch".
-        median: of the shares, round by round; below 1 the policies save time.
-        p25: their lower quartile.
-        p75: their upper quartile.
-        rounds: how many.
         threads: of torch.
         isa: instruction set of the native kernels; "torch" where the reference executor served.
         cpu: model name of the processor.
     """
 
     use: Use
-    median: float
-    p25: float
-    p75: float
-    rounds: int
     threads: int
     isa: str
     cpu: str
-
-    @property
-    def meaningful(self) -> bool:
-        """Whether the quartiles are close enough for the median to be quoted (``bench.Ratio``)."""
-        return bench.Ratio(self.median, self.p25, self.p75, self.rounds).meaningful
 
     @property
     def slower(self) -> bool:
@@ -128,11 +117,11 @@ class Stopwatch:
                 break
         info = backend_info()
         return TimeShare(
+            ratio.median,
+            ratio.p25,
+            ratio.p75,
+            ratio.rounds,
             use=self._use,
-            median=ratio.median,
-            p25=ratio.p25,
-            p75=ratio.p75,
-            rounds=ratio.rounds,
             threads=torch.get_num_threads(),
             isa=info.isa,
             cpu=bench.cpu_model(),

@@ -14,7 +14,7 @@ from ..analysis.measure_sensitivity import Output
 from ..errors import InputError
 from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory
 from ..policies import Dense
-from ..progress import Deadline, OutOfTimeError, Progress
+from ..progress import Deadline, OutOfTimeError, Progress, time_limit
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
@@ -77,9 +77,7 @@ def compress_within(
     """
     if not change > 0:
         raise InputError(f"change: got {change}, expected a number above 0, for example 0.05")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds: got {seconds}, expected a number above 0, or None")
-    deadline = Deadline(seconds)
+    deadline = Deadline(time_limit(seconds))
     batches = list(as_batches(inputs))
     if len(batches) < 4:
         raise InputError(f"inputs: got {len(batches)} batches, expected at least 4: one in four is held out")

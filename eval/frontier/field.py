@@ -210,7 +210,8 @@ def _certified(model: ZooModel, options: Any) -> dict[str, Any]:
         raise AdaptiveLSTMError("no real sequences to calibrate on")
     material = _cheap(model.material())
     fast = int8(model.model)
-    result = calibrated(fast, material.quick() if options.quick else material, options)
+    chosen = material.quick() if options.quick else material
+    result = calibrated(fast, chosen, options.objective, progress=not options.json)
     if not result.certified:
         raise AdaptiveLSTMError(f"nothing passed at {material.loss.name} <= {material.max_loss:g}")
     result.apply(fast, force=True)  # what loses time must show

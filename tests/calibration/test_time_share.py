@@ -9,13 +9,14 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm import bench
+from adaptive_lstm import bench, progress
 from adaptive_lstm.calibration.time_budget import TimeBudget
 from adaptive_lstm.calibration.workload import Use
 from adaptive_lstm.errors import CalibrationError, InputError
@@ -264,7 +265,7 @@ def test_a_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the budget runs out in the search: fewer candidates run, and one is certified all the same."""
     ask = functools.partial(calibrated, monkeypatch, lambda policy: 0.5 if policy.acts else 1.0)
     whole, _ = ask()
-    monkeypatch.setattr("adaptive_lstm.calibration.time_budget.perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
     short, _ = ask(seconds=30)
     assert 1 < short.certificate.candidates["searched"] < whole.certificate.candidates["searched"]
     assert short.certified
@@ -272,7 +273,8 @@ def test_a_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_budget() -> None:
     budget = TimeBudget(None)
-    budget.check(1e9)
-    assert not budget.share(10).over()
+    budget.require(1e9)
+    assert not budget.part(10).passed()
+    assert not budget.part().passed()
     with pytest.raises(CalibrationError):
-        TimeBudget(5).check(6)
+        TimeBudget(5).require(6)

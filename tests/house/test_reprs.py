@@ -109,7 +109,7 @@ BIG: dict[str, Any] = {
         TENSOR, TENSOR, (TENSOR,) * 300, (TENSOR,) * 300, (HoldState(TENSOR),) * 300,
         ExitState(1, TENSOR, TENSOR, TENSOR, TENSOR),
     ),
-    "TimeShare": lambda: al.TimeShare("sequence", 1.5, 1.4, 1.6, 15, 1, "avx2", "x" * 300),
+    "TimeShare": lambda: al.TimeShare(1.5, 1.4, 1.6, 15, "sequence", 1, "avx2", "x" * 300),
     "Translators": translators,
 }  # fmt: skip
 NOT_MADE = {"AdaptiveLSTMError", "AuditWarning", "DriftWarning", "Policy"}  # exceptions, and a protocol

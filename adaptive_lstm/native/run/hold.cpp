@@ -146,7 +146,8 @@ bool Holding::unchanged(const Hold& hold, int b, const float* x) const {
   const Cell& cell = run_.cell;
   if (hold.x) {
     const double change = rms_change(run_.kernels, x, hold_.x_used.data() + size_t(b) * cell.input, cell.input);
-    if (!(change<kMinChange&& * hold.x> 0) && !(change < *hold.x * hold_.x_size[b])) return false;
+    const double limit = *hold.x;
+    if (!(limit > 0 && change < kMinChange) && !(change < limit * hold_.x_size[b])) return false;
   }
   if (!hold.h) return true;
   const float* h_used = hold_.h_used.data() + size_t(b) * cell.output;
