@@ -119,7 +119,7 @@ def _torch_file() -> bytes:
 
 
 def _legacy_torch_file() -> bytes:
-    """Of views of one storage, whose name in the file, its address, is replaced: it and its length differ by process."""
+    """Of views of one storage, whose name in the file, its address, is replaced: processes differ in it."""
     state, into = _state(), io.BytesIO()
     parts = torch.cat([value.flatten() for value in state.values()]).split([value.numel() for value in state.values()])
     views = {name: part.view_as(state[name]) for name, part in zip(state, parts, strict=True)}
