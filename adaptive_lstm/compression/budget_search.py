@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ from .pruning.stack import dense_run
 
 Choice = tuple[Prune | None, list[Quantize]]  # how to prune, and the precisions to try then, bytes rising
 Replaced = Mapping[str, ReplacedWeights]
+Item = TypeVar("Item")
 
 QUICK = Recipe("second-order", 0.5, "refit", FIRST_RIDGE, sweeps=0)  # without a search
 FEW = 8  # held-out batches that a choice is first judged by
@@ -42,7 +43,7 @@ HOPELESS = 3.0  # times the budget on those
 WORTH_ROUNDING = 2.0  # times the budget: compensated rounding may help
 WORTH_SEARCHING = 1.5  # times the budget: other settings of ``Prune`` may help
 SEARCHED = 2e9  # rows times columns squared of all cells, above which that search takes longer than minutes
-SENSITIVITY_BATCHES, PROBES = 16, 2
+PROBES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class BudgetSearch:
         deadline: when to stop; ``OutOfTimeError`` comes out of ``run``, and ``best`` stays.
         bar: shows what is done.
         patient: whether the search of ``Prune`` may take as long as it wants.
+        sensed: batches that the sensitivity of the output is measured on.
     """
 
     def __init__(
@@ -85,10 +87,11 @@ class BudgetSearch:
         bar: Progress,
         *,
         patient: bool,
+        sensed: int,
     ):
         self.model, self.lstms = model, adapted_lstms(model)
         self.fit, self.held, self.change, self.output = fit, held, change, output
-        self.deadline, self.bar = deadline, bar
+        self.deadline, self.bar, self.sensed = deadline, bar, sensed
         self.best: Kept | None = None
         self.sensitivities: Mapping[str, Sensitivity] = {}
         self.search_left_out = False
@@ -193,7 +196,8 @@ class BudgetSearch:
         seen = {name: [data.moments for data in cells] for name, cells in builder.cells.items()}
         if replaced:
             weights = weights_of(self.lstms, replaced)
-            runs = {name: dense_run(run.shape, weights[name], run.calls) for name, run in runs.items()}
+            tick = self.deadline.check
+            runs = {name: dense_run(run.shape, weights[name], run.calls, tick) for name, run in runs.items()}
             seen = {}
         return dict(replaced) | round_runs(runs, precision, self.lstms, seen=seen, tick=self.deadline.check)
 
@@ -206,7 +210,7 @@ class BudgetSearch:
         """What pruning and rounding rest on, measured once for all choices."""
         if self._builder is None:
             self._set({}, dict.fromkeys(self.lstms, Quantize()))
-            few = self.fit[:: max(1, len(self.fit) // SENSITIVITY_BATCHES)]
+            few = spread(self.fit, self.sensed)
             over = self.deadline.over
             self.sensitivities = measure_sensitivities(
                 self.model, over(few), probes=PROBES, output=self.output, progress=False
@@ -245,3 +249,9 @@ class BudgetSearch:
     def _set(self, replaced: Replaced, precision: Mapping[str, Quantize]) -> None:
         for name, lstm in self.lstms.items():
             lstm.plan = replace(lstm.plan, replaced=replaced.get(name), quantize=precision[name])
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most so many of the items, evenly spread."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

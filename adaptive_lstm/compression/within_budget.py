@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..analysis.measure_sensitivity import Output
+from ..codec import brief, is_number
 from ..errors import InputError
 from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory
 from ..policies import Dense
@@ -19,7 +20,7 @@ from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.layout import shape_of
 from ..weights.precision import MAX_LEVELS, Quantize
-from .budget_search import PROBES, SENSITIVITY_BATCHES, BudgetSearch, Choice
+from .budget_search import PROBES, BudgetSearch, Choice, spread
 from .compress import described
 from .pruning import Prune
 from .pruning.prune_model import hold_out
@@ -30,6 +31,8 @@ MIN_RAW_SHARE = 0.1  # of the weights read raw features: below, int8 saves few b
 LEVELS_BYTE = 127  # levels of activations that fit a byte: as many bytes of weights, faster
 LEVELS_FINE = MAX_LEVELS  # levels of h: as many bytes as the default, less change where h is small
 
+FIT_STEPS, HELD_STEPS = 2**14, 2**13  # timesteps times batch rows that are enough, whatever the model
+SENSED_STEPS, SENSED = 2**12, 16  # the same for the sensitivity of the output, which runs step by step; and batches
 REPEATED = 8  # batches that the model runs on twice, to see whether it repeats itself
 
 # Rough costs for the estimate, in passes over the held-out batches and in products of matrices.
@@ -59,7 +62,8 @@ def compress_within(
 
     Args:
         model: an adapted model in eval mode, or one ``AdaptiveLSTM``.
-        inputs: batches as for ``compress``, at least four; every fourth is held out.
+        inputs: batches as for ``compress``, at least four; every fourth is held out. About 16,384 timesteps to fit on
+            and 8,192 held-out ones are enough, so of more batches some are used, evenly spread.
         change: largest root mean square change of the output, as a share of the root mean square deviation of the
             output from its mean per feature: 0.05 for example. Above 0.
         pattern: as for ``Prune``.
@@ -75,8 +79,10 @@ def compress_within(
         InputError: no budget, fewer than four batches, a model that gives another output for the same input each time,
             or what ``compress`` refuses; nothing is changed then.
     """
-    if not change > 0:
-        raise InputError(f"change: got {change}, expected a number above 0, for example 0.05")
+    if not (is_number(change) and change > 0):
+        raise InputError(f"change: got {brief(change)}, expected a number above 0, for example 0.05")
+    if not isinstance(quantize, Quantize | None):
+        raise InputError(f"quantize: got {brief(quantize)}, expected adaptive_lstm.Quantize, or None for int8")
     deadline = Deadline(time_limit(seconds))
     batches = list(as_batches(inputs))
     if len(batches) < 4:
@@ -89,11 +95,16 @@ def compress_within(
         for lstm in lstms.values():  # skipping must not blur the comparison
             lstm.plan = replace(lstm.plan, policy=Dense(), replaced=None, quantize=Quantize(), expected_rates=None)
         choices = candidates(pattern, quantize, wide=reads_much(lstms.values()))
+        steps = _timesteps(model, held[0])
+        fit, held = spread(fit, max(3, FIT_STEPS // steps)), spread(held, max(2, HELD_STEPS // steps))
+        sensed = min(SENSED, max(3, SENSED_STEPS // steps))
         with Progress("compressing", "step", show=progress) as bar:
-            search = BudgetSearch(model, fit, held, change, output, deadline, bar, patient=seconds is not None)
+            search = BudgetSearch(
+                model, fit, held, change, output, deadline, bar, patient=seconds is not None, sensed=sensed
+            )
             try:
-                check_repeatable(model, batches[:REPEATED], output)
-                bar.expect(4 * len(choices), _estimate(model, fit, held) / (4 * len(choices)))
+                check_repeatable(model, deadline.over(batches[:REPEATED]), output)
+                bar.expect(4 * len(choices), _estimate(model, fit, held, sensed) / (4 * len(choices)))
                 search.run(choices)
             except OutOfTimeError:
                 remark = f"the search stopped after seconds={seconds:g}: " + _found(search)
@@ -113,16 +124,22 @@ def _found(search: BudgetSearch) -> str:
 
 
 @torch.no_grad()
-def _estimate(model: nn.Module, fit: Sequence[Any], held: Sequence[Any]) -> float:
+def _timesteps(model: nn.Module, item: Any) -> int:
+    """Timesteps times batch rows of the longest call of an LSTM, at least 1."""
+    call(model, item)
+    return max([1, *(run.timesteps for lstm in adapted_lstms(model).values() if (run := lstm.last_run))])
+
+
+@torch.no_grad()
+def _estimate(model: nn.Module, fit: Sequence[Any], held: Sequence[Any], sensed: int) -> float:
     """About how many seconds the search takes at most, from one run of the model and one product of matrices."""
     lstms = adapted_lstms(model)
-    call(model, held[0])  # packs the weights
+    rows = len(fit) * _timesteps(model, held[0])  # which packs the weights
     begun = time.perf_counter()
     call(model, held[0])
     run = time.perf_counter() - begun
-    rows = len(fit) * max((s.timesteps for lstm in lstms.values() if (s := lstm.last_run)), default=1)
     shapes = [(shape_of(lstm), cell) for lstm in lstms.values() for cell in range(lstm.stack_shape.num_cells)]
-    square = torch.ones(512, 512, dtype=torch.float64)
+    square = torch.ones(512, 512, dtype=torch.float64, device="cpu")
     begun = time.perf_counter()
     square @ square
     per_product = (time.perf_counter() - begun) / 512**3
@@ -130,7 +147,7 @@ def _estimate(model: nn.Module, fit: Sequence[Any], held: Sequence[Any]) -> floa
     for shape, cell in shapes:
         columns = shape.input_width(cell) + shape.output_size
         products += (PRODUCTS * 4 * shape.hidden_size + MOMENTS * rows) * columns**2
-    runs = len(fit) + TRIALS * len(held) + BACKWARD * min(SENSITIVITY_BATCHES, len(fit)) * PROBES
+    runs = len(fit) + TRIALS * len(held) + BACKWARD * min(sensed, len(fit)) * PROBES
     return runs * run + products * per_product
 
 

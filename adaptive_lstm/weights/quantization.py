@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..types import FloatArray, Site, StackShape
+from ..types import DoubleArray, FloatArray, Site, StackShape
 from .layout import CellTensors, float32
 from .matrices import CellMatrices, Matrix
 from .precision import SCALES, Precision, Quantize
@@ -65,17 +65,21 @@ def grid_levels(w: FloatArray) -> npt.NDArray[np.float64]:
     levels = np.full(len(w), 127.0)
     if w.shape[1] < GRID_COLUMNS:
         return levels
-    candidates = np.arange(127, 0, -1)
-    for row, values in enumerate(w.astype(np.float64)):
-        largest = np.abs(values).max()
-        if largest == 0:
-            continue
-        steps = candidates[:, None] * (values / largest)
-        fits = (np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis=1)
+    candidates = np.arange(126, 0, -1)
+    values = w.astype(np.float64)
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    values /= np.where(largest > 0, largest, 1.0)[:, None]
+    for row in np.flatnonzero(~_on_grid(127 * values)):
+        fits = _on_grid(candidates[:, None] * values[row])
         if not fits.any():
             return np.full(len(w), 127.0)
         levels[row] = candidates[fits.argmax()]
     return levels
+
+
+def _on_grid(steps: DoubleArray) -> npt.NDArray[np.bool_]:
+    """Whether all values of a row are whole numbers [rows]."""
+    return np.asarray((np.abs(steps - np.rint(steps)) < GRID_ERROR).all(axis=1))
 
 
 def quantize_matrix(

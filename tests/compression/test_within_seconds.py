@@ -11,7 +11,7 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm import progress
-from adaptive_lstm.compression import budget_search
+from adaptive_lstm.compression import budget_search, within_budget
 from adaptive_lstm.compression.output_error import outputs, relative_change
 
 from ..support.helpers import signal
@@ -86,6 +86,18 @@ def test_seconds_are_kept() -> None:
     for wrong in (0, -1.0, float("nan")):
         with pytest.raises(al.AdaptiveLSTMError, match="seconds: got"):
             al.compress_within(fast, BATCHES, CHANGE, seconds=wrong)
+
+
+def test_of_many_batches_some_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    many, seen = [signal(4, 20, 6, seed=i) for i in range(40)], set[int]()
+    monkeypatch.setattr(within_budget, "FIT_STEPS", 10 * 80)
+    monkeypatch.setattr(within_budget, "HELD_STEPS", 4 * 80)
+    fast = adapted()
+    fast.lstm.register_forward_pre_hook(lambda _, given: seen.update(i for i, x in enumerate(many) if x is given[0]))
+    al.compress_within(fast, many, CHANGE)
+    assert len(seen - set(range(within_budget.REPEATED))) <= 10 + 4
+    assert max(seen) > 30  # spread over all of them
+    assert relative_change(outputs(Tagger().eval(), many[::-4]), outputs(fast, many[::-4])) <= 1.2 * CHANGE
 
 
 def test_what_is_left_out_for_large_models_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,10 +100,18 @@ class CandidateBuilder:
 
         weights: None: their parameters.
         """
-        found = self.runs.calls(weights, self.fit)
-        return {name: dense_run(self.shapes[name], self.originals[name], calls) for name, calls in found.items()}
+        found = self.runs.calls(weights, self._ticking(self.fit))
+        return {
+            name: dense_run(self.shapes[name], self.originals[name], calls, self.tick) for name, calls in found.items()
+        }
+
+    def _ticking(self, items: Sequence[Any]) -> Iterator[Any]:
+        for item in items:
+            self.tick()
+            yield item
 
     def _data(self, name: str, cell: int, sensitivity: Sensitivity, squares: DoubleArray | None) -> CellData:
+        self.tick()
         weights, shape = self.originals[name][cell], self.shapes[name]
         width = shape.input_width(cell)
         prunable = np.ones(width + shape.output_size, dtype=bool)

@@ -41,7 +41,7 @@ def squared_gradients(
     """
     stacks = torch_runners(lstms, weights)
     matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]
-    sums = [torch.zeros(m.shape, dtype=torch.float64) for m in matrices]
+    sums = [torch.zeros(m.shape, dtype=torch.float64, device="cpu") for m in matrices]
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad(), run_all_on(lstms, stacks):
         for item in tracked(batches, "gradients", "batch", show=progress):

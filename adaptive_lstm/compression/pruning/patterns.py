@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ class Groups:
 
     def sums(self, values: DoubleArray) -> DoubleArray:
         """Sums of values [R, C] over every group [row groups, column groups]."""
+        if len(self.rows) - 1 == self.rows.max(initial=-1) and len(self.columns) - 1 == self.columns.max(initial=-1):
+            return values  # single weights
         out = np.zeros((self.rows.max(initial=-1) + 1, self.columns.max(initial=-1) + 1))
         np.add.at(out, (self.rows[:, None], self.columns[None]), values)
         return out
@@ -60,17 +63,34 @@ def cheapest(scores: Sequence[DoubleArray], sizes: Sequence[DoubleArray], share:
     """
     flat = np.concatenate([s.ravel() for s in scores])
     size = np.concatenate([s.ravel() for s in sizes])
-    order = np.argsort(np.where(size > 0, flat / np.maximum(size, 1), np.inf), kind="stable")
-    target = share * size.sum()
+    each = np.where(size > 0, flat / np.maximum(size, 1), np.inf)
+    target, most, largest = share * size.sum(), int((size > 0).sum()), float(size.max(initial=0.0))
+    if most and largest * most == size.sum():  # of one size, such as single weights: no order is needed
+        return _like(scores, ~_lowest(each, math.ceil(target / largest - 0.5)))
+    order = np.argsort(each, kind="stable")
     gone = np.cumsum(size[order])
-    most = int((size > 0).sum())
     count = min(int(np.searchsorted(gone, target, side="right")), most)  # as many as do not exceed it
     if count < most and gone[count] - target < target - (gone[count - 1] if count else 0.0):
         count += 1
     keep = np.ones(len(flat), dtype=bool)
     keep[order[:count]] = False
-    ends = np.cumsum([s.size for s in scores])[:-1]
-    return [part.reshape(s.shape) for part, s in zip(np.split(keep, ends), scores, strict=True)]
+    return _like(scores, keep)
+
+
+def _lowest(values: DoubleArray, count: int) -> Mask:
+    """Which are the lowest; among equals the first ones."""
+    if count == 0:
+        return np.zeros(len(values), dtype=bool)
+    limit = np.partition(values, count - 1)[count - 1]
+    lowest = values < limit
+    lowest[np.flatnonzero(values == limit)[: count - int(lowest.sum())]] = True
+    return np.asarray(lowest)
+
+
+def _like(arrays: Sequence[DoubleArray], flat: Mask) -> list[Mask]:
+    """One mask for all as one for each array."""
+    ends = np.cumsum([one.size for one in arrays])[:-1]
+    return [part.reshape(one.shape) for part, one in zip(np.split(flat, ends), arrays, strict=True)]
 
 
 def n_of_m(scores: DoubleArray, n: int, m: int) -> Mask:

@@ -23,7 +23,7 @@ from ...types import DoubleArray
 Mask = npt.NDArray[np.bool_]
 
 _FLOOR, _DEAD = 1e-6, 1e-12  # of E[z_j^2], and of its mean: columns that never move would make H singular
-DIRECT_COLUMNS = 512  # above, single weights are refitted by conjugate gradients
+DIRECT_COLUMNS = 256  # above, single weights are refitted by conjugate gradients
 ITERATIONS, RESIDUAL = 200, 1e-3
 _TINY = 1e-30
 _BATCH = 1 << 24  # numbers in one batch of systems, 128 MiB

@@ -7,6 +7,7 @@ import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from ...codec import brief, is_one_of
 from ...errors import InputError
 
 Saliency = Literal["auto", "magnitude", "taylor", "activation", "second-order", "obs"]
@@ -87,29 +88,29 @@ class Prune:
         return (int(found[1]), int(found[2])) if found else None
 
     def _check_names(self) -> None:
-        if self.pattern not in PATTERNS and self.n_of_m is None:
-            raise InputError(f"pattern: got {self.pattern!r}, expected one of {', '.join(PATTERNS)}")
+        if not is_one_of(self.pattern, PATTERNS) and self.n_of_m is None:
+            raise InputError(f"pattern: got {brief(self.pattern)}, expected one of {', '.join(PATTERNS)}")
         if self.pattern == "N:M":
             raise InputError("pattern: got 'N:M', expected numbers, for example '2:4' to keep two of every four")
         if self.n_of_m is not None and not 0 < self.n_of_m[0] < self.n_of_m[1]:
-            raise InputError(f"pattern: got {self.pattern!r}, expected N:M with 0 < N < M, for example '2:4'")
+            raise InputError(f"pattern: got {brief(self.pattern)}, expected N:M with 0 < N < M, for example '2:4'")
         for name, known in (("saliency", SALIENCIES), ("compensate", COMPENSATIONS), ("allocation", ALLOCATIONS)):
             value = getattr(self, name)
-            if value not in known:
-                raise InputError(f"{name}: got {value!r}, expected one of {', '.join(known)}")
+            if not is_one_of(value, known):
+                raise InputError(f"{name}: got {brief(value)}, expected one of {', '.join(known)}")
         if not isinstance(self.raw, bool):
-            raise InputError(f"raw: got {self.raw!r}, expected True or False")
+            raise InputError(f"raw: got {brief(self.raw)}, expected True or False")
 
     def _check_numbers(self) -> None:
         if not (_number(self.sparsity) and 0 <= self.share < 1):
-            raise InputError(f"sparsity: got {self.sparsity!r}, expected a number from 0 to below 1")
+            raise InputError(f"sparsity: got {brief(self.sparsity)}, expected a number from 0 to below 1")
         if self.gamma is not None and not (_number(self.gamma) and 0 <= self.gamma <= 1):
-            raise InputError(f"gamma: got {self.gamma!r}, expected a number from 0 to 1, or None: chosen on data")
+            raise InputError(f"gamma: got {brief(self.gamma)}, expected a number from 0 to 1, or None: chosen on data")
         if self.ridge is not None and not (_number(self.ridge) and self.ridge >= 0):
-            raise InputError(f"ridge: got {self.ridge!r}, expected a number from 0, or None: chosen on data")
+            raise InputError(f"ridge: got {brief(self.ridge)}, expected a number from 0, or None: chosen on data")
         sizes: object = self.block
         if not (isinstance(sizes, tuple) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
-            raise InputError(f"block: got {self.block!r}, expected two positive whole numbers, (rows, columns)")
+            raise InputError(f"block: got {brief(self.block)}, expected two positive whole numbers, (rows, columns)")
 
     def _check_combination(self) -> None:
         if self.n_of_m is not None:

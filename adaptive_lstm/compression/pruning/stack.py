@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from ...analysis.moments import Moments, moments
 from ...analysis.recorder import Recorded
@@ -30,11 +31,20 @@ class DenseRun:
     levels: list[list[torch.Tensor]]
 
 
-def dense_run(shape: StackShape, weights: tuple[CellTensors, ...], calls: list[Recorded]) -> DenseRun:
-    """Run the dense stack over the calls, many short ones at once; 4 * (I + L * D * P) bytes per timestep."""
+def dense_run(
+    shape: StackShape,
+    weights: tuple[CellTensors, ...],
+    calls: list[Recorded],
+    tick: Callable[[], object] = lambda: None,
+) -> DenseRun:
+    """Run the dense stack over the calls, many short ones at once; 4 * (I + L * D * P) bytes per timestep.
+
+    tick: called before every layer.
+    """
     calls = merged(calls)
     levels = [[call.rows for call in calls]]
     for layer in range(shape.num_layers):
+        tick()
         levels.append(_through(shape, weights, layer, levels[-1], calls))
     return DenseRun(shape, weights, calls, levels)
 
@@ -61,7 +71,8 @@ def _one_call(rows: Sequence[tuple[Recorded, int]]) -> Recorded:
     for call, row in rows:
         begins = torch.tensor([0, *call.sizes], device="cpu").cumsum(0)
         columns.append(call.rows[begins[: _length(call, row)] + row])
-    packed = torch.nn.utils.rnn.pack_sequence(columns)
+    lengths = torch.tensor([len(column) for column in columns], device="cpu")  # whatever the default device is
+    packed = pack_padded_sequence(pad_sequence(columns), lengths)
     initial = None
     if any(call.initial is not None for call, _ in rows):
         like = next(call.initial for call, _ in rows if call.initial is not None)
