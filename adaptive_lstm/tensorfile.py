@@ -1,7 +1,11 @@
-"""Arrays and a small JSON header in one safetensors file: nothing in it is ever executed."""
+"""Arrays and a small JSON header in one safetensors file: nothing in it is ever executed.
+
+A SHA-256 covers both, because safetensors does not notice altered numbers.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +24,7 @@ from .files import FilePath
 MAX_HEADER = 2**23  # bytes of what safetensors says about its arrays, our JSON header included
 MAX_VALUES = 2**15  # in our JSON header
 _MAX_VALUES_OF_ALL = 2**20  # in the header of safetensors
+_CHECKSUM = "sha256"  # its name in our JSON header
 
 
 def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -35,7 +40,7 @@ def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], ar
     Raises:
         ModelFileError: the file cannot be written, or ``read`` would refuse it for its size.
     """
-    name, text = files.named(path), json.dumps(header)
+    name, text = files.named(path), json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)})
     metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": text}
     try:
         strict_json.loads(text, MAX_VALUES)
@@ -47,16 +52,17 @@ def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], ar
     files.write(name, data)
 
 
-def read(path: FilePath, kind: str, version: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(path: FilePath, kind: str, version: int, *, unsigned: int = 0) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header and the arrays of a file of this kind.
 
     Args:
         path: the file.
         kind: what it must hold.
         version: the newest layout that the caller understands.
+        unsigned: the newest layout whose files have no checksum; 0: all have one.
 
     Raises:
-        ModelFileError: missing, damaged, of another kind, of a newer layout, or larger than a header may be.
+        ModelFileError: missing, damaged, altered, of another kind, of a newer layout, or larger than a header may be.
     """
     name = files.named(path)
     with _reading(name, f"{kind} file") as file:
@@ -65,11 +71,23 @@ def read(path: FilePath, kind: str, version: int) -> tuple[dict[str, Any], dict[
         found = metadata.get("format", "another kind of safetensors file")
         if found != f"adaptive_lstm {kind}":
             raise ModelFileError(f"{name}: got {found!s:.100}, expected adaptive_lstm {kind}")
-        _check_version(metadata["version"], kind, version, name)
+        signed = _checked_version(metadata["version"], kind, version, name) > unsigned
         header = strict_json.loads(metadata["header"], MAX_VALUES)
         if not isinstance(header, dict):
             raise TypeError(f"got {type(header).__name__} as its header, expected an object")
-        return header, load(_with_data(head, file))
+        arrays = load(_with_data(head, file))
+        if signed and header.pop(_CHECKSUM, None) != checksum(header, arrays):
+            raise ModelFileError(f"{name} is damaged: its contents have changed since it was written; save it again")
+        return header, arrays
+
+
+def checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a header and all arrays, in hexadecimal."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def contents(path: FilePath) -> bytes:
@@ -127,10 +145,11 @@ def _length(data: bytes) -> int:
     return int.from_bytes(data[:8], "little")
 
 
-def _check_version(found: object, kind: str, newest: int, name: str) -> None:
+def _checked_version(found: object, kind: str, newest: int, name: str) -> int:
     if not isinstance(found, str) or not re.fullmatch("[1-9][0-9]{0,8}", found, re.ASCII):
         raise ValueError(f"got version {found!r:.50}, expected a whole number from 1")
     if int(found) > newest:
         raise ModelFileError(
             f"{name}: got {kind} of version {found}, but this adaptive_lstm reads up to version {newest}; upgrade it"
         )
+    return int(found)

@@ -25,7 +25,7 @@ from ..policies import Delta
 from ..types import FloatArray, Site, StackShape, sites
 from .delta_curves import Curves
 
-_KIND, _VERSION = "sensitivity", 1
+_KIND, _VERSION, _UNSIGNED = "sensitivity", 2, 1
 
 
 @short_repr
@@ -109,9 +109,9 @@ class Sensitivity:
         """Read what ``save`` has written.
 
         Raises:
-            ModelFileError: missing, damaged, no such file, or written by a newer version.
+            ModelFileError: missing, damaged, altered, no such file, or written by a newer version.
         """
-        header, arrays = tensorfile.read(path, _KIND, _VERSION)
+        header, arrays = tensorfile.read(path, _KIND, _VERSION, unsigned=_UNSIGNED)
         try:
             said = codec.mapping(header, "header", ("shape", "steps"))
             shape: StackShape = codec.decode(StackShape, said["shape"], "shape", codec.Arrays({}))

@@ -1,13 +1,12 @@
 """``save`` and ``load``: the settings of an adapted model in one file, without the weights that the user has.
 
 A safetensors file whose JSON header holds, for every LSTM by its module name, precision, policy, monitor and the
-fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays. A SHA-256 covers it all,
-because safetensors does not notice altered weights. Nothing is ever unpickled or executed.
+fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays. Nothing is ever unpickled
+or executed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import reprlib
@@ -26,6 +25,7 @@ from ..execution.backend import backend_info
 from ..files import FilePath
 from ..policies import Combined, Policy, kind_of, members
 from ..runtime.adapt import adapt, lstms_of
+from ..runtime.conversion import plain_class
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import Range, Rates
 from ..runtime.plan import Plan
@@ -64,6 +64,8 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
     lstms = lstms_of(model)
     arrays: dict[str, np.ndarray] = {}
     described = {name: _described(lstm, name, f"{i}", arrays) for i, (name, lstm) in enumerate(lstms.items())}
+    if not isinstance(certificate, Certificate | None):
+        raise InputError(f"certificate: got {type(certificate).__name__}, expected Calibration.certificate, or None")
     if certificate is not None:
         _check_certificate(certificate, model, lstms)
     header = {"lstms": described, "certificate": None if certificate is None else certificate.to_json()}
@@ -75,7 +77,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
                 raise InputError(f"{name or 'the LSTM'}: its policy would be read as {settings[name].policy}")
     except AdaptiveLSTMError as error:
         raise InputError(f"the model cannot be saved: {error}") from error
-    tensorfile.write(path, _KIND, _VERSION, header | {"sha256": _checksum(header, arrays)}, arrays)
+    tensorfile.write(path, _KIND, _VERSION, header, arrays)
 
 
 def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
@@ -95,10 +97,14 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
         InputError: the model holds no ``nn.LSTM``, or ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
-    header, arrays = _read(path)
+    header, arrays = tensorfile.read(path, _KIND, _VERSION)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
-    found = {name: m for name, m in model.named_modules() if type(m) in (nn.LSTM, AdaptiveLSTM)}
+    found = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.LSTM) and plain_class(m) in (nn.LSTM, AdaptiveLSTM)
+    }
     if not found:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, expected the model that was saved")
     try:
@@ -106,7 +112,6 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     fast = adapt(model)
-    assert isinstance(fast, type(model))
     modules = dict(fast.named_modules())
     for name, one in settings.items():
         lstm = modules[name]
@@ -130,7 +135,7 @@ def load_certificate(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -
         InputError: ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
-    header, arrays = _read(path)
+    header, arrays = tensorfile.read(path, _KIND, _VERSION)
     try:
         described = _lstms_in(header)
         given = codec.Arrays(arrays)
@@ -154,8 +159,8 @@ def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mappin
         raise InputError("certificate: it is of a model with other weights around the LSTMs than this one")
     if certificate.policy_digest != policy_digest({name: lstm.policy for name, lstm in lstms.items()}):
         raise InputError(
-            f"certificate: it covers {certificate.policy!r}, and the model has another policy; set the certified one "
-            "(calibration.apply(model)), or save without the certificate"
+            f"certificate: it covers {codec.brief(certificate.policy)}, and the model has another policy; set the "
+            "certified one (calibration.apply(model)), or save without the certificate"
         )
 
 
@@ -192,26 +197,7 @@ def _described(lstm: AdaptiveLSTM, name: str, at: str, arrays: codec.Written) ->
     }
 
 
-def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of a header and all arrays, in hexadecimal."""
-    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
-
-
 # ------------------------------------------------------------------------------------------------------------ reading
-
-
-def _read(path: FilePath) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays, as they were written."""
-    header, arrays = tensorfile.read(path, _KIND, _VERSION)
-    if header.pop("sha256", None) != _checksum(header, arrays):
-        raise ModelFileError(
-            f"{os.fsdecode(path)} is damaged: its contents have changed since it was written; save the model again"
-        )
-    return header, arrays
 
 
 def _lstms_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -230,7 +216,9 @@ def _certificate(header: dict[str, Any], policies: Mapping[str, Policy]) -> Cert
     except InputError as error:
         raise ModelFileError(f"certificate: {error}") from error
     if certificate.policy_digest != policy_digest(policies):
-        raise ModelFileError(f"certificate: it covers {certificate.policy!r}, and the policy beside it is another one")
+        raise ModelFileError(
+            f"certificate: it covers {codec.brief(certificate.policy)}, and the policy beside it is another one"
+        )
     return certificate
 
 

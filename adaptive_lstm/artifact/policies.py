@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -26,10 +26,14 @@ def known_kinds(own: Sequence[object] = ()) -> Kinds:
         InputError: one is no dataclass with a ``PolicyKind`` of its own, or two have one name.
     """
     kinds: dict[str, Any] = {}
+    if not isinstance(own, Iterable):
+        raise InputError(f"policies: got {codec.brief(own)}, expected classes of policies, for example [MyPolicy]")
     for policy in (*_OURS, *own):
         row = row_of(policy) if isinstance(policy, type) else None
         if row is None or not is_dataclass(policy):
-            raise InputError(f"policies: got {policy!r}, expected a dataclass with a PolicyKind in its attribute kind")
+            raise InputError(
+                f"policies: got {codec.brief(policy)}, expected a dataclass with a PolicyKind in its attribute kind"
+            )
         if kinds.setdefault(row.name, policy) is not policy:
             raise InputError(f"policies: got a second kind with the name {row.name}; give yours another one")
     return kinds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import adaptive_lstm as al
+from adaptive_lstm import tensorfile
 from adaptive_lstm.analysis.sensitivity import Sensitivity
 
 from ..support.helpers import adapted, signal
@@ -89,17 +91,52 @@ def test_damaged_and_foreign_files(saved: Path, tmp_path: Path) -> None:
     refused(tmp_path, "no such file")
 
 
+def parts(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What safetensors says about a file, and its arrays."""
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def unsigned(metadata: dict[str, str]) -> dict[str, Any]:
+    """The header of a file, without its checksum."""
+    header: dict[str, Any] = json.loads(metadata["header"])
+    del header["sha256"]
+    return header
+
+
+def test_altered_numbers_are_refused(saved: Path) -> None:
+    whole = saved.read_bytes()
+    for place in (len(whole) - 1, len(whole) - 700, len(whole) // 2):
+        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused(saved, "is damaged: its contents have changed since it was written")
+    metadata, contents = parts(saved)
+    save_file(contents, saved, metadata | {"header": json.dumps(unsigned(metadata))})
+    refused(saved, "is damaged")
+
+
+def test_files_of_before_have_no_checksum(measured: Sensitivity, saved: Path) -> None:
+    metadata, contents = parts(saved)
+    save_file(contents, saved, metadata | {"version": "1", "header": json.dumps(unsigned(metadata))})
+    for old, new in zip(arrays(measured.moments), arrays(Sensitivity.load(saved).moments), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_other_contents(saved: Path, tmp_path: Path) -> None:
-    with safe_open(saved, framework="numpy") as file:
-        metadata = dict(file.metadata())
-        contents = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    metadata, contents = parts(saved)
+    metadata["header"] = json.dumps(unsigned(metadata))
     path = tmp_path / "other"
 
-    def change(message: str, new: dict[str, Any] | None = None, **header: str) -> None:
-        save_file(contents | (new or {}), path, metadata | header)
+    def change(message: str, new: dict[str, Any] | None = None, **changed: str) -> None:
+        said, held = metadata | changed, contents | (new or {})
+        try:
+            header = json.loads(said["header"])
+            said["header"] = json.dumps(header | {"sha256": tensorfile.checksum(header, held)})
+        except (ValueError, TypeError):
+            pass  # no header that could hold one
+        save_file(held, path, said)
         refused(path, message)
 
-    change("got sensitivity of version 2, .* reads up to version 1; upgrade", version="2")
+    change("got sensitivity of version 3, .* reads up to version 2; upgrade", version="3")
     change("got adaptive_lstm model, expected adaptive_lstm sensitivity", format="adaptive_lstm model")
     change("damaged", version="new")
     change("damaged", header="{")

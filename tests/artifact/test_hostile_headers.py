@@ -15,7 +15,6 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm import strict_json, tensorfile
-from adaptive_lstm.artifact import artifact
 from adaptive_lstm.artifact.policies import MAX_PARTS
 
 from ..support.artifact_cases import certificate_of, lstm_of, read_file
@@ -45,7 +44,7 @@ def saved(tmp_path: Path) -> tuple[nn.LSTM, Path]:
 
 def signed(header: dict[str, Any]) -> str:
     """As JSON with the checksum that fits it."""
-    return json.dumps(header | {"sha256": artifact._checksum(header, {})})
+    return json.dumps(header | {"sha256": tensorfile.checksum(header, {})})
 
 
 def write(path: Path, header: str, version: str = "1") -> None:

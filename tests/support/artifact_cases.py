@@ -26,16 +26,13 @@ from .policy_cases import SHAPES
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of an artifact, without the checksum."""
-    header, arrays = tensorfile.read(path, artifact._KIND, artifact._VERSION)
-    del header["sha256"]
-    return header, arrays
+    """Header and arrays of an artifact."""
+    return tensorfile.read(path, artifact._KIND, artifact._VERSION)
 
 
 def write_file(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """An artifact with these contents and the checksum that fits them."""
-    signed = header | {"sha256": artifact._checksum(header, arrays)}
-    tensorfile.write(path, artifact._KIND, artifact._VERSION, signed, arrays)
+    """An artifact with these contents."""
+    tensorfile.write(path, artifact._KIND, artifact._VERSION, header, arrays)
 
 
 def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:
