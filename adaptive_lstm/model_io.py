@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -12,10 +13,12 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 from .errors import InputError
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
+DEPTH = 3  # of objects in objects that a model remembers something in
 REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -23,8 +26,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
-    """Inputs batch by batch; one tensor or dict alone is one batch."""
-    return [inputs] if isinstance(inputs, torch.Tensor | PackedSequence | Mapping) else inputs
+    """Inputs batch by batch; one tensor or dict alone is one batch.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(inputs, torch.Tensor | PackedSequence | Mapping):
+        return [inputs]
+    if not isinstance(inputs, Iterable):
+        raise InputError(f"inputs: got {type(inputs).__name__}, expected batches, each as the model takes it")
+    return inputs
 
 
 def batch_by_shape(sequences: Iterable[torch.Tensor], size: int = 32) -> list[torch.Tensor]:
@@ -141,36 +152,41 @@ def first_tensor(output: Any) -> torch.Tensor:
 def copied(model: Model) -> Model:
     """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they are now.
 
-    What the model remembers on itself, such as ``self.hx = (h, c)`` after a forward with gradients, is copied too.
+    What the model remembers after a forward with gradients, such as ``self.hx = (h, c)``, is copied too.
     """
-    memo: dict[int, Any] = {}
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._update_flat_weights()  # torch.func.functional_call leaves its own there
-        for tensor in _tensors_in([*module.__dict__.values(), *getattr(module, "_flat_weights", ())]):
-            if not tensor.is_leaf:  # torch copies leaves only
-                memo[id(tensor)] = tensor.detach().clone()
-    return copy.deepcopy(model, memo)
+    return cast("Model", deep_copied(model, {}))
 
 
-def _tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors in values and in the tuples, lists and dicts among them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, dict):
-            yield from _tensors_in(value.values())
-        elif isinstance(value, tuple | list):
-            yield from _tensors_in(value)
+def deep_copied(value: Any, memo: dict[int, Any]) -> Any:
+    """As ``copy.deepcopy``, and tensors of a graph too, as they are now."""
+    with _AlsoOfGraphs():
+        return copy.deepcopy(value, memo)
+
+
+class _AlsoOfGraphs(TorchFunctionMode):
+    """Inside the block tensors of a graph are deep-copied as they are now, wherever they lie: torch copies leaves."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
 
 
 @contextmanager
 def memory_kept(model: nn.Module) -> Iterator[None]:
     """Inside the block the model may run; what it remembers on itself, buffers included, is then put back.
 
-    Parameters, submodules and the settings of LSTMs are not touched.
+    That holds for tensors in containers and in objects (dataclasses, for example) too. Parameters, submodules and the
+    settings of LSTMs are not touched.
     """
     before = [(module, _memory(module), dict(module._buffers)) for module in model.modules()]
+    objects = [(one, _attributes(one)) for one in _objects_of(model)]
     values = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         yield
@@ -181,6 +197,8 @@ def memory_kept(model: nn.Module) -> Iterator[None]:
             module.__dict__.update(memory)
             module._buffers.clear()
             module._buffers.update(buffers)
+        for one, attributes in objects:
+            _put_back(vars(one), attributes)
         with torch.no_grad():
             for buffer, value in values:
                 if not torch.equal(buffer, value):
@@ -218,8 +236,65 @@ def _kept(value: Any) -> Any:
     """Containers and tensors as they are now, whatever is written into them later; other objects themselves."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if type(value) is torch.Tensor and not value.requires_grad else value
-    if type(value) is dict:
-        return {key: _kept(one) for key, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_kept(one) for one in value)
+    if isinstance(value, dict):
+        out = copy.copy(value)  # of its own class
+        for key, one in value.items():
+            out[key] = _kept(one)
+        return out
+    if isinstance(value, list | deque):
+        row = copy.copy(value)
+        for i, one in enumerate(value):
+            row[i] = _kept(one)
+        return row
+    if isinstance(value, tuple):
+        return value._make(map(_kept, value)) if hasattr(value, "_make") else tuple(map(_kept, value))
     return value
+
+
+def _objects_of(model: nn.Module) -> list[Any]:
+    """Objects with attributes of their own that the modules of a model hold, also in containers and in each other."""
+    found: dict[int, Any] = {}
+
+    def look(value: Any, depth: int) -> None:
+        if isinstance(value, dict):
+            parts = list(value.values())
+        elif isinstance(value, list | tuple | deque):
+            parts = list(value)
+        elif depth and id(value) not in found and _may_remember(value):
+            found[id(value)], depth, parts = value, depth - 1, list(vars(value).values())
+        else:
+            return
+        for part in parts:
+            look(part, depth)
+
+    for module in model.modules():
+        look([module.__dict__[name] for name in _memory_names(module)], DEPTH)
+    return list(found.values())
+
+
+def _may_remember(value: Any) -> bool:
+    known = isinstance(value, nn.Module | torch.Tensor | type) or callable(value)
+    return not known and hasattr(value, "__dict__") and not type(value).__module__.startswith("torch.")
+
+
+def _attributes(one: Any) -> dict[str, tuple[Any, Any]]:
+    """Each attribute as it is, and as it is kept."""
+    return {name: (value, _kept(value) if _holds_tensors(value) else value) for name, value in vars(one).items()}
+
+
+def _put_back(now: dict[str, Any], attributes: dict[str, tuple[Any, Any]]) -> None:
+    """What has changed or holds tensors; the rest of an object is its own affair."""
+    for name in now.keys() - attributes.keys():
+        if _holds_tensors(now[name]):
+            del now[name]
+    for name, (value, kept) in attributes.items():
+        if kept is not value or now.get(name) is not value:
+            now[name] = kept
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_tensors, value.values()))
+    if isinstance(value, list | tuple | deque):
+        return any(map(_holds_tensors, value))
+    return isinstance(value, torch.Tensor)

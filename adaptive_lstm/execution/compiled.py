@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -83,6 +84,8 @@ def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, com
         seconds = time.perf_counter() - start
         return replace(old, fingerprint=kept, unchanged=gate, kept=True, seconds=seconds)
     packs = 0 if old is None or kept is not None else old.in_vain()
+    if packs == PACKS and not exact:
+        _tell_of_packs()
     if exact and packs >= PACKS:
         return Compiled(Fingerprint(lstm, weights, most=HEAD), None, _never, packs)
     fingerprint = Fingerprint(lstm, weights, contents=compare)  # first: a write during what follows is noticed
@@ -91,6 +94,16 @@ def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, com
     if executor.call_route.by == "torch":  # which reads the weights itself
         gate = Fingerprint(lstm, weights, contents=False).unchanged
     return Compiled(fingerprint, executor, gate, packs)
+
+
+def _tell_of_packs() -> None:
+    warnings.warn(
+        f"adaptive_lstm: the weights of an LSTM have held other values at each of its last {PACKS} calls (weight "
+        "dropout that is on in eval mode?), so they were quantized and packed anew for each, which takes longer than "
+        "the call. Switch that off, or compress a model whose weights stay.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _never(lstm: nn.LSTM, timesteps: int) -> bool:

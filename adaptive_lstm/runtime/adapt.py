@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..model_io import copied
+from .conversion import convert, plain_class
 from .lstm import AdaptiveLSTM
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,6 +25,8 @@ def lstms_of(model: nn.Module) -> dict[str, AdaptiveLSTM]:
     Raises:
         InputError: there is none.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}, expected a torch.nn.Module that adaptive_lstm.adapt gave")
     lstms = {name: m for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)}
     if not lstms:
         raise InputError("the model holds no AdaptiveLSTM; convert it first: fast = adaptive_lstm.adapt(model)")
@@ -59,9 +62,9 @@ def keep_settings(lstms: Iterable[AdaptiveLSTM]) -> Iterator[None]:
 def adapt(model: Model) -> Model:
     """A deep copy of a model in which every ``nn.LSTM``, however nested or shared, is an ``AdaptiveLSTM``.
 
-    Outputs are those of the model until a policy or a precision is set. Subclasses of ``nn.LSTM`` are not converted; a
-    warning names them. Other recurrent modules (``LSTMCell``, ``GRU``, ``RNN``) stay as they are; the logger
-    "adaptive_lstm" names them.
+    Outputs are those of the model until a policy or a precision is set. Parametrized LSTMs are converted, and stay
+    parametrized; other subclasses of ``nn.LSTM`` are not, and a warning names them. Other recurrent modules
+    (``LSTMCell``, ``GRU``, ``RNN``) stay as they are; the logger "adaptive_lstm" names them.
 
     Raises:
         InputError: the model holds no ``nn.LSTM``; the message names the recurrent modules that it holds.
@@ -78,14 +81,14 @@ def adapt(model: Model) -> Model:
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM{held}")
     if others:
         _log.warning("adapt leaves these as they are, because only torch.nn.LSTM is converted: %s", others)
-    kept = [name or type(m).__name__ for name, m in found if type(m) not in (nn.LSTM, AdaptiveLSTM)]
+    kept = [name or type(m).__name__ for name, m in found if plain_class(m) not in (nn.LSTM, AdaptiveLSTM)]
     if kept:
         warnings.warn(
             f"not converted, because they are subclasses of nn.LSTM: {', '.join(kept)}", UserWarning, stacklevel=2
         )
     for _, module in found:
-        if type(module) is nn.LSTM:
-            module.__class__ = AdaptiveLSTM
+        if plain_class(module) is nn.LSTM:
+            convert(module, AdaptiveLSTM)
     return fast
 
 

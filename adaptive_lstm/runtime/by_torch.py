@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -45,6 +46,16 @@ def by_torch(lstm: nn.LSTM, route: Route, x: Any, hx: Any) -> Any:
             f"torch.func cannot transform an LSTM like this ({str(error).splitlines()[0]}); instead of vmap, put the "
             "mapped dimension into the batch"
         ) from error
+
+
+def warn_of_torch(route: Route) -> None:
+    """Warn that nothing of what is set served a call."""
+    warnings.warn(
+        f"adaptive_lstm: nn.LSTM itself served this call ({route.reason}), although a precision, replaced weights or a "
+        "policy is set: its outputs are not those of the compressed model. Shown once per LSTM.",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 def _check(x: Any, hx: Any) -> None:

@@ -25,14 +25,15 @@ from ..execution.route import EMPTY, decide
 from ..execution.runner import Counted, Runner
 from ..execution.torch_choice import Contest, timed
 from ..execution.uncompiled import unseen
-from ..model_io import copied
+from ..model_io import copied, deep_copied
 from ..policies import Parts, Policy
 from ..policies.combined import acts
 from ..types import Counts, Route, RunStats, StackShape
 from ..weights.layout import CellTensors, named_weights, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
-from .by_torch import SCRIPT, by_torch
+from .by_torch import SCRIPT, by_torch, warn_of_torch
+from .conversion import convert, plain_class
 from .monitor import Monitor
 from .plan import Plan
 
@@ -102,10 +103,10 @@ class AdaptiveLSTM(nn.LSTM):
         """
         if not isinstance(lstm, nn.LSTM):
             raise InputError(f"got {type(lstm).__name__}, expected torch.nn.LSTM")
-        if type(lstm) not in (nn.LSTM, AdaptiveLSTM):
+        if plain_class(lstm) not in (nn.LSTM, AdaptiveLSTM):
             raise InputError(f"{type(lstm).__name__} is a subclass whose own methods an AdaptiveLSTM would not have")
         out = copied(lstm)
-        out.__class__ = cls
+        convert(out, cls)
         return cast("AdaptiveLSTM", out)
 
     # ------------------------------------------------------------------------------------------------- settings
@@ -127,6 +128,8 @@ class AdaptiveLSTM(nn.LSTM):
     @plan.setter
     def plan(self, plan: Plan) -> None:
         old, monitor = self._plan, self._monitor
+        if not isinstance(plan, Plan):
+            raise InputError(f"plan: got {type(plan).__name__}, expected a Plan")
         plan.check(self.stack_shape)
         if plan.replaced is not None and plan.replaced is not old.replaced:
             self._check_origin(plan.replaced)
@@ -301,6 +304,12 @@ class AdaptiveLSTM(nn.LSTM):
         state = super().__getstate__()  # type: ignore[no-untyped-call]
         return {key: value for key, value in state.items() if key not in _RUNTIME}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdaptiveLSTM:
+        out = memo[id(self)] = type(self).__new__(type(self))
+        cls: Any = plain_class(self)  # the other one forbids __getstate__
+        out.__setstate__(deep_copied(cls.__getstate__(self), memo))  # type: ignore[no-untyped-call]
+        return out
+
     def __prepare_scriptable__(self) -> AdaptiveLSTM:
         raise UnsupportedError(SCRIPT)
 
@@ -334,14 +343,6 @@ class AdaptiveLSTM(nn.LSTM):
                 quantized or replaced; nothing was run.
         """
         return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
-
-    def _warn_of_torch(self, route: Route) -> None:
-        warnings.warn(
-            f"adaptive_lstm: plain float32 nn.LSTM served this call ({route.reason}), although a precision, replaced "
-            "weights or a policy is set: its outputs are not those of the compressed model. Shown once per LSTM.",
-            UserWarning,
-            stacklevel=5,
-        )
 
     def _note_length(self, batch: Batch) -> None:
         """Tell, once, who steps by calls with given states that every call forgets what skipping depends on."""
@@ -394,5 +395,5 @@ class AdaptiveLSTM(nn.LSTM):
         last["_last"] = (route, torch.get_num_threads(), timesteps_in(x), None, None)
         if route is not EMPTY and not self._warned and not self._plan.exact:
             last["_warned"] = True
-            self._warn_of_torch(route)
+            warn_of_torch(route)
         return out

@@ -273,7 +273,7 @@ def test_streams_in_any_chunks(policy: al.Policy) -> None:
 
 def test_gradients_are_those_of_torch() -> None:
     lstm, x = adapted(I, H, 2, policy=al.SkipTimesteps(x_share=math.inf)), signal(12, 2, I) + 1
-    with pytest.warns(UserWarning, match="plain float32 nn.LSTM served"):
+    with pytest.warns(UserWarning, match="nn.LSTM itself served"):
         y = lstm(x)[0]
     y.sum().backward()
     assert lstm.weight_hh_l0.grad is not None

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import adaptive_lstm as al
 
-from ..support.helpers import adapted, always_native, assert_close, assert_equal, infer, signal, torch_lstm
+from ..support.helpers import (
+    adapted,
+    always_native,
+    assert_close,
+    assert_equal,
+    infer,
+    infer_natively,
+    signal,
+    torch_lstm,
+)
 
 I = 6  # noqa: E741 (the letter of the input size everywhere)
 H, B, T = 10, 3, 15
@@ -199,13 +210,47 @@ def test_a_parametrized_lstm() -> None:
     # Parametrizations live in a class of their own, which torch makes for the module.
     lstm = torch_lstm(I, H, batch_first=True)
     parametrizations.weight_norm(lstm, "weight_hh_l0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as above
-        fast = al.adapt(lstm)
-    with torch.no_grad(), always_native():
-        for module in (lstm, fast):
+    fast = al.adapt(lstm)
+    assert isinstance(fast, al.AdaptiveLSTM)
+    assert not isinstance(lstm, al.AdaptiveLSTM)
+    for module in (lstm, fast):
+        with torch.no_grad():
             module.get_parameter("parametrizations.weight_hh_l0.original0").mul_(2.0)
-        assert_close(fast(X), lstm(X), "fp32")
+    assert_close(infer_natively(fast, X), infer(lstm, X), "fp32")
+    assert isinstance(al.AdaptiveLSTM.from_lstm(lstm), al.AdaptiveLSTM)
+
+
+class LowRank(nn.Module):
+    """As in LoRA: the frozen weight and a product of two narrow matrices."""
+
+    def __init__(self, rows: int, columns: int):
+        super().__init__()
+        torch.manual_seed(1)
+        self.down, self.up = nn.Parameter(torch.randn(2, columns)), nn.Parameter(torch.randn(rows, 2) / 10)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return w + self.up @ self.down
+
+
+def test_a_parametrized_lstm_is_compressed_saved_and_copied_after_a_call(tmp_path: Path) -> None:
+    model = torch_lstm(I, H, 2, batch_first=True)
+    parametrize.register_parametrization(model, "weight_hh_l1", LowRank(4 * H, H))
+    fast = al.AdaptiveLSTM.from_lstm(model)
+    al.compress(fast, quantize=al.Quantize("int8"))
+    expected = infer_natively(fast, X)
+    assert_equal(infer_natively(copy.deepcopy(fast), X), expected)
+    assert_equal(infer_natively(al.adapt(fast), X), expected)
+    al.save(fast, tmp_path / "model")
+    assert_equal(infer(al.load(tmp_path / "model", model), X), expected)
+    loaded = al.load(tmp_path / "model", fast)
+    assert_equal(infer_natively(loaded, X), expected)
+    with torch.no_grad():
+        loaded.get_parameter("parametrizations.weight_hh_l1.0.up").mul_(4.0)
+    assert (infer_natively(loaded, X)[0] - expected[0]).abs().max() > 1e-3
+    before = infer_natively(loaded, X)
+    parametrize.remove_parametrizations(loaded, "weight_hh_l1")
+    assert type(loaded) is al.AdaptiveLSTM
+    assert_equal(infer_natively(loaded, X), before)
 
 
 # ----------------------------------------------------------------------------------------------------------- edges

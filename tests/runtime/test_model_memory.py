@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +15,13 @@ from torch import nn
 import adaptive_lstm as al
 
 SEQUENCES = [torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(n)) for n in range(80)]
+
+
+class State(NamedTuple):
+    """Of an LSTM."""
+
+    h: torch.Tensor
+    c: torch.Tensor
 
 
 class Remembers(nn.Module):
@@ -35,10 +45,34 @@ class Remembers(nn.Module):
         return torch.as_tensor(self.head(y[:, -1]))
 
 
+@dataclass
+class Memory:
+    """An object that modules share."""
+
+    state: Any = None
+    steps: int = 0
+
+
+class Recalls(nn.Module):
+    """Goes on from a state that it keeps in an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.memory = nn.LSTM(4, 12, batch_first=True), {"own": [Memory(Memory())]}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        memory: Any = self.memory["own"][0]
+        y, memory.state.state = self.lstm(x, memory.state.state)
+        memory.steps += 1
+        return torch.as_tensor(y)
+
+
 WRAPS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda state: state,
     "list": list,
     "dict": lambda state: {"h": state[0], "deep": [{"c": state[1]}]},
+    "others": lambda state: OrderedDict(last=deque([State(*state)], maxlen=2)),
 }
 
 
@@ -76,6 +110,22 @@ def test_nothing_is_left_behind(run: Callable[[Remembers], object], wrap: Callab
     assert float(model.calls) == calls
     for got, want in zip(_tensors(model.memory), _tensors(kept), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("run", ["compress", "within", "sensitivity"])
+def test_what_an_object_remembers_is_put_back(run: str) -> None:
+    model = Recalls().eval()
+    model(SEQUENCES[0])  # with gradients
+    fast: Any = al.adapt(model)
+    memory = fast.memory["own"][0]
+    assert memory is not model.memory["own"][0]
+    kept = [one.clone() for one in memory.state.state]
+    RUNS[run](fast)
+    assert fast.memory["own"][0] is memory
+    assert memory.steps == 1
+    assert all(map(torch.equal, memory.state.state, kept))
+    with torch.no_grad():
+        torch.testing.assert_close(copy.deepcopy(fast)(SEQUENCES[1]), fast(SEQUENCES[1]))
 
 
 def test_what_never_ran_stays_empty() -> None:
