@@ -11,12 +11,13 @@ import functools
 import hashlib
 import json
 import math
+import numbers
 import reprlib
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -266,6 +267,24 @@ def _canonical(value: object, at: str) -> Any:
                 changed[field.name] = given
         return {"class": type(value).__name__, "fields": changed}
     return encode(value, at, {})
+
+
+# ----------------------------------------------------------------------------------------------------- kinds of values
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number: Python's or numpy's, but no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number: Python's or numpy's, but no truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_one_of(value: object, names: Iterable[str]) -> bool:
+    """Whether a value is one of some names; comparing others, such as arrays, may raise."""
+    return isinstance(value, str) and value in names
 
 
 # ----------------------------------------------------------------------------------------------------------- in words

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .codec import brief, is_number
 from .errors import CalibrationError, InputError
 from .model_io import first_tensor
 
@@ -198,11 +199,11 @@ def _accuracy_drop(output: Any, dense: Any, target: Any) -> float:
     output, dense = _same_shape(output, dense)
     decisions = _decisions(dense)
     try:
-        right = torch.as_tensor(target).reshape(decisions.shape)
+        right = torch.as_tensor(target, device=decisions.device).reshape(decisions.shape)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"target: got {target!r}, expected one class for each of the {decisions.numel()} decisions: a number or an "
-            f"array of shape {tuple(decisions.shape)}"
+            f"target: got {brief(target)}, expected one class for each of the {decisions.numel()} decisions: a number "
+            f"or an array of shape {tuple(decisions.shape)}"
         ) from error
     lost = (decisions == right) & (_decisions(output) != right)
     return float(lost.double().mean())
@@ -234,8 +235,8 @@ def clipped_error(scale: float) -> Loss:
     Raises:
         InputError: scale is not positive and finite.
     """
-    if not 0 < scale < float("inf"):
-        raise InputError(f"scale: got {scale}, expected a finite number > 0, in units of the output")
+    if not (is_number(scale) and 0 < scale < float("inf")):
+        raise InputError(f"scale: got {brief(scale)}, expected a finite number > 0, in units of the output")
 
     def error(output: Any, dense: Any, target: Any) -> float:
         output, dense = _same_shape(output, dense)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from .codec import brief, is_number
 from .errors import InputError
 
 T = TypeVar("T")
@@ -108,8 +109,8 @@ def time_limit(seconds: Any) -> float:
     """
     if seconds is None:
         return math.inf
-    if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-        raise InputError(f"seconds: got {seconds!r}, expected a number above 0, or None for no limit")
+    if not (is_number(seconds) and 0 < seconds < math.inf):
+        raise InputError(f"seconds: got {brief(seconds)}, expected a number above 0, or None for no limit")
     return float(seconds)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..codec import brief
 from ..errors import PolicyError
 from ..types import FloatArray
 
@@ -29,7 +30,11 @@ class Affine:
     _SHAPES: ClassVar[str]
 
     def __post_init__(self) -> None:
-        weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
+        try:
+            weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
+        except (TypeError, ValueError, RuntimeError):
+            got = f"weight {brief(self.weight)} and bias {brief(self.bias)}"
+            raise PolicyError(f"{self._NAME}: got {got}, expected {self._SHAPES}") from None
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
             raise PolicyError(f"{self._NAME}: got weight {weight.shape} and bias {bias.shape}, expected {self._SHAPES}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):

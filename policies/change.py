@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..codec import brief
 from ..errors import PolicyError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ same number."""
 def check_limit(value: float | None, where: str) -> None:
     """Raise ``PolicyError`` unless it is a number >= 0 or None; ``where`` names it."""
     if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
-        raise PolicyError(f"{where}: got {value!r}, expected a number >= 0 (0 never holds) or None (no condition)")
+        raise PolicyError(f"{where}: got {brief(value)}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..codec import brief
 from ..errors import PolicyError
 
 LONGEST = 2**30  # timesteps: the native core adds two such numbers in 32 bits
@@ -11,4 +12,4 @@ MOST_KEPT = 4096  # vectors that a run reserves for every batch row: 16 MB at a 
 def check_count(value: object, name: str, most: int) -> None:
     """Raise ``PolicyError`` unless it is a whole number from 1 to ``most``."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise PolicyError(f"{name}: got {value!r}, expected a whole number from 1 to {most:,}")
+        raise PolicyError(f"{name}: got {brief(value)}, expected a whole number from 1 to {most:,}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..codec import short_repr
+from ..codec import brief, short_repr
 from ..errors import PolicyError
 from ..types import FloatArray, Site, StackShape, sites
 from .kind import PolicyKind
@@ -41,7 +41,7 @@ def _entry(value: float | npt.ArrayLike | None, where: str) -> Entry:
         with np.errstate(over="ignore"):  # beyond float32: infinity, which is never exceeded either
             array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError):
-        raise PolicyError(f"{where}: got {value!r}, expected a number, one value per column, or None") from None
+        raise PolicyError(f"{where}: got {brief(value)}, expected a number, one value per column, or None") from None
     if array.ndim > 1:
         raise PolicyError(f"{where}: got thresholds of shape {array.shape}, expected a number or one value per column")
     if not np.all(array >= 0):  # also catches NaN

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import Counts, StackShape
 from .exits import Exit, searched_levels, threshold_at
@@ -61,8 +61,8 @@ class ExitInDepth(Exit):
             )
         count = len(self.translators.steps) if self.translators else 1
         self._resolve(count, "layers below the top")
-        if self.level not in ("sequence", "step"):
-            raise PolicyError(f"level: got {self.level!r}, expected 'sequence' or 'step'")
+        if not is_one_of(self.level, ("sequence", "step")):
+            raise PolicyError(f"level: got {brief(self.level)}, expected 'sequence' or 'step'")
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` if maps or head do not fit the stack."""

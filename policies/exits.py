@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..codec import brief, is_number, is_one_of
 from ..errors import PolicyError
 from .head import MEASURES, Head, LinearHead, Measure, as_head, confidence
 from .kind import PolicyKind
@@ -42,15 +43,18 @@ class Exit:
                 called.
         """
         given = never(self.head) if self.threshold is None else self.threshold
-        each = tuple(float(t) for t in (given if isinstance(given, tuple | list) else (given,)))
+        row = given if isinstance(given, tuple | list) else (given,)
+        if not all(map(is_number, row)):
+            raise PolicyError(f"threshold: got {brief(given)}, expected numbers >= 0")
+        each = tuple(map(float, row))
         if len(each) == 1:
             each *= count
         if len(each) != count:
             raise PolicyError(f"threshold: got {len(each)} values for {count} {places}")
         if not all(t >= 0 for t in each):
-            raise PolicyError(f"threshold: got {given}, expected numbers >= 0")
-        if self.measure not in MEASURES:
-            raise PolicyError(f"measure: got {self.measure!r}, expected one of {', '.join(MEASURES)}")
+            raise PolicyError(f"threshold: got {brief(given)}, expected numbers >= 0")
+        if not is_one_of(self.measure, MEASURES):
+            raise PolicyError(f"measure: got {brief(self.measure)}, expected one of {', '.join(MEASURES)}")
         object.__setattr__(self, "head", None if self.head is None else as_head(self.head))
         object.__setattr__(self, "threshold", each)
 

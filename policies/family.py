@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ..codec import brief
 from ..errors import PolicyError
 from ..types import StackShape
 from .combined import Combined
@@ -86,7 +87,7 @@ def searchable(policy: object) -> PolicyKind:
         if row is not None and row.sweeps is not None:
             return row
         raise PolicyError(
-            f"got {policy!r}, expected a class of policies with search sweeps, such as Delta or "
+            f"got {brief(policy)}, expected a class of policies with search sweeps, such as Delta or "
             "ExitInTime; your own needs a PolicyKind with sweeps"
         )
     row, name = row_of(type(policy)), type(policy).__name__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import PolicyError
 from .affine import Affine
 from .translators import Map
@@ -48,8 +48,10 @@ class LinearHead(Affine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in ("softmax", "sigmoid"):
-            raise PolicyError(f"head: got activation {self.activation!r}, expected 'softmax' or 'sigmoid'")
+        if not is_one_of(self.activation, ("softmax", "sigmoid")):
+            raise PolicyError(f"head: got activation {brief(self.activation)}, expected 'softmax' or 'sigmoid'")
+        if not len(self.weight):
+            raise PolicyError(f"head: got weight {self.weight.shape}, which has no classes, expected [C, P] with C > 0")
         if self.activation == "softmax" and len(self.weight) < 2:
             raise PolicyError("head: softmax over one class is always confident; use activation='sigmoid'")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -61,8 +61,8 @@ class HoldLayers:
         if self.x_share is None:
             raise PolicyError("x_share: got None, expected a number or one entry per layer above the first")
         check_limit(self.h, "h")
-        if self.mode not in ("hold_state", "queue_input"):
-            raise PolicyError(f"mode: got {self.mode!r}, expected 'hold_state' or 'queue_input'")
+        if not is_one_of(self.mode, ("hold_state", "queue_input")):
+            raise PolicyError(f"mode: got {brief(self.mode)}, expected 'hold_state' or 'queue_input'")
         queue = self.mode == "queue_input"
         check_count(self.cap, "cap of a queue" if queue else "cap", MOST_KEPT if queue else LONGEST)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import PolicyError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -53,8 +53,8 @@ class SkipTimesteps:
         check_limit(self.h, "h")
         if self.x_share is None and self.h is None:
             raise PolicyError("x_share and h: got None for both, expected at least one limit")
-        if self.mode not in ("hold_gates", "hold_state"):
-            raise PolicyError(f"mode: got {self.mode!r}, expected 'hold_gates' or 'hold_state'")
+        if not is_one_of(self.mode, ("hold_gates", "hold_state")):
+            raise PolicyError(f"mode: got {brief(self.mode)}, expected 'hold_gates' or 'hold_state'")
         check_count(self.cap, "cap", LONGEST)
 
     def check(self, shape: StackShape) -> None:

@@ -85,7 +85,7 @@ def simulate_delta(steps: Sequence[torch.Tensor], thresholds: FloatArray) -> tup
 
 def _simulated(steps: Sequence[torch.Tensor], thresholds: FloatArray, most: int) -> tuple[DoubleArray, DoubleArray]:
     dtype = torch.promote_types(steps[0].dtype, torch.float32)
-    limit = torch.as_tensor(thresholds).to(steps[0].device, dtype)
+    limit = torch.from_numpy(thresholds).to(steps[0].device, dtype)
     sent, change, fires, count, squares = limit.new_zeros(5, most, *limit.shape)
     started = 0
     for values in steps:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..codec import brief, is_whole
 from ..errors import InputError, NonFiniteError
 from ..model_io import as_batches, call, first_tensor, keeps_memory
 from ..progress import tracked
-from ..runtime.adapt import adapted_lstms
+from ..runtime.adapt import adapted_lstms, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..types import DoubleArray
 from ..weights.layout import float32, shape_of
@@ -87,7 +88,7 @@ def projected_gradients(
     if not (tensors and out.requires_grad):
         raise InputError("the output does not depend on any LSTM; pass output=... to pick one that does")
     for index in range(count):
-        v = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+        v = torch.randn(out.shape, generator=generator, dtype=torch.float64, device="cpu").to(out)
         yield torch.autograd.grad((out * v).sum(), tensors, retain_graph=index + 1 < count, allow_unused=True)
 
 
@@ -118,8 +119,10 @@ def measure_sensitivities(
         NonFiniteError: the model's output holds NaN or infinity.
     """
     lstms = adapted_lstms(model)
-    if probes < 1:
-        raise InputError(f"probes: got {probes}, expected at least 1")
+    if not (is_whole(probes) and probes >= 1):
+        raise InputError(f"probes: got {brief(probes)}, expected a whole number, at least 1")
+    if not is_whole(seed):
+        raise InputError(f"seed: got {brief(seed)}, expected a whole number")
     sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
     for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):
@@ -158,7 +161,7 @@ def measure_sensitivity(
     Raises:
         InputError: the model holds several adapted LSTMs, or what ``measure_sensitivities`` raises.
     """
-    names = [name for name, m in model.named_modules() if isinstance(m, AdaptiveLSTM)]
+    names = list(lstms_of(model))
     if len(names) > 1:
         raise InputError(
             f"the model holds {len(names)} LSTMs ({', '.join(names)}); use measure_sensitivities(...), which returns "

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .. import files, losses
+from ..codec import brief, is_number, is_whole
 from ..errors import InputError
 from ..files import FilePath
 from ..losses import Loss, as_loss
@@ -33,6 +34,8 @@ from .guarantee import between
 State = Literal["holding", "revoked"]
 
 Fallback = Policy | Mapping[str, Policy]
+
+CHECKED = 16  # audited calls whose outputs the loss is checked by, as ``calibrate`` does
 
 
 class AuditWarning(UserWarning):
@@ -74,6 +77,7 @@ class Audit:
         self._original, self._loss, self._rate, self._evidence = original, loss, rate, begun.evidence
         self._fallbacks, self._draw, self._lock = list(fallbacks), random.Random(seed).random, threading.Lock()
         self.revocations = begun.revocations
+        self._first: list[Any] = []  # outputs of the original, until there are enough to check the loss by
         if self.revocations:
             self._fall_back()
         self._handle = model.register_forward_hook(_Listener(self), with_kwargs=True)
@@ -136,6 +140,7 @@ class Audit:
 
         Raises:
             CalibrationError: a loss outside [0, 1].
+            InputError: the loss means nothing for the first outputs of the original; the audit ends.
         """
         self._compare(lambda: call(self._original, inputs), output)
 
@@ -145,7 +150,24 @@ class Audit:
             chosen = self._draw() < self._rate
         if chosen and self.state == "holding":
             with torch.no_grad(), memory_kept(self._original):
-                self.add(self._loss.of(output, dense(), None))
+                expected = dense()
+                self._check_loss(expected)
+                self.add(self._loss.of(output, expected, None))
+
+    def _check_loss(self, dense: Any) -> None:
+        """End the audit if its loss means nothing for the first outputs, all together."""
+        with self._lock:
+            if len(self._first) >= CHECKED:
+                return
+            self._first.append(dense)
+            if len(self._first) < CHECKED:
+                return
+            outputs, self._first[:] = list(self._first), [None] * CHECKED
+        try:
+            self._loss.check(outputs, [])
+        except InputError:
+            self.close()
+            raise
 
     def add(self, loss: float) -> None:
         """Take the loss of one more audited call into account, where the comparison was made elsewhere.
@@ -263,8 +285,9 @@ def audit(
 
     While the mean loss is at most ``max_loss``, the promise is revoked with at most 1 - ``confidence``, over all time
     (``e_process.py``). Once it is revoked, the model falls back and warns. The cost is ``rate`` times that of the
-    original. A model that keeps a state between calls cannot be audited call by call; use ``Audit.check`` at the end
-    of each sequence.
+    original. After 16 audited calls the loss is checked as ``calibrate`` checks it: one that means nothing for such
+    outputs ends the audit with an ``InputError`` of that call. A model that keeps a state between calls cannot be
+    audited call by call; use ``Audit.check`` at the end of each sequence.
 
     Args:
         model: adapted and calibrated, in eval mode, skipping. It is watched by a forward hook until ``Audit.close``.
@@ -286,6 +309,8 @@ def audit(
     loss = as_loss(loss)
     limit, confidence = between(max_loss, 0, "max_loss"), between(confidence, 0.5, "confidence")
     _check_rate(rate)
+    if not (seed is None or is_whole(seed)):
+        raise InputError(f"seed: got {brief(seed)}, expected a whole number, or None for another draw in every process")
     _check_models(model, original)
     _check_fallbacks(model, fallbacks)
     begun = Begun(EProcess(limit)) if resume is None else _read(resume, loss, limit, confidence)
@@ -295,8 +320,8 @@ def audit(
 
 
 def _check_rate(rate: Any) -> None:
-    if not (isinstance(rate, int | float) and 0 < rate <= 1):
-        raise InputError(f"rate: got {rate!r}, expected a share of the calls, above 0 and at most 1")
+    if not (is_number(rate) and 0 < rate <= 1):
+        raise InputError(f"rate: got {brief(rate)}, expected a share of the calls, above 0 and at most 1")
 
 
 def _check_models(model: nn.Module, original: Any) -> None:
@@ -317,6 +342,8 @@ def _check_models(model: nn.Module, original: Any) -> None:
 
 def _check_fallbacks(model: nn.Module, fallbacks: Sequence[Fallback]) -> None:
     lstms = adapted_lstms(model)
+    if not isinstance(fallbacks, Sequence):
+        raise InputError(f"fallbacks: got {type(fallbacks).__name__}, expected a list of policies")
     for fallback in fallbacks:
         if isinstance(fallback, Mapping) and fallback.keys() != lstms.keys():
             raise InputError(f"fallbacks: got policies of {sorted(fallback)}, expected those of {sorted(lstms)}")
@@ -334,7 +361,7 @@ def _read(told: Mapping[str, Any], loss: Loss, limit: float, confidence: float) 
     try:
         begun = Begun(EProcess.from_dict(told["evidence"]), int(told["seen"]), int(told["revocations"]))
         asked = str(told["loss"]), float(told["confidence"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"got no audit, expected what Audit.as_dict() gives: {error!r:.100}") from error
     if (*asked, begun.evidence.limit) != (loss.name, confidence, limit):
         raise InputError(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..losses import Loss
 from ..model_io import first_tensor, keeps_memory
@@ -118,8 +119,8 @@ def calibrate(
 
 def _check_goal(objective: object, use: object, min_gain: object, lstms: Mapping[str, AdaptiveLSTM]) -> None:
     """Raise ``InputError`` unless these say what to make cheap."""
-    if objective not in ("latency", "macs"):
-        raise InputError(f"objective: got {objective!r}, expected 'latency' or 'macs'")
+    if not is_one_of(objective, ("latency", "macs")):
+        raise InputError(f"objective: got {brief(objective)}, expected 'latency' or 'macs'")
     check_use(use, lstms)
     check_min_gain(min_gain)
 

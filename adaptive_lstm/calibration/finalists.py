@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..codec import brief
 from ..errors import InputError
 from .candidates import Candidate, Key
 from .pareto import order_to_test
@@ -23,7 +24,7 @@ from .workload import Use
 def check_min_gain(min_gain: Any) -> None:
     """Raise ``InputError`` unless it is a share of the time that can be saved."""
     if not (isinstance(min_gain, int | float) and 0 <= min_gain < 1):
-        raise InputError(f"min_gain: got {min_gain!r}, expected a share of the time, at least 0 and below 1")
+        raise InputError(f"min_gain: got {brief(min_gain)}, expected a share of the time, at least 0 and below 1")
 
 
 def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: TimeBudget) -> Timed:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..codec import brief
 from ..errors import InputError
 from ..losses import Loss, as_loss
 from ..model_io import first_tensor
@@ -146,5 +147,5 @@ def between(value: Any, low: float, name: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not low < number < 1:
-        raise InputError(f"{name}: got {value!r}, expected a number above {low} and below 1")
+        raise InputError(f"{name}: got {brief(value)}, expected a number above {low} and below 1")
     return number

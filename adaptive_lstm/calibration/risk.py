@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its submodules load when they are first used: half a second that only calibration should cost
 
+from ..codec import brief
 from ..errors import CalibrationError
 from ..types import DoubleArray
 
@@ -61,7 +62,9 @@ def p_value(losses: npt.ArrayLike, limit: float, *, binary: bool, method: Method
     """
     _check_limit(limit)
     if method not in ("auto", "binomial", "hoeffding-bentkus", "wsr"):
-        raise CalibrationError(f"method: got {method!r}, expected 'auto', 'binomial', 'hoeffding-bentkus' or 'wsr'")
+        raise CalibrationError(
+            f"method: got {brief(method)}, expected 'auto', 'binomial', 'hoeffding-bentkus' or 'wsr'"
+        )
     if method == "binomial" and not binary:
         raise CalibrationError("method: 'binomial' is valid for binary losses only; use 'wsr' or 'hoeffding-bentkus'")
     values = _checked(losses, binary)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
+from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..model_io import call
 from ..runtime.adapt import adapted_lstms
@@ -51,8 +52,8 @@ def workload(model: nn.Module, inputs: Sequence[Any], use: Use) -> Callable[[nn.
 
 def check_use(use: object, lstms: Mapping[str, AdaptiveLSTM]) -> None:
     """Raise ``InputError`` unless these LSTMs can be used that way."""
-    if use not in USES:
-        raise InputError(f"use: got {use!r}, expected one of {', '.join(map(repr, USES))}")
+    if not is_one_of(use, USES):
+        raise InputError(f"use: got {brief(use)}, expected one of {', '.join(map(repr, USES))}")
     backward = [name for name, lstm in lstms.items() if lstm.bidirectional]
     if use == "stream" and backward:
         raise InputError(f"use='stream': {', '.join(backward)} is bidirectional and cannot stream; say use='sequence'")

@@ -15,6 +15,7 @@ from ..analysis.measure_sensitivity import Output, measure_sensitivities
 from ..analysis.ranges import input_ranges
 from ..analysis.sensitivity import Sensitivity
 from ..bench import Ratio, measure, ratio
+from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..model_io import as_batches, first_tensor, keeps_memory
 from ..policies import Dense
@@ -118,8 +119,8 @@ def restore(model: nn.Module) -> None:
 
 
 def _checked(prune: Prune | None, quantize: Quantize | None, rounding: str) -> Quantize:
-    if rounding not in ROUNDINGS:
-        raise InputError(f"rounding: got {rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+    if not is_one_of(rounding, ROUNDINGS):
+        raise InputError(f"rounding: got {brief(rounding)}, expected one of {', '.join(ROUNDINGS)}")
     if prune is not None and not isinstance(prune, Prune):
         raise InputError(
             f"prune: got {type(prune).__name__}, expected adaptive_lstm.Prune, for example Prune('unstructured', 0.5)"

@@ -22,8 +22,13 @@ class Layer:
         self.directions = len(weights)
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
             self.lstm = nn.LSTM(
-                first.shape[1], shape.hidden_size, bidirectional=self.directions == 2, proj_size=shape.proj_size
-            ).to(first)
+                first.shape[1],
+                shape.hidden_size,
+                bidirectional=self.directions == 2,
+                proj_size=shape.proj_size,
+                device=first.device,
+                dtype=first.dtype,
+            )
         for w, end in zip(weights, ("", "_reverse"), strict=False):
             values = {"weight_ih": w.w_ih, "weight_hh": w.w_hh, "bias_ih": w.bias, "weight_hr": w.w_hr}
             for name, value in (values | {"bias_hh": torch.zeros_like(w.bias)}).items():

@@ -38,6 +38,8 @@ class Plan:
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` or ``InputError`` unless policy and precision fit a stack."""
         Combined(self.policy).check(shape)
+        if not isinstance(self.replaced, ReplacedWeights | None):
+            raise InputError(f"replaced: got {type(self.replaced).__name__}, expected what compress made, or None")
         if not isinstance(self.quantize, Quantize):
             raise InputError(
                 f"got {type(self.quantize).__name__}, expected adaptive_lstm.Quantize, for example Quantize('int8')"

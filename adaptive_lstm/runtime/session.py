@@ -171,7 +171,7 @@ class ChunkSession:
     def exited(self) -> torch.Tensor:
         """As ``Session.exited``."""
         state = self.read().exit
-        return torch.zeros(self._batch, dtype=torch.bool) if state is None else state.exited
+        return torch.zeros(self._batch, dtype=torch.bool, device="cpu") if state is None else state.exited
 
 
 class ConvertedSession:

@@ -8,6 +8,7 @@ from types import TracebackType
 import torch
 from torch import strided
 
+from ..codec import brief, is_whole
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
@@ -42,8 +43,8 @@ class Stream:
             )
         if lstm.training:
             raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
-        if batch_size < 1:
-            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        if not (is_whole(batch_size) and 1 <= batch_size < 2**31):
+            raise InputError(f"batch_size: got {brief(batch_size)}, expected a whole number of rows, at least 1")
         self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
         depth = executor.policy.depth_exit

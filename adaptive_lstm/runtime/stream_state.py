@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ..codec import brief
 from ..errors import StateError
 from ..execution.plain import is_dense, is_plain, not_dense
 from ..policies import Parts
@@ -89,7 +90,7 @@ def _check_queue(held: HoldState) -> None:
 def _check_exit(state: ExitState, patience: int) -> None:
     time = state.time
     if type(time) is not int or not 0 <= time <= LONGEST_COUNT:
-        raise StateError(f"time: got {time!r}, expected a whole number of timesteps, 0 to 2**62")
+        raise StateError(f"time: got {brief(time)}, expected a whole number of timesteps, 0 to 2**62")
     if bool((state.streak >= torch.where(state.exited, LONGEST_COUNT, patience)).any()):
         raise StateError(
             f"streak: got {int(state.streak.max())} checks passed in a row that has not exited, expected less than the "

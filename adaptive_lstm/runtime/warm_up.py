@@ -40,6 +40,8 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
         InputError: the model is not adapted or in training mode, or B or T is below 1.
     """
     lstms = adapted_lstms(model)
+    if not isinstance(shapes, Iterable):
+        raise InputError(f"shapes: got {type(shapes).__name__}, expected pairs (B, T), or inputs of the model")
     with torch.no_grad(), keep_settings(lstms.values()):
         for shape in shapes:
             for _ in range(CALLS):

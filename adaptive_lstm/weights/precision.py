@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, is_whole, short_repr
 from ..errors import InputError
 from ..types import FloatArray, StackShape
 
@@ -68,11 +68,13 @@ class Quantize:
 
     def __post_init__(self) -> None:
         raw = self.raw if self.raw is not None else "fp32" if self.precision == "fp32" else "bf16"
+        if not isinstance(self.matrices, Mapping):
+            raise InputError(f"matrices: got {brief(self.matrices)}, expected precisions by the names of parameters")
         for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():
-            if value not in PRECISIONS:
-                raise InputError(f"{name}: got {value!r}, expected one of {', '.join(PRECISIONS)}")
-        if self.raw_range not in RAW_LEVELS:
-            raise InputError(f"raw_range: got {self.raw_range!r}, expected one of {', '.join(RAW_LEVELS)}")
+            if not is_one_of(value, PRECISIONS):
+                raise InputError(f"{name}: got {brief(value)}, expected one of {', '.join(PRECISIONS)}")
+        if not is_one_of(self.raw_range, RAW_LEVELS):
+            raise InputError(f"raw_range: got {brief(self.raw_range)}, expected one of {', '.join(RAW_LEVELS)}")
         if self.raw_range == "dynamic" and self.raw_scale is not None:
             raise InputError(
                 "raw_scale: got values, expected None: with raw_range='dynamic' every timestep brings its own range; "
@@ -81,8 +83,9 @@ class Quantize:
         if self.raw_levels is None:
             object.__setattr__(self, "raw_levels", RAW_LEVELS[self.raw_range])
         for name, least in (("levels", 0), ("input_levels", 0), ("raw_levels", 1)):
-            if not least <= getattr(self, name) <= MAX_LEVELS:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} to {MAX_LEVELS}")
+            levels = getattr(self, name)
+            if not (is_whole(levels) and least <= levels <= MAX_LEVELS):
+                raise InputError(f"{name}: got {brief(levels)}, expected a whole number from {least} to {MAX_LEVELS}")
         object.__setattr__(self, "raw", raw)
         object.__setattr__(self, "raw_scale", _scales(self.raw_scale))
         object.__setattr__(self, "matrices", dict(self.matrices))
@@ -133,7 +136,7 @@ def _scales(values: npt.ArrayLike | None) -> tuple[float, ...] | None:
         with np.errstate(over="ignore"):  # beyond float32: infinity, which is refused below
             array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError):
-        raise InputError(f"raw_scale: got {values!r}, expected one positive number per feature") from None
+        raise InputError(f"raw_scale: got {brief(values)}, expected one positive number per feature") from None
     if array.ndim != 1:
         raise InputError(f"raw_scale: got shape {array.shape}, expected one positive number per feature")
     if not np.all((array >= SCALES[0]) & (array <= SCALES[1])):  # also catches NaN

@@ -272,3 +272,29 @@ def test_an_audit_of_another_limit_is_not_merged() -> None:
     audits = [al.audit(fast, original, max_loss=limit) for limit in (0.2, LIMIT)]
     with pytest.raises(InputError, match=r"got an audit of disagreement <= 0\.2"):
         audits[1].merge(audits[0])
+
+
+class Certain(torch.nn.Module):
+    """The positive class's probability, where a logit would have a sign."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        probability: torch.Tensor = self.model(x).softmax(-1)[..., :1]
+        return probability
+
+
+def test_a_loss_that_means_nothing_ends_the_audit() -> None:
+    """Probabilities never change their sign: the promise would be held forever."""
+    fast, original = (Certain(model).eval() for model in served())
+    audit = al.audit(fast, original, rate=1.0, max_loss=LIMIT)
+    serve(fast, 15)
+    with pytest.raises(InputError, match="these are probabilities"):
+        serve(fast, 1)
+    serve(fast, 3)
+    assert audit.seen == 16
+    with al.audit(fast, original, rate=1.0, max_loss=LIMIT, loss=al.losses.disagreement.unchecked()) as trusted:
+        serve(fast, 20)
+    assert trusted.audited == 20

@@ -150,3 +150,26 @@ def test_deep_things_end() -> None:
     for _ in range(50):
         deep = [deep] * 50
     assert len(brief(deep)) <= TOLD + 3
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda v: al.SkipTimesteps(x_share=v), list(range(50_000))),
+        (lambda v: al.Delta(h=v), [[list(range(50_000))]]),
+        (lambda v: al.SkipTimesteps(x_share=0.1, mode=v), "x" * 100_000),
+        (lambda v: al.SkipTimesteps(x_share=0.1, cap=v), {str(i): i for i in range(50_000)}),
+        (lambda v: al.HoldLayers(x_share=0.1, mode=v), ["x"] * 50_000),
+        (lambda v: al.Prune(v), "x" * 100_000),
+        (lambda v: al.Prune("unstructured", v), tuple(range(50_000))),
+        (lambda v: al.Quantize("int8", raw=v), "x" * 100_000),
+        (lambda v: al.Quantize("int8", raw="int8", raw_scale=v), [["x"] * 50_000]),
+        (lambda v: al.Family(v), "x" * 100_000),
+        (lambda v: al.compress(adapted(), quantize=al.Quantize("int8"), rounding=v), "x" * 100_000),
+    ],
+)
+def test_errors_tell_of_large_values_in_a_few_words(make: Any, value: Any) -> None:
+    with pytest.raises(al.AdaptiveLSTMError) as told:
+        make(value)
+    assert "got" in str(told.value)
+    assert len(str(told.value)) <= 2 * TOLD

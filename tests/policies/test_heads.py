@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_confidence_by_hand(measure: Any) -> None:
     assert certain.tolist() == [1.0] * C
     undecided = confidence(lambda s: torch.zeros(1, C), torch.zeros(1, P), measure)
     assert float(undecided) == pytest.approx(1 / C if measure == "max" else 0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_linear_head_has_classes(activation: Any) -> None:
+    with pytest.raises(al.errors.PolicyError, match=r"head: got weight \(0, 6\), which has no classes"):
+        al.LinearHead(np.zeros((0, P), np.float32), np.zeros(0, np.float32), activation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of an empty tensor
+        head = nn.Linear(P, 0)
+    with pytest.raises(al.errors.PolicyError, match="which has no classes"):
+        al.ExitInTime(head, threshold=0.5)
 
 
 def test_a_head_of_the_wrong_shape_changes_nothing() -> None:

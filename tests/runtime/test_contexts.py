@@ -51,6 +51,22 @@ def test_another_default_dtype() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and warns about what nn.LSTM itself does in Python
+def test_another_default_device() -> None:
+    """Tensors of the meta device hold nothing, so none may be made by default."""
+    model = torch.nn.Sequential(torch_lstm(6, 9, 2, batch_first=True)).eval()
+    batches = [X.transpose(0, 1)] * 8
+    with torch.device("meta"):
+        fast: Any = al.adapt(model)
+        al.compress_within(fast, batches, 0.3, progress=False)
+        al.compress(fast, batches, prune=al.Prune("unit", 0.25), quantize=al.Quantize("int8"), rounding="compensated")
+        al.measure_sensitivities(fast, batches, progress=False)
+        with al.stream(fast[0], 2) as stream:
+            steps = torch.stack([stream.step(x) for x in X])
+            assert stream.exited.device.type == "cpu"
+        whole = infer_natively(fast[0], batches[0])[0]
+    assert_equal(steps.transpose(0, 1), whole)
+
+
 def test_traced() -> None:
     fast = adapted(6, 9, 2)
     with torch.no_grad():
