@@ -65,6 +65,8 @@ class Certificate:
         seconds: that finding the policy took.
         finalists: of a search by time: ``kept_limits``, how many candidates kept all limits on the search split;
             ``timed``, how many of them were timed; ``fastest``, the fields of the best ``TimeShare``. None if none was.
+        more: where nothing that skips passed and testing ended with a ``policy`` that lost less than the limits: its
+            mean ``losses``, and how many sequences would certify them, in the ``test`` split and ``sequences`` in all.
     """
 
     certified: bool
@@ -87,6 +89,7 @@ class Certificate:
     made: str
     seconds: float
     finalists: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """As JSON, indented."""
@@ -111,7 +114,7 @@ class Certificate:
         if not self.certified:
             limits = ", ".join(f"{one['name']} <= {one['limit']:g}" for one in self.losses)
             text = f"not certified: no policy passed {limits} at confidence {self.confidence:g}; nothing is skipped"
-            return "\n".join([text, *self._fastest()])
+            return "\n".join([text, *self._fastest(), *self._more()])
         lines = [f"certified at confidence {self.confidence:g}: {self.policy}"]
         lines += [
             f"  {one['name']}: {one['mean']:.4f} on {self.sequences['test']['count']} test sequences, limit "
@@ -122,7 +125,7 @@ class Certificate:
         if self.policy != NOTHING:
             lines.append(f"  {self._time_share()}")
         else:
-            lines += ["  nothing is skipped", *self._fastest()]
+            lines += ["  nothing is skipped", *self._fastest(), *self._more()]
         return "\n".join(lines)
 
     def _time_share(self) -> str:
@@ -142,6 +145,18 @@ class Certificate:
         return [
             f"  {kept} candidates that skip kept the limits in the search; the fastest ran {1 / share['median']:.2f} "
             f"times as fast as nothing skipped (quartiles of its time {share['p25']:.2f} to {share['p75']:.2f})"
+        ]
+
+    def _more(self) -> list[str]:
+        """How many sequences would have done, in a line; none if that is not known, or nothing more was wanted."""
+        if not self.more:
+            return []
+        losses = ", ".join(
+            f"{one['name']} {mean:.4f}" for one, mean in zip(self.losses, self.more["losses"], strict=True)
+        )
+        return [
+            f"  give more sequences: {self.more['policy']} lost {losses} on {self.sequences['test']['count']} test "
+            f"sequences, too few to tell; about {self.more['test']} ({self.more['sequences']} in all) would do"
         ]
 
 
@@ -178,6 +193,7 @@ def make_certificate(
     finalists: Mapping[str, Any] | None,
     candidates: Mapping[str, int],
     seconds: float,
+    more: Mapping[str, Any] | None,
 ) -> Certificate:
     """Write the record.
 
@@ -193,6 +209,7 @@ def make_certificate(
         finalists: what ``Certificate.finalists`` holds.
         candidates: how many were searched and tested.
         seconds: that finding the policy took.
+        more: what ``Certificate.more`` holds.
     """
     lstms, info = adapted_lstms(model), backend_info()
     return Certificate(
@@ -218,6 +235,7 @@ def make_certificate(
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         finalists=finalists,
+        more=more,
     )
 
 

@@ -112,6 +112,25 @@ class Guarantee:
                 found += list(risk.conditional_p_values(losses, buckets, limit, first=first, last=last, binary=binary))
         return risk.joint_p_value(found)
 
+    def size_needed(self, candidate: Candidate, outcome: Outcome) -> int | None:
+        """Size of the test split at which a candidate would pass that failed, if it goes on losing as it did there.
+
+        None: a mean loss is not below its limit, or nothing is known of the sequences that exit first.
+        """
+        sizes: list[int] = []
+        exits = self._exits(candidate, outcome)
+        for losses, limit, binary in zip(outcome.losses.T, self.limits, self.binary, strict=True):
+            groups = [losses]
+            if exits is not None:
+                buckets, first, last = exits
+                groups += [losses[buckets <= t] for t in range(first, last)]
+            for group in groups:
+                size = risk.needed_like(group, limit, self.confidence, binary=binary) if group.size else None
+                if size is None:
+                    return None
+                sizes.append(math.ceil(size * len(losses) / group.size))
+        return max(sizes)
+
     def worst_early_exit_ratio(self, candidate: Candidate, outcome: Outcome) -> float:
         """With ``conditional``: the largest mean loss of the sequences that exit first, as a multiple of its limit.
 

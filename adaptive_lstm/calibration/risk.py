@@ -192,6 +192,28 @@ def needed(limit: float, confidence: float, observed: float = 0.0, *, binary: bo
         ) from None
 
 
+def needed_like(losses: npt.ArrayLike, limit: float, confidence: float, *, binary: bool) -> int | None:
+    """Size of a test split at which a candidate passes that failed with these losses, if it goes on losing like that.
+
+    For binary losses ``needed`` at their mean; bounded ones are repeated in their order. None: their mean is not below
+    the limit, or so close to it that ten million sequences are not enough.
+
+    Raises:
+        CalibrationError: as ``p_value``.
+    """
+    values, level = _checked(losses, binary), _level(confidence)
+    _check_limit(limit)
+    mean = float(values.mean())
+    if mean >= limit:
+        return None
+    try:
+        if binary:
+            return needed(limit, confidence, mean, binary=True)
+        return _first(lambda n: _wsr(np.resize(values, n), limit) <= level, start=values.size + 1)
+    except (CalibrationError, OverflowError):
+        return None
+
+
 def _first(passes: Callable[[int], bool], start: int) -> int:
     """The smallest integer from ``start`` on that passes, where all above it pass too.
 

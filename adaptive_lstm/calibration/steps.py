@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -136,11 +137,13 @@ class Proof:
         tested: the candidates that were tested, by key.
         passed: those that passed.
         chosen: the cheapest that passed; None if none did.
+        failed: the one that ended the testing; None if all passed.
     """
 
     tested: Mapping[Key, Tested]
     passed: frozenset[Key]
     chosen: Tested | None
+    failed: Tested | None
 
     @property
     def candidate(self) -> Candidate:
@@ -259,7 +262,8 @@ def prove(run: Run, found: Found, budget: TimeBudget) -> Proof:
     count = risk.fixed_sequence(p_values(), run.guarantee.confidence)
     passed = [s.candidate.key for s in found.front[:count]]
     chosen = tested[min(passed, key=found.costs.__getitem__)] if passed else None
-    return Proof(tested, frozenset(passed), chosen)
+    failed = next((one for key, one in tested.items() if key not in passed), None)
+    return Proof(tested, frozenset(passed), chosen, failed)
 
 
 def record(run: Run, timed: Timed, proof: Proof, use: Use, fingerprints: Splits[str], seconds: float) -> Calibration:
@@ -281,10 +285,25 @@ def record(run: Run, timed: Timed, proof: Proof, use: Use, fingerprints: Splits[
         finalists=timed.summary,
         candidates={"searched": len(found.scored), "tested": len(proof.tested)},
         seconds=seconds,
+        more=_more(run, proof),
     )
     points = sorted((_point(s, run.names, timed, proof) for s in found.scored), key=lambda point: point.cost)
     ranges = {name: _ranges(outcome, name) for name in run.names}
     return Calibration(chosen is not None, settings, tuple(points), certificate, ranges, time)
+
+
+def _more(run: Run, proof: Proof) -> dict[str, Any] | None:
+    """For the certificate: how many sequences would do, where nothing that skips passed for want of them."""
+    failed = proof.failed
+    if failed is None or proof.candidate.choices:
+        return None
+    test = run.guarantee.size_needed(failed.candidate, failed.outcome)
+    if test is None:
+        return None
+    size = len(run.test)
+    sequences = math.ceil(test * (len(run.fit) + len(run.search) + size) / size)
+    return {"policy": str(failed.candidate), "losses": failed.outcome.losses.mean(0).tolist(), "test": test,
+            "sequences": sequences}  # fmt: skip
 
 
 def _point(s: Scored, names: Sequence[str], timed: Timed, proof: Proof) -> Point:

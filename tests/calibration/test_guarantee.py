@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.risk import p_value
 from adaptive_lstm.losses import Loss
 from adaptive_lstm.policies import bucket, parts
@@ -57,6 +59,37 @@ def test_a_loss_counts_as_binary_only_if_all_outputs_say_so() -> None:
     asked = OPTIONS | {"loss": [al.losses.disagreement, Loss("flip", lambda *_: 0.0, lambda _: True)]}
     result = al.calibrate(Sometimes(), drawn(300), **(asked | {"max_loss": [0.2, 0.2]}), policies=[al.SkipTimesteps])
     assert [one["test"] for one in result.certificate.losses] == ["wsr", "binomial"]
+
+
+def _flagged(n: int, every: int) -> list[Any]:
+    """Sequences of which every so many are lost, whatever is skipped."""
+    return [(x, float(i % every == 0)) for i, (x, _) in enumerate(drawn(n))]
+
+
+def test_how_many_sequences_would_have_done() -> None:
+    """One in 20 is lost, one in 10 allowed: 40 cannot tell these apart, and as many as it says can."""
+    asked = OPTIONS | {"loss": Loss("lost", lambda out, dense, target: target, lambda _: True), "max_loss": 0.1}
+
+    def ask(n: int, every: int = 20) -> Any:
+        part = _flagged(2 * n + n, every)
+        splits = al.Splits(part[:n], part[n : 2 * n], part[2 * n :])
+        return al.calibrate(adapted_classifier(), splits, **asked, policies=[al.SkipTimesteps])
+
+    few = ask(40)
+    assert not few.certified
+    told = few.certificate.more
+    assert told["losses"] == [0.05]
+    assert told["test"] == risk.needed(0.1, 0.9, 0.05, binary=True)
+    assert told["sequences"] == 3 * told["test"]
+    text = str(few.certificate)
+    assert f"give more sequences: {told['policy']} lost lost 0.0500 on 40 test sequences, too few to tell" in text
+    assert f"about {told['test']} ({told['sequences']} in all) would do" in text
+    enough = ask(20 * -(-told["test"] // 20))
+    assert enough.certified
+    assert enough.certificate.more is None
+    hopeless = ask(40, every=8)  # nothing is tested: more of them would not help
+    assert not hopeless.certified
+    assert hopeless.certificate.more is None
 
 
 def test_early_leavers() -> None:

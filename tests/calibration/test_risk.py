@@ -18,6 +18,7 @@ from adaptive_lstm.calibration.risk import (
     fixed_sequence,
     joint_p_value,
     needed,
+    needed_like,
     p_value,
     upper_bound,
 )
@@ -210,6 +211,20 @@ def test_needed_for_bounded_losses(observed: float) -> None:
     assert p_value([observed] * n, 0.05, binary=False) <= 0.05
     assert p_value([observed] * (n - 1), 0.05, binary=False) > 0.05
     assert n >= needed(0.05, 0.95, binary=True)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_as_many_losses_as_are_needed_would_pass(binary: bool) -> None:
+    losses = np.zeros(60)
+    losses[29::30] = 1 if binary else 0.6
+    assert p_value(losses, 0.05, binary=binary) > 0.05
+    n = needed_like(losses, 0.05, 0.95, binary=binary)
+    assert n is not None
+    assert p_value(np.resize(losses, n), 0.05, binary=binary) <= 0.05
+    assert 60 < n < 1000
+    worse = np.where(losses > 0, losses, 0.05 if not binary else np.arange(60) % 20 == 1)
+    assert needed_like(worse, 0.05, 0.95, binary=binary) is None  # as many again would not help
+    assert needed_like(np.full(60, 0.05 - 1e-9), 0.05, 0.95, binary=False) is None
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 100), (3, 250), (40, 50), (50, 50)])
