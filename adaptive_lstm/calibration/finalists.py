@@ -6,19 +6,25 @@ search split is used, so the test split stays clean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..codec import brief
 from ..errors import InputError
 from .candidates import Candidate, Key
-from .pareto import order_to_test
+from .pareto import MIN_COST, order_to_test
 from .search import Scored
 from .steps import MAX_FINALISTS, Found, Run, Timed
 from .time_budget import TimeBudget
 from .time_share import TimeShare
 from .workload import Use
+
+MAX_FIRST = 14  # finalists that are timed for their families, before those that are timed for their strengths
+
+Families = frozenset[str]
 
 
 def check_min_gain(min_gain: Any) -> None:
@@ -30,6 +36,10 @@ def check_min_gain(min_gain: Any) -> None:
 def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: TimeBudget) -> Timed:
     """Time the best candidates of a search, and choose those to test.
 
+    The prediction may be wrong about a family as a whole, and hardly within one. So the cheapest of every set of
+    families is timed first; what the clock says of it corrects the prediction for the others of its set, of which the
+    best are timed then.
+
     Args:
         run: the calibration.
         found: its search, by predicted time.
@@ -38,30 +48,54 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
         budget: what is left; timing takes at most half of it.
     """
     kept = [s for s in found.scored if s.ratio <= 1 and s.outcome.macs_share < 1]
-    stopwatch = run.stopwatch(use)
-    limit, times = budget.part(), dict[Key, TimeShare]()
-    for scored in finalists(kept, found.costs):
-        if limit.passed():
-            break
-        run.bar.note(f"timing {scored.candidate}")
-        times[scored.candidate.key] = stopwatch.time(scored.candidate.settings(run.names))
-    costs = dict(found.costs) | {key: share.median for key, share in times.items()}
+    stopwatch, limit, times = run.stopwatch(use), budget.part(), dict[Key, TimeShare]()
+
+    def time(some: Iterable[Scored]) -> None:
+        for scored in some:
+            if limit.passed():
+                return
+            run.bar.note(f"timing {scored.candidate}")
+            times[scored.candidate.key] = stopwatch.time(scored.candidate.settings(run.names))
+
+    time(of_every_family(kept, found.costs)[:MAX_FIRST])
+    likely = corrected(kept, found.costs, times)
+    time(best_of(kept, likely, times, most=1 - min_gain)[: MAX_FINALISTS - len(times)])
     worth = [s for s in kept if (key := s.candidate.key) in times and times[key].saves(min_gain)]
-    return Timed(replace(found, costs=costs, front=to_test(run, found.scored, worth, costs)), times, len(kept))
+    # Candidates of one family differ by less than two measurements of one: a corrected prediction puts them in order.
+    front = to_test(run, found.scored, worth, dict(found.costs) | corrected(kept, found.costs, times))
+    costs = dict(found.costs) | {key: share.median for key, share in times.items()}
+    return Timed(replace(found, costs=costs, front=front), times, len(kept))
 
 
-def finalists(kept: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
-    """Those to time, the most promising first: of every set of families the cheapest by prediction, then the front.
-
-    The prediction may be wrong about a family as a whole, and hardly within one.
-    """
-    by_cost = sorted(kept, key=lambda s: costs[s.candidate.key])
-    best: dict[frozenset[str], Scored] = {}
-    for scored in by_cost:
+def of_every_family(kept: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
+    """The cheapest of every set of families; families alone before those that are joined, then the cheapest first."""
+    best: dict[Families, Scored] = {}
+    for scored in sorted(kept, key=lambda s: costs[s.candidate.key]):
         best.setdefault(scored.candidate.families, scored)
-    front = [kept[k] for k in order_to_test([costs[s.candidate.key] for s in kept], [s.ratio for s in kept])]
-    chosen = {s.candidate.key: s for s in [*best.values(), *reversed(front)]}
-    return list(chosen.values())[:MAX_FINALISTS]
+    return sorted(best.values(), key=lambda s: (len(s.candidate.families) > 1, costs[s.candidate.key]))
+
+
+def corrected(kept: Sequence[Scored], costs: Mapping[Key, float], times: Mapping[Key, TimeShare]) -> dict[Key, float]:
+    """Predicted costs of those whose set of families was timed, times what the clock made of its predictions."""
+    factors: dict[Families, list[float]] = {}
+    for s in kept:
+        if (share := times.get(s.candidate.key)) is not None:
+            factor = share.median / max(costs[s.candidate.key], MIN_COST)
+            factors.setdefault(s.candidate.families, []).append(factor)
+    return {
+        s.candidate.key: costs[s.candidate.key] * float(np.median(factors[s.candidate.families]))
+        for s in kept
+        if s.candidate.families in factors
+    }
+
+
+def best_of(
+    kept: Sequence[Scored], likely: Mapping[Key, float], times: Mapping[Key, TimeShare], *, most: float
+) -> list[Scored]:
+    """Those of the front by corrected costs that are not timed yet, the cheapest first."""
+    some = [s for s in kept if likely.get(s.candidate.key, 1.0) < most]
+    order = order_to_test([likely[s.candidate.key] for s in some], [s.ratio for s in some]) if some else ()
+    return [some[k] for k in reversed(order) if some[k].candidate.key not in times]
 
 
 def to_test(run: Run, scored: Sequence[Scored], worth: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:

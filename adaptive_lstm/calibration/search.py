@@ -24,6 +24,7 @@ HOPELESS = 2.0  # times the limit at which a candidate is given up
 WIDTH = 12  # candidates that are kept when families are joined
 JOINED = 20  # candidates that are tried per joining
 LOWERED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels by which all strengths of a candidate are lowered
+HARMLESS = 3  # of these that may lose nothing: what loses nothing here may still fail its test
 REFINED = 4  # candidates whose neighbours are tried
 REFINEMENTS = 2  # times that this is done
 NEIGHBOURS = 6  # of a candidate that joins two families
@@ -176,7 +177,7 @@ class Search:
         return looked * min(self._n, COARSE) + _full_runs(WIDTH + families) * self._n
 
     def _lowered_strengths(self, candidate: Candidate) -> list[Scored]:
-        """A candidate and more careful ones, all its strengths lowered at once, until two of them lose nothing.
+        """A candidate and more careful ones, all its strengths lowered at once, until three of them lose nothing.
 
         On the few sequences of the coarse evaluation bold candidates may look harmless; what is certified in the end
         is between them and the dense model.
@@ -184,7 +185,7 @@ class Search:
         lowered: list[Scored] = []
         for scored in self._scored_in_time(map(candidate.more_careful, LOWERED), self._n):
             lowered.append(scored)
-            if sum(s.ratio == 0 for s in lowered) == 2:
+            if sum(s.ratio == 0 for s in lowered) == HARMLESS:
                 break
         return lowered
 
