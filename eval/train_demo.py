@@ -1,9 +1,11 @@
-"""Train the model of the embedded demo once: `python -m eval.train_demo`, some five minutes on one core.
+"""Train the model of the embedded demo once: `python -m eval.train_demo`, some fifteen minutes on one core.
 
 Writes `digits.safetensors` (the model) and `digits_images.safetensors` (the held-out pictures) into
 `adaptive_lstm/cli/demo/`. Everything is seeded and runs on one thread, so a second run on the same machine and versions
-writes the same bytes. Of the 1797 pictures 1047 train; nothing was chosen by looking at the 450 test pictures: the
-settings below were found on the other 300, which the demo later fits on without their labels.
+writes the same bytes. Of the 1797 pictures 1047 train; nothing was chosen by looking at the 450 test pictures.
+
+The model learns to know the class from the middle of the digit on and to keep it over blank paper, and to expect every
+class alike before the digit comes. Strips are short at first, and as long as in the demo in the end.
 """
 
 import time
@@ -16,13 +18,27 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from tqdm import tqdm
 
-from adaptive_lstm.cli.demo.digits import HIDDEN, IMAGES_FILE, LAYERS, MODEL_FILE, DigitReader, read_columns
+from adaptive_lstm.cli.demo.digits import (
+    CLASSES,
+    HIDDEN,
+    IMAGES_FILE,
+    LAYERS,
+    MODEL_FILE,
+    STEPS,
+    WIDTH,
+    DigitReader,
+    read_strips,
+    strips,
+)
 
 SEED = 0
 TEST, FIT = 450, 300  # pictures; the others train
-EPOCHS, BATCH = 80, 64
+LENGTHS = ((30, 96), (20, 160), (12, STEPS))  # epochs, and columns of their strips
+BATCH = 64
 LEARNING_RATE, WEIGHT_DECAY, CLIP, SMOOTHING = 6e-3, 1e-2, 1.0, 0.05
-FORGET_BIAS = 2.0  # the class is read 64 steps after the first column: start with a long memory
+FORGET_BIAS = 2.0  # the class is read long after the digit: start with a long memory
+LOOK = WIDTH // 2  # columns of a digit after which its class should be known
+NOISE = 0.02  # of the sensor, twice what the demo has
 
 
 def main() -> None:
@@ -54,18 +70,33 @@ def _train(images: Tensor, labels: Tensor) -> DigitReader:
             bias: Tensor = getattr(model.lstm, f"bias_ih_l{layer}")
             bias[HIDDEN : 2 * HIDDEN] = FORGET_BIAS
     batches = len(images) // BATCH
+    lengths = [steps for epochs, steps in LENGTHS for _ in range(epochs)]
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=EPOCHS * batches)
-    for _ in tqdm(range(EPOCHS), desc="training", unit="epoch"):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=len(lengths) * batches)
+    bar = tqdm(lengths, desc="training", unit="epoch")
+    for steps in bar:
         order = torch.randperm(len(images))[: batches * BATCH]
         for batch in order.split(BATCH):
-            logits = model(read_columns(_moved(images[batch])))
+            loss = _loss(model, _moved(images[batch]), labels[batch], steps)
             optimizer.zero_grad()
-            cross_entropy(logits, labels[batch], label_smoothing=SMOOTHING).backward()
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             schedule.step()
+        bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
     return model.eval()
+
+
+def _loss(model: DigitReader, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+    """Mean over the columns at which an answer is asked for, of pictures [N, 8, 8] on strips of so many columns."""
+    starts = torch.randint(steps - WIDTH + 1, (len(images),))
+    outputs, _ = model.lstm(strips(images, starts, steps, NOISE, torch.default_generator))
+    passed = torch.arange(steps) - starts[:, None]
+    seen, before = passed >= LOOK, passed < 0
+    logits = model.fc(outputs)
+    known = cross_entropy(logits[seen], labels[:, None].expand(-1, steps)[seen], label_smoothing=SMOOTHING)
+    unknown = cross_entropy(logits[before], torch.full((int(before.sum()), CLASSES), 1 / CLASSES), reduction="sum")
+    return known + unknown / before.numel()
 
 
 def _moved(images: Tensor) -> Tensor:
@@ -82,7 +113,7 @@ def _moved(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _accuracy(model: DigitReader, images: Tensor, labels: Tensor) -> float:
-    return float((model(read_columns(images)).argmax(1) == labels).double().mean())
+    return float((model(read_strips(images, SEED)).argmax(1) == labels).double().mean())
 
 
 if __name__ == "__main__":

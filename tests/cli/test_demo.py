@@ -15,7 +15,7 @@ from adaptive_lstm.cli.demo.outcome import DemoOutcome
 from adaptive_lstm.cli.demo.run import CERTIFIED, EXACT, INT8, TORCH, run
 from adaptive_lstm.cli.demo.task import DemoTask
 from adaptive_lstm.losses import Loss
-from adaptive_lstm.policies import Delta, ExitInTime, Family
+from adaptive_lstm.policies import ExitInTime, Family, SkipTimesteps
 
 from ..support.helpers import fingerprints
 
@@ -75,13 +75,25 @@ def test_labels_are_those_of_the_data_set() -> None:
     assert [labels[image.numpy().tobytes()] for image in images.test] == images.labels.tolist()
 
 
-def test_reading_keeps_the_corners_of_the_picture() -> None:
+def test_a_strip_is_paper_but_for_the_picture() -> None:
     image = torch.arange(64, dtype=torch.uint8).remainder(17).reshape(1, 8, 8)
-    columns = digits.read_columns(image)
-    assert columns.shape == (1, digits.STEPS, digits.ROWS)
-    torch.testing.assert_close(columns[0, 0, 0], image[0, 0, 0] / 16)
-    torch.testing.assert_close(columns[0, -1, 0], image[0, 0, -1] / 16)
-    torch.testing.assert_close(columns[0, 0, -1], image[0, -1, 0] / 16)
+    (strip,) = digits.strips(image, torch.tensor([30]), 120, 0.0, torch.Generator().manual_seed(0))
+    assert strip.shape == (120, digits.ROWS)
+    paper = strip[0, 0]
+    assert digits.PAPER[0] <= paper <= digits.PAPER[1]
+    assert (strip[:30] == paper).all()
+    assert (strip[30 + digits.WIDTH :] == paper).all()
+    last = 30 + digits.WIDTH - 1
+    for row, column, (y, x) in ((0, 30, (0, 0)), (0, last, (0, 7)), (-1, 30, (7, 0)), (-1, last, (7, 7))):
+        torch.testing.assert_close(strip[column, row], paper * (1 - image[0, y, x] / 16))
+
+
+def test_strips_are_drawn_from_their_seed() -> None:
+    images = digits.load_images().fit[:20]
+    first, again, other = (digits.read_strips(images, seed) for seed in (1, 1, 2))
+    assert first.shape == (20, digits.STEPS, digits.ROWS)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
@@ -113,9 +125,9 @@ def test_the_certificate_rests_on_the_reported_inputs_and_agrees_with_the_table(
 def test_the_whole_demo_asks_for_what_its_pictures_can_prove() -> None:
     task = digits.load_task()
     splits = task.splits
-    assert (len(splits.fit), len(splits.search), len(splits.test)) == (150, 150, 450)
-    assert (task.max_loss, task.confidence) == (0.02, 0.95)
-    assert [family.policy for family in task.families(task.model)] == [Delta, ExitInTime]
+    assert (len(splits.fit), len(splits.search), len(splits.test)) == (100, 200, 450)
+    assert (task.max_loss, task.confidence) == (0.03, 0.95)
+    assert [family.policy for family in task.families(task.model)] == [ExitInTime, SkipTimesteps]
 
 
 def test_without_a_certificate_nothing_is_skipped_and_it_is_said(uncertified: DemoOutcome, tmp_path: Path) -> None:
@@ -136,7 +148,7 @@ def test_the_record_holds_every_candidate(outcome: DemoOutcome) -> None:
 
 
 def test_columns_that_are_sent_have_the_shape_of_the_operands(outcome: DemoOutcome) -> None:
-    assert [sent.shape for sent in outcome.sent] == [(64, 16 + 160), (64, 160 + 160)]
+    assert [sent.shape for sent in outcome.sent] == [(320, 16 + 160), (320, 160 + 160)]
     assert 0 < outcome.exited_at <= outcome.steps
     assert not any(sent[outcome.exited_at :].any() for sent in outcome.sent)
     share = sum(sent.sum() for sent in outcome.sent) / sum(sent.size for sent in outcome.sent)
@@ -151,9 +163,10 @@ def test_the_figure_is_written(outcome: DemoOutcome, tmp_path: Path) -> None:
 
 def test_the_table_names_all_contenders_and_the_conditions(outcome: DemoOutcome) -> None:
     text = str(outcome)
-    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "work", "1 thread on", "60 pictures", "certified at"):
+    for expected in (TORCH, EXACT, INT8, CERTIFIED, "accuracy", "work", "1 thread on", "60 strips", "certified at"):
         assert expected in text
     assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
+    assert outcome.verdict in text
 
 
 def test_the_demo_needs_no_plotting_library_to_run() -> None:

@@ -40,7 +40,9 @@ def options(tmp_path: Path) -> argparse.Namespace:
 def model() -> ZooModel:
     """The digits of the demo as a model of the zoo."""
     images = digits.load_images()
-    unlabelled, test = (list(digits.read_columns(part).split(1)) for part in (images.fit, images.test))
+    unlabelled, test = (
+        list(digits.read_strips(part, seed).split(1)) for seed, part in enumerate((images.fit, images.test))
+    )
     original = digits.load_model()
 
     @torch.no_grad()

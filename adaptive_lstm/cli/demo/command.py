@@ -16,9 +16,9 @@ Compare four ways to run a trained LSTM on data it has never seen:
   adaptive int8        weights and activations in int8
   adaptive certified   int8, and a policy that skips work, with a certified limit on changed answers
 
-The model reads handwritten digits, column by column; it is part of the package, so no network is needed. Prints
-quality, the share of the work done, time per sequence and per streaming step, and the certificate. Draws how the policy
-was chosen, time against quality, and what was computed for one picture. One thread; takes about a minute."""
+The model reads handwritten digits from strips of paper, column by column; it is part of the package, so no network is
+needed. Prints quality, the share of the work done, time per sequence and per streaming step, what skipping gained, and
+the certificate. Draws time against quality, and what was computed for one strip. One thread; takes about a minute."""
 
 EXAMPLES = """\
   adaptive-lstm demo

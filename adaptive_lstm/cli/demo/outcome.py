@@ -49,9 +49,9 @@ class Row:
             f"{self.agreement:.4f}",
             f"{self.macs:.0%}",
             format_seconds(self.sequence.median),
-            spread(self.sequence_gain),
+            str(self.sequence_gain),
             format_seconds(self.step.median),
-            spread(self.step_gain),
+            str(self.step_gain),
         ]
 
 
@@ -61,9 +61,10 @@ class DemoOutcome:
 
     Attributes:
         title, unit, score_name, agreement_name, caution: see `DemoTask`.
-        rows: the contenders, the original first; the certified one last, if anything was certified.
+        rows: the contenders, the original first; the certified one last, if it skips anything.
         calibration: the candidates and the certificate.
-        cost: what the costs of the calibration are, in words.
+        sequence_gain, stream_gain: how many times as long int8 takes that skips nothing as the certified one, on test
+            inputs; None if nothing is skipped.
         sent: per layer, [T, I + H], True if a column of [x ; h] was sent (multiplied) at a step of the shown input.
         exited_at: number of steps of the shown input that were read before the decision.
         hidden: size of h.
@@ -80,7 +81,8 @@ class DemoOutcome:
     caution: str
     rows: tuple[Row, ...]
     calibration: Calibration
-    cost: str
+    sequence_gain: Ratio | None
+    stream_gain: Ratio | None
     sent: tuple[NDArray[np.bool_], ...]
     exited_at: int
     hidden: int
@@ -88,6 +90,14 @@ class DemoOutcome:
     sequences: int
     steps: int
     machine: dict[str, object]
+
+    @property
+    def verdict(self) -> str:
+        """What skipping gained, in a sentence."""
+        if self.sequence_gain is None or self.stream_gain is None:
+            return "Nothing is skipped: no policy was certified that saves time."
+        whole, stream = spread(self.sequence_gain), spread(self.stream_gain)
+        return f"Skipping, certified, against int8 that skips nothing: {whole} times as fast, in a stream {stream}."
 
     def __str__(self) -> str:
         gain = "torch / this"
@@ -97,20 +107,24 @@ class DemoOutcome:
 
 {aligned([header, *(row.cells() for row in self.rows)])}
 
-{self.score_name}: on {self.sequences} {self.unit} that nothing was trained, fitted or chosen on.
+{self.verdict}
+
+{self.score_name}: on {self.sequences} {self.unit} that nothing was trained, fitted, chosen or timed on.
 {self.agreement_name}: agreement with torch on them. work: share of the multiply-accumulates done.
-sequence: time of the LSTM for {self.steps} steps in one call. step: time of one step of a stream. Batch 1,
-  {place(self.machine)}.
-{gain}: how many times as long torch takes, median (quartiles) of paired rounds.
+sequence: time of the LSTM for {self.steps} steps in one call. step: the same steps one by one in a stream, time of
+  each on average. Batch 1, {place(self.machine)}.
+{gain}: how many times as long torch takes. Medians of paired rounds, with quartiles in brackets.
 
 {certificate}{self.caution and chr(10) + self.caution}"""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON: everything but the pictures."""
         names = ("title", "unit", "score_name", "agreement_name", "caution", "sequences", "steps", "machine")
+        gains = {name: getattr(self, name) for name in ("sequence_gain", "stream_gain")}
         return {
             **{name: getattr(self, name) for name in names},
             "rows": [row.as_dict() for row in self.rows],
+            **{name: gain and gain.as_dict() for name, gain in gains.items()},
             "certificate": json.loads(self.calibration.certificate.to_json()),
             "frontier": candidates(self.calibration),
         }
