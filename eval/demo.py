@@ -1,13 +1,12 @@
-"""The demo on a real model: the speaker encoder of Resemblyzer on real speech.
+"""The demo as a record, and on a real model: the speaker encoder of Resemblyzer on real speech.
 
-``python -m eval.demo --zoo PATH`` does what ``adaptive-lstm demo`` does for handwritten digits. PATH holds the folder
-``resemblyzer_3x256``: ``weights.npz`` (Resemblyzer 0.1.4, Apache-2.0: a 40 -> 3 x 256 LSTM and a linear layer) and
-``mel_test_other.npz`` (100 utterances of ten speakers from LibriSpeech test-other, CC BY 4.0, as mel frames of 10 ms).
-Three speakers are for fitting, two for choosing a policy, five for the report and the certificate. An utterance is cut
-into windows of 1.6 s and represented by the mean of their embeddings.
+``python -m eval.demo`` runs ``adaptive-lstm demo`` and keeps what it found. ``--zoo PATH`` does the same with the
+speaker encoder. PATH holds the folder ``resemblyzer_3x256``: ``weights.npz`` (Resemblyzer 0.1.4, Apache-2.0: a 40 ->
+3 x 256 LSTM and a linear layer) and ``mel_test_other.npz`` (100 utterances of ten speakers from LibriSpeech test-other,
+CC BY 4.0, as mel frames of 10 ms). Three speakers are for fitting, two for choosing a policy, five for the report and
+the certificate. An utterance is cut into windows of 1.6 s and represented by the mean of their embeddings.
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from adaptive_lstm.cli.demo import digits
 from adaptive_lstm.cli.demo.command import draw_outcome
 from adaptive_lstm.cli.demo.run import run
 from adaptive_lstm.cli.demo.task import DemoTask
@@ -25,6 +25,7 @@ from adaptive_lstm.cli.sequence_file import read_arrays
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.losses import cosine_distance
 from adaptive_lstm.policies import Delta, Family, HoldLayers, SkipTimesteps
+from eval.shared import common
 from eval.zoo.resemblyzer import BANDS, FOLDER, HIDDEN, LAYERS, WINDOW, SpeakerEncoder, equal_error_rate, windows
 
 FIT_SPEAKERS, SEARCH_SPEAKERS = 3, 2
@@ -82,16 +83,16 @@ def load_task(zoo: Path) -> DemoTask:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--zoo", type=Path, required=True, help=f"the folder {FOLDER}, or the one that holds it")
+    parser = common.parser(__doc__)
+    parser.add_argument("--zoo", type=Path, help=f"the folder {FOLDER}, or the one that holds it; without: digits")
     parser.add_argument("--out", type=figure_path, default=Path("adaptive_lstm_demo.png"), help="file for the figure")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     options = parser.parse_args(argv)
-    outcome = run(load_task(options.zoo))
+    name, task = ("speech", load_task(options.zoo)) if options.zoo else ("digits", digits.load_task())
+    outcome = run(task)
     show(outcome, as_json=options.json)
     draw_outcome(outcome, options.out)
+    found = {key: value for key, value in outcome.as_dict().items() if key not in ("machine", "frontier")}
+    common.save(options, "demo", [{"group": name, "case": "certified", **found}])
 
 
 def _model(path: Path) -> SpeakerEncoder:

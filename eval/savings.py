@@ -1,24 +1,25 @@
 """What does a certified policy save on real models, and is its promise kept on fresh sequences?
 
 ``python -m eval.savings --zoo PATH`` adapts every model of the zoo, compresses it to int8, and lets ``al.calibrate``
-search all policies that apply. Then, with the certified policy:
+search all policies that apply, for whole sequences and, where the model serves streams, for streams. Then, with the
+certified policy:
 
+- saved: time against the same int8 model with nothing skipped, batch 1, on fresh sequences, which the calibration never
+  saw: of the whole model, or of its LSTMs frame by frame; and how many times as fast it is as the adapted float32
+  model and, on whole sequences, as torch;
 - skipped: share of the multiply-accumulates of all LSTMs (including those of the policy itself) that were left out
   on the test split, and of the recurrent matrices alone;
-- saved: wall-clock of the whole model, batch 1, against the same int8 model with nothing skipped; and how many times
-  as fast it is as the adapted float32 model and as torch;
-- loss against the original model on the test split and on fresh sequences, which the calibration never saw. 'broken'
-  means that the fresh ones contradict the limit (one-sided test at 0.95), not that a sample lies above it by chance.
+- loss against the original model on the test split and on fresh sequences. 'broken' means that the fresh ones
+  contradict the limit (one-sided test at 0.95), not that a sample lies above it by chance.
 
-For models with a goal in time, the costs that no policy can save are measured too: a call in which no column is sent
-(it still compares inputs and computes gates) and a call of one timestep (the cost of a call by itself).
+A run that was broken off goes on with ``--resume``: models with a record of the present commit are left out.
 
 The table is followed by the kind of sequence that the certificate of each model covers; see ``eval/zoo/material.py``.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import ratio
 from adaptive_lstm.calibration import risk
+from adaptive_lstm.calibration.calibrate import Point
+from adaptive_lstm.calibration.workload import Use, workload
 from adaptive_lstm.cli.demo.run import int8
 from adaptive_lstm.errors import AdaptiveLSTMError
 from eval import zoo
@@ -38,15 +41,20 @@ from eval.zoo.material import Material
 
 CONFIDENCE = 0.95
 TIMED = 12  # fresh sequences per timed call
-WALL_SLACK = 0.10  # by how much the saved share of time may stay behind the skipped share of the work
+USES: tuple[Use, ...] = ("sequence", "stream")
+STREAMED = ("resemblyzer", "beatnet", "charrnn", "textgenrnn", "pjm", "fsdd-speakers")  # models that serve streams
 ENCODER, WINDOWS, ENCODER_SECONDS = "resemblyzer", (100, 100, 200), 300.0
 ENCODER_LIMIT = 0.02  # of that timed calibration: 200 windows certify nothing stricter
-RECURRENT_GOALS = {ENCODER: 0.50}  # model -> at least this share of the recurrent multiply-accumulates skipped
-GOALS = {"fsdd-speakers": 0.80, "fsdd-digits": 0.60}  # the same of all multiply-accumulates, and of the time
+LEAST = 0.98  # times as fast as with nothing skipped, of every model and use
+GOALS: Mapping[tuple[str, Use], float] = {
+    ("fsdd-speakers", "sequence"): 2.0,
+    ("fsdd-digits", "sequence"): 1.25,
+    (ENCODER, "stream"): 2.0,
+}  # the same of some
 
 
 def calibrated(
-    fast: nn.Module, material: Material, objective: Literal["latency", "macs"], *, progress: bool
+    fast: nn.Module, material: Material, objective: Literal["latency", "macs"], use: Use, *, progress: bool
 ) -> al.Calibration:
     """The calibration under test."""
     return al.calibrate(
@@ -57,27 +65,29 @@ def calibrated(
         confidence=CONFIDENCE,
         policies=material.families(fast),
         objective=objective,
+        use=use,
         progress=progress,
     )
 
 
-def judge(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
+def judge(model: ZooModel, material: Material, use: Use, options: argparse.Namespace) -> dict[str, Any]:
     """Calibrate one model and measure the result."""
     fast = int8(model.model)
-    result = calibrated(fast, material, options.objective, progress=not options.json)
+    result = calibrated(fast, material, options.objective, use, progress=not options.json)
     result.apply(fast, force=True)  # what loses time must show
     test = served(model, fast, material.test, material)
     fresh = served(model, fast, material.fresh, material)
     binary = material.loss.binary(model.model(material.fresh[0]))
-    tested = [p for p in result.frontier if p.p_value is not None]
+    considered = [p for p in result.frontier if p.p_value is not None or p.time is not None]
     return {
         "certified": result.certified,
         "policy": result.certificate.policy,
+        "use": use,
         "skipped": test.skipped,
         "skipped_recurrent": test.skipped_recurrent,
         "skipped_fresh": fresh.skipped,
         "fallback": test.fallback,
-        **timed(model, fast, material.fresh, quick=options.quick),
+        **timed(model, fast, material.fresh, use, quick=options.quick),
         "loss": material.loss.name,
         "max_loss": material.max_loss,
         "confidence": CONFIDENCE,
@@ -90,8 +100,15 @@ def judge(model: ZooModel, material: Material, options: argparse.Namespace) -> d
         "objective": options.objective,
         "seconds": result.certificate.seconds,
         "candidates": dict(result.certificate.candidates),
-        "frontier": [{k: v for k, v in vars(p).items() if k != "settings"} for p in tested],
+        "finalists": result.certificate.finalists,
+        "more": result.certificate.more,
+        "frontier": [_plain(point) for point in considered],
     }
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(point).items() if name != "settings"}
+    return fields | {"time": point.time and point.time.as_dict()}
 
 
 def served(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], material: Material) -> Served:
@@ -99,37 +116,21 @@ def served(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], material:
     return serve(fast, inputs, [model.model(x) for x in inputs], material.loss)
 
 
-def timed(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], *, quick: bool) -> dict[str, Any]:
+def timed(model: ZooModel, fast: nn.Module, inputs: Sequence[Tensor], use: Use, *, quick: bool) -> dict[str, Any]:
     """Share of the int8 model's time that skipping saves, and speed against the adapted float32 model and torch."""
     chosen = inputs[:: max(1, len(inputs) // TIMED)][:TIMED]
-    contenders = {
-        "torch": model.model,
-        "fp32": al.adapt(model.model),
-        "int8": int8(model.model),
-        "certified": fast,
-    }
-    calls = {name: _all_of(m, chosen) for name, m in contenders.items()}
-    if model.name in GOALS:
-        calls |= {"no columns": _all_of(_silent(model.model), chosen)}
-        calls |= {"one timestep": _all_of(contenders["int8"], [x[:, :1] for x in chosen])}
+    dense = int8(model.model)
+    work = workload(dense, chosen, use)
+    calls = {name: work(one) for name, one in (("fp32", al.adapt(model.model)), ("int8", dense), ("certified", fast))}
+    if use == "sequence":
+        calls["torch"] = _all_of(model.model, chosen)
     timings = common.race(calls, quick=quick)
     left = ratio(timings["certified"], timings["int8"])
-    bounds = {name: 1 - ratio(timings[name], timings["int8"]).median for name in calls if name not in contenders}
     return {
-        "saved_at_most": bounds,
         "saved": 1 - left.median if left.meaningful else None,
         "saved_quartiles": [1 - left.p75, 1 - left.p25],
-        "speed": {name: asdict(ratio(timings[name], timings["certified"])) for name in ("int8", "fp32", "torch")},
+        "speed": {name: asdict(ratio(timings[name], timings["certified"])) for name in calls if name != "certified"},
     }
-
-
-def _silent(model: nn.Module) -> nn.Module:
-    """The int8 model with thresholds that nothing exceeds after the first timestep."""
-    fast = int8(model)
-    for lstm in fast.modules():
-        if isinstance(lstm, al.AdaptiveLSTM):
-            lstm.policy = al.Delta.uniform(1e6)
-    return fast
 
 
 def _all_of(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None]:
@@ -140,24 +141,17 @@ def _all_of(model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None]:
     return run
 
 
-def goals(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The goals of a model, the values reached, and the verdicts."""
-    given: list[tuple[str, float | None, float]] = []
-    if name in RECURRENT_GOALS:
-        given.append(("recurrent work skipped", found["skipped_recurrent"], RECURRENT_GOALS[name]))
-    if name in GOALS:
-        given.append(("work skipped", found["skipped"], GOALS[name]))
-        given.append(("time saved", found["saved"], max(GOALS[name], found["skipped"]) - WALL_SLACK))
-    return [
-        {"goal": goal, "got": got, "least": least, "verdict": "n/a" if got is None else _verdict(got >= least)}
-        for goal, got, least in given
-    ]
+def goals(name: str, use: Use, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """How fast a model is to be against int8 that skips nothing, how fast it is, and the verdict."""
+    least, got = GOALS.get((name, use), LEAST), found["saved"] and 1 / (1 - found["saved"])
+    verdict = "n/a" if found["saved"] is None else _verdict((got or 1.0) >= least)
+    return [{"goal": f"times as fast ({use})", "got": got, "least": least, "verdict": verdict}]
 
 
 def encoder_in_time(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
     """How long a calibration of the speaker encoder on 400 windows takes."""
     few = material.thinned(*WINDOWS, fresh=0, max_loss=ENCODER_LIMIT)
-    found = calibrated(int8(model.model), few, options.objective, progress=not options.json)
+    found = calibrated(int8(model.model), few, options.objective, "sequence", progress=not options.json)
     seconds = found.certificate.seconds
     goal = f"seconds to calibrate on {sum(WINDOWS)} windows"
     return {"goal": goal, "got": seconds, "most": ENCODER_SECONDS, "verdict": _verdict(seconds < ENCODER_SECONDS)}
@@ -172,7 +166,8 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     if "failed" in found:
         return [name, "failed", *[""] * 10]
     saved = "n/a" if found["saved"] is None else f"{found['saved']:.0%}"
-    speeds = [f"{found['speed'][base]['median']:.2f}x" for base in ("fp32", "torch")]
+    speed = found["speed"]
+    speeds = [f"{speed[base]['median']:.2f}x" if base in speed else "" for base in ("fp32", "torch")]
     kept = "kept" if found["fresh_at_least"] <= found["max_loss"] else "broken"
     return [
         name,
@@ -199,8 +194,6 @@ def as_text(found: dict[str, dict[str, Any]]) -> str:
             bound = f"at least {goal['least']:.2f}" if "least" in goal else f"less than {goal['most']:g}"
             got = "n/a" if goal["got"] is None else f"{goal['got']:.2f}"
             lines.append(f"{goal['verdict']:4}  {name}: {goal['goal']} {got} ({bound})")
-        for what, most in one.get("saved_at_most", {}).items():
-            lines.append(f"      {name}: a call of {what} saves {most:.0%}")
     for name, one in found.items():
         line = one.get("failed") or f"{one['policy']}; {one['loss']} at most {one['max_loss']:g}; {one['promise']}"
         line += f" (not all native: {one['fallback']})" if one.get("fallback") else ""
@@ -208,26 +201,43 @@ def as_text(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def case(options: argparse.Namespace, use: Use) -> str:
+    """Of a record: what was to be saved, and how the model is used if not in whole sequences."""
+    return str(options.objective) if use == "sequence" else f"{options.objective}, {use}"
+
+
+def runs(options: argparse.Namespace) -> Iterable[tuple[ZooModel, Material, Use]]:
+    """What is to be calibrated; with ``--resume`` only what this commit has no record of."""
+    done = common.recorded(options.results, "savings") if options.resume else frozenset()
+    for model in zoo.with_material(options.models, options.zoo):
+        uses = [use for use in options.uses if use == "sequence" or model.name.startswith(STREAMED)]
+        missing = [use for use in uses if (model.name, case(options, use)) not in done]
+        if missing:
+            material = model.prepared(quick=options.quick)
+            yield from ((model, material, use) for use in missing)
+
+
 def main() -> None:
     parser = common.parser(__doc__)
     common.add_zoo_options(parser, zoo.NAMES, zoo.NAMES)
     parser.add_argument("--objective", choices=("latency", "macs"), default="latency", help="what to reduce")
+    parser.add_argument("--uses", type=common.one_of(*USES), default=USES, help=f"default: {','.join(USES)}")
+    parser.add_argument("--resume", action="store_true", help="leave out what has a record of the present commit")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     with common.inference(options.threads):
         common.headline(options)
-        for model in zoo.with_material(options.models, options.zoo):
-            name, material = model.name, model.prepared(quick=options.quick)
+        for model, material, use in runs(options):
             try:
-                one = judge(model, material, options)
+                one = judge(model, material, use, options)
                 if not options.quick:
-                    one["goals"] = goals(name, one)
-                    if name == ENCODER:
+                    one["goals"] = goals(model.name, use, one)
+                    if (model.name, use) == (ENCODER, "sequence"):
                         one["goals"].append(encoder_in_time(model, material, options))
             except AdaptiveLSTMError as error:  # of one model; the others still run
                 one = {"failed": f"{type(error).__name__}: {error}"}
-            found[name] = one
-            record = {"group": name, "case": options.objective, **one}
+            found[f"{model.name}, {use}"] = one
+            record = {"group": model.name, "case": case(options, use), **one}
             if options.json:
                 print(json.dumps(record))
             common.save(options, "savings", [record])

@@ -25,9 +25,9 @@ LEAD = (
     "A calibration proves on the user's data what that may cost, or says that nothing could be proved."
 )
 ORDER = (
-    "summary", "origin", "frontier", "savings", "heat", "streaming", "long_stream", "delta", "latency", "never_slower",
-    "throughput", "scaling", "roofline", "limits", "compression", "within_budget", "taxonomy", "ablation", "validity",
-    "audit", "fuzzing", "footprint", "losses",
+    "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "long_stream", "delta", "latency",
+    "never_slower", "throughput", "scaling", "roofline", "limits", "compression", "within_budget", "taxonomy",
+    "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint", "losses",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

@@ -11,6 +11,7 @@ Record = Mapping[str, Any]
 COMMANDS = {
     "frontier": "python -m eval.frontier --zoo PATH",
     "quality": "python -m eval.quality --zoo PATH",
+    "demo": "python -m eval.demo",
     "savings": "python -m eval.savings --zoo PATH",
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
@@ -26,6 +27,7 @@ COMMANDS = {
     "taxonomy": "python -m eval.taxonomy --zoo PATH",
     "ablation": "python -m eval.ablation --zoo PATH",
     "validity": "python -m eval.validity",
+    "cost_model": "python -m eval.cost_model --zoo PATH",
     "audit": "python -m eval.audit --zoo PATH",
     "footprint": "python -m eval.footprint",
     "fuzzing": "python -m tests.fuzz lstm --cases 100000 --minutes 600 --record eval/results",
@@ -35,9 +37,14 @@ COMMANDS = {
 def commands_of(records: Iterable[Record]) -> list[str]:
     """The commands that made records, each with the options that their case stands for."""
     found = dict.fromkeys((str(r.get("eval", "")), str(r["case"])) for r in records)
-    options = {"savings": " --objective {case}"}
-    commands = [COMMANDS[name] + options.get(name, "").format(case=case) for name, case in found if name in COMMANDS]
+    commands = [COMMANDS[name] + _options(name, case) for name, case in found if name in COMMANDS]
     return list(dict.fromkeys(commands))
+
+
+def _options(name: str, case: str) -> str:
+    if name == "savings":
+        return f" --objective {case.partition(',')[0]}"  # "latency, stream" is one of two uses
+    return " --objective latency" if name == "validity" and case.endswith(", by time") else ""
 
 
 @dataclass(frozen=True)

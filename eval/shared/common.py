@@ -143,5 +143,12 @@ def write_results(folder: Path, name: str, records: Sequence[Record]) -> Path:
     return path
 
 
+def recorded(folder: Path, name: str) -> frozenset[tuple[object, object]]:
+    """Group and case of the records that the present commit has written, so that a script can go on where it ended."""
+    path, present = folder / f"{name}.jsonl", commit()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return frozenset(_key(record) for record in map(json.loads, lines) if record["commit"] == present)
+
+
 def _key(record: Record) -> tuple[object, object]:
     return record["group"], record["case"]

@@ -189,6 +189,22 @@ def never_slower() -> list[dict[str, Any]]:
             ("float32 (4, 8, 2), B 1, T 1", slow))]  # fmt: skip
 
 
+def demo() -> list[dict[str, Any]]:
+    row = {"score": 0.99, "agreement": 1.0, "macs": 0.3, "sequence": timing(1e-3), "step": timing(1e-5),
+           "sequence_gain": speed(2.0), "step_gain": speed(3.0)}  # fmt: skip
+    loss = {"name": "disagreement", "limit": 0.02}
+    return [{"group": "digits", "case": "certified", "title": "digits", "score_name": "accuracy",
+             "rows": [{"name": "torch", **row}, {"name": "adaptive certified", **row}],
+             "agreement_name": "same class", "sequences": 9, "unit": "strips", "steps": 9, "sequence_gain": speed(2.5),
+             "stream_gain": speed(1.5),
+             "certificate": {"losses": [loss], "confidence": 0.95, "policy": "exit"}}]  # fmt: skip
+
+
+def cost_model() -> list[dict[str, Any]]:
+    times = [{"name": f"hold {p}", "predicted": p, "time": speed(p)} for p in (0.5, 0.7, 1.2)]
+    return [{"group": "candidates", "case": "vad", "rank": 0.93, "least": 0.9, "candidates": times}]
+
+
 def audit() -> list[dict[str, Any]]:
     simulated = {"limit": 0.02, "confidence": 0.95, "repeats": 1000, "audits": 100_000, "revoked": 0.04,
                  "allowed": 0.066, "median": 460.0, "quartiles": [250.0, 800.0], "optimum": 378.0,
@@ -213,8 +229,9 @@ def fuzzing() -> list[dict[str, Any]]:
             for one in (lstms, files)]  # fmt: skip
 
 
-WRITERS = (frontier, savings, heatmap, latency, never_slower, streaming, long_stream, scaling, throughput, roofline,
-           limits, compression, within_budget, taxonomy, ablation, validity, audit, footprint, fuzzing)  # fmt: skip
+WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, streaming, long_stream, scaling, throughput,
+           roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit, footprint,
+           fuzzing)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
@@ -273,7 +290,7 @@ def test_all_sections_are_there_with_figures(page: Page) -> None:
     names = {section.anchor for section in report.SECTIONS}
     assert set(anchors) == names
     assert [a["href"] for a in page.all_of("a")] == [f"#{anchor}" for anchor in anchors]
-    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower"}:
+    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower", "demo"}:
         assert "<svg" in page.section(anchor), anchor
         assert "Command: <code>python -m eval." in page.section(anchor), anchor
         assert "Threads: 1." in page.section(anchor), anchor

@@ -39,6 +39,14 @@ def _little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
+def test_a_run_that_was_broken_off_knows_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert common.recorded(tmp_path, "savings") == frozenset()
+    for commit, case in (("abc1234", "latency"), ("def5678", "latency, stream")):
+        monkeypatch.setattr(common, "commit", lambda commit=commit: commit)
+        common.write_results(tmp_path, "savings", [{"group": "pjm", "case": case}])
+    assert common.recorded(tmp_path, "savings") == {("pjm", "latency, stream")}
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_records_say_which_code_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:

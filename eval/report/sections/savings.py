@@ -6,7 +6,7 @@ from .. import plots, words
 from ..blocks import Block, Details, Figure, Heading, Panel, Paragraph, Section, Table, table
 from ..records import Record, Results
 
-OBJECTIVES = {"macs": "multiply-accumulates", "latency": "time"}
+OBJECTIVES = {"macs": "multiply-accumulates", "latency": "time", "latency, stream": "time in streams"}
 
 
 def _draw(results: Results) -> list[Block]:
@@ -49,8 +49,9 @@ def _figure(records: list[Record]) -> Figure:
     panels = [Panel(_alt(order), work)]
     lacking = []
     for base, title in (("int8", "int8 that skips nothing"), ("torch", "torch fp32")):
-        usable = [r for r in order if words.quiet(r["speed"][base])]
-        lacking += [f"{r['group']} against {base}" for r in order if r not in usable]
+        timed = [r for r in order if base in r["speed"]]
+        usable = [r for r in timed if words.quiet(r["speed"][base])]
+        lacking += [f"{r['group']} against {base}" for r in timed if r not in usable]
         marks = [(r["group"], _speed_mark(r["speed"][base])) for r in usable]
         if marks:
             alt = f"Speed against {title}: " + "; ".join(f"{label} {m.words}" for label, m in marks)
@@ -108,6 +109,6 @@ def _row(r: Record) -> list[str]:
         words.percent(r["skipped_recurrent"]),
         words.percent(r["saved"] if words.quiet(r["speed"]["int8"]) else None),
         words.times(words.quoted(r["speed"]["fp32"])),
-        words.times(words.quoted(r["speed"]["torch"])),
+        words.times(words.quoted(r["speed"]["torch"])) if "torch" in r["speed"] else "",
         words.seconds(r["seconds"]),
     ]
