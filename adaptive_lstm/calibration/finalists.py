@@ -15,16 +15,14 @@ import numpy as np
 from ..codec import brief
 from ..errors import InputError
 from .candidates import Candidate, Key
-from .pareto import MIN_COST, order_to_test
-from .search import Scored
+from .pareto import MIN_COST, Families
+from .search import Scored, in_order
 from .steps import MAX_FINALISTS, Found, Run, Timed
 from .time_budget import TimeBudget
 from .time_share import TimeShare
 from .workload import Use
 
 MAX_FIRST = 14  # finalists that are timed for their families, before those that are timed for their strengths
-
-Families = frozenset[str]
 
 
 def check_min_gain(min_gain: Any) -> None:
@@ -94,8 +92,7 @@ def best_of(
 ) -> list[Scored]:
     """Those of the front by corrected costs that are not timed yet, the cheapest first."""
     some = [s for s in kept if likely.get(s.candidate.key, 1.0) < most]
-    order = order_to_test([likely[s.candidate.key] for s in some], [s.ratio for s in some]) if some else ()
-    return [some[k] for k in reversed(order) if some[k].candidate.key not in times]
+    return [s for s in reversed(in_order(some, likely)) if s.candidate.key not in times]
 
 
 def to_test(run: Run, scored: Sequence[Scored], worth: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
@@ -105,4 +102,4 @@ def to_test(run: Run, scored: Sequence[Scored], worth: Sequence[Scored], costs: 
     """
     nothing = Candidate().key
     able = [*[s for s in scored if s.candidate.key == nothing and run.compressed], *worth]
-    return [able[k] for k in order_to_test([costs[s.candidate.key] for s in able], [s.ratio for s in able])]
+    return in_order(able, costs)

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..policies import Sweep
-from .candidates import Candidate
+from .candidates import Candidate, Key
 from .evaluation import Outcome
 from .latency_model import CostTable
 from .pareto import MAX_TIES, order_to_test, pareto_order, spread_by_cost
@@ -141,7 +141,7 @@ class Search:
 
     def to_test(self, scored: Sequence[Scored]) -> list[Scored]:
         """The few to test, in this order."""
-        return [scored[k] for k in order_to_test([self.cost(s) for s in scored], [s.ratio for s in scored])]
+        return in_order(scored, {s.candidate.key: self.cost(s) for s in scored})
 
     def _look(self, sweeps: Sequence[Sweep]) -> list[Scored]:
         """Every sweep alone and families joined, on a part of the search split; the best of both."""
@@ -205,6 +205,12 @@ class Search:
                     joined.append((self.cost(a) * self.cost(b) / dense, both))
         joined.sort(key=lambda one: one[0])
         return list(self._scored_in_time((both for _, both in joined[:JOINED]), n))
+
+
+def in_order(scored: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
+    """Those to test, in this order, by costs of one's own: see ``order_to_test``."""
+    ratios, families = [s.ratio for s in scored], [s.candidate.families for s in scored]
+    return [scored[k] for k in order_to_test([costs[s.candidate.key] for s in scored], ratios, families)]
 
 
 def _full_runs(joined: int) -> int:

@@ -75,3 +75,12 @@ def test_the_few_worth_a_test(candidates: list[tuple[int, float]]) -> None:
 def test_bad_input_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         call()
+
+
+def test_of_a_tie_only_the_more_careful_of_the_same_families_stay() -> None:
+    """Another family that costs more is not more careful; what skips nothing is."""
+    cost, risk = [1.0, 0.9, 0.8, 0.5, 0.4, 0.3], [0.0, 0.0, 0.0, 0.0, 0.0, 0.5]
+    families = [frozenset(), *map(frozenset, ({"exit"}, {"hold"}, {"exit"}, {"hold"}, {"exit", "hold"}))]
+    assert pareto_order(cost, risk, max_ties=6).tolist() == [0, 1, 2, 3, 4, 5]
+    assert pareto_order(cost, risk, max_ties=6, families=families).tolist() == [0, 2, 4, 5]
+    assert order_to_test(cost, risk, families).tolist() == [0, 2, 4, 5]
