@@ -54,7 +54,12 @@ GOALS: Mapping[tuple[str, Use], float] = {
 
 
 def calibrated(
-    fast: nn.Module, material: Material, objective: Literal["latency", "macs"], use: Use, *, progress: bool
+    fast: nn.Module,
+    material: Material,
+    objective: Literal["latency", "macs"],
+    use: Use = "sequence",
+    *,
+    progress: bool,
 ) -> al.Calibration:
     """The calibration under test."""
     return al.calibrate(
@@ -151,7 +156,7 @@ def goals(name: str, use: Use, found: dict[str, Any]) -> list[dict[str, Any]]:
 def encoder_in_time(model: ZooModel, material: Material, options: argparse.Namespace) -> dict[str, Any]:
     """How long a calibration of the speaker encoder on 400 windows takes."""
     few = material.thinned(*WINDOWS, fresh=0, max_loss=ENCODER_LIMIT)
-    found = calibrated(int8(model.model), few, options.objective, "sequence", progress=not options.json)
+    found = calibrated(int8(model.model), few, options.objective, progress=not options.json)
     seconds = found.certificate.seconds
     goal = f"seconds to calibrate on {sum(WINDOWS)} windows"
     return {"goal": goal, "got": seconds, "most": ENCODER_SECONDS, "verdict": _verdict(seconds < ENCODER_SECONDS)}

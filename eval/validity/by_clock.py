@@ -30,7 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 
 def true_time(cost: FloatArray) -> FloatArray:
     """[K] share of the time of candidates that leave a share ``cost`` of the work."""
-    return cost + np.array(OVERHEAD)[np.arange(len(cost)) % SWEEPS]
+    time: FloatArray = cost + np.array(OVERHEAD)[np.arange(len(cost)) % SWEEPS]
+    return time
 
 
 def order_by_clock(cost: FloatArray, estimate: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.intp]:
