@@ -33,6 +33,7 @@ FIT = 100  # of the pictures without labels; the others are for choosing
 LOSS, MAX_LOSS, CONFIDENCE = disagreement, 0.03, 0.95
 HEAD = "fc"
 PATIENCE = 3  # checks in a row that must be sure of the class: a half-written 6 looks like another digit for a while
+SHOWN = 3  # the test strip in the figure
 INK = 16  # the darkest pixel value of the data set
 
 MODEL_FILE = Path(__file__).with_name("digits.safetensors")
@@ -135,8 +136,8 @@ def load_task() -> DemoTask:
         confidence=CONFIDENCE,
         families=families,
         caution="",
-        shown=test_inputs[0],
-        picture=test_inputs[0].T,
+        shown=test_inputs[SHOWN],
+        picture=test_inputs[SHOWN].T,
     )
 
 
