@@ -104,6 +104,6 @@ def order_to_test(cost: npt.ArrayLike, ratio: npt.ArrayLike, families: Sequence[
     allowed = np.flatnonzero(ratios <= 1)
     if not allowed.size:
         return allowed
-    kinds = None if families is None else [families[k] for k in allowed]
+    kinds = None if families is None else [families[int(k)] for k in allowed]
     order = allowed[pareto_order(costs[allowed], ratios[allowed], max_ties=MAX_TIES, families=kinds)]
     return order[spread_by_cost(costs[order], MAX_TESTED)]
