@@ -3,7 +3,6 @@
 import json
 import re
 from base64 import b64decode
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +14,8 @@ from eval.heatmap import pack, unpack
 from eval.report import __main__ as report
 from eval.report import words
 from eval.report.records import COMMANDS, Results, origin, read
+
+from ..support.html_page import Page
 
 MACHINE = {"cpu": "test <cpu>", "cores": 2, "backend": "native", "isa": "avx2", "python": "3.11", "threads": 1,
            "time": "2026-01-01T00:00:00+00:00"}  # fmt: skip
@@ -237,37 +238,6 @@ WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, streaming, l
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
     lines = (json.dumps({"eval": name, **record, **STAMP, **stamp}) for record in records)
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-class Page(HTMLParser):
-    """What the tests ask about a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.text = text
-        self.svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def all_of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    def section(self, anchor: str) -> str:
-        found = re.search(rf'<section id="{anchor}".*?</section>', self.text, flags=re.DOTALL)
-        assert found is not None, anchor
-        return found[0]
 
 
 @pytest.fixture(scope="module")
