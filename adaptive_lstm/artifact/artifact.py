@@ -1,8 +1,8 @@
-"""``save`` and ``load``: the settings of an adapted model in one file, without the weights that the user has.
+"""``save`` and ``load``: an adapted model's settings in one file, by default without the weights that the user has.
 
 A safetensors file whose JSON header holds, for every LSTM by its module name, precision, policy, monitor and the
-fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays. Nothing is ever unpickled
-or executed.
+fingerprint of its parameters; replaced weights, thresholds, heads and translators are arrays, and so are, if asked for,
+the weights that are executed. Nothing is ever unpickled or executed.
 """
 
 from __future__ import annotations
@@ -18,43 +18,49 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from .. import bench, codec, tensorfile
+from .. import bench, codec
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..execution.backend import backend_info
 from ..files import FilePath
-from ..policies import Combined, Policy, kind_of, members
+from ..policies import Policy, kind_of, members, parts
 from ..runtime.adapt import adapt, lstms_of
 from ..runtime.conversion import plain_class
 from ..runtime.lstm import AdaptiveLSTM
-from ..runtime.monitor import Range, Rates
 from ..runtime.plan import Plan
+from ..types import StackShape, sites
 from ..weights.fingerprint import model_digest, surroundings_digest, weights_digest
-from ..weights.layout import shape_of
-from ..weights.precision import Quantize
+from ..weights.layout import CellTensors, shape_of
+from ..weights.matrices import CellMatrices, same_bits
+from ..weights.quantization import quantize_stack
 from ..weights.replaced import ReplacedWeights
+from . import container
+from .matrices import read_matrices, write_matrices
 from .policies import Kinds, decode_policy, encode_policy, known_kinds
-from .weights import read_replaced, write_replaced
+from .stacks import Settings, read_settings
+from .weights import read_replaced, standing_in, write_replaced
 
 M = TypeVar("M", bound=nn.Module)
 
-_KIND, _VERSION = "model", 1
-_LSTM = ("shape", "parameters", "quantize", "replaced", "policy", "monitor")
-_OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
 
-
-def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = None) -> None:
+def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = None, weights: bool = False) -> None:
     """Write the settings of an adapted model: replaced weights, precision, policy and monitor of every LSTM.
 
-    The model's own parameters are not stored: ``load`` needs the model again, with the weights that it has now. The
-    file is written at once; after a failure the old one is still there. A new file gets the mode that the umask leaves,
-    a replaced one keeps its own. A symbolic link stays, and the file that it names is replaced; other hard links of
-    that file keep what they held.
+    By default the model's own parameters are not stored: ``load`` needs the model again, with the weights that it has
+    now. With ``weights`` the file is self-contained: it holds the weights as they are executed, int8 as int8, without
+    zeros where a bitmask is smaller, in as many bytes as ``report`` says. ``load`` takes it like any other: parameters
+    are checked, and replaced weights come back as float32 weights that round to the stored ones. Weights that an LSTM
+    executes in float32 or bfloat16 come back as they are.
+
+    The file is written at once; after a failure the old one is still there. A new file gets the mode that the umask
+    leaves, a replaced one keeps its own. A symbolic link stays, and the file that it names is replaced; other hard
+    links of that file keep what they held.
 
     Args:
         model: an adapted model, or one ``AdaptiveLSTM``.
         path: where to; an existing file is replaced.
         certificate: ``Calibration.certificate`` of this model, which ``load_certificate`` gives back.
+        weights: whether to store the executed weights too, for readers that do not have the model.
 
     Raises:
         InputError: no adapted LSTM, a policy or head written in Python, a certificate of another model or of another
@@ -63,7 +69,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
     """
     lstms = lstms_of(model)
     arrays: dict[str, np.ndarray] = {}
-    described = {name: _described(lstm, name, f"{i}", arrays) for i, (name, lstm) in enumerate(lstms.items())}
+    described = {name: _described(lstm, name, f"{i}", weights, arrays) for i, (name, lstm) in enumerate(lstms.items())}
     if not isinstance(certificate, Certificate | None):
         raise InputError(f"certificate: got {type(certificate).__name__}, expected Calibration.certificate, or None")
     if certificate is not None:
@@ -77,7 +83,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
                 raise InputError(f"{name or 'the LSTM'}: its policy would be read as {settings[name].policy}")
     except AdaptiveLSTMError as error:
         raise InputError(f"the model cannot be saved: {error}") from error
-    tensorfile.write(path, _KIND, _VERSION, header, arrays)
+    container.write(path, header, arrays, weights=weights)
 
 
 def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> M:
@@ -97,7 +103,7 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
         InputError: the model holds no ``nn.LSTM``, or ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
-    header, arrays = tensorfile.read(path, _KIND, _VERSION)
+    header, arrays = container.read(path)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
     found = {
@@ -135,9 +141,9 @@ def load_certificate(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -
         InputError: ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
-    header, arrays = tensorfile.read(path, _KIND, _VERSION)
+    header, arrays = container.read(path)
     try:
-        described = _lstms_in(header)
+        described = container.lstms_in(header)
         given = codec.Arrays(arrays)
         settings = {
             name: decode_policy(found["policy"], f"{i}.policy", given, kinds)
@@ -178,32 +184,43 @@ def _tell_of_another_machine(certificate: Certificate) -> None:
         )
 
 
-def _described(lstm: AdaptiveLSTM, name: str, at: str, arrays: codec.Written) -> dict[str, Any]:
+def _described(lstm: AdaptiveLSTM, name: str, at: str, weights: bool, arrays: codec.Written) -> dict[str, Any]:
     """The settings of an LSTM as JSON values; arrays are added with names that begin with ``at``."""
     try:
-        if lstm.replaced is not None:
-            lstm.executed()  # raises if the parameters have changed since
-            write_replaced(lstm.replaced, f"{at}.replaced", arrays)
+        lstm.executed()  # raises if the parameters have changed since they were replaced
         policy = encode_policy(lstm.policy, f"{at}.policy", arrays)
+        executed = _executed(lstm, at, arrays) if weights else {"replaced": lstm.replaced is not None}
     except InputError as error:
         raise InputError(f"{name or type(lstm).__name__}: {error}") from error
+    if lstm.replaced is not None and executed["replaced"] is True:
+        write_replaced(lstm.replaced, f"{at}.replaced", arrays)
     return {
         "shape": asdict(lstm.stack_shape),
         "parameters": weights_digest(lstm),
         "quantize": codec.encode(lstm.quantize, f"{at}.quantize", arrays),
-        "replaced": lstm.replaced is not None,
         "policy": policy,
         "monitor": codec.encode(lstm.plan.expected_rates, f"{at}.monitor", arrays),
-    }
+    } | executed
+
+
+def _executed(lstm: AdaptiveLSTM, at: str, arrays: codec.Written) -> dict[str, Any]:
+    """The executed weights, and whether they say all about the replaced ones: then, whose place they take."""
+    matrices = _matrices(lstm, lstm.executed())
+    replaced: bool | str = False
+    if lstm.replaced is not None:
+        rounded = _matrices(lstm, standing_in(matrices))
+        replaced = lstm.replaced.digest() if all(map(same_bits, rounded, matrices)) else True
+    return {"replaced": replaced, "weights": write_matrices(matrices, f"{at}.weights", arrays)}
+
+
+def _matrices(lstm: AdaptiveLSTM, weights: Sequence[CellTensors]) -> tuple[CellMatrices, ...]:
+    """Weights as this LSTM executes them."""
+    columns = parts(lstm.policy).columns
+    thresholded = [site for site in sites(lstm.stack_shape) if columns.thresholded(site)]
+    return quantize_stack(tuple(weights), lstm.stack_shape, lstm.quantize, thresholded)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-
-
-def _lstms_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entry of every LSTM in the header, by module name."""
-    described = codec.mapping(codec.mapping(header, "header", ("lstms", "certificate"))["lstms"], "lstms")
-    return {name: codec.mapping(found, name or "the LSTM", _LSTM) for name, found in described.items()}
 
 
 def _certificate(header: dict[str, Any], policies: Mapping[str, Policy]) -> Certificate | None:
@@ -226,7 +243,7 @@ def _parsed(
     header: dict[str, Any], arrays: Mapping[str, np.ndarray], lstms: Mapping[str, nn.LSTM], kinds: Kinds
 ) -> tuple[dict[str, Plan], Certificate | None]:
     """The settings of every LSTM, all of them checked against the model's LSTMs, and the certificate beside them."""
-    described, given, out = _lstms_in(header), codec.Arrays(arrays), {}
+    described, given, out = container.lstms_in(header), codec.Arrays(arrays), {}
     if described.keys() != lstms.keys():
         raise ModelFileError(
             f"it is of a model with the LSTMs {reprlib.repr(sorted(described))}, got one with "
@@ -252,22 +269,22 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM
         raise ModelFileError(f"got {asdict(shape)}, but the file is of another model, with {found['shape']!r:.200}")
     if found["parameters"] != weights_digest(lstm):
         raise ModelFileError("its parameters differ from those of the saved model; load it with that model")
-    policy = decode_policy(found["policy"], f"{at}.policy", arrays, kinds)
-    Combined(policy).check(shape)
-    replaced = None
-    if codec.decode(bool, found["replaced"], f"{at}.replaced", arrays):
-        replaced = ReplacedWeights(read_replaced(shape, f"{at}.replaced", arrays), found["parameters"])
-    given = _OLDER | codec.mapping(found["quantize"], f"{at}.quantize")
-    quantize: Quantize = codec.decode(Quantize, given, f"{at}.quantize", arrays)
-    quantize.check(shape)
-    monitor: dict[str, Range] | None = codec.decode(dict[str, Range] | None, found["monitor"], "monitor", arrays)
-    _check_monitor(monitor or {})
-    return Plan(policy, quantize, replaced, expected_rates=monitor)
+    settings = read_settings(found, shape, at, arrays, kinds)
+    replaced = _replaced(found, shape, at, settings, arrays)
+    return Plan(settings.policy, settings.quantize, replaced, expected_rates=settings.monitor)
 
 
-def _check_monitor(monitor: Mapping[str, Range]) -> None:
-    for name, one in monitor.items():
-        if name not in Rates.__dataclass_fields__:
-            raise ModelFileError(f"monitor: got {name!r:.50}, expected {', '.join(Rates.__dataclass_fields__)}")
-        if not (0 <= one.mean <= 1 and 0 <= one.deviation <= 1 and one.count >= 1):
-            raise ModelFileError(f"monitor.{name}: got {one}, expected a mean and a deviation in 0..1 of some runs")
+def _replaced(
+    found: dict[str, Any], shape: StackShape, at: str, settings: Settings, arrays: codec.Arrays
+) -> ReplacedWeights | None:
+    """The replaced weights, or those that stand for them where the file holds what they round to."""
+    kind: bool | str = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
+    executed = None
+    if found["weights"] is not None:
+        columns = parts(settings.policy).columns
+        executed = read_matrices(found["weights"], shape, settings.quantize, columns, f"{at}.weights", arrays)
+    if isinstance(kind, str):
+        if executed is None:
+            raise ModelFileError(f"{at}.replaced: got {kind!r:.80} in a file without weights, expected true or false")
+        return ReplacedWeights(standing_in(executed), found["parameters"], kind)
+    return ReplacedWeights(read_replaced(shape, f"{at}.replaced", arrays), found["parameters"]) if kind else None

@@ -1,10 +1,8 @@
-"""Replaced weights as the arrays of a file, and back, bit for bit.
-
-A matrix with enough zeros is stored as a bit per weight, whether it is kept, and the kept ones. Zeros may have a sign,
-which then takes another bit each.
-"""
+"""Replaced weights as the arrays of a file, and back, bit for bit."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,8 +10,11 @@ import torch
 from ..codec import Arrays
 from ..errors import ModelFileError
 from ..types import StackShape
+from ..weights.grid import on_grid
 from ..weights.layout import CellTensors
+from ..weights.matrices import CellMatrices
 from ..weights.replaced import ReplacedWeights
+from . import sparse
 
 _KINDS = ("w_ih", "w_hh", "bias", "w_hr", "constant")
 
@@ -23,19 +24,11 @@ def write_replaced(replaced: ReplacedWeights, at: str, arrays: dict[str, np.ndar
     for cell, weights in enumerate(replaced.cells):
         for kind in _KINDS:
             value: torch.Tensor | None = getattr(weights, kind)
-            if value is None:
-                continue
-            name = f"{at}.{cell}.{kind}"
-            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
-            kept = array != 0
-            parts = {f"{name}.kept": np.packbits(kept), f"{name}.values": array[kept]}
-            negative = np.signbit(array[~kept])  # a mask times a negative weight is -0.0
-            if negative.any():
-                parts[f"{name}.negative"] = np.packbits(negative)
-            small = sum(part.nbytes for part in parts.values()) < array.nbytes
-            arrays |= parts if small else {name: array}
+            if value is not None:
+                array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+                sparse.put(f"{at}.{cell}.{kind}", array, arrays)
         if weights.live is not None:
-            arrays[f"{at}.{cell}.live"] = np.packbits(weights.live.cpu().numpy())
+            sparse.put_bits(f"{at}.{cell}.live", weights.live.cpu().numpy(), arrays)
 
 
 def read_replaced(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTensors, ...]:
@@ -49,41 +42,39 @@ def read_replaced(shape: StackShape, at: str, arrays: Arrays) -> tuple[CellTenso
     for cell in range(shape.num_cells):
 
         def tensor(kind: str, *size: int, cell: int = cell) -> torch.Tensor:
-            array = _array(f"{at}.{cell}.{kind}", arrays, size)
+            array = sparse.take(f"{at}.{cell}.{kind}", "float32", size, arrays)
             if not np.isfinite(array).all():
                 raise ModelFileError(f"{at}.{cell}.{kind}: it holds NaN or infinity, expected finite weights")
             return torch.from_numpy(array)
 
-        live = _live(f"{at}.{cell}.live", arrays, shape.hidden_size)
+        live = sparse.take_bits(f"{at}.{cell}.live", shape.hidden_size, arrays)
         out.append(
             CellTensors(
                 w_ih=tensor("w_ih", gates, shape.input_width(cell)),
                 w_hh=tensor("w_hh", gates, width),
                 bias=tensor("bias", gates),
                 w_hr=tensor("w_hr", shape.proj_size, shape.hidden_size) if shape.proj_size else None,
-                live=live,
+                live=None if live is None else torch.from_numpy(live),
                 constant=None if live is None else tensor("constant", shape.hidden_size),
             )
         )
     return tuple(out)
 
 
-def _live(name: str, arrays: Arrays, units: int) -> torch.Tensor | None:
-    if name not in arrays:
-        return None
-    bits = arrays.take(name, "uint8", -(-units // 8))
-    return torch.from_numpy(np.unpackbits(bits, count=units).astype(np.bool_))
+def standing_in(matrices: Sequence[CellMatrices]) -> tuple[CellTensors, ...]:
+    """Float32 weights that round to these in the same precision, but for scales that no float32 weights have."""
 
+    def tensor(array: np.ndarray | None) -> torch.Tensor | None:
+        return None if array is None else torch.from_numpy(array.copy())
 
-def _array(name: str, arrays: Arrays, size: tuple[int, ...]) -> np.ndarray:
-    if f"{name}.kept" not in arrays:
-        return arrays.take(name, "float32", *size)
-    count = int(np.prod(size))
-    bits = np.unpackbits(arrays.take(f"{name}.kept", "uint8", -(-count // 8)), count=count).astype(bool)
-    array = np.zeros(count, np.float32)
-    array[bits] = arrays.take(f"{name}.values", "float32", int(bits.sum()))
-    if f"{name}.negative" in arrays:
-        zeros = count - int(bits.sum())
-        negative = np.unpackbits(arrays.take(f"{name}.negative", "uint8", -(-zeros // 8)), count=zeros)
-        array[~bits] = np.where(negative, np.float32(-0.0), np.float32(0.0))
-    return array.reshape(size)
+    return tuple(
+        CellTensors(
+            w_ih=torch.from_numpy(on_grid(m.w_ih)),
+            w_hh=torch.from_numpy(on_grid(m.w_hh)),
+            bias=torch.from_numpy(m.bias.copy()),
+            w_hr=None if m.w_hr is None else torch.from_numpy(on_grid(m.w_hr)),
+            live=tensor(m.live),
+            constant=tensor(m.constant),
+        )
+        for m in matrices
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,19 @@ class CellMatrices:
     def nbytes(self) -> int:
         """Bytes of everything."""
         return self.w_ih.nbytes + self.w_hh.nbytes + self.bias.nbytes + (self.w_hr.nbytes if self.w_hr else 0)
+
+
+def same_bits(a: CellMatrices, b: CellMatrices) -> bool:
+    """Whether two cells are executed alike; signs of zeros do not matter."""
+
+    def same(one: Any, other: Any) -> bool:
+        if one is None or other is None:
+            return one is other
+        if isinstance(one, Matrix):
+            return all(map(same, vars(one).values(), vars(other).values()))
+        return bool(np.array_equal(one, other))
+
+    return all(map(same, vars(a).values(), vars(b).values()))
 
 
 def live_units(shape: StackShape, weights: Sequence[CellTensors | CellMatrices]) -> tuple[int, ...]:

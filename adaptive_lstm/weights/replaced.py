@@ -22,13 +22,18 @@ class ReplacedWeights:
 
     ``cells``: one entry per layer and direction.
     ``origin``: ``weights_digest`` of the parameters that they were made from.
+    ``stands_for``: ``digest`` of the weights whose place these take: they round to the same matrices in the precision
+    that is set beside them. None: they are the ones that were made.
     """
 
     cells: tuple[CellTensors, ...]
     origin: str
+    stands_for: str | None = None
 
     def digest(self) -> str:
-        """SHA-256 of the weights and of the parameters they replace, in hexadecimal."""
+        """SHA-256 of the weights, or of those they stand for, and of the parameters they replace, in hexadecimal."""
+        if self.stands_for is not None:
+            return self.stands_for
         kinds = ("w_ih", "w_hh", "bias", "w_hr", "live", "constant")
         parts = [(f"{i}.{kind}", getattr(cell, kind)) for i, cell in enumerate(self.cells) for kind in kinds]
         return digest([(self.origin, None), *parts])

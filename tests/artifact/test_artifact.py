@@ -235,7 +235,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
         metadata, contents = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for message, change in {
-        "got model of version 2, but this adaptive_lstm reads up to version 1; upgrade it": {"version": "2"},
+        "got model of version 3, but this adaptive_lstm reads up to version 2; upgrade it": {"version": "3"},
         "got adaptive_lstm sensitivity, expected adaptive_lstm model": {"format": "adaptive_lstm sensitivity"},
         "contents have changed": {"header": metadata["header"].replace("0.05", "0.06")},
         "damaged": {"header": json.dumps([1])},

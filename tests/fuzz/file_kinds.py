@@ -18,9 +18,12 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm.artifact.stacks import Stacks, read_stacks
 from adaptive_lstm.calibration.splits import Splits
 from adaptive_lstm.cli.model_file import load_lstms
 from adaptive_lstm.cli.sequence_file import load_sequences
+from adaptive_lstm.execution.native_stack import NativeStack
+from adaptive_lstm.policies import parts
 from adaptive_lstm.runtime.monitor import Range
 from adaptive_lstm.types import StackShape
 
@@ -89,6 +92,20 @@ def _run(model: nn.Module) -> None:
     all_settings(model)
     with always_native():
         infer(model, signal(6, 2, 5))
+
+
+@functools.cache
+def _with_weights() -> bytes:
+    return in_order(_written(lambda path: al.save(saved()[1], path, weights=True)))
+
+
+def _pack(found: Stacks) -> None:
+    """Every stack runs natively, on rows of zeros."""
+    for stack in found.by_name.values():
+        native = NativeStack(stack.cells, stack.shape, parts(stack.settings.policy), zeros=not stack.exact)
+        state, x = native.new_state(1), np.zeros(stack.shape.input_size, np.float32)
+        y = np.zeros(stack.shape.directions * stack.shape.output_size, np.float32)
+        assert state.step(x.ctypes.data, y.ctypes.data)
 
 
 # ---------------------------------------------------------------------------------------------------------- sensitivity
@@ -176,6 +193,13 @@ KINDS = (
         use=_told,
         changes={**DAMAGES, **SAFETENSORS},
         same=lambda found: bool(found == certificate_of(saved()[1])),
+    ),
+    FileKind(
+        name="contained.alstm",
+        original=_with_weights,
+        read=read_stacks,
+        use=_pack,
+        changes={**DAMAGES, **SAFETENSORS},
     ),
     FileKind(
         name="certificate.json",

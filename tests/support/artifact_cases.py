@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
-from adaptive_lstm import tensorfile
-from adaptive_lstm.artifact import artifact
+from adaptive_lstm.artifact import container
 from adaptive_lstm.artifact.policies import encode_policy
 from adaptive_lstm.calibration.certificate import Certificate, policy_digest, quantization_digest
 from adaptive_lstm.runtime.monitor import Range
@@ -27,12 +26,13 @@ from .policy_cases import SHAPES
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays of an artifact."""
-    return tensorfile.read(path, artifact._KIND, artifact._VERSION)
+    return container.read(path)
 
 
 def write_file(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """An artifact with these contents."""
-    tensorfile.write(path, artifact._KIND, artifact._VERSION, header, arrays)
+    weights = any("weights" in one for one in header["lstms"].values())
+    container.write(path, header, arrays, weights=weights)
 
 
 def lstm_of(shape: StackShape, **options: Any) -> nn.LSTM:

@@ -1,0 +1,133 @@
+"""What a file says about every LSTM, and, of a file with weights, the stacks themselves. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import codec
+from ..codec import short_repr
+from ..errors import AdaptiveLSTMError, ModelFileError
+from ..files import FilePath
+from ..policies import Combined, Policy, parts
+from ..runtime.monitor import Range, Rates
+from ..types import StackShape
+from ..weights.matrices import CellMatrices
+from ..weights.precision import Quantize
+from . import container
+from .matrices import read_matrices
+from .policies import Kinds, decode_policy, known_kinds
+
+_OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
+
+
+@short_repr
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What is set on one LSTM.
+
+    ``policy``: what a run may leave out.
+    ``quantize``: the precision of every matrix.
+    ``monitor``: ranges of the watched rates, or None: no monitor.
+    """
+
+    policy: Policy
+    quantize: Quantize
+    monitor: dict[str, Range] | None
+
+
+@short_repr
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """An LSTM as it is executed.
+
+    ``shape``: its sizes.
+    ``cells``: its weights, one entry per layer and direction.
+    ``settings``: what is set on it.
+    ``exact``: whether nothing is skipped, quantized or replaced.
+    """
+
+    shape: StackShape
+    cells: tuple[CellMatrices, ...]
+    settings: Settings
+    exact: bool
+
+
+@short_repr
+@dataclass(frozen=True, eq=False)
+class Stacks:
+    """All LSTMs of a file by module name, and the certificate beside them as JSON, or None."""
+
+    by_name: Mapping[str, Stack]
+    certificate: str | None
+
+
+def read_stacks(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Stacks:
+    """The stacks of a file that ``save(..., weights=True)`` has written.
+
+    Args:
+        path: of the file.
+        policies: your own classes of policies that the file may hold.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, altered, of another kind, of a newer version, or without weights.
+        InputError: ``policies`` holds something else than classes of policies.
+    """
+    kinds = known_kinds(policies)
+    header, arrays = container.read(path)
+    try:
+        given, out = codec.Arrays(arrays), {}
+        for i, (name, found) in enumerate(container.lstms_in(header).items()):
+            out[name] = _stack(found, f"{i}", given, kinds, name or "the LSTM")
+        given.finish()
+        certificate = codec.decode(str | None, header["certificate"], "certificate", codec.Arrays({}))
+    except AdaptiveLSTMError as error:
+        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
+    return Stacks(out, certificate)
+
+
+def _stack(found: dict[str, Any], at: str, arrays: codec.Arrays, kinds: Kinds, name: str) -> Stack:
+    if found["weights"] is None:
+        raise ModelFileError(
+            f"{name}: the file holds settings without weights, expected one that was written by "
+            "adaptive_lstm.save(model, path, weights=True)"
+        )
+    shape: StackShape = codec.decode(StackShape, found["shape"], f"{at}.shape", arrays)
+    _check_shape(shape, at)
+    settings = read_settings(found, shape, at, arrays, kinds)
+    replaced = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
+    columns = parts(settings.policy).columns
+    cells = read_matrices(found["weights"], shape, settings.quantize, columns, f"{at}.weights", arrays)
+    return Stack(shape, cells, settings, settings.quantize.exact and not replaced and not parts(settings.policy).acts)
+
+
+def read_settings(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays, kinds: Kinds) -> Settings:
+    """What an entry of the header says is set on an LSTM.
+
+    Raises:
+        AdaptiveLSTMError: the settings are damaged, impossible, or of another LSTM.
+    """
+    policy = decode_policy(found["policy"], f"{at}.policy", arrays, kinds)
+    Combined(policy).check(shape)
+    given = _OLDER | codec.mapping(found["quantize"], f"{at}.quantize")
+    quantize: Quantize = codec.decode(Quantize, given, f"{at}.quantize", arrays)
+    quantize.check(shape)
+    monitor: dict[str, Range] | None = codec.decode(dict[str, Range] | None, found["monitor"], "monitor", arrays)
+    _check_monitor(monitor or {})
+    return Settings(policy, quantize, monitor)
+
+
+def _check_shape(shape: StackShape, at: str) -> None:
+    sizes = shape.input_size, shape.hidden_size, shape.num_layers
+    if min(sizes) < 1 or not 0 <= shape.proj_size < shape.hidden_size or shape.num_layers > codec.MAX_ITEMS:
+        raise ModelFileError(f"{at}.shape: got {shape}, expected the sizes of an LSTM")
+
+
+def _check_monitor(monitor: Mapping[str, Range]) -> None:
+    for name, one in monitor.items():
+        if name not in Rates.__dataclass_fields__:
+            raise ModelFileError(f"monitor: got {name!r:.50}, expected {', '.join(Rates.__dataclass_fields__)}")
+        if not (0 <= one.mean <= 1 and 0 <= one.deviation <= 1 and one.count >= 1):
+            raise ModelFileError(f"monitor.{name}: got {one}, expected a mean and a deviation in 0..1 of some runs")
