@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .compression.within_budget import compress_within as compress_within
     from .errors import AdaptiveLSTMError as AdaptiveLSTMError
     from .execution.backend import backend_info as backend_info
+    from .export.export_c import CExport as CExport
+    from .export.export_c import export_c as export_c
     from .policies import Combined as Combined
     from .policies import Delta as Delta
     from .policies import Dense as Dense
@@ -72,6 +74,7 @@ _EXPORTS = {
     "Audit": "calibration.audit",
     "AuditWarning": "calibration.audit",
     "BackendInfo": "types",
+    "CExport": "export.export_c",
     "Calibration": "calibration.calibrate",
     "Certificate": "calibration.certificate",
     "Combined": "policies",
@@ -103,6 +106,7 @@ _EXPORTS = {
     "calibrate": "calibration.calibrate",
     "compress": "compression.compress",
     "compress_within": "compression.within_budget",
+    "export_c": "export.export_c",
     "fit_translators": "analysis.fit_translators",
     "load": "artifact.artifact",
     "load_certificate": "artifact.artifact",
@@ -124,6 +128,7 @@ __all__ = [
     "Audit",
     "AuditWarning",
     "BackendInfo",
+    "CExport",
     "Calibration",
     "Certificate",
     "Combined",
@@ -155,6 +160,7 @@ __all__ = [
     "calibrate",
     "compress",
     "compress_within",
+    "export_c",
     "fit_translators",
     "load",
     "load_certificate",

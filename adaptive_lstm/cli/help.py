@@ -12,6 +12,7 @@ SUMMARIES = {
     "bench": "time a model's LSTMs here, against torch and other runtimes",
     "compress": "quantize and prune a model's LSTMs, and save the result",
     "report": "show what a saved file contains",
+    "export-c": "write a saved LSTM as C99 for a microcontroller",
     "calibrate": "find a policy that skips work, with a certified limit on its loss",
 }
 

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from ..errors import AdaptiveLSTMError
 from . import help as words
 
-MODULES = {"demo": ".demo.command", **{name: f".{name}" for name in words.SUMMARIES if name != "demo"}}
+MODULES = {name: f".{name.replace('-', '_')}" for name in words.SUMMARIES} | {"demo": ".demo.command"}
 
 
 class Command(Protocol):

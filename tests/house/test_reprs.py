@@ -83,6 +83,7 @@ BIG: dict[str, Any] = {
     "AdaptiveLSTM": adapted,
     "Audit": audit,
     "BackendInfo": al.backend_info,
+    "CExport": lambda: al.CExport("x" * 300, ("vad_weights.c",) * 300, 1, 2, 3, 4),
     "Calibration": calibration,
     "Certificate": certificate,
     "Combined": lambda: al.Combined(DELTA, al.HoldLayers(x_share=FLOATS), al.ExitInTime(HEAD, threshold=0.9)),
