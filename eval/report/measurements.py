@@ -49,6 +49,7 @@ PAGES = (
     Page("roofline", "Roofline", (section("roofline"),)),
     Page("scaling", "Scaling with width, depth and length", (section("scaling"),)),
     Page("footprint", "Memory and start-up", (section("footprint"),)),
+    Page("embedded", "Exported C", (section("embedded"),)),
     Page("fuzzing", "Fuzzing", (section("fuzzing"),)),
 )
 

@@ -1,0 +1,48 @@
+/* Runs the golden sequence of an export on an emulated Cortex-M, and prints what a step takes as JSON. The stack is
+ * painted before the steps, and looked at afterwards. */
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "vad.h"
+#include "vad_golden.h"
+
+#define STACK 16384
+#define PAINT 0xA5
+
+static vad_state state;
+static float y[VAD_OUTPUTS];
+
+static void __attribute__((noinline)) paint(void) {
+  volatile uint8_t room[STACK];
+  for (int k = 0; k < STACK; k++) room[k] = PAINT;
+}
+
+/* Bytes below this frame that are no longer painted. */
+static int __attribute__((noinline)) used(void) {
+  volatile uint8_t room[STACK];
+  int k = 0;
+  while (k < STACK && room[k] == PAINT) k++;
+  return STACK - k;
+}
+
+int main(void) {
+  int same = 1;
+  double taken = 0;
+  start_clock();
+  vad_init(&state);
+  paint();
+  for (int t = 0; t < VAD_GOLDEN_STEPS; t++) {
+    const uint32_t start = now();
+    vad_step(&state, vad_golden_x + t * VAD_INPUTS, y);
+    taken += since(start);
+    same &= memcmp(vad_golden_y + t * VAD_OUTPUTS, y, sizeof y) == 0;
+  }
+  const int stack = used();
+  vad_work work;
+  vad_counts(&state, &work);
+  printf("{\"instructions\": %.1f, \"stack\": %d, \"state\": %d, \"weights\": %d, \"activity\": %.6f, \"exact\": %s}\n",
+         taken / VAD_GOLDEN_STEPS, stack, (int)VAD_STATE_BYTES, (int)VAD_WEIGHT_BYTES,
+         (double)work.done / (double)work.possible, same ? "true" : "false");
+  return 0;
+}
