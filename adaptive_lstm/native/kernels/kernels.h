@@ -148,6 +148,10 @@ struct Kernels {
 
   // The LSTM cell on `blocks` row blocks: pre [blocks, 4, 16]; c [blocks, 16] is updated; h [blocks, 16] is written.
   void (*cell)(const float* pre, float* c, float* h, int blocks);
+  // The same, and keeps in `gates` [blocks, 4, 16] what cell_of_kept needs to do it again with the same pre, whose bits
+  // it gives.
+  void (*cell_and_keep)(const float* pre, float* gates, float* c, float* h, int blocks);
+  void (*cell_of_kept)(const float* gates, float* c, float* h, int blocks);
 
   // q[i]: the integer that z[i], of the first n columns of an int8 matrix, is sent as (NaN becomes 0). Returns the
   // factor for the sums of this row: the largest |z[i]| if the matrix is dynamic, else 1.
@@ -159,6 +163,9 @@ struct Kernels {
   // threshold from the value that the one sent stands for.
   int (*list_changed_int8)(const Matrix&, const float* z, int16_t* sent, const float* threshold, int n, int32_t* cols,
                            int16_t* delta);
+
+  // y[rows] = bias + W z for few rows, a multiple of 16. w: [cols, rows].
+  void (*few_rows)(const float* w, int rows, int cols, const float* z, const float* bias, float* y);
 
   bool (*finite)(const float* z, size_t n);
   float (*largest)(const float* z, int n);  // the largest |z|; 0 for none

@@ -45,13 +45,22 @@ constexpr int kGatherRows = 8;
 // python -m eval.latency --only zeros
 constexpr int kRunAhead = 2048, kColumnAhead = 512;
 
+// Rows of a map up to which it is multiplied without the rows that fill up a row block of 64.
+// python -m eval.linearity --only exit_head
+constexpr int kFewRows = 32;
+
 // ---- Paths of a run
 
 // Share of the columns sent above which, for a chunk of timesteps, one dense product is faster than sending the columns
-// of each timestep: of int8 matrices with dot products and with matrix tiles, and of float matrices, whose columns are
-// four times the bytes.
-// python -m eval.latency --only delta
-constexpr double kDenseAboveShareInt8 = 0.3, kDenseAboveShareInt8Tiles = 0.18, kDenseAboveShareFloat = 0.12;
+// of each timestep: of int8 matrices with dot products of bytes, of words and with matrix tiles, and of float matrices,
+// whose columns are four times the bytes.
+// python -m eval.latency --only delta, python -m eval.linearity --only delta_xh (words)
+constexpr double kDenseAboveShareInt8 = 0.3, kDenseAboveShareWords = 0.6, kDenseAboveShareInt8Tiles = 0.18,
+                 kDenseAboveShareFloat = 0.12;
+
+// A run goes ahead of exit checks by this part of the timesteps that it has done: an eighth.
+// python -m eval.linearity --only exit_head,exit_settled
+constexpr int kAheadPart = 8;
 
 // Rows of a batch that are run together, and bytes of the outputs between two layers that they may have; long sequences
 // lower the number of rows to the least. More rows read the weights less often, fewer stay in the cache.

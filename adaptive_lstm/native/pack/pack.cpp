@@ -12,7 +12,8 @@ namespace alstm {
 
 namespace {
 
-constexpr int kMaxBlockColumns = 1 << 16;  // BlockSparse::column holds 16 bits
+constexpr int kMaxBlockColumns = 1 << 16;       // BlockSparse::column holds 16 bits
+constexpr size_t kFarthest = size_t(1) << 31;  // kernels find a column of a tile by 32 bits
 
 size_t bytes_of(Format format) { return format == Format::f32 ? 4 : format == Format::bf16 ? 2 : 1; }
 
@@ -20,8 +21,8 @@ size_t bytes_of(Format format) { return format == Format::f32 ? 4 : format == Fo
 // whole matrix: the bytes of a column are adjacent, and skipped columns save their share of the time. In stretches of a
 // few cache lines they would not: those are read at two thirds of the speed, and at less for fewer columns.
 Dense dense_tiles(const MatrixSource& source, const Matrix& view) {
-  const size_t size = bytes_of(source.format);
-  if (source.columns && size_t(view.rows) * view.cols * size > kLargeMatrix) {
+  const size_t size = bytes_of(source.format), bytes = size_t(view.rows) * view.cols * size;
+  if (source.columns && bytes > kLargeMatrix && bytes < kFarthest) {
     // An odd number of cache lines: columns a power of two apart would compete for the same few places in the caches.
     const int line = int(64 / size);
     return {view.rows, view.rows / line % 2 ? view.rows : view.rows + line};

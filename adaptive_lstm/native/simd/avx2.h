@@ -4,9 +4,10 @@
 
 #include <cstdint>
 
+#include "simd/avx2_compact.h"
 #include "simd/no_tiles.h"
-#include "simd/scalar_compact.h"
 #include "simd/scalar_expand.h"
+#include "simd/scalar_select.h"
 
 namespace {
 

@@ -7,6 +7,7 @@
 #include "simd/no_tiles.h"
 #include "simd/scalar_compact.h"
 #include "simd/scalar_expand.h"
+#include "simd/scalar_select.h"
 
 namespace {
 
