@@ -287,6 +287,21 @@ def test_catching_up_keeps_states_exact() -> None:
     assert [c.ran for c in counts.columns] == [180] * 3
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [STACK, StackShape(5, 33, 2, proj_size=7)], ids=str)
+def test_gates_that_are_kept_give_the_bits_of_those_computed_anew(precision: str, shape: StackShape) -> None:
+    w_ih, w_hh, _ = PRECISIONS[precision]
+    native, x = stack(weights(shape, w_ih, w_hh), shape, SkipTimesteps(x_share=0.3)), signal(60, 3, 5)
+    whole, end, counts = native_run(native, x, None, zeros(shape, 3), open_ended=True)  # gates are kept in a run
+    steps, state = [], zeros(shape, 3)
+    for step in x.split(1):  # and computed anew in each of these
+        y, state, _ = native_run(native, step, None, state, open_ended=True)
+        steps.append(y)
+    assert counts.columns[0].ran < 120
+    assert torch.equal(torch.cat(steps), whole)
+    assert_same_state(state, end, 0.0)
+
+
 def test_nothing_runs_once_all_rows_have_left() -> None:
     shape = STACK
     native = stack(weights(shape, "fp32", "fp32"), shape, ExitInTime(head(9, gain=30.0), threshold=0.0, check_every=2))

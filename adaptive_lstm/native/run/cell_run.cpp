@@ -173,7 +173,7 @@ void CellRun::recur(float* gates, const int* rows, int n, bool reverse) {
   if (rows && rows[n - 1] == n - 1) rows = nullptr;
   add_recurrent(gates, rows, n, reverse);
   state.ran += n;
-  advance(gates, gate_stride(), nullptr, rows, n, reverse);
+  advance(gates, n, rows, reverse);
 }
 
 void CellRun::add_recurrent(float* gates, const int* rows, int n, bool reverse) {
@@ -227,13 +227,34 @@ void CellRun::add_recurrent_integers(float* gates, const int* rows, int n, bool 
 // Whether h of a row exceeds the 1 that integers reach.
 bool CellRun::exceeds(int b) const { return scratch.operand.largest(kernels, *cell.w_hh, state.h_row(b)) > 1.0f; }
 
-void CellRun::advance(const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n, bool reverse) {
+void CellRun::advance(const float* gates, int n, const int* rows, bool reverse) {
+  const ptrdiff_t stride = gate_stride();
+  advance_by([&](int i, float* c, float* units) { kernels.cell(gates + i * stride, c, units, cell.blocks()); }, rows, n,
+             reverse);
+}
+
+void CellRun::advance_held(const float* gates, float* kept, uint8_t* has_kept, const int* rows, int n, bool more,
+                           bool reverse) {
+  const size_t size = size_t(cell.rows());
+  const auto one = [&](int i, float* c, float* units) {
+    const size_t b = size_t(rows[i]);
+    if (has_kept[b]) return kernels.cell_of_kept(kept + b * size, c, units, cell.blocks());
+    if (!more) return kernels.cell(gates + b * size, c, units, cell.blocks());
+    kernels.cell_and_keep(gates + b * size, kept + b * size, c, units, cell.blocks());
+    has_kept[b] = 1;
+  };
+  advance_by(one, rows, n, reverse);
+}
+
+// one(i, c, units): advances c and the outputs before the projection of the i-th row.
+template <class Advance>
+void CellRun::advance_by(Advance one, const int* rows, int n, bool reverse) {
   state.advanced += n;
   const bool apart = cell.w_hr || cell.pruned();
   for (int i = 0; i < n; i++) {
     const int b = rows ? rows[i] : i;
     float* units = apart ? scratch.units.data() + ptrdiff_t(i) * state.units : state.h_row(b);
-    kernels.cell(gates + (from ? from[i] : i) * stride, state.c_row(b), units, cell.blocks());
+    one(i, state.c_row(b), units);
     if (apart && !cell.w_hr) cell.scatter(units, state.h_row(b));
   }
   if (!cell.w_hr) return;

@@ -65,8 +65,12 @@ struct CellRun {
   // One timestep: adds the recurrent side of n rows to `gates` [n, R] and advances their h and c. `rows`: which batch
   // rows, ascending; null: the first n.
   void recur(float* gates, const int* rows, int n, bool reverse);
-  // Advances h and c of n rows with pre-activations that lie in rows `from` of `gates` (null: the first n).
-  void advance(const float* gates, ptrdiff_t stride, const int* from, const int* rows, int n, bool reverse);
+  // Advances h and c of n rows with pre-activations `gates` [n, R].
+  void advance(const float* gates, int n, const int* rows, bool reverse);
+  // The same with pre-activations [B, R] that rows `rows` hold. What of them does not depend on c is kept in `kept`
+  // [B, R] for the next time, if there is `more` than one timestep, where has_kept [B] is not set, which then is.
+  void advance_held(const float* gates, float* kept, uint8_t* has_kept, const int* rows, int n, bool more,
+                    bool reverse);
 
   ptrdiff_t gate_stride() const { return padded(cell.rows()); }
 
@@ -82,6 +86,8 @@ struct CellRun {
   void add_recurrent_row(float* gates, int b, bool reverse);
   void add_recurrent_integers(float* gates, const int* rows, int n, bool reverse);
   bool exceeds(int b) const;
+  template <class Advance>
+  void advance_by(Advance one, const int* rows, int n, bool reverse);
 };
 
 }  // namespace alstm

@@ -55,6 +55,13 @@ void HoldScratch::start(const Policy& policy, const Plan& plan, const RowLayout&
   for (Buffer<float>& out : late_out) grow(out, most * size_t(padded(plan.output(0))));
 }
 
+void HoldScratch::start_cell(const Cell& cell, bool holds_gates, int batch) {
+  fresh.assign(size_t(batch), nullptr);
+  if (!holds_gates) return;
+  grow(kept, size_t(batch) * cell.rows());
+  has_kept.assign(size_t(batch), 0);
+}
+
 Holding::Holding(CellRun& run, HoldScratch& scratch, const HeldCell& held, const Rows<const float>& in,
                  const Rows<float>& out)
     : run_(run),
@@ -66,7 +73,9 @@ Holding::Holding(CellRun& run, HoldScratch& scratch, const HeldCell& held, const
       state_(run.state),
       hold_(run.state.hold),
       actions_(scratch.actions.of[held.direction]),
-      queues_(held.policy.queue() > 0) {}
+      queues_(held.policy.queue() > 0) {
+  if (held.policy.holds()) scratch.start_cell(run.cell, held.policy.holds_gates(), held.batch);
+}
 
 void Holding::run() {
   const int steps = layout_.steps();
@@ -110,6 +119,7 @@ void Holding::run_groups() {
       run_group(groups[g], gates + ptrdiff_t(groups[g].first - first) * run_.gate_stride());
       if (groups[g].late < 0) finish_timestep(groups[g].t);
     }
+    for (int b = 0; held_.policy.holds() && b < held_.batch; b++) store_gates(b);  // the next rows take their place
   }
 }
 
@@ -250,10 +260,7 @@ void Holding::run_group(const RowGroup& group, float* gates) {
                   cell.output * sizeof(float));
   if (!state_.x.thresholded()) state_.x.sent += int64_t(n) * cell.w_ih->useful();
   run_.recur(gates, rows, n, (group.t + run_.tick) & 1);
-  if (held_.policy.holds())
-    for (int i = 0; i < n; i++)
-      std::memcpy(hold_.gates.data() + size_t(rows[i]) * cell.rows(), gates + i * run_.gate_stride(),
-                  cell.rows() * sizeof(float));
+  for (int i = 0; held_.policy.holds() && i < n; i++) scratch_.fresh[size_t(rows[i])] = gates + i * run_.gate_stride();
   if (group.late < 0) return;
   float* late_out = scratch_.late_out[held_.layer & 1].data();
   for (int i = 0; i < n; i++)
@@ -267,7 +274,10 @@ void Holding::finish_timestep(int t) {
   std::vector<int>& holding_gates = scratch_.holding_gates;
   holding_gates.clear();
   for (int b = 0; b < layout_.sizes[t]; b++) {
-    if (actions[b] == kHoldGates) holding_gates.push_back(b);
+    if (actions[b] == kHoldGates) {
+      store_gates(b);
+      holding_gates.push_back(b);
+    }
     if (actions[b] == kExited && held_.translations) {
       const float* translation = held_.translations + layout_.row(t, b) * held_.translation_stride;
       std::memcpy(state_.h_row(b), translation, cell.output * sizeof(float));
@@ -275,11 +285,20 @@ void Holding::finish_timestep(int t) {
       state_.h_is_given();
     }
   }
-  if (const int n = int(holding_gates.size())) {
-    const int* rows = holding_gates.data();
-    run_.advance(hold_.gates.data(), cell.rows(), rows, rows, n, t & 1);
-  }
+  if (const int n = int(holding_gates.size()))
+    run_.advance_held(hold_.gates.data(), scratch_.kept.data(), scratch_.has_kept.data(), holding_gates.data(), n,
+                      layout_.steps() > 1, t & 1);
   for (int b = 0; b < layout_.sizes[t]; b++) std::memcpy(out_.at(t, b), state_.h_row(b), cell.output * sizeof(float));
+}
+
+// Stores the pre-activations with which a row has just run, in case they are held.
+void Holding::store_gates(int b) {
+  const float*& fresh = scratch_.fresh[size_t(b)];
+  if (!fresh) return;
+  const size_t rows = size_t(run_.cell.rows());
+  std::memcpy(hold_.gates.data() + size_t(b) * rows, fresh, rows * sizeof(float));
+  if (held_.policy.holds_gates()) scratch_.has_kept[size_t(b)] = 0;
+  fresh = nullptr;
 }
 
 // Keeps the inputs of timesteps [t0, t1) that are still queued.

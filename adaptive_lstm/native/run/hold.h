@@ -38,10 +38,16 @@ struct HoldScratch {
   std::vector<RowGroup> late;
   std::vector<int> late_row;
   Buffer<float> late_out[2];
+  // Of the cell that runs: where the pre-activations lie with which a batch row has just run, until they are stored in
+  // HoldState::gates (null: they are); what is kept of those that it holds, and whether it is. [B], [B, R], [B]
+  std::vector<const float*> fresh;
+  Buffer<float> kept;
+  std::vector<uint8_t> has_kept;
 
   size_t bytes() const;  // of what grows with the length of a run
   void reserve(const Policy& policy, int batch);
   void start(const Policy& policy, const Plan& plan, const RowLayout& layout, int batch);
+  void start_cell(const Cell& cell, bool holds_gates, int batch);
 };
 
 // Where a cell stands in its run.
@@ -76,6 +82,7 @@ class Holding {
   void run_group(const RowGroup& group, float* gates);
   int keep_running(const RowGroup& group, float* gates);
   void finish_timestep(int t);
+  void store_gates(int b);
   void keep_queue(int t0, int t1);
 
   uint8_t* actions_at(int t) { return actions_.data() + layout_.start[t]; }
