@@ -30,7 +30,25 @@ void CheckBlock::gather_states(const Batch& batch, int first, int last) {
   }
 }
 
+void CheckBlock::gather_states(const Batch& batch, const Snapshots& snapshots, int first, int last) {
+  for (size_t i = 0; i < rows.size(); i++) {
+    float* out = states_.data() + ptrdiff_t(i) * stride_;
+    for (int l = first; l <= last; l++, out += width_) {
+      const int b = rows[i].b, done = rows[i].t;
+      const float* h = snapshots.has(done) ? snapshots.h(l, b, done) : batch.layers()[l][0].h_row(b);
+      std::memcpy(out, h, width_ * sizeof(float));
+    }
+  }
+}
+
 const float* CheckBlock::map(const Kernels& kernels, const Affine& map, Buffer<float>& out) const {
+  if (const size_t few = map.few.size()) {
+    const int cols = map.cols(), n = int(few / size_t(cols));
+    for (size_t i = 0; i < rows.size(); i++)
+      kernels.few_rows(map.few.data(), n, cols, states_.data() + ptrdiff_t(i) * stride_, map.bias.data(),
+                       out.data() + ptrdiff_t(i) * map.stride());
+    return out.data();
+  }
   kernels.dense(map.weight->view(), states_.data(), stride_, int(rows.size()), map.bias.data(), out.data(),
                 map.stride(), false);
   return out.data();

@@ -3,6 +3,7 @@
 
 #include "run/batch.h"
 #include "run/rows.h"
+#include "run/snapshots.h"
 
 namespace alstm {
 
@@ -22,8 +23,10 @@ class CheckBlock {
   bool full() const { return rows.size() == kCheckRows; }
   // Gathers, of the listed rows, the outputs of layers 0 to `layer`, which lie in `outputs` (packed, one per layer).
   void gather_outputs(const std::vector<PackedRows>& outputs, const RowLayout& layout, int layer);
-  // Gathers h of the layers `first` to `last`.
+  // Gathers h of the layers `first` to `last`: as it is now, or when so many timesteps as `rows` says were done, where
+  // there is a snapshot of that.
   void gather_states(const Batch& batch, int first, int last);
+  void gather_states(const Batch& batch, const Snapshots& snapshots, int first, int last);
   // The map of what was gathered of each row into `out`, map.stride() apart.
   const float* map(const Kernels& kernels, const Affine& map, Buffer<float>& out) const;
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/tuning.h"
 #include "run/confidence.h"
 
 namespace alstm {
@@ -23,15 +24,26 @@ struct TimeExits::Alive {
   int64_t at(int t) const { return sizes ? sizes[t] : int64_t(batch); }
 };
 
-TimeExits::TimeExits(const TimeExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch)
-    : exit_(exit),
+// Timesteps [begin, end) of a run, with the checks at their end and inside them.
+struct TimeExits::Chunk {
+  int begin, end;
+  int64_t time;  // timesteps before `begin`, of earlier runs too
+  const Alive* alive;
+  const Rows<float>* y;
+};
+
+TimeExits::TimeExits(const Policy& policy, const Plan& plan, const Kernels& kernels, Batch& batch)
+    : exit_(*policy.time_exit),
       kernels_(kernels),
       batch_(batch),
       input_(plan.input()),
       output_(plan.output(int(plan.layers().size()) - 1)),
+      runs_ahead_(!policy.holds() && !policy.depth_exit),
       block_(plan) {
-  grow_for(exit.translations, mapped_);
-  grow_for(exit.logits, mapped_);
+  for (const auto& layer : batch.layers())
+    for (const CellState& s : layer) runs_ahead_ &= !s.x.thresholded() && !s.recurrent.thresholded();
+  grow_for(exit_.translations, mapped_);
+  grow_for(exit_.logits, mapped_);
 }
 
 void TimeExits::reset() {
@@ -52,85 +64,124 @@ void TimeExits::load(const ExitState& state) {
 
 void TimeExits::run(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,
                     bool open_ended) {
-  const int every = exit_.every;
   const Alive alive{sizes, batch_.size()};
   for (int t = 0; t < steps;) {
-    const int until = int(std::min<int64_t>(steps, int64_t(t) + every - state_.time % every));
-    run_active(layers, x, y, t, until, alive);
-    for (int u = t; u < until; u++)
+    Chunk chunk = next_chunk(t, steps);
+    chunk.alive = &alive;
+    chunk.y = &y;
+    run_active(layers, x, chunk);
+    for (int u = t; u < chunk.end; u++)
       for (int i = batch_.active(); i < batch_.size(); i++)
-        if (batch_.row_at(i) < alive.at(u)) copy_translation(i, u, y);
-    state_.time += until - t;
-    t = until;
-    if (state_.time % every) continue;
-    // Without an open end a row is not checked after its last timestep, where there is nothing left to skip.
-    int64_t go_on = 0;
-    if (open_ended)
-      go_on = alive.at(until - 1);
-    else if (until < steps)
-      go_on = alive.at(until);
-    const int before = batch_.active();
-    check(std::min(batch_.active_below(alive.at(until - 1)), batch_.active_below(go_on)));
-    for (int i = batch_.active(); i < before; i++) copy_translation(i, until - 1, y);
+        if (batch_.row_at(i) < alive.at(u)) copy_translation(batch_.row_at(i), u, y);
+    t = chunk.end;
+    state_.time += chunk.end - chunk.begin;
+    check(chunk, steps, open_ended);
   }
 }
 
-// Timesteps [t0, t1) of the rows that have not exited.
-void TimeExits::run_active(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int t0, int t1,
-                           const Alive& alive) {
+// Whether a check after timestep `time` can pass: no confidence exceeds 1. Without a head a check is always made, as
+// later ones compare with it.
+bool TimeExits::open(int64_t time) const {
+  return !exit_.head || exit_.thresholds[bucket(exit_.threshold_starts, time)] < 1.0f;
+}
+
+TimeExits::Chunk TimeExits::next_chunk(int t, int steps) {
+  const int64_t every = exit_.every, now = state_.time, last = now + steps - t;
+  int64_t first = (now / every + 1) * every;
+  while (first <= last && !open(first - 1)) first += every;
+  int64_t checks = 1;
+  if (runs_ahead_) checks = std::clamp<int64_t>(now / (every * kAheadPart), 1, kCheckRows / std::max(batch_.active(), 1) + 1);
+  const int64_t end = std::min(last, first + (checks - 1) * every);
+  snapshots_.start(batch_, int(std::min(first, end) - now), int(every), int(end - now));
+  return {t, t + int(end - now), now, nullptr, nullptr};
+}
+
+// The rows of a chunk that have not exited.
+void TimeExits::run_active(Layers& layers, const Rows<const float>& x, const Chunk& chunk) {
   layout_.sizes.clear();
-  for (int t = t0; t < t1; t++) {
-    const int active = batch_.active_below(alive.at(t));
+  for (int t = chunk.begin; t < chunk.end; t++) {
+    const int active = batch_.active_below(chunk.alive->at(t));
     if (!active) break;
     layout_.sizes.push_back(active);
   }
   const int steps = layout_.steps();
   if (!steps) return;
   layout_.number_rows();
+  if (batch_.active() == batch_.size())
+    return layers.run(x.from_time(chunk.begin), chunk.y->from_time(chunk.begin), layout_, &snapshots_);
   const Rows<float> in = in_.rows(layout_, input_), out = out_.rows(layout_, output_);
   for (int t = 0; t < steps; t++)
     for (int i = 0; i < layout_.sizes[t]; i++)
-      std::memcpy(in.at(t, i), x.at(t0 + t, batch_.row_at(i)), input_ * sizeof(float));
-  layers.run(in, out, layout_);
+      std::memcpy(in.at(t, i), x.at(chunk.begin + t, batch_.row_at(i)), input_ * sizeof(float));
+  layers.run(in, out, layout_, &snapshots_);
   for (int t = 0; t < steps; t++)
     for (int i = 0; i < layout_.sizes[t]; i++)
-      std::memcpy(y.at(t0 + t, batch_.row_at(i)), out.at(t, i), output_ * sizeof(float));
+      std::memcpy(chunk.y->at(chunk.begin + t, batch_.row_at(i)), out.at(t, i), output_ * sizeof(float));
 }
 
-void TimeExits::copy_translation(int position, int t, const Rows<float>& y) const {
-  const int b = batch_.row_at(position);
+void TimeExits::copy_translation(int b, int t, const Rows<float>& y) const {
   std::memcpy(y.at(t, b), state_.translation.data() + size_t(b) * output_, output_ * sizeof(float));
 }
 
-// Checks the first n rows, and takes those that exit out of the batch.
-void TimeExits::check(int n) {
-  checks_ += n;
-  for (int first = 0; first < n; first += kCheckRows) {
-    block_.rows.clear();
-    for (int i = first; i < std::min(n, first + kCheckRows); i++) block_.rows.push_back({0, i});
-    check_block();
+// Makes the checks of a chunk, and takes the rows that exit out of the batch.
+void TimeExits::check(const Chunk& chunk, int steps, bool open_ended) {
+  const int64_t every = exit_.every;
+  block_.rows.clear();
+  for (int64_t next = every - chunk.time % every; next <= chunk.end - chunk.begin; next += every) {
+    const int done = int(next), end = chunk.begin + done;
+    // Without an open end a row is not checked after its last timestep, where there is nothing left to skip.
+    int64_t go_on = 0;
+    if (open_ended)
+      go_on = chunk.alive->at(end - 1);
+    else if (end < steps)
+      go_on = chunk.alive->at(end);
+    const int n = std::min(batch_.active_below(chunk.alive->at(end - 1)), batch_.active_below(go_on));
+    const int64_t time = chunk.time + done - 1;
+    const bool other_map = !block_.rows.empty() && bucket(exit_.map_starts, time) !=
+                                                       bucket(exit_.map_starts, chunk.time + block_.rows[0].t - 1);
+    if (other_map || !open(time)) check_block(chunk);
+    for (int i = 0; i < n; i++) {
+      if (!open(time)) {
+        const size_t b = size_t(batch_.row_at(i));
+        if (state_.exited[b]) continue;
+        checks_++;
+        state_.streak[b] = 0;
+        continue;
+      }
+      if (block_.full()) check_block(chunk);
+      block_.rows.push_back({done, i});
+    }
   }
+  check_block(chunk);
   batch_.regroup([this](int i) { return !state_.exited[batch_.row_at(i)]; });
 }
 
-// Checks the rows listed; those that exit get their translation.
-void TimeExits::check_block() {
+// Checks the rows listed, in the order of their timesteps; those that exit get their translation. All have one map.
+void TimeExits::check_block(const Chunk& chunk) {
+  if (block_.rows.empty()) return;
   const int top = int(batch_.layers().size()) - 1;
-  const int64_t now = state_.time - 1;
-  const float threshold = exit_.thresholds[bucket(exit_.threshold_starts, now)];
-  const size_t map = bucket(exit_.map_starts, now);
+  const size_t map = bucket(exit_.map_starts, chunk.time + block_.rows[0].t - 1);
   const Affine* translation = exit_.translations.empty() ? nullptr : &exit_.translations[map];
   const Affine* question = exit_.head ? &exit_.logits[map] : translation;
-  block_.gather_states(batch_, translation ? 0 : top, top);
+  block_.gather_states(batch_, snapshots_, translation ? 0 : top, top);
   const float* mapped = question ? block_.map(kernels_, *question, mapped_) : block_.states();
   const ptrdiff_t stride = question ? question->stride() : block_.stride();
   const int n = question ? question->rows() : output_;
   size_t exiting = 0;
-  for (size_t i = 0; i < block_.rows.size(); i++, mapped += stride)
-    if (should_exit(batch_.row_at(block_.rows[i].b), mapped, n, threshold)) block_.rows[exiting++] = block_.rows[i];
+  for (size_t i = 0; i < block_.rows.size(); i++, mapped += stride) {
+    const TimeRow at = block_.rows[i];
+    const int b = batch_.row_at(at.b);
+    if (state_.exited[b]) continue;  // at an earlier check
+    checks_++;
+    const float threshold = exit_.thresholds[bucket(exit_.threshold_starts, chunk.time + at.t - 1)];
+    if (!should_exit(b, mapped, n, threshold)) continue;
+    state_.exited[b] = 1;
+    block_.rows[exiting++] = at;
+  }
   block_.rows.resize(exiting);
   exits_ += int64_t(exiting);
-  if (exiting) translate(translation);
+  if (exiting) translate(translation, chunk);
+  block_.rows.clear();
 }
 
 // Whether batch row b exits, from the result of its check: logits [n], or a translation. Counts towards its patience.
@@ -150,17 +201,32 @@ bool TimeExits::should_exit(int b, const float* mapped, int n, float threshold) 
 }
 
 // The rows listed exit with this translation of their states; null: with the top layer's.
-void TimeExits::translate(const Affine* translation) {
+void TimeExits::translate(const Affine* translation, const Chunk& chunk) {
   const int top = int(batch_.layers().size()) - 1;
   batch_.top()[0].h_is_given();
-  block_.gather_states(batch_, translation ? 0 : top, top);
+  block_.gather_states(batch_, snapshots_, translation ? 0 : top, top);
   const float* final = translation ? block_.map(kernels_, *translation, mapped_) : block_.states();
   for (const TimeRow& at : block_.rows) {
     const int b = batch_.row_at(at.b);
-    state_.exited[b] = 1;
     std::memcpy(state_.translation.data() + size_t(b) * output_, final, output_ * sizeof(float));
+    for (int t = chunk.begin + at.t - 1; t < chunk.end && chunk.alive->at(t) > b; t++) copy_translation(b, t, *chunk.y);
+    if (snapshots_.has(at.t)) go_back(at, chunk);
     std::memcpy(batch_.top()[0].h_row(at.b), final, output_ * sizeof(float));
     final += translation ? translation->stride() : block_.stride();
+  }
+}
+
+// A row that exits returns to the timestep of its check: what it has run since then counts as not run.
+void TimeExits::go_back(const TimeRow& at, const Chunk& chunk) {
+  int64_t ahead = 0;
+  for (int t = chunk.begin + at.t; t < chunk.end && chunk.alive->at(t) > batch_.row_at(at.b); t++) ahead++;
+  for (size_t l = 0; l < batch_.layers().size(); l++) {
+    CellState& s = batch_.layers()[l][0];
+    snapshots_.restore(s, int(l), at.b, at.t);
+    s.ran -= ahead;
+    s.advanced -= ahead;
+    s.x.sent -= ahead * s.cell->w_ih->useful();
+    s.recurrent.sent -= ahead * s.cell->w_hh->useful();
   }
 }
 

@@ -1,4 +1,9 @@
 // Exits in time: run a few timesteps, check, go on with the rows that stay. Rows that exit are taken out of the batch.
+//
+// Few timesteps at a time cost more than many: every layer's weights come from further away, and so do those of the
+// checks. So a run goes ahead over several checks and makes them together; a row that exits at one of them goes back to
+// it. It goes ahead by a share of what it has done, so no exit wastes more than that. Over checks that cannot pass,
+// because their threshold is closed, it always runs ahead.
 #pragma once
 
 #include "run/exit_check.h"
@@ -17,10 +22,12 @@ struct ExitState {
 
 class TimeExits {
  public:
-  TimeExits(const TimeExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch);
+  TimeExits(const Policy& policy, const Plan& plan, const Kernels& kernels, Batch& batch);
   void reset();
   void clear_counters();
-  size_t bytes() const { return in_.bytes() + out_.bytes() + state_.past.capacity() * sizeof(float); }
+  size_t bytes() const {
+    return in_.bytes() + out_.bytes() + snapshots_.bytes() + state_.past.capacity() * sizeof(float);
+  }
 
   // As StackState::run, by means of `layers`.
   void run(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes,
@@ -33,20 +40,26 @@ class TimeExits {
 
  private:
   struct Alive;
-  void run_active(Layers& layers, const Rows<const float>& x, const Rows<float>& y, int t0, int t1, const Alive& alive);
-  void check(int n);
-  void check_block();
+  struct Chunk;
+  Chunk next_chunk(int t, int steps);
+  void run_active(Layers& layers, const Rows<const float>& x, const Chunk& chunk);
+  void check(const Chunk& chunk, int steps, bool open_ended);
+  void check_block(const Chunk& chunk);
+  bool open(int64_t time) const;
   bool should_exit(int b, const float* mapped, int n, float threshold);
-  void translate(const Affine* translation);
-  void copy_translation(int position, int t, const Rows<float>& y) const;
+  void translate(const Affine* translation, const Chunk& chunk);
+  void go_back(const TimeRow& at, const Chunk& chunk);
+  void copy_translation(int b, int t, const Rows<float>& y) const;
 
   const TimeExit& exit_;
   const Kernels& kernels_;
   Batch& batch_;
   int input_, output_;
+  bool runs_ahead_;  // whether a row can go back to an earlier timestep
   ExitState state_;
   RowLayout layout_;     // of the rows that have not exited
   PackedRows in_, out_;  // their inputs and outputs
+  Snapshots snapshots_;
   CheckBlock block_;
   Buffer<float> mapped_;  // results of maps
   int64_t checks_ = 0, exits_ = 0;

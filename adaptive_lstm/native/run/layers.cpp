@@ -28,7 +28,8 @@ size_t Layers::bytes() const {
 
 PackedRows& Layers::output(int layer) { return outputs_[policy_.depth_exit ? layer : layer % 2]; }
 
-void Layers::run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout) {
+void Layers::run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, Snapshots* snapshots) {
+  snapshots_ = snapshots;
   batch_.restore_constants();
   bool held = policy_.holds();  // whether rows may do different things
   if (held || policy_.exits_steps()) hold_.start(policy_, plan_, layout, batch_.size());
@@ -74,12 +75,13 @@ void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>
                            width(layer)};
       Holding(cell, hold_, where, in, own).run();
     } else {
-      run_cell(cell, in, own, layout);
+      run_cell(cell, layer, in, own, layout);
     }
   }
 }
 
-void Layers::run_cell(CellRun& cell, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout) {
+void Layers::run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out,
+                      const RowLayout& layout) {
   const int steps = layout.steps(), chunk = chunk_steps(batch_.size());
   const ptrdiff_t stride = cell.gate_stride();
   const size_t bytes = cell.cell.output * sizeof(float);
@@ -93,6 +95,7 @@ void Layers::run_cell(CellRun& cell, const Rows<const float>& in, const Rows<flo
       float* own = gates + (layout.start[t] - layout.start[t0]) * stride;
       cell.recur(own, nullptr, layout.sizes[t], (t + cell.tick) & 1);
       for (int b = 0; b < layout.sizes[t]; b++) std::memcpy(out.at(t, b), cell.state.h_row(b), bytes);
+      if (snapshots_ && snapshots_->has(t + 1)) snapshots_->take(cell.state, layer, layout.sizes[t], t + 1);
     }
   }
 }

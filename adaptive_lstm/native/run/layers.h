@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "run/exit_depth.h"
+#include "run/snapshots.h"
 
 namespace alstm {
 
@@ -15,8 +16,9 @@ class Layers {
   Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, Batch& batch);
   void reset();  // room for the batch as it is now
 
-  // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout.
-  void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout);
+  // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout. `snapshots`,
+  // where given, takes the states that it wants; nothing is held then.
+  void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, Snapshots* snapshots = nullptr);
   size_t bytes() const;                                      // of outputs between layers and of scratch
   void count_steps(int steps) { tick_ += uint32_t(steps); }  // of a whole run; see CellRun::tick
 
@@ -27,7 +29,7 @@ class Layers {
   ptrdiff_t width(int layer) const { return ptrdiff_t(plan_.output(layer)) * plan_.directions(); }
   PackedRows& output(int layer);
   void run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout, bool held);
-  void run_cell(CellRun& cell, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
+  void run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
 
   const Plan& plan_;
   const Policy& policy_;
@@ -37,6 +39,7 @@ class Layers {
   HoldScratch hold_;
   std::vector<PackedRows> outputs_;  // of all layers for an exit in depth, else of two layers in turn
   std::optional<DepthExits> depth_exits_;
+  Snapshots* snapshots_ = nullptr;  // of the run that is under way
   uint32_t tick_ = 0;
 };
 

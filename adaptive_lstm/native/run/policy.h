@@ -40,6 +40,7 @@ struct Hold {
 struct Affine {
   std::shared_ptr<const PackedMatrix> weight;
   Buffer<float> bias;  // [R]
+  Buffer<float> few;   // [C, rows(), rounded up to 16]: the weights again where rows are few; else empty
   int rows() const { return weight->source_rows(); }
   int cols() const { return weight->source_cols(); }
   ptrdiff_t stride() const { return ptrdiff_t(bias.size()) + 16; }  // between rows of results, as padded()
@@ -83,6 +84,11 @@ struct Policy {
   std::optional<DepthExit> depth_exit;
 
   bool holds() const { return !hold.empty(); }
+  bool holds_gates() const {
+    for (const auto& h : hold)
+      if (h && h->action == kHoldGates) return true;
+    return false;
+  }
   const Hold* decider(int layer) const { return holds() && hold[layer] ? &*hold[layer] : nullptr; }
   int64_t queue() const {  // longest queue of inputs, 0: there is none
     for (const auto& h : hold)

@@ -22,6 +22,7 @@ struct Rows {
 
   T* at(ptrdiff_t t, ptrdiff_t b) const { return base + (offset ? offset[t] : t * time) + b * row; }
   Rows from_row(ptrdiff_t b) const { return {base + b * row, time, row, offset}; }
+  Rows from_time(ptrdiff_t t) const { return {offset ? base : base + t * time, time, row, offset ? offset + t : offset}; }
   Rows from_column(ptrdiff_t column) const { return {base + column, time, row, offset}; }
 };
 

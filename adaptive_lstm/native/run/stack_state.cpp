@@ -30,7 +30,7 @@ StackState::StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const P
       kernels_(active_kernels()),
       batch_(*plan_, *policy_),
       layers_(*plan_, *policy_, kernels_, batch_) {
-  if (policy_->time_exit) time_exits_.emplace(*policy_->time_exit, *plan_, kernels_, batch_);
+  if (policy_->time_exit) time_exits_.emplace(*policy_, *plan_, kernels_, batch_);
   reset(batch);
 }
 
