@@ -73,7 +73,7 @@ def compress(
 
     Raises:
         InputError: no adapted LSTM, training mode, or settings or inputs that do not fit; nothing is changed then.
-        NonFiniteError: inputs or outputs hold NaN or infinity.
+        NonFiniteError: inputs, outputs or weights hold NaN or infinity.
     """
     lstms = adapted_lstms(model)
     quantize = _checked(prune, quantize, rounding)
@@ -92,6 +92,9 @@ def compress(
             pruned = prune_model(model, batches, prune, sensitivities=measured, output=output, progress=progress)
         if rounding == "compensated" and batches is not None:
             pruned = round_model(model, list(batches), chosen, pruned)
+    for name, lstm in lstms.items():
+        weights = pruned[name].cells if name in pruned else tensors_of(lstm)
+        quantize_stack(weights, shape_of(lstm), chosen[name])  # raises before anything is changed
     for name, lstm in lstms.items():
         lstm.plan = replace(lstm.plan, replaced=pruned.get(name), quantize=chosen[name])
     return described(lstms, measured)

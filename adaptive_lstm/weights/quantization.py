@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import NonFiniteError
 from ..types import DoubleArray, FloatArray, Site, StackShape
 from .layout import CellTensors, float32
 from .matrices import CellMatrices, Matrix
@@ -93,9 +94,17 @@ def quantize_matrix(
         levels: of activations; 0: activations stay floats.
         scale: [columns] static range of the activations, or None: 1.
         dynamic: the range of the activations is that of every row instead.
+
+    Raises:
+        NonFiniteError: NaN or infinity in another precision than float32.
     """
     if precision == "fp32":
         return Matrix(w)
+    if not np.isfinite(w).all():
+        raise NonFiniteError(
+            f"a weight matrix holds NaN or infinity, which {precision} cannot say; expected finite weights (a training "
+            "that diverged?), or float32"
+        )
     if precision == "bf16":
         return Matrix(to_bf16(w))
     most = (2**31 - 1) // (255 * max(w.shape[1], 1))  # the sums are 32-bit integers
@@ -130,6 +139,7 @@ def quantize_stack(
 
     Raises:
         InputError: ``settings`` names a matrix that the stack does not have.
+        NonFiniteError: NaN or infinity in a matrix that is not float32.
     """
     settings.check(shape)
     bounded = shape.proj_size == 0  # |h| <= 1, which does not hold for a projected h

@@ -88,6 +88,23 @@ def test_seconds_are_kept() -> None:
             al.compress_within(fast, BATCHES, CHANGE, seconds=wrong)
 
 
+@pytest.mark.parametrize("calls", [0, 7, 26, 40])
+def test_an_interruption_leaves_everything_as_it_was(calls: int) -> None:
+    fast, left = adapted(), iter(range(calls))
+    fast.lstm.policy = al.Delta.uniform(0.1)
+    before = fast.lstm.plan
+
+    def interrupted(out: torch.Tensor) -> torch.Tensor:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return out
+
+    with pytest.raises(KeyboardInterrupt):
+        al.compress_within(fast, BATCHES, CHANGE, output=interrupted)
+    assert fast.lstm.plan is before
+    assert fast.lstm.last_run is None
+
+
 def test_of_many_batches_some_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     many, seen = [signal(4, 20, 6, seed=i) for i in range(40)], set[int]()
     monkeypatch.setattr(within_budget, "FIT_STEPS", 10 * 80)

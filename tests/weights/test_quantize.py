@@ -230,3 +230,21 @@ def test_compress_is_undone() -> None:
         assert_equal(list(fast.state_dict().values()), list(before.values()))
     assert_equal(got, exact)
     assert lstm.quantize == al.Quantize()
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_changed(precision: Any, value: float) -> None:
+    """int8 has no NaN: casts made a number of it, and the LSTM answered as if nothing were wrong."""
+    lstm = torch_lstm(6, 9, 2)
+    with torch.no_grad():
+        lstm.weight_hh_l1[3, 4] = value
+    fast = al.AdaptiveLSTM.from_lstm(lstm)
+    with pytest.raises(al.errors.NonFiniteError, match=f"holds NaN or infinity, which {precision} cannot say"):
+        al.compress(fast, quantize=al.Quantize(precision))
+    assert fast.quantize.exact
+    fast.quantize = al.Quantize(precision)
+    with pytest.raises(al.errors.NonFiniteError, match="a weight matrix"):
+        infer(fast, signal(4, 2, 6))
+    al.restore(fast)
+    assert_equal(infer(fast, signal(4, 2, 6))[0].isnan(), infer(lstm, signal(4, 2, 6))[0].isnan())
