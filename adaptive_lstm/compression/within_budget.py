@@ -35,7 +35,7 @@ FIT_STEPS, HELD_STEPS = 2**14, 2**13  # timesteps times batch rows that are enou
 SENSED_STEPS, SENSED = 2**12, 16  # the same for the sensitivity of the output, which runs step by step; and batches
 REPEATED = 8  # batches that the model runs on twice, to see whether it repeats itself
 
-# Rough costs for the estimate (of the largest case of a 3 x 384 tagger), in passes over the held-out batches and in products of matrices.
+# Rough costs for the estimate, as a 3 x 384 tagger took: passes over held-out batches, and products of matrices.
 TRIALS = 12  # passes over held-out batches
 BACKWARD = 10  # a pass for the sensitivity, as a multiple of one without gradients
 PRODUCTS = 150  # of [4H, C] with [C, C]: moments excluded; rounding, refits

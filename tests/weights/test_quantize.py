@@ -238,7 +238,7 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_changed(precisio
     """int8 has no NaN: casts made a number of it, and the LSTM answered as if nothing were wrong."""
     lstm = torch_lstm(6, 9, 2)
     with torch.no_grad():
-        lstm.weight_hh_l1[3, 4] = value
+        lstm.get_parameter("weight_hh_l1")[3, 4] = value
     fast = al.AdaptiveLSTM.from_lstm(lstm)
     with pytest.raises(al.errors.NonFiniteError, match=f"holds NaN or infinity, which {precision} cannot say"):
         al.compress(fast, quantize=al.Quantize(precision))
