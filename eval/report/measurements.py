@@ -33,6 +33,7 @@ PAGES = (
     Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
     Page("never_slower", "Exact LSTMs against nn.LSTM", (section("never_slower"),)),
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
+    Page("linearity", "Time against skipped work", (section("linearity"),)),
     Page("streaming", "Streaming", (section("streaming"),)),
     Page("long_stream", "Streams of ten million steps", (section("long_stream"),)),
     Page("throughput", "Throughput in batches", (section("throughput"),)),

@@ -19,6 +19,7 @@ COMMANDS = {
     "throughput": "python -m eval.throughput",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",
+    "linearity": "python -m eval.linearity",
     "never_slower": "python -m eval.never_slower",
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",

@@ -230,8 +230,16 @@ def fuzzing() -> list[dict[str, Any]]:
             for one in (lstms, files)]  # fmt: skip
 
 
-WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, streaming, long_stream, scaling, throughput,
-           roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit, footprint,
+def linearity() -> list[dict[str, Any]]:
+    took = {"median": 0.5, "p25": 0.4, "p75": 0.6, "rounds": 9}
+    judged = {"who": "s=0.5", "share": 0.5, "took": took, "allowed": 0.6, "verdict": "PASS"}
+    inert = judged | {"who": "inert", "share": 1.0, "allowed": 1.02, "took": took | {"median": None}, "verdict": "n/a"}
+    record = {"title": "Delta on h", "call": 0.03, "dense": timing(1e-3), "judged": [judged, inert]}
+    return [{"group": "delta_h", "case": "(40, 128, 3), T 50", **record}]
+
+
+WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, linearity, streaming, long_stream, scaling,
+           throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit, footprint,
            fuzzing)  # fmt: skip
 
 
@@ -260,7 +268,7 @@ def test_all_sections_are_there_with_figures(page: Page) -> None:
     names = {section.anchor for section in report.SECTIONS}
     assert set(anchors) == names
     assert [a["href"] for a in page.all_of("a")] == [f"#{anchor}" for anchor in anchors]
-    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower", "demo"}:
+    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower", "demo", "linearity"}:
         assert "<svg" in page.section(anchor), anchor
         assert "Command: <code>python -m eval." in page.section(anchor), anchor
         assert "Threads: 1." in page.section(anchor), anchor
