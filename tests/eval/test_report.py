@@ -239,8 +239,8 @@ def linearity() -> list[dict[str, Any]]:
 
 
 WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, linearity, streaming, long_stream, scaling,
-           throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit, footprint,
-           fuzzing)  # fmt: skip
+           throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit,
+           footprint, fuzzing)  # fmt: skip
 
 
 def write(folder: Path, name: str, records: list[dict[str, Any]], **stamp: Any) -> None:
