@@ -27,7 +27,6 @@ LEAD = (
 ORDER = (
     "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "long_stream", "delta", "latency",
     "never_slower", "linearity", "throughput", "scaling", "roofline", "limits", "compression", "within_budget",
-    "never_slower", "linearity", "throughput", "scaling", "roofline", "limits", "compression", "within_budget",
     "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint", "embedded", "losses",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
