@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "bind/bind.h"
-#include "kernels/tuning.h"
 #include "run/policy.h"
 
 using namespace alstm;
@@ -46,11 +45,7 @@ Affine make_affine(const Array<float, 2>& weight, const Array<float, 1>& bias) {
   map.weight = std::make_shared<PackedMatrix>(source);
   map.bias.assign(map.weight->view().rows, 0.0f);
   std::copy_n(bias.data(), bias.size(), map.bias.data());
-  const int rows = round_up(source.rows, kUnits), cols = source.cols;
-  if (rows > kFewRows) return map;
-  map.few.assign(size_t(rows) * cols, 0.0f);
-  for (int r = 0; r < source.rows; r++)
-    for (int c = 0; c < cols; c++) map.few[size_t(c) * rows + r] = weight.data()[size_t(r) * cols + c];
+  keep_few_rows(map, weight.data());
   return map;
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "kernels/tuning.h"
+
 namespace alstm {
 
 CheckBlock::CheckBlock(const Plan& plan)
@@ -39,6 +41,14 @@ void CheckBlock::gather_states(const Batch& batch, const Snapshots& snapshots, i
       std::memcpy(out, h, width_ * sizeof(float));
     }
   }
+}
+
+void keep_few_rows(Affine& map, const float* weight) {
+  const int given = map.rows(), rows = int(round_up(given, kUnits)), cols = map.cols();
+  if (rows > kFewRows) return;
+  map.few.assign(size_t(rows) * size_t(cols), 0.0f);
+  for (int r = 0; r < given; r++)
+    for (int c = 0; c < cols; c++) map.few[size_t(c) * size_t(rows) + size_t(r)] = weight[size_t(r) * cols + c];
 }
 
 const float* CheckBlock::map(const Kernels& kernels, const Affine& map, Buffer<float>& out) const {

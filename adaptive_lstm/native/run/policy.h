@@ -46,6 +46,9 @@ struct Affine {
   ptrdiff_t stride() const { return ptrdiff_t(bias.size()) + 16; }  // between rows of results, as padded()
 };
 
+// Fills Affine::few from the map's weight [rows(), C], if there are few rows.
+void keep_few_rows(Affine& map, const float* weight);
+
 enum class Measure : uint8_t { margin, max, entropy };
 
 // How logits are read.
