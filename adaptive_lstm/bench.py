@@ -137,6 +137,7 @@ def measure(
     warmup: int = 3,
     min_time: float = 200e-6,
     prime: int = 0,
+    before: Mapping[str, Callable[[], object]] | None = None,
     seed: int = 0,
 ) -> dict[str, Timing]:
     """Time every contender ``repeats`` times, interleaved.
@@ -148,6 +149,7 @@ def measure(
         min_time: seconds that a sample lasts at least; shorter calls are repeated within it.
         prime: untimed calls right before every sample. 0 lets a contender start with the caches as its predecessor
             left them; 1 shows the steady state of a stream, which owns the caches between its steps.
+        before: untimed calls between the primed ones and the sample, by contender: what happens while a stream waits.
         seed: of the order.
 
     Returns:
@@ -167,6 +169,8 @@ def measure(
             shuffle(order)
             for name in order:
                 _seconds(contenders[name], prime)
+                if before and name in before:
+                    before[name]()
                 samples[name].append(_seconds(contenders[name], calls[name]) / calls[name])
     return {name: Timing(name, tuple(taken), calls[name], run) for name, taken in samples.items()}
 

@@ -2,6 +2,9 @@
 
 ``python -m eval.streaming``:
 step     one step of one stream per call: median, 95th and 99th percentile of single steps, without averaging
+cold     the same step right after --between MB of other memory were written: a frame comes every 10 or 32 ms, and other
+         work has taken the caches in between. "ahead" has called ``stream.ahead()`` before. Reading as many bytes as
+         the int8 weights have, from the same cold memory, is timed beside: no dense step can be faster.
 streams  the number of independent streams at ``--rate`` frames a second that are served: of 100 ticks in a row, in
          each of which every stream advances by one frame, the 99th percentile takes no longer than a frame lasts.
          "one by one" steps as many separate streams in turn, each with its own state, input and output, so that caches
@@ -17,15 +20,17 @@ import argparse
 import gc
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, ratio
-from adaptive_lstm.peers import PEERS, Contender, Unavailable
-from eval.shared import common
+from adaptive_lstm.peers import PEERS, Adaptive, Contender, Unavailable
+from eval.shared import common, probes
 from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, publish, shape, skipping, stack
 from eval.shared.targets import BASELINES, brief
 
@@ -34,11 +39,14 @@ Tick = Callable[[], object]
 
 PRIME = 2  # steps right before each timed one: a stream owns the caches between its steps
 SECONDS, STEPS_TIMED = 40.0, (100, 2000)  # for the steps of one shape; least and most timed steps of a contender
+COLD_STEPS = 60
 TICKS, PILOT, REPEATS = 100, 5, 3
 TRIES = 3  # of a number of streams whose median tick is in time
 FRAMES = 16  # different inputs of every stream, in a circle
 MOST = 1 << 16  # streams
 BISECT = 32  # a bracket of 1/32 is narrow enough
+SHARES = (0.5, 0.2)  # of the columns, sent by the contenders of "cold" that skip
+READING = "reading the int8 weights"
 FLEETS = ("one by one", "batched")
 UNBATCHED = {"torch compile": "compiles anew for every batch size", "ncnn": "has no batches"}
 
@@ -77,6 +85,68 @@ def step(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[
         }
         tail = [format_seconds(seconds) for seconds in (timing.median, timing.p95, timing.p99)]
         yield record, [who.name, *tail, *(brief(speeds[base]) if base in speeds else "" for base in BASELINES)]
+
+
+# ------------------------------------------------------------------------------------------------------------ cold
+
+
+def last_level() -> int:
+    """Bytes of the last-level cache; 32 MB where Linux does not tell."""
+    sizes = [
+        int(path.read_text()[:-2]) << 10 for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
+    return max(sizes, default=32 << 20)
+
+
+def other_work(size: int) -> Tick:
+    """A call that writes ``size`` bytes of memory."""
+    memory = np.zeros(max(size, 1), np.uint8)
+    return lambda: np.add(memory, 1, out=memory)
+
+
+def cold(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
+    """The latency of single steps with caches as the stream left them, and as other work leaves them."""
+    lstm, x = stack(of), torch.randn(1, STEPS, of[0])
+    present, unavailable = lineup(lstm, options.peers, threads=options.threads)
+    contenders = [*present, *(skipping(lstm, x, share) for share in SHARES)]
+    calls: dict[str, Tick] = {who.name: who.stream(x) for who in contenders}
+    idle: dict[str, Tick] = {}
+    for who in list(contenders):
+        if isinstance(who, Adaptive):
+            ahead = replace(who, name=f"{who.name}, ahead")
+            contenders.append(ahead)
+            calls[ahead.name], idle[ahead.name] = ahead.stream_ahead(x)
+    weights = next(who.nbytes for who in present if who.name == "adaptive int8")
+    assert weights is not None
+    calls[READING] = probes.read(weights)
+    size = (options.between << 20) if options.between else 2 * last_level()
+    work = other_work(size)
+    repeats = 10 if options.quick else COLD_STEPS
+    warm = measure(calls, repeats=repeats, warmup=10, min_time=0, prime=PRIME, before=idle)
+    before = {name: partial(_both, idle.get(name), work) for name in calls}
+    chilled = measure(calls, repeats=repeats, warmup=2, min_time=0, prime=1, before=before)
+    bases = [name for name in (*BASELINES, "adaptive int8") if name in chilled]
+    for who in contenders:
+        speeds = {base: ratio(chilled[base], chilled[who.name]) for base in bases}
+        record = {
+            "group": "cold",
+            "case": f"{of} {who.name}",
+            **described(who, of, batch=1, threads=options.threads),
+            "between": size,
+            "warm": warm[who.name].as_dict(),
+            "seconds": chilled[who.name].as_dict(),
+            "speed": {base: speed.as_dict() for base, speed in speeds.items()},
+            "reading": chilled[READING].as_dict(),
+            "unavailable": [vars(one) for one in unavailable],
+        }
+        times = [warm[who.name].median, chilled[who.name].median, chilled[who.name].p95, chilled[READING].median]
+        yield record, [who.name, *map(format_seconds, times), *(brief(speed) for speed in speeds.values())]
+
+
+def _both(first: Tick | None, second: Tick) -> None:
+    if first is not None:
+        first()
+    second()
 
 
 # --------------------------------------------------------------------------------------------------------- streams
@@ -200,6 +270,14 @@ def streams(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, li
 
 HEADERS = {
     "step": ["contender", "median", "95 %", "99 %", *(f"against {base}" for base in BASELINES)],
+    "cold": [
+        "contender",
+        "warm",
+        "cold",
+        "95 %",
+        READING,
+        *(f"against {base}" for base in (*BASELINES, "adaptive int8")),
+    ],
     "streams": ["contender", "streams per core", "searches", "tick", "99 %"],
 }
 
@@ -210,6 +288,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks to measure")
     parser.add_argument("--peers", type=common.one_of(*PEERS), default=tuple(PEERS), help="default: all")
     parser.add_argument("--rate", type=float, default=100.0, help="frames a second of a stream (default 100)")
+    parser.add_argument(
+        "--between",
+        type=common.positive,
+        metavar="MB",
+        help="written before a cold step (default: twice the last cache)",
+    )
     options = parser.parse_args(argv)
     if not options.rate > 0:
         parser.error(f"--rate: got {options.rate}, expected frames a second, above 0")
@@ -219,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for group in options.only:
             for of in options.shapes:
                 title = f"{of}: {group}" + (f" at {options.rate:g} frames a second" if group == "streams" else "")
-                found = {"step": step, "streams": streams}[group](of, options)
+                found = {"step": step, "cold": cold, "streams": streams}[group](of, options)
                 publish(options, "streaming", title, HEADERS[group], found)
 
 

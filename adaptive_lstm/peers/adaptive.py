@@ -58,6 +58,11 @@ class Adaptive:
         frames, session = itertools.cycle(_frames(x)), stream(self.lstm, batch_size=x.shape[0])
         return lambda: session.step(next(frames))
 
+    def stream_ahead(self, x: Tensor) -> tuple[Call, Call]:
+        """As ``stream``, and a call for the idle time before it (``Stream.ahead``)."""
+        frames, session = itertools.cycle(_frames(x)), stream(self.lstm, batch_size=x.shape[0])
+        return lambda: session.step(next(frames)), session.ahead
+
 
 def _frames(x: Tensor) -> list[Tensor]:
     return [x[:, t].clone() for t in range(x.shape[1])]

@@ -52,16 +52,16 @@ def lineup(
     return found.verified, unavailable + found.excluded
 
 
-def skipping(lstm: nn.LSTM, x: torch.Tensor) -> Adaptive:
-    """Ours in int8 with thresholds at which every operand of every layer sends the share SENT of its columns of x.
+def skipping(lstm: nn.LSTM, x: torch.Tensor, share: float = SENT) -> Adaptive:
+    """Ours in int8 with thresholds at which every operand of every layer sends this share of its columns of x.
 
     ``eval.quality`` measures the cost of skipping on real models; random weights have no quality to lose.
     """
     dense = build_adaptive(lstm, "int8")
-    thresholds = find_thresholds(dense, x, SENT)
+    thresholds = find_thresholds(dense, x, share)
     fast = al.AdaptiveLSTM.from_lstm(dense.lstm)
     fast.policy = al.Delta(x=tuple(thresholds[::2]), h=tuple(thresholds[1::2]))
-    return Adaptive(f"int8 + delta {SENT:.0%}", "int8", fast)
+    return Adaptive(f"int8 + delta {share:.0%}", "int8", fast)
 
 
 def described(who: Contender, of: Shape, *, batch: int, threads: int) -> dict[str, object]:

@@ -98,11 +98,16 @@ def streaming() -> list[dict[str, Any]]:
         {"group": "step", "case": n, **contender(n), "seconds": timing(1e-4), "speed": {"torch": speed(2.0)}}
         for n in NAMES
     ]
+    times = {"warm": timing(5e-5), "seconds": timing(2e-4), "reading": timing(1e-4)}
+    cold = [
+        {"group": "cold", "case": n, **contender(n), **times, "between": 64 << 20, "speed": {"torch": speed(2.0)}}
+        for n in NAMES
+    ]
     served = {"way": "batched", "rate": 100.0, "counts": [9, 10, 11], "streams": 10.0, "streams_per_core": 10.0,
               "meaningful": True, "tick": timing(9e-3)}  # fmt: skip
     streams = [{"group": "streams", "case": n, **contender(n), **served} for n in NAMES[1:]]
     none = {**served, "counts": [0], "streams": 0.0, "streams_per_core": 0.0, "meaningful": False, "tick": None}
-    return [*step, *streams, {"group": "streams", "case": "torch", **contender("torch"), **none}]
+    return [*step, *cold, *streams, {"group": "streams", "case": "torch", **contender("torch"), **none}]
 
 
 def scaling() -> list[dict[str, Any]]:

@@ -78,7 +78,9 @@ def test_records_say_which_code_was_measured(tmp_path: Path, monkeypatch: pytest
 
 def test_streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MOST", 8)
-    found = run(streaming.main, "--quick", "--shapes", "4,8,1", "--peers", "torch,ORT", "--rate", "10")
+    found = run(
+        streaming.main, "--quick", "--shapes", "4,8,1", "--peers", "torch,ORT", "--rate", "10", "--between", "1"
+    )
     everyone = {"torch", "ORT", "adaptive fp32", "adaptive int8", "int8 + delta 50%"}
     steps, streams = of(found, "step"), of(found, "streams")
     assert {record["contender"] for record in steps.values()} == everyone
@@ -87,6 +89,14 @@ def test_streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert record["seconds"]["calls"] == 1  # single steps: an average has no tail
         assert (record["I"], record["H"], record["L"], record["batch"], record["threads"]) == (4, 8, 1, 1, 1)
         assert record["speed"].keys() == {"torch", "ORT"}
+    ours = {"adaptive fp32", "adaptive int8", "int8 + delta 50%", "int8 + delta 20%"}
+    cold = of(found, "cold")
+    assert {record["contender"] for record in cold.values()} == {"torch", "ORT", *ours, *(f"{n}, ahead" for n in ours)}
+    for record in cold.values():
+        for timing in ("warm", "seconds", "reading"):
+            assert_quantiles(record[timing])
+        assert record["between"] == 1 << 20
+        assert record["speed"].keys() == {"torch", "ORT", "adaptive int8"}
     assert {(record["contender"], record["way"]) for record in streams.values()} == {
         (name, way) for name in everyone for way in ("one by one", "batched")
     }

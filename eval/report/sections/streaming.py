@@ -17,6 +17,8 @@ def _draw(results: Results) -> list[Block]:
         blocks += [as_table(_streams_table(streams))]
     if steps:
         blocks += [Heading("One step of one stream"), _steps_figure(steps), as_table(_steps_table(steps))]
+    if cold := results.of("streaming", "cold"):
+        blocks += [Heading("A step after other work has taken the caches"), as_table(_cold_table(cold))]
     return blocks
 
 
@@ -117,6 +119,32 @@ def _steps_figure(records: Sequence[Record]) -> Figure:
 def _step_mark(who: str, timing: Mapping[str, Any]) -> plots.Mark:
     median, tail = timing["median"], timing["p99"]
     return plots.Mark(who, median, median, tail, f"{words.seconds(median)}, {words.seconds(tail)}")
+
+
+def _cold_table(records: Sequence[Record]) -> Table:
+    bases = list(dict.fromkeys(base for r in records for base in r["speed"]))
+    header = ["stack (I, H, L)", "contender", "warm", "cold", "95th percentile", *(f"cold, against {b}" for b in bases)]
+    rows = [
+        [
+            shape,
+            contender(r),
+            words.seconds(r["warm"]["median"]),
+            *(words.seconds(r["seconds"].get(k)) for k in ("median", "p95")),
+            *(words.times(r["speed"].get(base, {}).get("median")) for base in bases),
+        ]
+        for shape, some in by_shape(records).items()
+        for r in sorted(some, key=lambda r: r["seconds"]["median"])
+    ]
+    between = ", ".join(sorted({f"{r['between'] / 2**20:.0f} MB" for r in records}))
+    reading = "; ".join(
+        f"{shape}: {words.seconds(some[0]['reading']['median'])}" for shape, some in by_shape(records).items()
+    )
+    caption = (
+        f"Times of one step, batch 1. Cold: {between} of other memory are written before the step. Ahead: "
+        f"`stream.ahead()` was called before that. To read as many bytes as the int8 weights have takes, equally cold, "
+        f"{reading}."
+    )
+    return table(header, rows, caption=caption, records=records)
 
 
 def _steps_table(records: Sequence[Record]) -> Table:
