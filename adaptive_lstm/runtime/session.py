@@ -25,6 +25,9 @@ class Session(Protocol):
     def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
         """Advance by x [T, B, I] or [B, T, I]; returns y in the same layout. Raises ``NonFiniteError``."""
 
+    def ahead(self) -> None:
+        """Do now what is certain of the next timestep; no result, state or count changes."""
+
     def reset(self) -> None:
         """Back to zero states with nothing sent or counted."""
 
@@ -78,6 +81,10 @@ class NativeSession:
         if not self._state.run(*args, steps, check=True, open_ended=True):
             raise refuse_non_finite()
         return y
+
+    def ahead(self) -> None:
+        """As ``Session.ahead``."""
+        self._state.ahead()
 
     def reset(self) -> None:
         """As ``Session.reset``."""
@@ -148,6 +155,9 @@ class ChunkSession:
         self._steps += steps
         return y
 
+    def ahead(self) -> None:
+        """Nothing: a runner of chunks takes a timestep as one piece."""
+
     def reset(self) -> None:
         """As ``Session.reset``."""
         self.write(self._start)
@@ -180,7 +190,7 @@ class ConvertedSession:
     def __init__(self, session: Session, executor: Executor):
         self._session = session
         self._inside, self._outside = executor.computes_in, executor.dtype
-        self.reset, self.read, self.write = session.reset, session.read, session.write
+        self.ahead, self.reset, self.read, self.write = session.ahead, session.reset, session.read, session.write
         self.counted, self.exited = session.counted, session.exited
 
     def step(self, x: torch.Tensor) -> torch.Tensor:

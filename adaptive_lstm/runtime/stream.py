@@ -159,6 +159,24 @@ class Stream:
             self._look()
         return self._session.run(resolved(x.detach()), self._batch_first)
 
+    @uncompiled
+    def ahead(self) -> None:
+        """Compute the recurrent side of the next timestep now, in the idle time before its frame comes.
+
+        The frame then finds about half of its work done. Results are the same to the bit, and so are ``state`` and
+        ``stats``: they tell of timesteps that were advanced. Call it after any step, or not at all. What was computed
+        is kept until the stream advances or is reset; a second call does nothing.
+
+        It does what no input can change: all layers up to the first that may reuse its gates
+        (``SkipTimesteps(mode="hold_gates")``) or be replaced (``ExitInDepth``). Nothing is done for float weights that
+        are stored without their zeros, where h exceeds what integers reach, and where a step does not run natively as
+        a whole.
+
+        Raises:
+            BusyError: another thread is advancing the stream.
+        """
+        self._session.ahead()
+
     def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:
         if not isinstance(x, torch.Tensor):
             raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")

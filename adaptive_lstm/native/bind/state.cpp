@@ -77,6 +77,13 @@ bool step(StackState& state, uintptr_t x, uintptr_t y) {
   return state.step(at<const float>(x), at<float>(y));
 }
 
+// What is certain of the next step, in a stream's idle time.
+void ahead(StackState& state) {
+  const Exclusive guard(state);
+  require(state.plan().directions() == 1, "only one direction has a next step");
+  state.ahead();
+}
+
 void reset(StackState& state, int batch) {
   const Exclusive guard(state);
   check_batch(batch);
@@ -162,6 +169,7 @@ void bind_state(nb::module_& m) {
            nb::arg("c_n"), nb::arg("h_0") = 0, nb::arg("h_cell") = 0, nb::arg("h_row") = 0, nb::arg("c_0") = 0,
            nb::arg("c_cell") = 0, nb::arg("c_row") = 0, nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
+      .def("ahead", &ahead, nb::call_guard<nb::gil_scoped_release>())
       .def("store_h", &store_h, nb::arg("h").noconvert())
       .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
       .def("counters", &counters)

@@ -16,6 +16,11 @@ namespace alstm {
 constexpr int kListSlack = 32;  // entries that a kernel may write behind the end of a column list
 constexpr int kNarrow = 256;    // rows of the widest tile whose sums stay in registers over a list of columns
 
+// Columns of floats are summed in slices of this many, each from zero and then added to the result, whatever the number
+// of rows: so a step, a chunk and a whole sequence give the same bits, and a slice of weights stays in the first-level
+// cache while all rows of activations pass over it.
+constexpr int kSlice = 64;
+
 constexpr int kMaxLevels = 8191;  // of integer activations: their 32-bit sums stay exact
 
 // Rows with a dynamic range whose largest value is below this count as zeros: levels / value has to stay finite.
@@ -98,6 +103,7 @@ struct Matrix {
 struct Int8Packing {
   int weight_offset;             // added to every weight: 128 where the dot product takes unsigned weights, else 0
   int quad;                      // columns that one integer dot product takes
+  int tile;                      // layout `interleaved`: rows per tile, which are read together
   int (*row_position)(int row);  // layout `columns`: the byte of a row block at which one of its rows lies
 };
 
@@ -131,7 +137,10 @@ struct Kernels {
   // same.
   void (*dense)(const Matrix&, const float* z, ptrdiff_t zs, int n, const float* bias, float* y, ptrdiff_t ys,
                 bool reverse);
-  // The same for Format::int8. z: [n, C] integers; largest: [n] results of `quantize` for them, read if W is dynamic.
+  // The sums that `dense` adds to y for one row z of a matrix in the dense form, each kSlice columns, before they are
+  // scaled: sums [ceil(C / kSlice), R] with stride ss.
+  void (*dense_slices)(const Matrix&, const float* z, float* sums, ptrdiff_t ss);
+  // The same as `dense` for Format::int8. z: [n, C] integers; largest: [n] results of `quantize` for them, read if W is dynamic.
   void (*dense_int8)(const Matrix&, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
                      float* y, ptrdiff_t ys, bool reverse, void* scratch);
 
@@ -145,6 +154,9 @@ struct Kernels {
   // pre[R] = base + acc, or base + acc * scale of integer sums; base as for `dense`.
   void (*add_bias)(const float* acc, const float* bias, float* pre, int rows);
   void (*dequantize)(const int32_t* acc, const float* scale, const float* bias, float* pre, int rows);
+
+  // pre[R] += sums * scale; scale null: 1.
+  void (*add_scaled)(const float* sums, const float* scale, float* pre, int rows);
 
   // The LSTM cell on `blocks` row blocks: pre [blocks, 4, 16]; c [blocks, 16] is updated; h [blocks, 16] is written.
   void (*cell)(const float* pre, float* c, float* h, int blocks);

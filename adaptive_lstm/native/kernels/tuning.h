@@ -41,6 +41,11 @@ constexpr int kTileRowsInterleaved = 4, kTileRowsColumns = 16;
 // python -m eval.compression (row "block 50%, int8"), python -m eval.latency --only batch
 constexpr int kGatherRows = 8;
 
+// Bytes that a product with one row of integers prefetches ahead: the prefetchers of a processor stop at the end of a
+// page, which costs a step that finds its weights in memory.
+// python -m eval.streaming --only cold
+constexpr int kReadAhead = 4096;
+
 // Bytes that the bitmask form prefetches ahead: in a run that the next one follows, and in a column, which ends soon.
 // python -m eval.latency --only zeros
 constexpr int kRunAhead = 2048, kColumnAhead = 512;

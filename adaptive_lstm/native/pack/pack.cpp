@@ -28,7 +28,7 @@ Dense dense_tiles(const MatrixSource& source, const Matrix& view) {
     return {view.rows, view.rows / line % 2 ? view.rows : view.rows + line};
   }
   if (source.format != Format::int8) return {kRowBlock, kRowBlock};
-  const int tile = std::min(view.layout == Layout::columns ? kNarrow : 128, view.rows);
+  const int tile = std::min(view.layout == Layout::columns ? kNarrow : active_kernels().int8.tile, view.rows);
   return {tile, tile};
 }
 

@@ -15,7 +15,7 @@ void CellState::reset(int batch, bool holds) {
   if (recurrent.thresholded()) recurrent.delta.reset(recurrent.view(), batch);
   if (holds) hold.reset(*cell, decider, batch);
   x.activity = 0;
-  may_exceed = false;
+  may_exceed = ahead.ready = false;
   if (cell->w_hr) h_is_given();
 }
 
@@ -115,7 +115,7 @@ void Batch::load_cell(CellState& s, const Rows<const float>& h, const Rows<const
     for (size_t k = 0; k < cell.live.size(); k++) s.c_row(i)[k] = all[cell.live[k]];
   }
   s.h_is_given();
-  loaded_ = true;
+  loaded_ = loaded_ || cell.pruned();
 }
 
 void Batch::store_cell(const CellState& s, const Rows<float>& h, const Rows<float>& c) const {
@@ -140,6 +140,8 @@ void Batch::store_h(float* h) const {
 size_t Batch::bytes() const {
   size_t all = 0;
   const_cast<Batch*>(this)->each_array([&](auto& array) { all += array.capacity() * sizeof(array[0]); });
+  for (const auto& layer : layers_)
+    for (const CellState& s : layer) all += s.ahead.bytes();
   return all;
 }
 
@@ -156,7 +158,13 @@ void Batch::rejoin() {
   active_ = size_;
 }
 
+void Batch::forget_ahead() {
+  for (auto& layer : layers_)
+    for (CellState& s : layer) s.ahead.ready = false;
+}
+
 void Batch::reorder(const std::vector<int>& from) {
+  forget_ahead();
   const int n = int(from.size());
   each_array([&](auto& array) {
     if (array.empty()) return;

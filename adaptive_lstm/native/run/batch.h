@@ -1,7 +1,7 @@
 // A batch of sequences: the states of all cells, and where the batch's rows lie in them.
 #pragma once
 
-#include "run/delta_state.h"
+#include "run/ahead.h"
 #include "run/hold_state.h"
 #include "run/rows.h"
 
@@ -15,13 +15,17 @@ struct CellState {
   int h_stride = 0, units = 0;
   Operand x, recurrent;
   HoldState hold;
+  Ahead ahead;
   // Whether h may exceed the 1 that integers reach in some row: it was given, is a translation, or is projected. What a
   // cell computes otherwise does not.
   bool may_exceed = false;
   int64_t ran = 0, advanced = 0;  // batch rows times timesteps with matrix work, and in which h and c advanced
 
   void reset(int batch, bool holds);
-  void h_is_given() { may_exceed = recurrent.view().format == Format::int8; }
+  void h_is_given() {
+    may_exceed = recurrent.view().format == Format::int8;
+    ahead.ready = false;
+  }
   int rows() const { return int(h.size() / size_t(h_stride)); }
   float* h_row(ptrdiff_t b) { return h.data() + b * h_stride; }
   const float* h_row(ptrdiff_t b) const { return h.data() + b * h_stride; }
@@ -53,6 +57,8 @@ class Batch {
   void store(const Rows<float>& h, const Rows<float>& c) const;
   // Sets h of pruned units to their constants again where load() may have overwritten it.
   void restore_constants();
+  bool constants_restored() const { return !loaded_; }
+  void forget_ahead();
 
   int size() const { return size_; }
   int active() const { return active_; }  // the rows at the first positions, which have not exited, in ascending order

@@ -58,6 +58,7 @@ void Scratch::grow(const Batch& batch, bool rows_apart) {
   changes.grow(rows, cols);
   operand.grow(chunk, rows, cols);
   alstm::grow(gates, chunk * padded(rows));
+  if (ones.size() < size_t(rows)) ones.assign(size_t(rows), 1.0f);
   alstm::grow(units, size * most_units);
   alstm::grow(kernel, scratch_bytes(int(std::max<size_t>(chunk, 2)), cols));
   if (rows_apart) alstm::grow(projected, size * h_stride);
@@ -183,6 +184,7 @@ void CellRun::add_recurrent(float* gates, const int* rows, int n, bool reverse) 
     for (int b = 0; b < state.rows() && !any; b++) any = exceeds(b);
     state.may_exceed = any;
   }
+  if (state.ahead.ready && add_ahead(gates, rows, n, reverse)) return;
   if (state.recurrent.thresholded()) {
     for (int i = 0; i < n; i++) add_recurrent_row(gates + i * gate_stride(), rows ? rows[i] : i, reverse);
     return;
@@ -249,6 +251,7 @@ void CellRun::advance_held(const float* gates, float* kept, uint8_t* has_kept, c
 // one(i, c, units): advances c and the outputs before the projection of the i-th row.
 template <class Advance>
 void CellRun::advance_by(Advance one, const int* rows, int n, bool reverse) {
+  state.ahead.ready = false;
   state.advanced += n;
   const bool apart = cell.w_hr || cell.pruned();
   for (int i = 0; i < n; i++) {

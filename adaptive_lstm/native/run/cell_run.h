@@ -17,6 +17,10 @@ class OperandRows {
     put(kernels, matrix, matrix.view(), z, row);
   }
   void put(const Kernels& kernels, const PackedMatrix& matrix, const Matrix& w, const float* z, ptrdiff_t row);
+  // sums [slices, padded(R)] of row 0, as Kernels::dense_slices.
+  void multiply_slices(const Kernels& kernels, const Matrix& w, float* sums) {
+    kernels.dense_slices(w, values_.data(), sums, padded(w.rows));
+  }
   void put_sent(const Matrix& w, const DeltaState& delta, int b, ptrdiff_t row);
   // y [n, R], rows padded(R) apart, = bias + W times the first n rows; without a bias, the products are added to y.
   void multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
@@ -41,6 +45,7 @@ struct Scratch {
   OperandRows operand;
   Buffer<float> gates;      // [chunk, R] pre-activations
   Buffer<float> units;      // [B, units] outputs before the projection, or before constants are put between them
+  Buffer<float> ones;       // [R] scales of sums that are scaled later
   Buffer<float> projected;  // [B, h_stride] projections of rows that do not follow each other
   Buffer<uint8_t> kernel;   // of the integer kernels
 
@@ -65,6 +70,8 @@ struct CellRun {
   // One timestep: adds the recurrent side of n rows to `gates` [n, R] and advances their h and c. `rows`: which batch
   // rows, ascending; null: the first n.
   void recur(float* gates, const int* rows, int n, bool reverse);
+  // The recurrent side of the first n rows, for the next recur() of this direction.
+  void recur_ahead(int n, bool reverse);
   // Advances h and c of n rows with pre-activations `gates` [n, R].
   void advance(const float* gates, int n, const int* rows, bool reverse);
   // The same with pre-activations [B, R] that rows `rows` hold. What of them does not depend on c is kept in `kept`
@@ -88,6 +95,10 @@ struct CellRun {
   bool exceeds(int b) const;
   template <class Advance>
   void advance_by(Advance one, const int* rows, int n, bool reverse);
+  bool in_order() const;
+  bool multiply_ahead(int n, bool reverse);
+  void send_ahead(int n, bool reverse);
+  bool add_ahead(float* gates, const int* rows, int n, bool reverse);
 };
 
 }  // namespace alstm

@@ -83,25 +83,26 @@ bool ChangeList::needs_refresh(const Matrix& w, DeltaState& delta, int b) const 
   return sum > kFar * size;
 }
 
-void ChangeList::send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse,
-                      void* kernel_scratch) {
+void ChangeList::update(const Kernels& kernels, Operand& operand, int b, bool reverse, void* kernel_scratch) {
   const Matrix& w = operand.view();
   DeltaState& delta = operand.delta;
-  if (w.format == Format::int8) {
-    int32_t* acc = delta.acc_int.data() + size_t(b) * w.rows;
-    if (!delta.valid[b])
-      recompute(kernels, w, delta, b, kernel_scratch);
-    else if (count_)
-      kernels.columns_int8(w, cols_.data(), delta_int_.data(), count_, acc, reverse, kernel_scratch);
-    kernels.dequantize(acc, w.scale, bias, pre, w.rows);
-  } else {
-    float* acc = delta.acc.data() + size_t(b) * w.rows;
-    if (!delta.valid[b] || (count_ && needs_refresh(w, delta, b)))
-      recompute(kernels, w, delta, b, kernel_scratch);
-    else if (count_)
-      kernels.columns(w, cols_.data(), delta_.data(), count_, acc, reverse);
-    kernels.add_bias(acc, bias, pre, w.rows);
+  const bool integers = w.format == Format::int8;
+  if (!delta.valid[b] || (!integers && count_ && needs_refresh(w, delta, b))) {
+    recompute(kernels, w, delta, b, kernel_scratch);
+  } else if (count_ && integers) {
+    kernels.columns_int8(w, cols_.data(), delta_int_.data(), count_, delta.acc_int.data() + size_t(b) * w.rows, reverse,
+                         kernel_scratch);
+  } else if (count_) {
+    kernels.columns(w, cols_.data(), delta_.data(), count_, delta.acc.data() + size_t(b) * w.rows, reverse);
   }
+}
+
+void ChangeList::put(const Kernels& kernels, const Operand& operand, int b, const float* bias, float* pre) {
+  const Matrix& w = operand.view();
+  if (w.format == Format::int8)
+    kernels.dequantize(operand.delta.acc_int.data() + size_t(b) * w.rows, w.scale, bias, pre, w.rows);
+  else
+    kernels.add_bias(operand.delta.acc.data() + size_t(b) * w.rows, bias, pre, w.rows);
 }
 
 void ChangeList::send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse,

@@ -224,7 +224,10 @@ void Holding::list_own(int t) {
       group.count++;
     } else if (b >= begun) {  // only the first timestep of a sequence sends every column, also if the row is held then
       if (state_.x.thresholded()) state_.x.delta.nothing_sent[b] = 0;
-      if (state_.recurrent.thresholded()) state_.recurrent.delta.nothing_sent[b] = 0;
+      if (state_.recurrent.thresholded()) {
+        if (state_.recurrent.delta.nothing_sent[b]) state_.ahead.ready = false;
+        state_.recurrent.delta.nothing_sent[b] = 0;
+      }
     }
   }
   scratch_.groups.push_back(group);

@@ -61,6 +61,25 @@ void Layers::run(const Rows<const float>& x, const Rows<float>& y, RowLayout& la
   if (policy_.exits_sequences()) batch_.rejoin();
 }
 
+void Layers::ahead() {
+  if (!batch_.constants_restored()) return;
+  for (int l = 0; l < int(plan_.layers().size()) && recurs_next(l); l++) {
+    CellState& state = batch_.layers()[l][0];
+    CellRun{*state.cell, state, kernels_, scratch_, false, tick_}.recur_ahead(batch_.active(), tick_ & 1);
+  }
+}
+
+// Whether h of a layer stays as it is until the recurrent side is computed with it. An input may let it advance without
+// (held gates), or replace it (an exit in depth). If it lets h stay, what was computed serves a later timestep.
+bool Layers::recurs_next(int layer) const {
+  for (int l = 0; l <= layer; l++) {
+    const Hold* hold = policy_.decider(l);
+    if (hold && hold->action == kHoldGates) return false;
+    if (l < layer && depth_exits_ && depth_exits_->checks_after(l)) return false;
+  }
+  return true;
+}
+
 void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout,
                        bool held) {
   const bool top = layer + 1 == int(plan_.layers().size());

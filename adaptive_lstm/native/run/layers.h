@@ -19,6 +19,8 @@ class Layers {
   // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout. `snapshots`,
   // where given, takes the states that it wants; nothing is held then.
   void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, Snapshots* snapshots = nullptr);
+  // Computes what is certain of the recurrent side of the next timestep, whose results stay the same to the bit.
+  void ahead();
   size_t bytes() const;                                      // of outputs between layers and of scratch
   void count_steps(int steps) { tick_ += uint32_t(steps); }  // of a whole run; see CellRun::tick
 
@@ -28,6 +30,7 @@ class Layers {
  private:
   ptrdiff_t width(int layer) const { return ptrdiff_t(plan_.output(layer)) * plan_.directions(); }
   PackedRows& output(int layer);
+  bool recurs_next(int layer) const;
   void run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout, bool held);
   void run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
 

@@ -107,6 +107,11 @@ bool StackState::step(const float* x, float* y) {
   return run({x, 0, plan_->input()}, {y, 0, width}, 1, nullptr, options);
 }
 
+void StackState::ahead() {
+  const FlushDenormals flushed;
+  layers_.ahead();
+}
+
 void StackState::leave(const int64_t* rows, size_t n, const float* h) {
   const int width = plan_->output(int(plan_->layers().size()) - 1);
   const auto found = [&](int position) { return std::lower_bound(rows, rows + n, int64_t(batch_.row_at(position))); };
@@ -146,6 +151,7 @@ CellState& StackState::cell(int index) {
 
 void StackState::load_sent(Operand& operand, const float* sent) {
   alstm::load_sent(operand, batch_, kernels_, sent);
+  batch_.forget_ahead();
   started_ = true;
 }
 

@@ -48,6 +48,8 @@ class StackState {
                 RunOptions options);
   // One step of a stream on contiguous x [B, I] and y [B, D * P].
   bool step(const float* x, float* y);
+  // Does now what is certain of the next timestep. Nothing that can be read changes, and no result. One direction only.
+  void ahead();
 
   size_t bytes() const;  // of its own buffers, for the most part
 
