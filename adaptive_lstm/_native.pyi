@@ -1,7 +1,7 @@
 """The compiled core (native/bind). Weights come in as numpy arrays; runs pass addresses that Python has checked."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +126,54 @@ class Contents:
     @staticmethod
     def doubt_all() -> None: ...
 
+class Counted:
+    def __call__(self) -> Any: ...
+
+class Torch:
+    def __init__(
+        self,
+        *,
+        tensor: type,
+        parameter: type,
+        exchange: object,
+        empty: Callable[..., Any],
+        float32: object,
+        intervenes: list[Callable[[], Any]],
+        grad: Callable[[], bool],
+        threads: Callable[[], int],
+        forward_ad: object,
+        version: object,
+        requires_grad: object,
+        is_neg: object,
+    ) -> None: ...
+
+class Bypassed:
+    def __init__(
+        self, of: type, *, absent: list[str], empty: list[Any], methods: list[tuple[Any, str, Any]]
+    ) -> None: ...
+
+class DirectCall:
+    def __init__(
+        self,
+        torch: Torch,
+        bypassed: Bypassed,
+        plan: Plan,
+        *,
+        idle: list[State],
+        most_idle: int,
+        most_bytes: int,
+        weights: list[tuple[str, Any, int, int]],
+        contents: Contents | None,
+        contested: int,
+        check: bool,
+        states: bool,
+        together: Callable[..., Any] | None,
+        route: object,
+        threads: object,
+        policy: object,
+    ) -> None: ...
+    def serve(self, lstm: object, x: Any, hx: Any = None) -> Any: ...
+
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 _Hold = tuple[_Floats | None, _Floats | None, _Ints, _Floats, _Floats | None, _Ints | None]
@@ -194,6 +242,7 @@ class State:
     def store_h(self, h: _Floats) -> None: ...
     def leave(self, rows: _Ints, h: _Floats) -> None: ...
     def counters(self) -> tuple[list[tuple[int, int, int, int]], tuple[int, int, list[int], list[int]], int]: ...
+    def counted(self, together: Callable[..., Any], timesteps: int) -> Counted: ...
     def clear_counters(self) -> None: ...
     def exited(self) -> list[bool]: ...
     @property

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..weights.layout import named_weights
+from .direct_call import Bypassed, DirectCall, direct_call
 from .executor import Executor
 from .fingerprint import Fingerprint
 
@@ -29,6 +30,7 @@ class Compiled:
     ``fingerprint``: of the weights.
     ``executor``: None where exact calls are torch's because the weights change at every call.
     ``unchanged``: (lstm, timesteps) -> whether a call may use it unseen; ``current`` knows more.
+    ``direct``: serves calls in which nothing is left to decide.
     ``packs``: how many times in a row weights had changed at the next look.
     ``kept``: whether a later call has used it.
     ``seconds``: how long the last comparison of contents took.
@@ -38,6 +40,7 @@ class Compiled:
     fingerprint: Fingerprint
     executor: Executor | None
     unchanged: Callable[[nn.LSTM, int], bool]
+    direct: DirectCall | None = None
     packs: int = 0
     kept: bool = False
     seconds: float = 0.0
@@ -64,7 +67,9 @@ class Compiled:
         return contest is not None and contest.winner == "torch"
 
 
-def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, compare: bool) -> Compiled:
+def current(
+    old: Compiled | None, lstm: nn.LSTM, make: Make, bypassed: Bypassed, *, exact: bool, compare: bool
+) -> Compiled:
     """The compiled stack for the weights as they are now: the old one if they hold the same, else a new one.
 
     Exact calls are left to torch, for as long as weights change at every call.
@@ -73,6 +78,7 @@ def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, com
         old: the last one.
         lstm: the module.
         make: compiles weights by name.
+        bypassed: what a direct call goes past.
         exact: whether torch's results would be the same.
         compare: whether contents are compared.
     """
@@ -82,18 +88,19 @@ def current(old: Compiled | None, lstm: nn.LSTM, make: Make, *, exact: bool, com
     if old is not None and old.executor is not None and kept is not None:
         gate = _never if kept.dear else kept.unchanged
         seconds = time.perf_counter() - start
-        return replace(old, fingerprint=kept, unchanged=gate, kept=True, seconds=seconds)
+        direct = direct_call(lstm, old.executor, kept, bypassed)
+        return replace(old, fingerprint=kept, unchanged=gate, direct=direct, kept=True, seconds=seconds)
     packs = 0 if old is None or kept is not None else old.in_vain()
     if packs == PACKS and not exact:
         _tell_of_packs()
     if exact and packs >= PACKS:
-        return Compiled(Fingerprint(lstm, weights, most=HEAD), None, _never, packs)
+        return Compiled(Fingerprint(lstm, weights, most=HEAD), None, _never, packs=packs)
     fingerprint = Fingerprint(lstm, weights, contents=compare)  # first: a write during what follows is noticed
     executor = make(weights)
     gate = _never if fingerprint.dear else fingerprint.unchanged
     if executor.call_route.by == "torch":  # which reads the weights itself
         gate = Fingerprint(lstm, weights, contents=False).unchanged
-    return Compiled(fingerprint, executor, gate, packs)
+    return Compiled(fingerprint, executor, gate, direct_call(lstm, executor, fingerprint, bypassed), packs)
 
 
 def _tell_of_packs() -> None:

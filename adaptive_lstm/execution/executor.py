@@ -35,6 +35,7 @@ class Executor:
     ``call_route``: the same for whole batches, which torch runs in place of the reference if results are the same.
     ``dtype``, ``device``, ``on_cpu``: of inputs and outputs.
     ``skips_over_time``: whether most of what it can skip depends on earlier timesteps, which a stream would know.
+    ``counts``: whether a run may do less than all of the work, so that what it does is counted.
     ``computes_in``: the dtype of chunks and their states; whole batches are converted.
 
     Args:
@@ -63,10 +64,10 @@ class Executor:
         policies = self.policy
         over_time = acts(policies.columns) or bool(policies.hold or policies.time_exit)
         self.skips_over_time = over_time and not shape.bidirectional
-        self._counts = self.policy.acts or replaced  # whether a run may do less than all of the work
+        self.counts = self.policy.acts or replaced
         # NaN and infinity would stay in estimates, and integers cannot pass them on; without either, torch's results
         # are the same.
-        self._finite_only = self._counts or not quantize.exact
+        self._finite_only = self.counts or not quantize.exact
         self.route = of_stack(self.dtype, self.device, shape, policy, exact=not self._finite_only)
         self.call_route = self.route if self._finite_only else of_exact_call(self.route, self.dtype)
         self.computes_in = computed_in(self.route, self.dtype)
@@ -83,11 +84,11 @@ class Executor:
         """Runs whole batches, in ``dtype``."""
         runner: Runner
         if self.native is not None:
-            runner = NativeRunner(self.native, counts=self._counts)
+            runner = NativeRunner(self.native, counts=self.counts)
         else:
             packed = PackedRunner(self.chunks)
             runner = FiniteOnly(packed) if self._finite_only else packed
-            runner = runner if self._counts else Uncounted(runner)
+            runner = runner if self.counts else Uncounted(runner)
         return runner if self.computes_in is self.dtype else Converted(runner, self.computes_in)
 
     @functools.cached_property

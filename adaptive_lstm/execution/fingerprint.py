@@ -69,6 +69,20 @@ class Fingerprint:
         look = self._look
         return look is None or look(timesteps)
 
+    def stored(self, lstm: nn.LSTM) -> list[tuple[str, torch.Tensor, int, int]] | None:
+        """Name, tensor, address and version of every weight, if they are all the parameters of the module; else None.
+
+        A version below zero: torch counts no writes.
+        """
+        if [name for name, *_ in self._seen] != list(lstm._parameters):
+            return None
+        return [(name, w, address, version) for name, w, _, address, version, _ in self._seen]
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the weights held, if contents are compared."""
+        return self._contents
+
     def followed(self, weights: Mapping[str, torch.Tensor]) -> Fingerprint | None:
         """The fingerprint of weights that hold what these held, wherever they are; None if they do not."""
         if self._contents is None or _layout(weights) != self._layout:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import StateError
 from ..policies import Parts
-from ..types import ColumnCounts, Counts, ExitState, HoldState, Site, StackShape, StreamState, sites
+from ..types import ColumnCounts, Counts, ExitState, HoldState, Route, Site, StackShape, StreamState, sites
 from ..weights.matrices import CellMatrices, Matrix, live_units
 from .native_policy import packed_policy
 
@@ -134,14 +134,59 @@ class NativeStack:
         if len(self._idle) < MOST_IDLE and state.bytes <= MOST_IDLE_BYTES:
             self._idle.append(state)
 
+    def direct_call(
+        self,
+        access: _native.Torch,
+        bypassed: _native.Bypassed,
+        *,
+        weights: list[tuple[str, Any, int, int]],
+        contents: Any,
+        contested: int,
+        states: bool,
+        counts: bool,
+        route: Route,
+        policy: Parts,
+    ) -> Callable[..., Any]:
+        """Whole calls with torch's tensors in one native entry; see ``execution.direct_call``.
+
+        Args:
+            access: how tensors are read and made.
+            bypassed: what such a call goes past.
+            weights: name, tensor, address and version of every parameter.
+            contents: what they hold (``Contents``), or None.
+            contested: numbers of an input beyond which torch may be as fast on several rows or threads; -1: never.
+            states: whether calls with given states are served.
+            counts: whether batches are counted.
+            route, policy: what is remembered of a call.
+        """
+        from .. import _native
+
+        return _native.DirectCall(
+            access,
+            bypassed,
+            self._plan,
+            idle=self._idle,
+            most_idle=MOST_IDLE,
+            most_bytes=MOST_IDLE_BYTES,
+            weights=weights,
+            contents=contents,
+            contested=contested,
+            check=self.finite_only,
+            states=states,
+            together=self._counts if counts else None,
+            route=route,
+            threads=1,
+            policy=policy,
+        ).serve
+
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:
         """What was counted since the state's counters were cleared, in so many batch rows times timesteps.
 
         The numbers are those of one moment, also while another thread advances the state; the returned call only puts
         them together.
         """
-        columns, exits, _ = state.counters()
-        return lambda: self._counts(columns, exits, timesteps)
+        counted: Callable[[], Counts] = state.counted(self._counts, timesteps)
+        return counted
 
     def counted_in_steps(self, state: _native.State) -> tuple[int, Counts]:
         """The timesteps of all batch rows since the counters were cleared, and what was counted in them."""

@@ -90,6 +90,8 @@ def _power_of_two(n: int) -> int:
 class SpeedTrial:
     """The contests of one compiled stack, shared with every stack of the same sizes that is stored alike.
 
+    ``small``: numbers of an input that torch needs longer to start with than to compute.
+
     Args:
         runner: the native side.
         shape: sizes of the stack.
@@ -99,7 +101,7 @@ class SpeedTrial:
     def __init__(self, runner: Runner, shape: StackShape, stored: Hashable):
         self._runner, self._shape, self._stored = runner, shape, stored
         macs = sum(shape.step_macs(cell) for cell in range(shape.num_cells))
-        self._small = 0 if backend_info().isa == "generic" else SMALL // macs * shape.input_size  # numbers of an input
+        self.small = 0 if backend_info().isa == "generic" else SMALL // macs * shape.input_size
 
     def contest(self, x: torch.Tensor, batch_first: bool, *, dear: bool) -> Contest | None:
         """The contest for calls such as x [T, B, I], or [B, T, I] if ``batch_first``; None: native serves.
@@ -109,7 +111,7 @@ class SpeedTrial:
             batch_first: its layout.
             dear: whether the native side must compare all weights at every call.
         """
-        if (x.numel() <= self._small and not dear) or x.dim() != 3:
+        if (x.numel() <= self.small and not dear) or x.dim() != 3:
             return None
         threads = torch.get_num_threads()
         outer, inner, _ = x.shape

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.fx import Proxy
 
 from ..codec import short_repr
@@ -19,6 +18,7 @@ from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch, rows_in, timesteps_in
 from ..execution.compiled import Compiled, current
+from ..execution.direct_call import Bypassed, DirectCall
 from ..execution.executor import Executor
 from ..execution.fingerprint import Fingerprint
 from ..execution.route import EMPTY, decide
@@ -36,17 +36,10 @@ from .by_torch import SCRIPT, by_torch, warn_of_torch
 from .conversion import convert, plain_class
 from .monitor import Monitor
 from .plan import Plan
+from .short_calls import note_length
 
-_RUNTIME = (
-    "_compiled",
-    "_last",
-    "_detour",
-    "_origin",
-    "_warned",
-    "_short_calls",
-)  # rebuilt on demand, never copied, pickled or saved
-
-FEW_TIMESTEPS, MANY_SHORT_CALLS = 2, 32  # a user who steps by calls makes many short ones in a row
+# Rebuilt on demand, never copied, pickled or saved.
+_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls")
 
 
 @short_repr
@@ -88,6 +81,7 @@ class AdaptiveLSTM(nn.LSTM):
     _plan: Plan = Plan()
     _monitor: Monitor | None = None
     _compiled: Compiled | None = None
+    _direct: DirectCall | None = None  # of _compiled
     _origin: tuple[str, Fingerprint] | None = None  # weights_digest of the parameters, and when it was taken
     _last: tuple[Route, int, int, Counted | None, Parts | None] | None = None
     _warned: bool = False  # that torch served although something is set
@@ -142,7 +136,10 @@ class AdaptiveLSTM(nn.LSTM):
         changed = plan is not self._plan
         self._plan, self._monitor = plan, monitor
         if changed:
-            self._compiled = None  # after the plan: see _compile
+            self._keep(None)  # after the plan: see _compile
+
+    def _keep(self, compiled: Compiled | None) -> None:
+        self._compiled, self._direct = compiled, None if compiled is None else compiled.direct
 
     @property
     def policy(self) -> Policy:
@@ -217,7 +214,8 @@ class AdaptiveLSTM(nn.LSTM):
 
     def replan(self) -> None:
         """Forget the packed weights and the parameters' hash; the next call packs them again."""
-        self._compiled = self._origin = None
+        self._keep(None)
+        self._origin = None
 
     def executor(self) -> Executor:
         """The compiled stack for the current weights, policy and precision, after everything has been compared."""
@@ -231,10 +229,10 @@ class AdaptiveLSTM(nn.LSTM):
     def _compile(self, old: Compiled | None, *, exact: bool) -> Compiled:
         plan = self._plan
         with torch.no_grad():
-            new = current(old, self, self._packed, exact=exact, compare=not plan.weights_stay)
-        self._compiled = new
+            new = current(old, self, self._packed, BYPASSED, exact=exact, compare=not plan.weights_stay)
+        self._keep(new)
         if self._plan is not plan:  # set by another thread, which may have cleared what was there before
-            self._compiled = None
+            self._keep(None)
         return new
 
     def _packed(self, weights: Mapping[str, torch.Tensor]) -> Executor:
@@ -297,7 +295,7 @@ class AdaptiveLSTM(nn.LSTM):
         if mode is not self.training:
             compiled = self._compiled
             if compiled is None or not compiled.fingerprint.doubt():
-                self._compiled = None
+                self._keep(None)
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -325,6 +323,17 @@ class AdaptiveLSTM(nn.LSTM):
     # --------------------------------------------------------------------------------------------------- forward
 
     @unseen
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``forward``; hooks and all else that ``nn.Module`` does for a call is gone past where it is nothing."""
+        if not is_dynamo_compiling():  # first, so that nothing guards what follows
+            direct = self._direct
+            if direct is not None and not kwargs and 1 <= len(args) <= 2:
+                out = direct(self, *args)
+                if out is not None:
+                    return out
+        return super().__call__(*args, **kwargs)
+
+    @unseen
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 (torch's name)
         """As ``nn.LSTM.forward``.
 
@@ -344,22 +353,6 @@ class AdaptiveLSTM(nn.LSTM):
         """
         return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
 
-    def _note_length(self, batch: Batch) -> None:
-        """Tell, once, who steps by calls with given states that every call forgets what skipping depends on."""
-        short = batch.timesteps <= FEW_TIMESTEPS * batch.rows
-        last = self.__dict__
-        count = self._short_calls + 1 if short else min(self._short_calls, 0)
-        last["_short_calls"] = count
-        if count == MANY_SHORT_CALLS:
-            warnings.warn(
-                f"adaptive_lstm: {count} calls in a row were given (h_0, c_0) and at most {FEW_TIMESTEPS} timesteps. "
-                "Every call starts with nothing sent or held, so the policy can hardly skip anything. A stream "
-                "remembers: stream = adaptive_lstm.stream(lstm, batch_size); y = stream.step(x). Shown once per LSTM.",
-                UserWarning,
-                stacklevel=4,
-            )
-            last["_short_calls"] = -sys.maxsize
-
     def _serve(self, x: Any, hx: Any) -> Any:
         route, executor, contest = decide(self, self._ready, x, hx)
         if executor is None:
@@ -367,7 +360,7 @@ class AdaptiveLSTM(nn.LSTM):
         last = self.__dict__  # past nn.Module.__setattr__
         batch = Batch.of(x, hx, executor.shape, self.batch_first)
         if hx is not None and executor.skips_over_time:
-            self._note_length(batch)
+            note_length(last, batch)
         if contest is None:
             y, h, c, counts = executor.runner.run(batch)
         else:
@@ -397,3 +390,14 @@ class AdaptiveLSTM(nn.LSTM):
             last["_warned"] = True
             warn_of_torch(route)
         return out
+
+
+BYPASSED = Bypassed(
+    AdaptiveLSTM,
+    absent=("_detour", "_monitor", "_compiled_call_impl", "forward"),
+    methods=(
+        (nn.Module, "__call__", nn.Module.__call__),
+        (nn.Module, "_call_impl", nn.Module._call_impl),
+        (AdaptiveLSTM, "forward", AdaptiveLSTM.forward),
+    ),
+)

@@ -32,6 +32,7 @@ class Page:
 PAGES = (
     Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
     Page("never_slower", "Exact LSTMs against nn.LSTM", (section("never_slower"),)),
+    Page("calls", "What a call costs", (section("calls"),)),
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
     Page("linearity", "Time against skipped work", (section("linearity"),)),
     Page("streaming", "Streaming", (section("streaming"),)),

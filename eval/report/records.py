@@ -21,6 +21,7 @@ COMMANDS = {
     "scaling": "python -m eval.scaling",
     "linearity": "python -m eval.linearity",
     "never_slower": "python -m eval.never_slower",
+    "calls": "python -m eval.calls",
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",

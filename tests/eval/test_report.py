@@ -211,6 +211,13 @@ def cost_model() -> list[dict[str, Any]]:
     return [{"group": "candidates", "case": "vad", "rank": 0.93, "least": 0.9, "candidates": times}]
 
 
+def calls() -> list[dict[str, Any]]:
+    call = {"seconds": {name: timing(1e-5) for name in ("call", "native", "step", "torch")}, "added": 4e-6}
+    parts = ("nn.Module", "three results")
+    part = {"seconds": {name: timing(1e-6) for name in ("native", *parts)}, "added": dict.fromkeys(parts, 2e-6)}
+    return [{"group": "call", "case": "(4, 8, 1) fp32, T 1", **call}, {"group": "parts", "case": "(4, 8, 1)", **part}]
+
+
 def audit() -> list[dict[str, Any]]:
     simulated = {"limit": 0.02, "confidence": 0.95, "repeats": 1000, "audits": 100_000, "revoked": 0.04,
                  "allowed": 0.066, "median": 460.0, "quartiles": [250.0, 800.0], "optimum": 378.0,
@@ -243,7 +250,7 @@ def linearity() -> list[dict[str, Any]]:
     return [{"group": "delta_h", "case": "(40, 128, 3), T 50", **record}]
 
 
-WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, linearity, streaming, long_stream, scaling,
+WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, long_stream, scaling,
            throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model, audit,
            footprint, fuzzing)  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.runtime.lstm import MANY_SHORT_CALLS
+from adaptive_lstm.runtime.short_calls import MANY_SHORT_CALLS
 
 from ..support.helpers import adapted, infer, infer_natively, signal
 from ..support.policy_cases import depth_translators, head

@@ -32,3 +32,5 @@ void bind_weights(nb::module_& m);
 void bind_policy(nb::module_& m);
 void bind_state(nb::module_& m);
 void bind_contents(nb::module_& m);
+void bind_counters(nb::module_& m);
+void bind_direct_call(nb::module_& m);

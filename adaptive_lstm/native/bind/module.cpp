@@ -50,4 +50,6 @@ NB_MODULE(_native, m) {
   bind_policy(m);
   bind_state(m);
   bind_contents(m);
+  bind_counters(m);
+  bind_direct_call(m);
 }

@@ -1,5 +1,6 @@
 // States: checks what Python passes, and forwards.
 #include "bind/bind.h"
+#include "bind/counters.h"
 #include "bind/policy_fits.h"
 #include "bind/state_arrays.h"
 #include "bind/turns.h"
@@ -113,20 +114,6 @@ void leave(StackState& state, Array<int64_t, 1> rows, Array<float, 2> h) {
   state.leave(rows.data(), rows.size(), h.data());
 }
 
-// Per cell: columns of x sent, columns of h sent, row steps that ran, row steps that advanced. Then exit checks in
-// time, rows that exited, and per layer exit checks in depth and translated timesteps. Then timesteps. All of one
-// moment.
-auto counters(const StackState& state) {
-  const Reading guard(state);
-  std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>> columns;
-  for (const auto& layer : state.batch().layers())
-    for (const CellState& cell : layer) columns.emplace_back(cell.x.sent, cell.recurrent.sent, cell.ran, cell.advanced);
-  const ExitCounts exits = state.exit_counts();
-  return std::make_tuple(std::move(columns),
-                         std::make_tuple(exits.checks, exits.exits, exits.depth_checks, exits.depth_exits),
-                         state.steps());
-}
-
 void clear_counters(StackState& state) {
   const Exclusive guard(state);
   state.clear_counters();
@@ -173,6 +160,12 @@ void bind_state(nb::module_& m) {
       .def("store_h", &store_h, nb::arg("h").noconvert())
       .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
       .def("counters", &counters)
+      .def(
+          "counted",
+          [](const StackState& state, nb::object together, int64_t timesteps) {
+            return Counted(state, together, timesteps);
+          },
+          nb::arg("together"), nb::arg("timesteps"))
       .def("clear_counters", &clear_counters)
       .def("exited", &exited)
       .def_prop_ro("bytes", &bytes_of)

@@ -1,0 +1,23 @@
+#include "bind/counters.h"
+
+#include "bind/turns.h"
+
+namespace alstm {
+
+Counters counters(const StackState& state) {
+  const Reading guard(state);
+  Counters out;
+  for (const auto& layer : state.batch().layers())
+    for (const CellState& cell : layer)
+      std::get<0>(out).emplace_back(cell.x.sent, cell.recurrent.sent, cell.ran, cell.advanced);
+  ExitCounts exits = state.exit_counts();
+  std::get<1>(out) = {exits.checks, exits.exits, std::move(exits.depth_checks), std::move(exits.depth_exits)};
+  std::get<2>(out) = state.steps();
+  return out;
+}
+
+}  // namespace alstm
+
+void bind_counters(nb::module_& m) {
+  nb::class_<alstm::Counted>(m, "Counted").def("__call__", &alstm::Counted::operator());
+}

@@ -1,0 +1,306 @@
+// A call of an LSTM as one native entry: it checks what may have changed since the weights were packed, reads torch's
+// tensors, runs, and makes the results. What surrounds a short sequence in Python takes longer than the sequence.
+#include <array>
+
+#include "bind/counters.h"
+#include "bind/torch.h"
+#include "bind/turns.h"
+#include "pack/contents.h"
+#include "run/whole_batch.h"
+
+using namespace alstm;
+
+namespace {
+
+PyObject* item(nb::handle dict, const nb::object& name) { return PyDict_GetItemWithError(dict.ptr(), name.ptr()); }
+
+// A weight as it was when it was packed. version: how often torch had counted a write; negative: it counts none.
+struct Weight {
+  nb::object name, tensor;
+  uintptr_t address;
+  int64_t version;
+  const char* inside;  // an address within torch's own object; only ever prefetched
+
+  // Between two calls the weights of the run push these out of the caches.
+  void prefetch() const {
+    __builtin_prefetch(tensor.ptr());
+    for (int line = -1; line <= 1; line++) __builtin_prefetch(inside + 64 * line);
+  }
+};
+using Weights = std::vector<std::tuple<nb::object, nb::object, uintptr_t, int64_t>>;
+
+// The idle states of a stack, a list that Python shares; how many of what size are kept.
+struct Idle {
+  nb::object states;
+  size_t most, most_bytes;
+};
+
+// A state out of those, which it returns to; none if the list is empty.
+class Lent {
+ public:
+  explicit Lent(const Idle& idle) : idle_(idle) {
+    const Py_ssize_t n = PyList_Size(idle.states.ptr());
+    if (n <= 0) return;
+    state_ = nb::borrow(PyList_GetItem(idle.states.ptr(), n - 1));
+    if (PyList_SetSlice(idle.states.ptr(), n - 1, n, nullptr)) throw nb::python_error();
+  }
+  ~Lent() {
+    if (!*this || size_t(PyList_Size(idle_.states.ptr())) >= idle_.most || get().bytes() > idle_.most_bytes) return;
+    if (PyList_Append(idle_.states.ptr(), state_.ptr())) PyErr_Clear();  // another is made when it is needed
+  }
+  Lent(const Lent&) = delete;
+
+  explicit operator bool() const { return state_.is_valid(); }
+  StackState& get() const { return *nb::inst_ptr<StackState>(state_); }
+
+ private:
+  const Idle& idle_;
+  nb::object state_;
+};
+
+// What is gone past on the way from a module's call to here, and must do nothing. type: the module's. absent: its
+// attributes that must be missing, None or empty. empty: dictionaries. methods: (owner, name, what it is).
+struct Bypassed {
+  nb::object type;
+  std::vector<nb::object> absent, empty;
+  std::vector<std::tuple<nb::object, nb::object, nb::object>> methods;
+
+  bool does_nothing(nb::handle lstm, nb::handle attributes) const {
+    if (lstm.type().ptr() != type.ptr()) return false;
+    for (const nb::object& name : absent) {
+      PyObject* value = item(attributes, name);
+      if (value && value != Py_None && !(PyDict_Check(value) && !PyDict_Size(value))) return false;
+    }
+    for (const nb::object& dict : empty)
+      if (PyDict_Size(dict.ptr())) return false;
+    for (const auto& [owner, name, value] : methods)
+      if (!nb::getattr(owner, name).is(value)) return false;
+    return true;
+  }
+};
+
+// What a call is given, as memory. h_0 and c_0 are kept alive while others may run, for they may come in a list.
+struct Given {
+  Plain x, h_0, c_0;
+  std::array<nb::object, 2> states;
+  int time = 0, row = -1;  // the dimensions of x; -1: no batch dimension
+  int rows = 1, steps = 0;
+};
+
+Rows<const float> rows_of(const Plain& state) {
+  return {state.data, state.stride[0], state.dims == 3 ? state.stride[1] : 0};
+}
+
+class DirectCall {
+ public:
+  // torch: reads and makes tensors.
+  // bypassed: what a call goes past.
+  // plan, idle: what runs.
+  // weights: every parameter; contents: what they hold, or None.
+  // contested: numbers of an input beyond which torch may be as fast, unless it is one row on one thread; -1: never.
+  // check: inputs must be finite. states: whether calls with given states are served too.
+  // together: puts counters together (Counted); None: nothing is counted.
+  // remembered: route, threads and policy of a call.
+  DirectCall(std::shared_ptr<Torch> torch, Bypassed bypassed, std::shared_ptr<Plan> plan, Idle idle,
+             const Weights& weights, nb::object contents, int64_t contested, bool check, bool states,
+             nb::object together, std::array<nb::object, 3> remembered)
+      : torch_(std::move(torch)),
+        bypassed_(std::move(bypassed)),
+        plan_(std::move(plan)),
+        idle_(std::move(idle)),
+        contents_(std::move(contents)),
+        look_(contents_.is_none() ? nullptr : nb::cast<Contents*>(contents_)),
+        contested_(contested),
+        check_(check),
+        states_(states),
+        together_(std::move(together)),
+        remembered_(std::move(remembered)),
+        cells_(int64_t(plan_->layers().size()) * plan_->directions()),
+        output_(plan_->output(0)),
+        hidden_(plan_->layers()[0][0].hidden) {
+    for (const auto& layer : plan_->layers())
+      require(layer[0].output == output_ && layer[0].hidden == hidden_, "whole batches need layers of one width");
+    for (const auto& [name, tensor, address, version] : weights)
+      weights_.push_back({name, tensor, address, version, torch_->inside(tensor.ptr())});
+  }
+
+  // output, (h_n, c_n) as of nn.LSTM.forward; None where another must decide who serves, and nothing has been done.
+  nb::object serve(nb::handle lstm, nb::handle x, nb::handle hx) {
+    const nb::object of = nb::steal(PyObject_GenericGetDict(lstm.ptr(), nullptr));
+    if (!of.is_valid()) throw nb::python_error();
+    for (const Weight& weight : weights_) weight.prefetch();
+    Given in;
+    if (!bypassed_.does_nothing(lstm, of) || !takes(of, x, hx, in)) return nb::none();
+    const Lent lent(idle_);
+    if (!lent) return nb::none();
+    shape_outputs(in);
+    float *y = nullptr, *h = nullptr, *c = nullptr;
+    const nb::object out = torch_->make(y_, y), h_n = torch_->make(h_, h), c_n = torch_->make(c_, c);
+    if (!run(lent.get(), in, y, h, c)) return nb::none();  // who asks another is told why
+    remember(of, lent.get(), int64_t(in.rows) * in.steps);
+    return nb::make_tuple(out, nb::make_tuple(h_n, c_n));
+  }
+
+ private:
+  bool takes(nb::handle of, nb::handle x, nb::handle hx, Given& in) {
+    if (item(of, training_) != Py_False || torch_->intervenes()) return false;
+    const bool grad = torch_->grad();
+    if (!torch_->read(x.ptr(), in.x) || (grad && torch_->requires_grad(x.ptr()))) return false;
+    const bool batch_first = item(of, batch_first_) == Py_True;
+    if (!fits(batch_first, in) || (!hx.is_none() && !takes_states(hx, grad, in))) return false;
+    return unchanged(of, grad);
+  }
+
+  bool fits(bool batch_first, Given& in) const {
+    const Plain& x = in.x;
+    if (x.dims < 2 || x.size[x.dims - 1] != plan_->input() || !x.dense()) return false;
+    if (x.dims == 3) {
+      in.time = batch_first;
+      in.row = !batch_first;
+    }
+    const int64_t rows = x.dims == 3 ? x.size[in.row] : 1, steps = x.size[in.time];
+    if (rows < 1 || rows > kMostRows || steps < 1 || steps > kMostSteps) return false;
+    in.rows = int(rows);
+    in.steps = int(steps);
+    const bool small = contested_ < 0 || x.dims == 2 || rows * steps * plan_->input() <= contested_;
+    return small || (rows == 1 && torch_->threads() == 1);
+  }
+
+  bool takes_states(nb::handle hx, bool grad, Given& in) const {
+    const bool tuple = PyTuple_CheckExact(hx.ptr()), list = PyList_CheckExact(hx.ptr());
+    if (!states_ || !(tuple || list) || PySequence_Size(hx.ptr()) != 2) return false;
+    for (int i = 0; i < 2; i++) {
+      in.states[i] = nb::borrow(tuple ? PyTuple_GetItem(hx.ptr(), i) : PyList_GetItem(hx.ptr(), i));
+      PyObject* state = in.states[i].ptr();
+      Plain& seen = i ? in.c_0 : in.h_0;
+      if (!torch_->read(state, seen) || (grad && torch_->requires_grad(state))) return false;
+      if (seen.dims != in.x.dims || seen.size[0] != cells_ || !seen.dense()) return false;
+      if (seen.size[seen.dims - 1] != (i ? hidden_ : output_) || (seen.dims == 3 && seen.size[1] != in.rows))
+        return false;
+    }
+    return true;
+  }
+
+  // Whether no change of the weights is found; as Fingerprint.unchanged, with what gradients need.
+  bool unchanged(nb::handle of, bool grad) {
+    PyObject* parameters = item(of, parameters_);
+    if (!parameters || PyDict_Size(parameters) != Py_ssize_t(weights_.size())) return false;
+    for (const Weight& weight : weights_) {
+      PyObject* tensor = weight.tensor.ptr();
+      if (item(parameters, weight.name) != tensor || torch_->address(tensor) != weight.address) return false;
+      if (weight.version >= 0 && torch_->version(tensor) != weight.version) return false;
+      if (grad && torch_->requires_grad(tensor)) return false;
+    }
+    return !look_ || look_->look(last_timesteps(of));
+  }
+
+  int64_t last_timesteps(nb::handle of) const {
+    PyObject* last = item(of, last_);
+    return last && PyTuple_Check(last) ? PyLong_AsLongLong(PyTuple_GetItem(last, 2)) : 1;
+  }
+
+  bool run(StackState& state, const Given& in, float* y, float* h, float* c) const {
+    std::optional<nb::gil_scoped_release> others_run;
+    if (plan_->bytes() * size_t(in.rows) * size_t(in.steps) > kShort) others_run.emplace();
+    const Exclusive guard(state);
+    const ptrdiff_t width = output_ * plan_->directions();
+    const bool rows_outside = in.row == 0;
+    const WholeBatch batch{{in.x.data, in.x.stride[in.time], in.row < 0 ? 0 : in.x.stride[in.row]},
+                           {y, rows_outside ? width : width * in.rows, rows_outside ? width * in.steps : width},
+                           in.rows,
+                           in.steps,
+                           nullptr,
+                           rows_of(in.h_0),
+                           rows_of(in.c_0),
+                           {h, in.rows * output_, output_},
+                           {c, in.rows * hidden_, hidden_}};
+    return run_whole(state, batch, block_rows(*plan_, in.steps), check_);
+  }
+
+  // The shapes of the results, kept for as long as inputs are of one shape.
+  void shape_outputs(const Given& in) {
+    const std::array<int64_t, 3> key{in.steps, in.rows, in.row};
+    if (key == shaped_for_) return;
+    const int64_t width = output_ * plan_->directions();
+    if (in.row < 0) {
+      y_ = new_shape({in.steps, width});
+      h_ = new_shape({cells_, output_});
+      c_ = new_shape({cells_, hidden_});
+    } else {
+      y_ = in.row == 0 ? new_shape({in.rows, in.steps, width}) : new_shape({in.steps, in.rows, width});
+      h_ = new_shape({cells_, in.rows, output_});
+      c_ = new_shape({cells_, in.rows, hidden_});
+    }
+    shaped_for_ = key;
+  }
+
+  // What last_run tells of the call.
+  void remember(nb::handle of, const StackState& state, int64_t timesteps) {
+    if (timesteps != told_timesteps_ || !together_.is_none()) {
+      const nb::object counted = together_.is_none() ? nb::none() : nb::cast(Counted(state, together_, timesteps));
+      const auto& [route, threads, policy] = remembered_;
+      told_ = nb::make_tuple(route, threads, timesteps, counted, policy);
+      told_timesteps_ = timesteps;
+    }
+    if (PyDict_SetItem(of.ptr(), last_.ptr(), told_.ptr())) throw nb::python_error();
+  }
+
+  static constexpr size_t kShort = 1 << 20;  // bytes of weights that are read before another thread would wake
+  static constexpr int64_t kMostSteps = int64_t(1) << 30;
+
+  std::shared_ptr<Torch> torch_;
+  Bypassed bypassed_;
+  std::shared_ptr<Plan> plan_;
+  Idle idle_;
+  std::vector<Weight> weights_;
+  nb::object contents_;
+  Contents* look_;
+  int64_t contested_;
+  bool check_, states_;
+  nb::object together_;
+  std::array<nb::object, 3> remembered_;
+  int64_t cells_;
+  ptrdiff_t output_, hidden_;
+  NewShape y_, h_, c_;
+  std::array<int64_t, 3> shaped_for_{};
+  nb::object told_;
+  int64_t told_timesteps_ = -1;
+  const nb::object training_ = name("training"), batch_first_ = name("batch_first"), parameters_ = name("_parameters"),
+                   last_ = name("_last");  // attributes of an AdaptiveLSTM
+};
+
+}  // namespace
+
+void bind_direct_call(nb::module_& m) {
+  using Objects = std::vector<nb::object>;
+  nb::class_<Torch>(m, "Torch")
+      .def(nb::new_([](nb::handle tensor, nb::handle parameter, nb::capsule exchange, nb::object empty,
+                       nb::object float32, Objects intervenes, nb::object grad, nb::object threads,
+                       nb::object forward_ad, nb::object version, nb::object requires_grad, nb::object is_neg) {
+             return std::make_shared<Torch>(tensor, parameter, exchange, empty, float32, std::move(intervenes), grad,
+                                            threads, forward_ad, version, requires_grad, is_neg);
+           }),
+           nb::kw_only(), nb::arg("tensor"), nb::arg("parameter"), nb::arg("exchange"), nb::arg("empty"),
+           nb::arg("float32"), nb::arg("intervenes"), nb::arg("grad"), nb::arg("threads"), nb::arg("forward_ad"),
+           nb::arg("version"), nb::arg("requires_grad"), nb::arg("is_neg"));
+  nb::class_<Bypassed>(m, "Bypassed")
+      .def(nb::new_([](nb::object type, Objects absent, Objects empty,
+                       std::vector<std::tuple<nb::object, nb::object, nb::object>> methods) {
+             return Bypassed{type, std::move(absent), std::move(empty), std::move(methods)};
+           }),
+           nb::arg("of"), nb::kw_only(), nb::arg("absent"), nb::arg("empty"), nb::arg("methods"));
+  nb::class_<DirectCall>(m, "DirectCall")
+      .def(nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan,
+                       nb::list idle, size_t most, size_t most_bytes, const Weights& weights, nb::object contents,
+                       int64_t contested, bool check, bool states, nb::object together, nb::object route,
+                       nb::object threads, nb::object policy) {
+             return std::make_shared<DirectCall>(torch, bypassed, plan, Idle{idle, most, most_bytes}, weights, contents,
+                                                 contested, check, states, together,
+                                                 std::array<nb::object, 3>{route, threads, policy});
+           }),
+           nb::arg("torch"), nb::arg("bypassed"), nb::arg("plan"), nb::kw_only(), nb::arg("idle"), nb::arg("most_idle"),
+           nb::arg("most_bytes"), nb::arg("weights"), nb::arg("contents").none(), nb::arg("contested"),
+           nb::arg("check"), nb::arg("states"), nb::arg("together").none(), nb::arg("route"), nb::arg("threads"),
+           nb::arg("policy"))
+      .def("serve", &DirectCall::serve, nb::arg("lstm"), nb::arg("x").none(), nb::arg("hx").none() = nb::none());
+}
