@@ -19,14 +19,14 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import pack_sequence
 
 import adaptive_lstm as al
+from adaptive_lstm.execution import direct_call
 from adaptive_lstm.execution.backend import native
-from adaptive_lstm.execution.direct_call import _torch
 from adaptive_lstm.runtime import lstm as module
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
 
 pytestmark = pytest.mark.skipif(
-    not native() or _torch() is None, reason="only where torch's tensors can be read natively"
+    not native() or direct_call._torch() is None, reason="only where torch's tensors can be read natively"
 )
 
 Make = Callable[[], al.AdaptiveLSTM]
@@ -321,6 +321,16 @@ def test_a_large_batch_and_several_threads_are_left_to_the_race(monkeypatch: pyt
             infer(fast, long)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_torch_whose_tensors_only_python_reads_is_served_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_call, "_torch", lambda: None)
+    fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
+    for _ in range(2):
+        assert_close(infer(fast, X), infer(lstm, X), "fp32")
+    undecided(monkeypatch)
+    with pytest.raises(AssertionError, match="decided"):
+        infer(fast, X)
 
 
 def test_threads_share_a_module() -> None:

@@ -41,7 +41,7 @@ def _parts(records: tuple[Record, ...]) -> Table:
     rows = [[r["case"], *(words.seconds(r["added"][name]) for name in PARTS)] for r in records]
     caption = (
         "What is added to one timestep of the native core by nn.Module calling a forward that does nothing, and by "
-        "torch.empty making three results."
+        "torch.empty_like making three results."
     )
     return table(["LSTM (I, H, L), precision", *PARTS], rows, caption=caption, records=records)
 
