@@ -39,6 +39,17 @@ class Bypassed:
     absent: tuple[str, ...]
     methods: tuple[tuple[Any, str, Any], ...]
 
+    @staticmethod
+    def by(type_: type[nn.LSTM], *absent: str) -> Bypassed:
+        """What calls of a class go past: its ``forward`` and its own attributes, and what ``nn.Module`` does."""
+        methods = (nn.Module, "__call__"), (nn.Module, "_call_impl"), (type_, "forward")
+        hooks = (f"_{kind}_hooks" for kind in HOOKS)
+        return Bypassed(
+            type_,
+            (*absent, "forward", "_compiled_call_impl", *hooks),
+            tuple((owner, name, getattr(owner, name)) for owner, name in methods),
+        )
+
 
 def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, bypassed: Bypassed) -> DirectCall | None:
     """Serves calls of one compiled stack with plain tensors in eval mode, for as long as the weights are as they were.
@@ -80,11 +91,10 @@ def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, byp
 def _native_form(bypassed: Bypassed) -> _native.Bypassed:
     from .. import _native
 
-    absent = [*bypassed.absent, *(f"_{kind}_hooks" for kind in HOOKS)]
     empty = [getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in HOOKS]
     return _native.Bypassed(
         bypassed.type,
-        absent=list(map(sys.intern, absent)),
+        absent=list(map(sys.intern, bypassed.absent)),
         empty=empty,
         methods=[
             (torch.compiler, sys.intern("_is_compiling_flag"), False),

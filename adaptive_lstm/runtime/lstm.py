@@ -392,12 +392,4 @@ class AdaptiveLSTM(nn.LSTM):
         return out
 
 
-BYPASSED = Bypassed(
-    AdaptiveLSTM,
-    absent=("_detour", "_monitor", "_compiled_call_impl", "forward"),
-    methods=(
-        (nn.Module, "__call__", nn.Module.__call__),
-        (nn.Module, "_call_impl", nn.Module._call_impl),
-        (AdaptiveLSTM, "forward", AdaptiveLSTM.forward),
-    ),
-)
+BYPASSED = Bypassed.by(AdaptiveLSTM, "_detour", "_monitor")
