@@ -14,6 +14,7 @@ from torch._C import _get_tracing_state, _is_any_autocast_enabled, _len_torch_di
 from torch._C._functorch import maybe_current_level
 from torch.autograd import forward_ad
 
+from .contents import HashedContents
 from .fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, byp
     if executor.call_route.by != "native" or executor.computes_in is not executor.dtype or fingerprint.dear:
         return None
     weights, stack, access = fingerprint.stored(lstm), executor.native, _torch()
-    if weights is None or stack is None or access is None:
+    if weights is None or stack is None or access is None or isinstance(fingerprint.contents, HashedContents):
         return None
     trial = executor.trial
     return stack.direct_call(
