@@ -31,22 +31,22 @@ DirectCall = Callable[..., Any]
 class Bypassed:
     """What a direct call goes past; it serves only while none of it does anything.
 
-    ``type``: the class whose instances are called so.
+    ``lstm_class``: the class whose instances are called so.
     ``absent``: attributes of the module that must be missing, None or an empty dictionary.
     ``methods``: of it and of what it inherits, by owner and name, as they are defined.
     """
 
-    type: type[nn.LSTM]
+    lstm_class: type[nn.LSTM]
     absent: tuple[str, ...]
     methods: tuple[tuple[Any, str, Any], ...]
 
     @staticmethod
-    def by(type_: type[nn.LSTM], *absent: str) -> Bypassed:
+    def by(lstm_class: type[nn.LSTM], *absent: str) -> Bypassed:
         """What calls of a class go past: its ``forward`` and its own attributes, and what ``nn.Module`` does."""
-        methods = (nn.Module, "__call__"), (nn.Module, "_call_impl"), (type_, "forward")
+        methods = (nn.Module, "__call__"), (nn.Module, "_call_impl"), (lstm_class, "forward")
         hooks = (f"_{kind}_hooks" for kind in HOOKS)
         return Bypassed(
-            type_,
+            lstm_class,
             (*absent, "forward", "_compiled_call_impl", *hooks),
             tuple((owner, name, getattr(owner, name)) for owner, name in methods),
         )
@@ -67,7 +67,7 @@ def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, byp
         None if no call can be served like that: a subclass, another runner, weights that are computed or compared at
         every call, or a torch whose tensors only Python can read.
     """
-    if type(lstm) is not bypassed.type:
+    if type(lstm) is not bypassed.lstm_class:
         return None
     if executor.call_route.by != "native" or executor.computes_in is not executor.dtype or fingerprint.dear:
         return None
@@ -94,7 +94,7 @@ def _native_form(bypassed: Bypassed) -> _native.Bypassed:
 
     empty = [getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in HOOKS]
     return _native.Bypassed(
-        bypassed.type,
+        bypassed.lstm_class,
         absent=list(map(sys.intern, bypassed.absent)),
         empty=empty,
         methods=[
