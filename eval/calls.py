@@ -67,7 +67,7 @@ def _native(fast: al.AdaptiveLSTM, x: torch.Tensor, hx: Any, steps: int) -> Call
     inputs, width, hidden = shape.input_size, shape.output_size, shape.hidden_size
     results = [torch.empty(steps, 1, width), *(torch.empty(shape.num_cells, 1, n) for n in (width, hidden))]
     y, h, c = (result.data_ptr() for result in results)
-    args = [1, x.data_ptr(), inputs, inputs, y, width, width, steps, 0, native.finite_only, h, c]
+    args: list[Any] = [1, x.data_ptr(), inputs, inputs, y, width, width, steps, 0, native.finite_only, h, c]
     if hx is not None:
         args += [hx[0].data_ptr(), width, width, hx[1].data_ptr(), hidden, hidden]
     forward, kept = native.new_state(0).forward, (results, x, hx)

@@ -63,7 +63,10 @@ LSTMS: dict[str, Make] = {
 def inputs(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
     """Inputs of one row, of several, without a batch, and spread over a larger tensor."""
     n = lstm.input_size
-    rows = (lambda b, t: (b, t, n)) if lstm.batch_first else (lambda b, t: (t, b, n))
+
+    def rows(b: int, t: int) -> tuple[int, int, int]:
+        return (b, t, n) if lstm.batch_first else (t, b, n)
+
     wide = torch.randn(2 * 3, 2 * 5, n + 2)
     return {
         "one step": torch.randn(rows(1, 1)),
@@ -88,7 +91,7 @@ def states(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> tuple[torch.Tensor, torch.
 def test_the_same_as_decided_calls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     warm, wanted = LSTMS[name](), []
     given = warm.executor().skips_over_time
-    calls = [(x,) for x in inputs(warm).values()]
+    calls: list[tuple[Any, ...]] = [(x,) for x in inputs(warm).values()]
     calls += [] if given else [(x, states(warm, x)) for x in inputs(warm).values()]
     for call in calls:
         cold = copy.deepcopy(warm)
@@ -166,7 +169,8 @@ def _hooked_before(lstm: nn.LSTM) -> Any:
 
 
 def _hooked_everywhere(lstm: nn.LSTM) -> Any:
-    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: (out[0] + 1, out[1]))
+    hook: Any = lambda module, args, out: (out[0] + 1, out[1])  # noqa: E731 (typed as torch's hooks are not)
+    handle = nn.modules.module.register_module_forward_hook(hook)
     out = lstm(X)
     handle.remove()
     return out
@@ -174,7 +178,7 @@ def _hooked_everywhere(lstm: nn.LSTM) -> Any:
 
 def _another_forward(lstm: nn.LSTM) -> Any:
     forward = lstm.forward
-    lstm.forward = lambda x: forward(x)[0]  # type: ignore[method-assign]
+    lstm.forward = lambda x: forward(x)[0]  # type: ignore[method-assign, assignment]
     out = lstm(X)
     del lstm.forward
     return out
@@ -191,14 +195,14 @@ def _traced_constant(lstm: nn.LSTM) -> Any:
             super().__init__()
             self.lstm = lstm
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return x + self.lstm(X)[0]
 
     return str(torch.fx.symbolic_trace(Around()).graph)
 
 
 def _compiled(lstm: nn.LSTM) -> Any:
-    lstm._compiled_call_impl = lambda x: x  # type: ignore[assignment]
+    lstm._compiled_call_impl = lambda x: x
     out = lstm(X)
     lstm._compiled_call_impl = None
     return out
@@ -289,12 +293,15 @@ def test_whatever_must_be_decided_is(name: str, quantize: str) -> None:
 
 def test_a_foreign_parameter_that_wants_gradients_is_seen() -> None:
     fast = adapted(6, 9).requires_grad_(False)
-    fast(X)
-    assert fast.last_run is not None
-    assert fast.last_run.route.by == "native"
+
+    def served_by() -> str:
+        fast(X)
+        assert fast.last_run is not None
+        return fast.last_run.route.by
+
+    assert served_by() == "native"
     fast.register_parameter("scale", nn.Parameter(torch.ones(1)))
-    fast(X)
-    assert fast.last_run.route.by == "torch"
+    assert served_by() == "torch"
 
 
 def test_without_gradients_in_the_weights_grad_mode_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
