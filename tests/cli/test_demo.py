@@ -99,7 +99,7 @@ def test_strips_are_drawn_from_their_seed() -> None:
 def test_the_embedded_model_is_as_accurate_as_when_it_was_trained() -> None:
     task = digits.load_task()
     with torch.no_grad():
-        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9978, abs=0.003)
+        assert task.score(task.model(task.test_inputs)) == pytest.approx(0.9778, abs=0.003)
 
 
 def test_a_run_has_sane_numbers(outcome: DemoOutcome) -> None:

@@ -280,7 +280,7 @@ def test_all_sections_are_there_with_figures(page: Page) -> None:
     names = {section.anchor for section in report.SECTIONS}
     assert set(anchors) == names
     assert [a["href"] for a in page.all_of("a")] == [f"#{anchor}" for anchor in anchors]
-    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity"}:
+    for anchor in names - {"summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded"}:
         assert "<svg" in page.section(anchor), anchor
         assert "Command: <code>python -m eval." in page.section(anchor), anchor
         assert "Threads: 1." in page.section(anchor), anchor
