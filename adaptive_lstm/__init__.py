@@ -52,10 +52,12 @@ if TYPE_CHECKING:
     from .policies import Policy as Policy
     from .policies import SkipTimesteps as SkipTimesteps
     from .runtime.adapt import adapt as adapt
+    from .runtime.async_pool import AsyncStreamPool as AsyncStreamPool
     from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
     from .runtime.monitor import DriftWarning as DriftWarning
     from .runtime.stream import Stream as Stream
     from .runtime.stream import stream as stream
+    from .runtime.stream_pool import StreamPool as StreamPool
     from .runtime.warm_up import warm_up as warm_up
     from .types import BackendInfo as BackendInfo
     from .types import Route as Route
@@ -71,6 +73,7 @@ _MODULES = ("bench", "errors", "losses", "policies", "types")
 _EXPORTS = {
     "AdaptiveLSTM": "runtime.lstm",
     "AdaptiveLSTMError": "errors",
+    "AsyncStreamPool": "runtime.async_pool",
     "Audit": "calibration.audit",
     "AuditWarning": "calibration.audit",
     "BackendInfo": "types",
@@ -97,6 +100,7 @@ _EXPORTS = {
     "SkipTimesteps": "policies",
     "Splits": "calibration.splits",
     "Stream": "runtime.stream",
+    "StreamPool": "runtime.stream_pool",
     "StreamState": "types",
     "TimeShare": "calibration.time_share",
     "Translators": "analysis.fit_translators",
@@ -125,6 +129,7 @@ _EXPORTS = {
 __all__ = [
     "AdaptiveLSTM",
     "AdaptiveLSTMError",
+    "AsyncStreamPool",
     "Audit",
     "AuditWarning",
     "BackendInfo",
@@ -151,6 +156,7 @@ __all__ = [
     "SkipTimesteps",
     "Splits",
     "Stream",
+    "StreamPool",
     "StreamState",
     "TimeShare",
     "Translators",

@@ -8,6 +8,7 @@
     ├── UnsupportedError (ValueError)  a combination that cannot work, with the reason
     ├── CalibrationError (ValueError)  calibration cannot start as asked: too few sequences, a loss outside [0, 1]
     ├── BusyError (RuntimeError)       two threads use one stream at the same time
+    ├── OverloadError (RuntimeError)   a pool of streams is full, or frames of a stream come faster than they are run
     ├── ModelFileError (ValueError)    a file or factory given to the command line holds no readable LSTM
     └── BackendError (RuntimeError)    the native extension was demanded and is missing or refuses to run
 
@@ -39,6 +40,10 @@ class StateError(AdaptiveLSTMError, ValueError):
 
 class BusyError(AdaptiveLSTMError, RuntimeError):
     """Another thread is advancing, resetting or setting the same stream; the call has changed nothing."""
+
+
+class OverloadError(AdaptiveLSTMError, RuntimeError):
+    """A pool has no room for one more stream, or a stream for one more frame; the call has changed nothing."""
 
 
 class UnsupportedError(AdaptiveLSTMError, ValueError):

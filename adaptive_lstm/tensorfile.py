@@ -6,6 +6,7 @@ A SHA-256 covers both, because safetensors does not notice altered numbers.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -40,7 +41,15 @@ def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], ar
     Raises:
         ModelFileError: the file cannot be written, or ``read`` would refuse it for its size.
     """
-    name, text = files.named(path), json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)})
+    name = files.named(path)
+    files.write(name, dumps(kind, version, header, arrays, name))
+
+
+def dumps(
+    kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str = "it"
+) -> bytes:
+    """What ``write`` writes, as bytes. Raises ``ModelFileError``, with ``name`` in its message, as ``write`` does."""
+    text = json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)})
     metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": text}
     try:
         strict_json.loads(text, MAX_VALUES)
@@ -49,7 +58,7 @@ def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], ar
             raise ValueError(f"got a header of {_length(data):,} bytes, expected at most {MAX_HEADER:,}")
     except (SafetensorError, ValueError) as error:
         raise ModelFileError(f"cannot write {name}: {error}") from error
-    files.write(name, data)
+    return data
 
 
 def read(path: FilePath, kind: str, version: int, *, unsigned: int = 0) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -65,20 +74,14 @@ def read(path: FilePath, kind: str, version: int, *, unsigned: int = 0) -> tuple
         ModelFileError: missing, damaged, altered, of another kind, of a newer layout, or larger than a header may be.
     """
     name = files.named(path)
-    with _reading(name, f"{kind} file") as file:
-        head, said = _head(file, name)
-        metadata = said.get("__metadata__", {})
-        found = metadata.get("format", "another kind of safetensors file")
-        if found != f"adaptive_lstm {kind}":
-            raise ModelFileError(f"{name}: got {found!s:.100}, expected adaptive_lstm {kind}")
-        signed = _checked_version(metadata["version"], kind, version, name) > unsigned
-        header = strict_json.loads(metadata["header"], MAX_VALUES)
-        if not isinstance(header, dict):
-            raise TypeError(f"got {type(header).__name__} as its header, expected an object")
-        arrays = load(_with_data(head, file))
-        if signed and header.pop(_CHECKSUM, None) != checksum(header, arrays):
-            raise ModelFileError(f"{name} is damaged: its contents have changed since it was written; save it again")
-        return header, arrays
+    with files.open_file(name) as file, _damaged(name, f"{kind} file"):
+        return _parsed(file, os.fstat(file.fileno()).st_size, kind, (version, unsigned), name)
+
+
+def loads(data: bytes, kind: str, version: int, name: str = "it") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of what ``dumps`` made. Raises ``ModelFileError`` as ``read`` does."""
+    with _damaged(name, kind):
+        return _parsed(io.BytesIO(data), len(data), kind, (version, 0), name)
 
 
 def checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -97,34 +100,52 @@ def contents(path: FilePath) -> bytes:
         ModelFileError: missing or damaged.
     """
     name = files.named(path)
-    with _reading(name, "safetensors file") as file:
-        return _with_data(_head(file, name)[0], file)
+    with files.open_file(name) as file, _damaged(name, "safetensors file"):
+        size = os.fstat(file.fileno()).st_size
+        return _with_data(_head(file, size, name)[0], file, size)
 
 
 @contextmanager
-def _reading(name: str, what: str) -> Iterator[BinaryIO]:
-    """The file, open; what the block raises because it is damaged becomes a ``ModelFileError``."""
-    with files.open_file(name) as file:
-        try:
-            yield file
-        except ModelFileError:
-            raise
-        except (OSError, MemoryError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{name} is damaged or no {what}: {error!s:.300}") from error
+def _damaged(name: str, what: str) -> Iterator[None]:
+    """What the block raises because something is damaged becomes a ``ModelFileError``."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (OSError, MemoryError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{name} is damaged or no {what}: {error!s:.300}") from error
 
 
-def _with_data(head: bytes, file: BinaryIO) -> bytes:
-    return head + file.read(os.fstat(file.fileno()).st_size - len(head))
+def _parsed(
+    file: BinaryIO, size: int, kind: str, versions: tuple[int, int], name: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """``versions``: the newest that is understood, and the newest without a checksum."""
+    head, said = _head(file, size, name)
+    metadata = said.get("__metadata__", {})
+    found = metadata.get("format", "another kind of safetensors file")
+    if found != f"adaptive_lstm {kind}":
+        raise ModelFileError(f"{name}: got {found!s:.100}, expected adaptive_lstm {kind}")
+    signed = _checked_version(metadata["version"], kind, versions[0], name) > versions[1]
+    header = strict_json.loads(metadata["header"], MAX_VALUES)
+    if not isinstance(header, dict):
+        raise TypeError(f"got {type(header).__name__} as its header, expected an object")
+    arrays = load(_with_data(head, file, size))
+    if signed and header.pop(_CHECKSUM, None) != checksum(header, arrays):
+        raise ModelFileError(f"{name} is damaged: its contents have changed since it was written; save it again")
+    return header, arrays
 
 
-def _head(file: BinaryIO, name: str) -> tuple[bytes, dict[str, Any]]:
+def _with_data(head: bytes, file: BinaryIO, size: int) -> bytes:
+    return head + file.read(size - len(head))
+
+
+def _head(file: BinaryIO, size: int, name: str) -> tuple[bytes, dict[str, Any]]:
     """The bytes before the data, and what they say; checked before as much is read as they promise.
 
     Raises:
         ValueError, TypeError, LookupError, AttributeError: damaged.
         ModelFileError: larger than memory.
     """
-    size = os.fstat(file.fileno()).st_size
     head = file.read(8)
     length = _length(head)
     if len(head) < 8 or length > size - 8:

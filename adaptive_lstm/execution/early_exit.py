@@ -33,7 +33,7 @@ class ExitLoop:
         """As ``ChunkRunner.open``."""
         like, batch = state.h, state.h.shape[1]
         start = state.exit or ExitState(
-            0,
+            torch.zeros(batch, dtype=torch.long, device=like.device),
             torch.zeros(batch, dtype=torch.bool, device=like.device),
             like.new_zeros(batch, self.shape.output_size),
             torch.zeros(batch, dtype=torch.long, device=like.device),
@@ -50,7 +50,8 @@ class ExitRun:
 
     def __init__(self, policy: TimeExitPolicy, run: ExitableRun, start: ExitState):
         self._policy, self._run = policy, run
-        self._time, self._streak = start.time, start.streak.tolist()
+        self._time: list[int] = start.time.tolist()
+        self._streak: list[int] = start.streak.tolist()
         self._translation, self._past = start.translation.clone(), start.past.clone()
         self._exited = start.exited.clone()
         self._members = (~self._exited).nonzero()[:, 0]
@@ -68,16 +69,20 @@ class ExitRun:
         if len(self._listed) < len(self._streak):
             self._translate(y, starts, sizes, 0, self._exited[: sizes[0]].nonzero()[:, 0])
         while t < steps and bisect_left(self._listed, sizes[t]):
-            until = min(steps, t + every - self._time % every)
+            until = min(steps, t + min(every - self._time[row] % every for row in self._listed))
             self._run_members(x, y, starts, sizes, t, until)
-            self._time += until - t
-            if self._time % every == 0:
-                goes_on = sizes[until - 1] if open_ended else sizes[until] if until < steps else 0
-                exiting = self._check(bisect_left(self._listed, goes_on))
+            self._time = [time + until - t for time in self._time]
+            goes_on = sizes[until - 1] if open_ended else sizes[until] if until < steps else 0
+            due: dict[int, list[int]] = {}
+            for row in self._listed[: bisect_left(self._listed, goes_on)]:
+                if self._time[row] % every == 0:
+                    due.setdefault(self._time[row], []).append(row)
+            for time, rows in due.items():
+                exiting = self._check(rows, time - 1)
                 if exiting.shape[0]:
                     self._translate(y, starts, sizes, until - 1, exiting)
             t = until
-        self._time += steps - t
+        self._time = [time + steps - t for time in self._time]
         return y
 
     def _run_members(
@@ -96,12 +101,10 @@ class ExitRun:
             at = torch.cat([self._members[:n] + start for n, start in zip(alive, starts[first:], strict=False)])
         y.index_copy_(0, at, self._run.advance(x.index_select(0, at), alive))
 
-    def _check(self, n: int) -> torch.Tensor:
-        """Check the first n rows that have not exited; returns those that exit."""
-        rows = self._members[:n]
-        if not n:
-            return rows
-        policy, now, h, past = self._policy, self._time - 1, self._run.h(), self._past
+    def _check(self, listed: list[int], now: int) -> torch.Tensor:
+        """Check some rows that have not exited after their timestep ``now``; returns those that exit."""
+        policy, n, h, past = self._policy, len(listed), self._run.h(), self._past
+        rows = torch.tensor(listed, device=past.device)
         if n < h.shape[1]:
             h, past = h.index_select(1, rows), past.index_select(0, rows)
         translation = policy.translate(now, h.transpose(0, 1))
@@ -114,7 +117,7 @@ class ExitRun:
         if past.shape[1]:
             self._past.index_copy_(0, rows, torch.cat([past[:, 1:], translation[:, None]], dim=1))
         exits = []
-        for i, (row, passes) in enumerate(zip(self._listed[:n], passed.tolist(), strict=True)):
+        for i, (row, passes) in enumerate(zip(listed, passed.tolist(), strict=True)):
             self._streak[row] = streak = self._streak[row] + 1 if passes else 0
             if streak >= policy.patience:
                 exits.append(i)
@@ -143,9 +146,12 @@ class ExitRun:
 
     def state(self) -> StreamState:
         """As ``Run.state``."""
-        streak = torch.tensor(self._streak, dtype=torch.long, device=self._exited.device)
+        time, streak = (
+            torch.tensor(numbers, dtype=torch.long, device=self._exited.device)
+            for numbers in (self._time, self._streak)
+        )
         now = self._exited.clone(), self._translation.clone(), streak, self._past.clone()
-        return replace(self._run.state(), exit=ExitState(self._time, *now))
+        return replace(self._run.state(), exit=ExitState(time, *now))
 
     def counted(self, timesteps: int) -> Counted:
         """As ``Run.counted``."""

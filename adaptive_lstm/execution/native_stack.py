@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -188,10 +188,10 @@ class NativeStack:
         counted: Callable[[], Counts] = state.counted(self._counts, timesteps)
         return counted
 
-    def counted_in_steps(self, state: _native.State) -> tuple[int, Counts]:
-        """The timesteps of all batch rows since the counters were cleared, and what was counted in them."""
-        columns, exits, steps = state.counters()
-        return steps, self._counts(columns, exits, steps * state.batch)
+    def counted_in_all(self, state: _native.State) -> tuple[int, Counts]:
+        """Timesteps of all batch rows together since the counters were cleared, and what was counted in them."""
+        columns, exits, timesteps = state.counters()
+        return timesteps, self._counts(columns, exits, timesteps)
 
     def _counts(
         self, counters: list[tuple[int, int, int, int]], exits: tuple[int, int, list[int], list[int]], timesteps: int
@@ -215,14 +215,11 @@ class NativeStack:
         sent_x, sent_h = self._new_sent("x", batch), self._new_sent("h", batch)
         hold = [self._new_hold(cell, batch) for cell in range(shape.num_cells)] if self.policy.hold else []
         exit_ = self._new_exit(batch)
-        of_exit = None if exit_ is None else _arrays(exit_)[1:]
-        started, time = state.read(h, c, sent_x, sent_h, [_arrays(held) for held in hold], of_exit)
-        if not started:
+        of_exit = None if exit_ is None else _arrays(exit_)
+        if not state.read(h, c, sent_x, sent_h, [_arrays(held) for held in hold], of_exit):
             nothing = (None,) * shape.num_cells
             return StreamState(h, c, nothing, nothing)
-        return StreamState(
-            h, c, tuple(sent_x), tuple(sent_h), tuple(hold), None if exit_ is None else replace(exit_, time=time)
-        )
+        return StreamState(h, c, tuple(sent_x), tuple(sent_h), tuple(hold), exit_)
 
     def write(self, state: _native.State, value: StreamState[np.ndarray]) -> None:
         """Make a state equal to ``value``; counters start again.
@@ -236,9 +233,9 @@ class NativeStack:
             [None if sent is None else _float32(sent) for sent in every] for every in (value.sent_x, value.sent_h)
         )
         hold = [_arrays(held) for held in value.hold]
-        time, exit_ = (0, None) if value.exit is None else (value.exit.time, _arrays(value.exit)[1:])
+        exit_ = None if value.exit is None else _arrays(value.exit)
         try:
-            state.write(_float32(value.h), _float32(value.c), sent_x, sent_h, hold, exit_, _counted(time))
+            state.write(_float32(value.h), _float32(value.c), sent_x, sent_h, hold, exit_)
         except ValueError as error:
             raise StateError(f"{error}; the state is of another model, batch size or policy, or damaged") from None
 
@@ -268,7 +265,8 @@ class NativeStack:
             return None
         width, window = self.shape.output_size, self.policy.time_exit.window
         translation, past = np.empty((batch, width), np.float32), np.empty((batch, window, width), np.float32)
-        return ExitState(0, np.empty(batch, np.bool_), translation, np.empty(batch, np.int64), past)
+        time, streak = np.empty(batch, np.int64), np.empty(batch, np.int64)
+        return ExitState(time, np.empty(batch, np.bool_), translation, streak, past)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
@@ -278,8 +276,3 @@ def _float32(array: np.ndarray) -> np.ndarray:
 def _arrays(part: HoldState[np.ndarray] | ExitState[np.ndarray]) -> Any:
     """The fields in their order, arrays contiguous."""
     return tuple(np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for v in vars(part).values())
-
-
-def _counted(time: int) -> int:
-    """A number of timesteps as 64 bits hold it; beyond, the largest, which no state may have."""
-    return min(max(time, -1), 2**63 - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class CellState:
     """What a cell starts from.
 
     ``h`` [B, P], ``c`` [B, H]: its state, from ``state_with_pruned_constant``.
-    ``sent_x`` [B, width], ``sent_h`` [B, P]: the values last sent, or None: none yet.
+    ``sent_x`` [B, width], ``sent_h`` [B, P]: the values last sent, NaN in rows that have sent none; None: no row has.
     ``hold``: what it remembers for a policy that holds it; empty: nothing yet.
     """
 
@@ -86,9 +87,10 @@ class _Operand:
         self.thresholded = policy.thresholded(site)
         # A column whose weights are all zero is never sent, and counts as none.
         self.nonzero, self.columns = nonzero, int(nonzero.sum())
-        given = like.new_zeros(batch, site.width) if sent is None else torch.where(nonzero, sent, 0.0)
-        self.sent = self._rounded(_flushed(given))
-        self.fresh = torch.full((batch, 1), sent is None, device=like.device)
+        if sent is None:
+            sent = like.new_full((batch, site.width), math.nan)
+        self.fresh = sent[:, :1].isnan()
+        self.sent = self._rounded(_flushed(torch.where(nonzero & ~self.fresh, sent, 0.0)))
         self.count = 0
 
     def _rounded(self, value: torch.Tensor) -> torch.Tensor:

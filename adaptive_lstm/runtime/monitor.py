@@ -171,17 +171,17 @@ class StreamWatch:
         self._before: tuple[int, tuple[ColumnCounts, ...]] = (0, ())
         self._recent: deque[tuple[float, float]] = deque(maxlen=STRETCH)
 
-    def look(self, counts: Counts, steps: int) -> None:
-        """What was counted since the stream was opened or reset, in so many timesteps."""
+    def look(self, counts: Counts, timesteps: int) -> None:
+        """What was counted since the stream was opened or reset, in so many batch rows times timesteps."""
         before, columns = self._before
-        self._before = steps, counts.columns
-        if steps <= before:  # it was reset
+        self._before = timesteps, counts.columns
+        if timesteps <= before:  # it was reset
             self._recent.clear()
             return
         start = columns or (ColumnCounts(0, 0, 0, 0, 0, 0),) * len(counts.columns)
         done = [ColumnCounts(*map(operator.sub, now, old)) for now, old in zip(counts.columns, start, strict=True)]
-        one = (activity(done), ran(done, (steps - before) * self._rows))
-        self._recent.extend([one] * min(round((steps - before) / LOOK), STRETCH))
+        one = (activity(done), ran(done, timesteps - before))
+        self._recent.extend([one] * min(round((timesteps - before) / (LOOK * self._rows)), STRETCH))
         if len(self._recent) < ENOUGH:
             return
         means = dict(zip(("activity", "ran"), np.mean(self._recent, axis=0).tolist(), strict=True))

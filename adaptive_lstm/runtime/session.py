@@ -10,9 +10,11 @@ from torch import empty_like
 from ..execution import torch_state
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
+from ..execution.native_rows import read_rows, write_rows
 from ..execution.native_stack import NativeStack
 from ..execution.plain import resolved
 from ..types import Counts, StreamState
+from ..types.states import with_rows
 from .turn import Turn
 
 
@@ -37,8 +39,20 @@ class Session(Protocol):
     def write(self, state: StreamState) -> None:
         """Continue from a state that has been checked; counting starts again."""
 
+    def step_rows(self, x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor) -> None:
+        """Advance rows [n], ascending, by x [n, I], to y [n, P], both contiguous. Raises ``NonFiniteError``."""
+
+    def reset_rows(self, rows: torch.Tensor) -> None:
+        """Rows [n] become new sequences; counting goes on."""
+
+    def read_rows(self, rows: torch.Tensor) -> StreamState:
+        """A copy of everything that is remembered of rows [n]."""
+
+    def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
+        """Rows [n] continue from a state that has been checked; counting goes on."""
+
     def counted(self) -> tuple[int, Counts]:
-        """Timesteps since the last ``reset`` or ``write``, and what was counted in them."""
+        """Timesteps of all rows together since the last ``reset`` or ``write``, and what was counted in them."""
 
     def exited(self) -> torch.Tensor:
         """Which rows have exited in time: bool [B]."""
@@ -98,9 +112,26 @@ class NativeSession:
         """As ``Session.write``."""
         self._stack.write(self._state, torch_state.arrays(state))
 
+    def step_rows(self, x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor) -> None:
+        """As ``Session.step_rows``."""
+        if not self._state.step_rows(rows.data_ptr(), len(rows), x.data_ptr(), y.data_ptr()):
+            raise refuse_non_finite()
+
+    def reset_rows(self, rows: torch.Tensor) -> None:
+        """As ``Session.reset_rows``."""
+        write_rows(self._stack, self._state, rows.numpy(), None)
+
+    def read_rows(self, rows: torch.Tensor) -> StreamState:
+        """As ``Session.read_rows``."""
+        return torch_state.tensors(read_rows(self._stack, self._state, rows.numpy()))
+
+    def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
+        """As ``Session.write_rows``."""
+        write_rows(self._stack, self._state, rows.numpy(), torch_state.arrays(state))
+
     def counted(self) -> tuple[int, Counts]:
         """As ``Session.counted``."""
-        return self._stack.counted_in_steps(self._state)
+        return self._stack.counted_in_all(self._state)
 
     def exited(self) -> torch.Tensor:
         """As ``Session.exited``."""
@@ -121,9 +152,11 @@ class ChunkSession:
         self._start = StreamState.start(h, c)
         self._open(self._start)
 
-    def _open(self, state: StreamState) -> None:
+    def _open(self, state: StreamState, timesteps: int = 0, counts: Counts | None = None) -> None:
+        """Go on from a state, with what was counted before."""
         self._run = self._executor.chunks.open(_copied(state))
-        self._steps, self._earlier = 0, (0, Counts.none(self._executor.shape))
+        self._timesteps = 0  # since then
+        self._earlier = timesteps, counts or Counts.none(self._executor.shape)
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""
@@ -144,19 +177,52 @@ class ChunkSession:
 
     def _advanced(self, rows: torch.Tensor, steps: int) -> torch.Tensor:
         """Run rows; if a head or a policy in Python fails on the way, go back to where they started."""
-        before, counted = self._run.state(), self._run.counted(self._steps * self._batch)
+        before, counted = self._run.state(), self._counted()
         try:
             y = self._run.advance(rows, [self._batch] * steps, open_ended=True)
         except BaseException:
-            done, earlier = self._steps + self._earlier[0], self._earlier[1] + counted()
-            self._open(before)
-            self._earlier = done, earlier
+            self._open(before, *counted)
             raise
-        self._steps += steps
+        self._timesteps += steps * self._batch
         return y
 
     def ahead(self) -> None:
         """Nothing: a runner of chunks takes a timestep as one piece."""
+
+    def _counted(self) -> tuple[int, Counts]:
+        timesteps, counts = self._earlier
+        return timesteps + self._timesteps, counts + self._run.counted(self._timesteps)()
+
+    def step_rows(self, x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor) -> None:
+        """As ``Session.step_rows``: on a copy of the rows, which are then put back."""
+        if not bool(torch.isfinite(x).all()):
+            raise refuse_non_finite()
+        if not len(rows):
+            return
+        with self._turn.to_advance(), torch.no_grad():
+            whole = self._run.state()
+            part = self._executor.chunks.open(_copied(whole.select(rows)))
+            y.copy_(part.advance(x, [len(rows)], open_ended=True))
+            timesteps, counts = self._counted()
+            counts += part.counted(len(rows))()
+            self._open(with_rows(whole, rows, part.state()), timesteps + len(rows), counts)
+            part.close()
+
+    def reset_rows(self, rows: torch.Tensor) -> None:
+        """As ``Session.reset_rows``."""
+        self.write_rows(rows, self._start.select(rows))
+
+    def read_rows(self, rows: torch.Tensor) -> StreamState:
+        """As ``Session.read_rows``."""
+        with self._turn.to_look():
+            return _copied(self._run.state().select(rows))
+
+    def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
+        """As ``Session.write_rows``."""
+        if not len(rows):
+            return
+        with self._turn.to_advance():
+            self._open(with_rows(self._run.state(), rows, state), *self._counted())
 
     def reset(self) -> None:
         """As ``Session.reset``."""
@@ -175,8 +241,7 @@ class ChunkSession:
     def counted(self) -> tuple[int, Counts]:
         """As ``Session.counted``."""
         with self._turn.to_look():
-            steps, counts = self._earlier
-            return steps + self._steps, counts + self._run.counted(self._steps * self._batch)()
+            return self._counted()
 
     def exited(self) -> torch.Tensor:
         """As ``Session.exited``."""
@@ -192,6 +257,7 @@ class ConvertedSession:
         self._inside, self._outside = executor.computes_in, executor.dtype
         self.ahead, self.reset, self.read, self.write = session.ahead, session.reset, session.read, session.write
         self.counted, self.exited = session.counted, session.exited
+        self.reset_rows, self.read_rows, self.write_rows = session.reset_rows, session.read_rows, session.write_rows
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""
@@ -200,6 +266,12 @@ class ConvertedSession:
     def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
         """As ``Session.run``."""
         return self._session.run(x.to(self._inside), batch_first).to(self._outside)
+
+    def step_rows(self, x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor) -> None:
+        """As ``Session.step_rows``."""
+        inside = y.to(self._inside)
+        self._session.step_rows(x.to(self._inside), rows, inside)
+        y.copy_(inside)
 
 
 def _copied(state: StreamState) -> StreamState:

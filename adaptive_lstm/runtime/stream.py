@@ -14,10 +14,30 @@ from ..execution.accounting import run_stats
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
+from ..types.states import Rows, row_numbers
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
 from .session import open_session
 from .stream_state import check_state
+
+
+def check_streams(lstm: AdaptiveLSTM) -> None:
+    """Raise ``InputError`` or ``UnsupportedError`` unless an LSTM can stream."""
+    if not isinstance(lstm, AdaptiveLSTM):
+        raise InputError(
+            f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)"
+        )
+    if lstm.bidirectional:
+        raise UnsupportedError(
+            "a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence"
+        )
+    if lstm.training:
+        raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
+    depth = lstm.executor().policy.depth_exit
+    if depth is not None and depth.level == "sequence":
+        raise UnsupportedError(
+            "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
+        )
 
 
 class Stream:
@@ -33,25 +53,11 @@ class Stream:
 
     @uncompiled
     def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
-        if not isinstance(lstm, AdaptiveLSTM):
-            raise InputError(
-                f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)"
-            )
-        if lstm.bidirectional:
-            raise UnsupportedError(
-                "a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence"
-            )
-        if lstm.training:
-            raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
+        check_streams(lstm)
         if not (is_whole(batch_size) and 1 <= batch_size < 2**31):
             raise InputError(f"batch_size: got {brief(batch_size)}, expected a whole number of rows, at least 1")
         self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
-        depth = executor.policy.depth_exit
-        if depth is not None and depth.level == "sequence":
-            raise UnsupportedError(
-                "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
-            )
         self._shape, self._batch_first = executor.shape, lstm.batch_first
         self._batch, self._dtype, self._device = batch_size, executor.dtype, executor.device
         self._in = (batch_size, self._shape.input_size)
@@ -80,8 +86,8 @@ class Stream:
 
     def _look(self) -> None:
         if self._watch is not None:
-            steps, counts = self._session.counted()
-            self._watch.look(counts, steps)
+            timesteps, counts = self._session.counted()
+            self._watch.look(counts, timesteps)
 
     def __enter__(self) -> Stream:
         return self
@@ -96,30 +102,33 @@ class Stream:
     def _tell_monitor(self) -> None:
         # A stream may exit at its last timestep, where a sequence is not checked: exits there are no sign of drift.
         if self._monitor is not None and self._executor.policy.time_exit is None:
-            steps, counts = self._session.counted()
-            if steps:
-                self._monitor.see(counts, steps * self._batch, self._batch)
+            timesteps, counts = self._session.counted()
+            if timesteps:
+                self._monitor.see(counts, timesteps, self._batch)
 
     # -------------------------------------------------------------------------------------------------- advance
 
     @uncompiled
-    def step(self, x: torch.Tensor) -> torch.Tensor:
+    def step(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
         """Advance by one timestep.
 
         Args:
-            x: [B, I].
+            x: [B, I]; with ``rows`` [n, I].
+            rows: advance these alone, in the order of ``x``: numbers [n], each once, or a bool mask [B]; the others
+                stay where they are.
 
         Returns:
-            Output of the top layer [B, P], a new tensor.
+            Output of the top layer [B, P], or [n, P]: a new tensor.
 
         Raises:
-            InputError: wrong shape, dtype or device.
+            InputError: wrong shape, dtype or device, or rows that are not there or are given twice.
             NonFiniteError: x holds NaN or infinity.
         """
         # This is the hot path: a few attribute look-ups are a good part of a small step.
         try:
             ready = (
-                type(x) is torch.Tensor
+                rows is None
+                and type(x) is torch.Tensor
                 and x.is_cpu
                 and x.shape == self._fast
                 and x.dtype is self._dtype
@@ -131,8 +140,23 @@ class Stream:
             ready = False
         if ready:
             return self._advance(x)
+        if rows is not None:
+            return self._step_rows(x, rows)
         self._check(x, self._in)
         return self._advance(resolved(x.detach()).contiguous())
+
+    def _step_rows(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        index, order = self._distinct(rows).sort()
+        self._check(x, (len(order), self._in[1]))
+        y = x.new_empty(len(order), self._shape.output_size)
+        self._session.step_rows(resolved(x.detach())[order].contiguous(), index, y)
+        return torch.empty_like(y).index_copy_(0, order.to(y.device), y)
+
+    def _distinct(self, rows: Rows) -> torch.Tensor:
+        index = row_numbers(rows, self._batch)
+        if len(index.unique()) < len(index):
+            raise InputError(f"rows: got {index.tolist()!s:.100}, expected every row once at most")
+        return index
 
     @uncompiled
     def run(self, x: torch.Tensor) -> torch.Tensor:
@@ -197,8 +221,26 @@ class Stream:
     # ---------------------------------------------------------------------------------------------------- state
 
     @uncompiled
-    def reset(self) -> None:
-        """Back to zero states, nothing sent, statistics cleared; a calibrated LSTM's monitor sees the sequence."""
+    def reset(self, rows: Rows | None = None) -> None:
+        """Back to zero states with nothing sent: a new sequence in every row, statistics cleared.
+
+        A calibrated LSTM's monitor sees the sequences that end. Where sequences end at different times (``done`` masks
+        of reinforcement learning), ``stream.reset(rows=done)`` before the next step starts new ones there::
+
+            for x, done in zip(frames, ended):  # done[b]: the frame in row b is the first of a new sequence
+                stream.reset(rows=done)
+                y = stream.step(x)
+
+        Args:
+            rows: start these anew and leave the others, and the statistics, as they are: numbers [n], or a bool mask
+                [B].
+
+        Raises:
+            InputError: rows that are not there.
+        """
+        if rows is not None:
+            self._session.reset_rows(row_numbers(rows, self._batch).unique())
+            return
         self._tell_monitor()
         self._session.reset()
 
@@ -222,8 +264,7 @@ class Stream:
     @uncompiled
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        executor, (steps, counts) = self._executor, self._session.counted()
-        timesteps = steps * self._batch
+        executor, (timesteps, counts) = self._executor, self._session.counted()
         return run_stats(
             executor.policy, self._shape, counts, timesteps, route=executor.route, threads=executor.threads()
         )

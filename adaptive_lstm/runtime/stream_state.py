@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import torch
 
-from ..codec import brief
 from ..errors import StateError
 from ..execution.plain import is_dense, is_plain, not_dense
 from ..policies import Parts
@@ -71,7 +70,10 @@ def _check_part(
         raise StateError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device}")
     if not is_plain(tensor):
         raise StateError(f"{name}: got a tensor that is traced or transformed, expected plain memory")
-    if bool(torch.isinf(tensor).any()) or (name != "past" and bool(torch.isnan(tensor).any())):  # NaN: no check yet
+    missing = torch.isnan(tensor)
+    if name.startswith("sent"):  # NaN: nothing sent yet
+        missing = missing & ~missing.all(dim=1, keepdim=True)
+    if bool(torch.isinf(tensor).any()) or (name != "past" and bool(missing.any())):  # NaN: no check yet
         raise StateError(f"{name}: holds NaN or infinity, expected finite values")
     if name in _LEAST and bool(((tensor < _LEAST[name]) | (tensor > LONGEST_COUNT)).any()):
         wrong = int(tensor.min()) if bool((tensor < _LEAST[name]).any()) else int(tensor.max())
@@ -88,9 +90,6 @@ def _check_queue(held: HoldState) -> None:
 
 
 def _check_exit(state: ExitState, patience: int) -> None:
-    time = state.time
-    if type(time) is not int or not 0 <= time <= LONGEST_COUNT:
-        raise StateError(f"time: got {brief(time)}, expected a whole number of timesteps, 0 to 2**62")
     if bool((state.streak >= torch.where(state.exited, LONGEST_COUNT, patience)).any()):
         raise StateError(
             f"streak: got {int(state.streak.max())} checks passed in a row that has not exited, expected less than the "
@@ -98,8 +97,9 @@ def _check_exit(state: ExitState, patience: int) -> None:
         )
 
 
-_WHOLE = {"run": torch.int64, "queued": torch.int64, "streak": torch.int64, "exited": torch.bool}
-_LEAST = {"run": -1, "queued": 0, "streak": 0}
+_COUNTS = dict.fromkeys(("run", "queued", "streak", "time"), torch.int64)
+_WHOLE = {**_COUNTS, "exited": torch.bool}
+_LEAST = {"run": -1, "queued": 0, "streak": 0, "time": 0}
 
 
 def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> Iterator[Expected]:
@@ -123,6 +123,7 @@ def _parts(state: StreamState, shape: StackShape, batch: int, policy: Parts) -> 
         yield "queued", held.queued, (batch,) if queue else None
     if state.exit is not None and policy.time_exit is not None:
         exit_state = state.exit
+        yield "time", exit_state.time, (batch,)
         yield "exited", exit_state.exited, (batch,)
         yield "translation", exit_state.translation, (batch, shape.output_size)
         yield "streak", exit_state.streak, (batch,)

@@ -25,7 +25,7 @@ LEAD = (
     "A calibration proves on the user's data what that may cost, or says that nothing could be proved."
 )
 ORDER = (
-    "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "long_stream", "delta", "latency",
+    "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
     "never_slower", "calls", "linearity", "throughput", "scaling", "roofline", "limits", "compression",
     "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint", "embedded",
     "losses",

@@ -16,6 +16,7 @@ COMMANDS = {
     "heatmap": "python -m eval.heatmap --zoo PATH",
     "streaming": "python -m eval.streaming",
     "long_stream": "python -m eval.long_stream",
+    "pool": "python -m eval.pool --zoo PATH",
     "throughput": "python -m eval.throughput",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",

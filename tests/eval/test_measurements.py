@@ -12,7 +12,8 @@ from eval.report.sections.savings import OBJECTIVES
 from eval.report.words import quiet
 from eval.shared.common import RESULTS
 
-from .test_report import MACHINE, latency, write
+from ..support.report_records import MACHINE, latency
+from .test_report import write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "pages" / "measurements"
 

@@ -82,6 +82,28 @@ def forward(of: _native.State, *, h_0: bool = False, c_0: bool = False, end: boo
     return of.forward(1, x.ctypes.data, 3, 3, there, 2, 2, 1, 0, True, last, last, *given)
 
 
+def step_rows(of: _native.State, *rows: int, x: bool = True) -> bool:
+    values, chosen = floats(9, 3), np.array(rows, np.int64)
+    address = values.ctypes.data if x else 0
+    return of.step_rows(chosen.ctypes.data, len(rows), address, floats(9, 2).ctypes.data)
+
+
+def take_rows(of: _native.State, to: list[int], other: _native.State, rows: list[int]) -> None:
+    of.take_rows(np.array(to, np.int64), other, np.array(rows, np.int64))
+
+
+def taken(to: list[int], rows: list[int], *, from_itself: bool = False) -> None:
+    shared, policy = plan([cell()]), columns([])
+    of, other = (_native.State(shared, policy, 2) for _ in range(2))
+    take_rows(of, to, of if from_itself else other, rows)
+
+
+def with_rows_left() -> _native.State:
+    of = _native.State(plan([cell()]), columns([]), 3)
+    of.leave(np.array([1]), floats(1, 2))
+    return of
+
+
 def half_pruned(*, w_hh: bool, bias: bool) -> _native.Cell:
     """H = 32 with half of the units left out of w_ih and, where asked, of the rest."""
     half, constant = np.arange(32) < 16, floats(32)
@@ -183,6 +205,16 @@ def state(x: int | None, h: int | None, w_ih: _native.Matrix | None = None) -> _
         (lambda: state(3, 2).reset(2**31 - 1), "batch size must be 0 to"),
         (lambda: state(3, 2).reset(-1), "batch size must be 0 to"),
         (lambda: state(3, 2).step(0, 0), "null address"),
+        (lambda: step_rows(state(3, 2), 1), "ascend within the batch"),
+        (lambda: step_rows(state(3, 2), 0, 0), "ascend within the batch"),
+        (lambda: step_rows(state(3, 2), -1), "ascend within the batch"),
+        (lambda: step_rows(state(3, 2), 0, x=False), "null address"),
+        (lambda: step_rows(with_rows_left(), 0), "rows have left"),
+        (lambda: taken([0], [2]), "lie within the batch"),
+        (lambda: taken([-1], [0]), "lie within the batch"),
+        (lambda: taken([0, 1], [0]), "of one length"),
+        (lambda: taken([0], [1], from_itself=True), "another state"),
+        (lambda: take_rows(state(3, 2), [0], state(3, 2), [0]), "of the same plan"),
         (lambda: state(3, 2).run(0, 3, 3, 0, 2, 2, 1, check=True, open_ended=True), "null address"),
         (lambda: run(state(3, 2), steps=-1), "must not be negative"),
         (lambda: run(state(3, 2), sizes=[2]), "never grow"),
@@ -256,7 +288,7 @@ def test_wrong_types_are_refused(call: Callable[[], object]) -> None:
 
 
 H, SENT = floats(1, 1, 2), [None]
-Arguments = Any  # of State.read, and of State.write before the time
+Arguments = Any  # of State.read and State.write
 
 
 def of_state(
@@ -276,8 +308,8 @@ def held(decides: bool = True, **changed: Any) -> Arguments:
 
 
 def exits(**changed: Any) -> Arguments:
-    parts = {"exited": np.zeros(1, np.bool_), "translation": floats(1, 2), "streak": np.zeros(1, np.int64)}
-    return tuple((parts | {"past": floats(1, 2, 2)} | changed).values())
+    parts: dict[str, Any] = {"time": one(0), "exited": np.zeros(1, np.bool_), "translation": floats(1, 2)}
+    return tuple((parts | {"streak": one(0), "past": floats(1, 2, 2)} | changed).values())
 
 
 def one(value: int) -> npt.NDArray[np.int64]:
@@ -308,30 +340,30 @@ WRONG_STATES: list[tuple[Callable[[], Any], Arguments, str]] = [
     (lambda: with_exit(time_exit()), of_state(exit_=exits(past=floats(1, 3, 2))), "past: got shape"),
     (lambda: with_exit(time_exit()), of_state(exit_=exits(streak=None)), "streak: got None"),
 ]
-WRONG_COUNTS: list[tuple[Callable[[], Any], Arguments, int, str]] = [
-    (with_queue, of_state(hold=[held(run=one(-2))]), 0, "run: got -2, expected -1 to"),
-    (with_queue, of_state(hold=[held(run=one(2**63 - 1))]), 0, "run: got 9223372036854775807"),
-    (with_queue, of_state(hold=[held(queued=one(3))]), 0, "queued: got 3, expected 0 to 2"),
-    (with_queue, of_state(hold=[held(queued=one(2))]), 0, "queued .* got 2, expected 0 to 1"),
-    (with_queue, of_state(hold=[held(queued=one(-1))]), 0, "queued: got -1"),
-    (lambda: with_exit(time_exit()), of_state(exit_=exits()), -1, "time: got -1"),
-    (lambda: with_exit(time_exit()), of_state(exit_=exits()), 2**63 - 1, "time: got 9223372036854775807"),
-    (lambda: with_exit(time_exit()), of_state(exit_=exits(streak=one(2**63 - 1))), 0, "streak: got 9"),
+WRONG_COUNTS: list[tuple[Callable[[], Any], Arguments, str]] = [
+    (with_queue, of_state(hold=[held(run=one(-2))]), "run: got -2, expected -1 to"),
+    (with_queue, of_state(hold=[held(run=one(2**63 - 1))]), "run: got 9223372036854775807"),
+    (with_queue, of_state(hold=[held(queued=one(3))]), "queued: got 3, expected 0 to 2"),
+    (with_queue, of_state(hold=[held(queued=one(2))]), "queued .* got 2, expected 0 to 1"),
+    (with_queue, of_state(hold=[held(queued=one(-1))]), "queued: got -1"),
+    (lambda: with_exit(time_exit()), of_state(exit_=exits(time=one(-1))), "time: got -1"),
+    (lambda: with_exit(time_exit()), of_state(exit_=exits(time=one(2**63 - 1))), "time: got 9223372036854775807"),
+    (lambda: with_exit(time_exit()), of_state(exit_=exits(streak=one(2**63 - 1))), "streak: got 9"),
 ]
 
 
 @pytest.mark.parametrize(("make", "arguments", "message"), WRONG_STATES)
 def test_arrays_of_wrong_shapes_are_refused(make: Callable[[], Any], arguments: Arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make().write(*arguments, time=0)
+        make().write(*arguments)
     with pytest.raises(ValueError, match=message):
         make().read(*arguments)
 
 
-@pytest.mark.parametrize(("make", "arguments", "time", "message"), WRONG_COUNTS)
-def test_impossible_counts_are_refused(make: Callable[[], Any], arguments: Arguments, time: int, message: str) -> None:
+@pytest.mark.parametrize(("make", "arguments", "message"), WRONG_COUNTS)
+def test_impossible_counts_are_refused(make: Callable[[], Any], arguments: Arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make().write(*arguments, time=time)
+        make().write(*arguments)
 
 
 @pytest.mark.parametrize(

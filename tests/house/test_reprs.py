@@ -81,6 +81,7 @@ def audit() -> al.Audit:
 
 BIG: dict[str, Any] = {
     "AdaptiveLSTM": adapted,
+    "AsyncStreamPool": lambda: al.AsyncStreamPool(adapted(), 4),
     "Audit": audit,
     "BackendInfo": al.backend_info,
     "CExport": lambda: al.CExport("x" * 300, ("vad_weights.c",) * 300, 1, 2, 3, 4),
@@ -106,9 +107,10 @@ BIG: dict[str, Any] = {
     "SkipTimesteps": al.SkipTimesteps,
     "Splits": lambda: al.Splits(SEQUENCES, SEQUENCES, SEQUENCES),
     "Stream": lambda: al.stream(adapted()),
+    "StreamPool": lambda: al.StreamPool(adapted(), 4),
     "StreamState": lambda: al.StreamState(
         TENSOR, TENSOR, (TENSOR,) * 300, (TENSOR,) * 300, (HoldState(TENSOR),) * 300,
-        ExitState(1, TENSOR, TENSOR, TENSOR, TENSOR),
+        ExitState(TENSOR, TENSOR, TENSOR, TENSOR, TENSOR),
     ),
     "TimeShare": lambda: al.TimeShare(1.5, 1.4, 1.6, 15, "sequence", 1, "avx2", "x" * 300),
     "Translators": translators,

@@ -249,7 +249,7 @@ def test_states_of_another_policy_are_refused() -> None:
         (head, changed(head.state, exited=torch.zeros(1, dtype=torch.bool)), "exited: got shape"),
         (head, changed(head.state, translation=torch.full((2, H), math.inf)), "translation: holds"),
         (head, changed(head.state, streak=torch.tensor([0, -1])), "streak: got -1"),
-        (head, changed(head.state, time=-1), "time: got -1"),
+        (head, changed(head.state, time=torch.tensor([0, -1])), "time: got -1"),
     ]
     for stream, state, message in cases:
         before, stats = parts(stream.state), stream.stats

@@ -12,7 +12,7 @@ Counters counters(const StackState& state) {
       std::get<0>(out).emplace_back(cell.x.sent, cell.recurrent.sent, cell.ran, cell.advanced);
   ExitCounts exits = state.exit_counts();
   std::get<1>(out) = {exits.checks, exits.exits, std::move(exits.depth_checks), std::move(exits.depth_exits)};
-  std::get<2>(out) = state.steps();
+  std::get<2>(out) = state.timesteps();
   return out;
 }
 

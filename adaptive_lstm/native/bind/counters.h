@@ -7,7 +7,7 @@
 namespace alstm {
 
 // Per cell: columns of x sent, columns of h sent, row steps that ran, row steps that advanced. Then exit checks in
-// time, rows that exited, and per layer exit checks in depth and translated timesteps. Then timesteps.
+// time, rows that exited, and per layer exit checks in depth and translated timesteps. Then timesteps of all rows.
 using Counters = std::tuple<std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>,
                             std::tuple<int64_t, int64_t, std::vector<int64_t>, std::vector<int64_t>>, int64_t>;
 

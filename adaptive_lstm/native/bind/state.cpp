@@ -85,6 +85,42 @@ void ahead(StackState& state) {
   state.ahead();
 }
 
+// Rows [n] of a batch, ascending.
+void check_ascending(const int64_t* rows, size_t n, int batch) {
+  for (size_t i = 0; i < n; i++)
+    require(rows[i] >= (i ? rows[i - 1] + 1 : 0) && rows[i] < batch, "rows must ascend within the batch");
+}
+
+// That no rows left as Python decided: such a batch advances as a whole.
+void check_complete(const StackState& state) {
+  require(state.policy().time_exit || state.batch().active() == state.batch().size(), "rows have left this batch");
+}
+
+// One step of rows [n] alone, ascending, on contiguous x [n, I] and y [n, D * P].
+bool step_rows(StackState& state, uintptr_t rows, int n, uintptr_t x, uintptr_t y) {
+  const Exclusive guard(state);
+  require(n >= 0 && ((rows && x && y) || !n), "rows, x or y is a null address");
+  require(!state.policy().exits_sequences() && state.plan().directions() == 1, "this policy runs whole sequences");
+  check_ascending(at<const int64_t>(rows), size_t(n), state.batch().size());
+  check_complete(state);
+  return state.step_rows(at<const int64_t>(rows), n, at<const float>(x), at<float>(y));
+}
+
+// Rows `to` become rows `from` of another state of the same stack and policy, bit for bit.
+void take_rows(StackState& state, Array<int64_t, 1> to, StackState& other, Array<int64_t, 1> from) {
+  require(&state != &other && &state.plan() == &other.plan() && &state.policy() == &other.policy(),
+          "rows are taken from another state of the same plan and policy");
+  const Exclusive guard(state), guard_other(other);
+  require(to.size() == from.size(), "to and from must be of one length");
+  for (size_t i = 0; i < to.size(); i++)
+    require(to.data()[i] >= 0 && to.data()[i] < state.batch().size() && from.data()[i] >= 0 &&
+                from.data()[i] < other.batch().size(),
+            "rows must lie within the batch");
+  check_complete(state);
+  check_complete(other);
+  state.take_rows(to.data(), other, from.data(), int(to.size()));
+}
+
 void reset(StackState& state, int batch) {
   const Exclusive guard(state);
   check_batch(batch);
@@ -108,9 +144,7 @@ void leave(StackState& state, Array<int64_t, 1> rows, Array<float, 2> h) {
           "this policy decides on its own exits");
   const int top = int(state.plan().layers().size()) - 1;
   require(h.shape(0) == rows.size() && h.shape(1) == size_t(state.plan().output(top)), "h must be [rows, P]");
-  for (size_t i = 0; i < rows.size(); i++)
-    require(rows.data()[i] >= (i ? rows.data()[i - 1] + 1 : 0) && rows.data()[i] < state.batch().size(),
-            "rows must ascend within the batch");
+  check_ascending(rows.data(), rows.size(), state.batch().size());
   state.leave(rows.data(), rows.size(), h.data());
 }
 
@@ -146,8 +180,7 @@ void bind_state(nb::module_& m) {
       .def("read", &read_state, nb::arg("h").noconvert(), nb::arg("c").noconvert(), nb::arg("sent_x").noconvert(),
            nb::arg("sent_h").noconvert(), nb::arg("hold").noconvert(), nb::arg("time_exit").noconvert().none())
       .def("write", &write_state, nb::arg("h").noconvert(), nb::arg("c").noconvert(), nb::arg("sent_x").noconvert(),
-           nb::arg("sent_h").noconvert(), nb::arg("hold").noconvert(), nb::arg("time_exit").noconvert().none(),
-           nb::arg("time"))
+           nb::arg("sent_h").noconvert(), nb::arg("hold").noconvert(), nb::arg("time_exit").noconvert().none())
       .def("run", &run, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes") = 0, nb::kw_only(), nb::arg("check"),
            nb::arg("open_ended"), nb::call_guard<nb::gil_scoped_release>())
@@ -157,6 +190,9 @@ void bind_state(nb::module_& m) {
            nb::arg("c_cell") = 0, nb::arg("c_row") = 0, nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
       .def("ahead", &ahead, nb::call_guard<nb::gil_scoped_release>())
+      .def("step_rows", &step_rows, nb::arg("rows"), nb::arg("n"), nb::arg("x"), nb::arg("y"),
+           nb::call_guard<nb::gil_scoped_release>())
+      .def("take_rows", &take_rows, nb::arg("to").noconvert(), nb::arg("other"), nb::arg("from_").noconvert())
       .def("store_h", &store_h, nb::arg("h").noconvert())
       .def("leave", &leave, nb::arg("rows").noconvert(), nb::arg("h").noconvert())
       .def("counters", &counters)

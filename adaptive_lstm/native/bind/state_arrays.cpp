@@ -106,6 +106,7 @@ std::vector<HoldArrays<Float, Int>> all_hold_at(const std::vector<HoldValues<Flo
 
 template <class Float, class Int, class Bool>
 struct ExitArrays {
+  Int* time;
   Bool* exited;
   Float* translation;
   Int* streak;
@@ -116,10 +117,10 @@ template <class Float, class Int, class Bool>
 ExitArrays<Float, Int, Bool> exit_at(const ExitValues<Float, Int, Bool>& values, const StackState& state,
                                      size_t batch) {
   require(state.policy().time_exit.has_value(), "exit: got values, but this policy has no exit in time");
-  const auto& [exited, translation, streak, past] = values;
+  const auto& [time, exited, translation, streak, past] = values;
   const size_t width = size_t(state.plan().output(0));
-  return {at(exited, {batch}, "exited"), at(translation, {batch, width}, "translation"), at(streak, {batch}, "streak"),
-          at(past, {batch, size_t(state.policy().time_exit->window), width}, "past")};
+  return {at(time, {batch}, "time"), at(exited, {batch}, "exited"), at(translation, {batch, width}, "translation"),
+          at(streak, {batch}, "streak"), at(past, {batch, size_t(state.policy().time_exit->window), width}, "past")};
 }
 
 // The counts of a layer that are given for a batch.
@@ -133,9 +134,8 @@ void check_counts(const HoldArrays<const float, const int64_t>& in, const Hold* 
 
 }  // namespace
 
-std::tuple<bool, int64_t> read_state(const StackState& shared, Values<float> h, Values<float> c,
-                                     const SentValues& sent_x, const SentValues& sent_h, const AllHoldValues& hold,
-                                     const TimeExitValues& exit) {
+bool read_state(const StackState& shared, Values<float> h, Values<float> c, const SentValues& sent_x,
+                const SentValues& sent_h, const AllHoldValues& hold, const TimeExitValues& exit) {
   StackState& state = const_cast<StackState&>(shared);
   const Reading guard(state);
   const size_t batch = size_t(state.batch().size());
@@ -148,19 +148,19 @@ std::tuple<bool, int64_t> read_state(const StackState& shared, Values<float> h, 
   for (size_t k = 0; k < sent_h_out.size(); k++)
     if (sent_h_out[k]) store_sent(state.cell(int(k)).recurrent, state.batch(), sent_h_out[k]);
   for (size_t k = 0; k < hold_out.size(); k++) store_hold(state.cell(int(k)), state.batch(), hold_out[k]);
-  if (!exit) return {state.started(), 0};
+  if (!exit) return state.started();
   const auto out = exit_at(*exit, state, batch);
   const ExitState& now = state.exit_state();
+  std::copy(now.time.begin(), now.time.end(), out.time);
   std::copy(now.exited.begin(), now.exited.end(), out.exited);
   std::copy(now.translation.begin(), now.translation.end(), out.translation);
   std::copy(now.streak.begin(), now.streak.end(), out.streak);
   std::copy(now.past.begin(), now.past.end(), out.past);
-  return {state.started(), now.time};
+  return state.started();
 }
 
 void write_state(StackState& state, Values<const float> h, Values<const float> c, const GivenSentValues& sent_x,
-                 const GivenSentValues& sent_h, const AllGivenHoldValues& hold, const GivenTimeExitValues& exit,
-                 int64_t time) {
+                 const GivenSentValues& sent_h, const AllGivenHoldValues& hold, const GivenTimeExitValues& exit) {
   const Exclusive guard(state);
   require(h && h->ndim() == 3 && h->shape(1) <= size_t(kMostRows), "h: expected 3 dimensions, and at most 2^26 rows");
   const size_t batch = h->shape(1);
@@ -171,9 +171,9 @@ void write_state(StackState& state, Values<const float> h, Values<const float> c
   ExitState exit_in;
   if (exit) {
     const auto in = exit_at(*exit, state, batch);
-    check_range(&time, 1, 0, kMostCounted, "time");
+    check_range(in.time, batch, 0, kMostCounted, "time");
     check_range(in.streak, batch, 0, kMostCounted, "streak");
-    exit_in.time = time;
+    exit_in.time.assign(in.time, in.time + batch);
     const uint8_t* exited = reinterpret_cast<const uint8_t*>(in.exited);  // a bool of numpy may be any byte
     for (size_t b = 0; b < batch; b++) exit_in.exited.push_back(exited[b] != 0);
     exit_in.streak.assign(in.streak, in.streak + batch);

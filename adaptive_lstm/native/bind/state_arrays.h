@@ -16,9 +16,9 @@ using Values = std::optional<nb::ndarray<T, nb::c_contig, nb::device::cpu>>;  //
 // Of one cell: x_used [B, I], h_used [B, P], run [B], gates [B, 4H] in torch order, queue [B, cap, I], queued [B].
 template <class Float, class Int>
 using HoldValues = std::tuple<Values<Float>, Values<Float>, Values<Int>, Values<Float>, Values<Float>, Values<Int>>;
-// exited [B], translation [B, P], streak [B], past [B, window, P].
+// time [B], exited [B], translation [B, P], streak [B], past [B, window, P].
 template <class Float, class Int, class Bool>
-using ExitValues = std::tuple<Values<Bool>, Values<Float>, Values<Int>, Values<Float>>;
+using ExitValues = std::tuple<Values<Int>, Values<Bool>, Values<Float>, Values<Int>, Values<Float>>;
 
 using SentValues = std::vector<Values<float>>;             // of every cell [B, C]
 using GivenSentValues = std::vector<Values<const float>>;  // the same to be read
@@ -28,15 +28,13 @@ using TimeExitValues = std::optional<ExitValues<float, int64_t, bool>>;
 using GivenTimeExitValues = std::optional<ExitValues<const float, const int64_t, const bool>>;
 
 // Copies a state into arrays of the right shapes, for all that its policy makes it remember. Returns whether it has
-// started (if not, it remembers h and c only) and the timesteps that an exit in time has counted.
-std::tuple<bool, int64_t> read_state(const StackState& state, Values<float> h, Values<float> c,
-                                     const SentValues& sent_x, const SentValues& sent_h, const AllHoldValues& hold,
-                                     const TimeExitValues& exit);
+// started; if not, it remembers h and c only.
+bool read_state(const StackState& state, Values<float> h, Values<float> c, const SentValues& sent_x,
+                const SentValues& sent_h, const AllHoldValues& hold, const TimeExitValues& exit);
 
 // Sets a state of h.shape[1] rows; counters start again. Arrays that are None, and lists that are empty, stand for a
 // state that has not started. Throws with the state as it was.
 void write_state(StackState& state, Values<const float> h, Values<const float> c, const GivenSentValues& sent_x,
-                 const GivenSentValues& sent_h, const AllGivenHoldValues& hold, const GivenTimeExitValues& exit,
-                 int64_t time);
+                 const GivenSentValues& sent_h, const AllGivenHoldValues& hold, const GivenTimeExitValues& exit);
 
 }  // namespace alstm

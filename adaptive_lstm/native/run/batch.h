@@ -72,6 +72,10 @@ class Batch {
   void make_room();
   size_t bytes() const;  // of everything that is kept per batch row
 
+  // Row `to` becomes row `from` of another batch of the same plan and policy. Both must be in order: active() ==
+  // size().
+  void take(int to, const Batch& other, int from);
+
   template <class F>
   void regroup(F&& stays);  // moves active positions for which it is false behind those for which it is true
   void rejoin();            // all rows back to their own positions

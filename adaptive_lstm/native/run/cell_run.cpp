@@ -118,7 +118,7 @@ void CellRun::project_changes(const Rows<const float>& in, const RowLayout& layo
   for (int i = t0; i < t1; i++) {
     const int t = backward ? t0 + t1 - 1 - i : i;
     for (int b = 0; b < layout.sizes[t]; b++)
-      sent += send_input(b, in.at(t, b), layout.row(t, b) - first, gates, product, (t + tick) & 1);
+      sent += send_input(layout.batch_row(b), in.at(t, b), layout.row(t, b) - first, gates, product, (t + tick) & 1);
   }
   state.x.sent += sent;
   state.x.activity = double(sent) / double(std::max<ptrdiff_t>(rows, 1) * cell.w_ih->useful());

@@ -1,7 +1,9 @@
 #include "run/delta_state.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "run/batch.h"
 
@@ -40,6 +42,10 @@ void store_sent(const Operand& operand, const Batch& batch, float* out) {
   if (!packed.kept().empty()) std::fill_n(out, size_t(batch.size()) * cols, 0.0f);
   for (int i = 0; i < batch.size(); i++) {
     float* row = out + size_t(batch.row_at(i)) * cols;
+    if (delta.nothing_sent[i]) {
+      std::fill_n(row, cols, std::numeric_limits<float>::quiet_NaN());
+      continue;
+    }
     for (int k = 0; k < packed.useful(); k++) {
       const size_t at = size_t(i) * w.cols + k;
       float& value = row[packed.kept().empty() ? k : packed.kept()[k]];
@@ -57,7 +63,9 @@ void load_sent(Operand& operand, const Batch& batch, const Kernels& kernels, con
   DeltaState& delta = operand.delta;
   Buffer<float> gathered(w.cols);
   for (int i = 0; i < batch.size(); i++) {
-    const float* row = packed.gather(sent + size_t(batch.row_at(i)) * packed.source_cols(), gathered.data());
+    const float* given = sent + size_t(batch.row_at(i)) * packed.source_cols();
+    if (std::isnan(given[0])) continue;
+    const float* row = packed.gather(given, gathered.data());
     if (w.format == Format::int8)
       kernels.quantize(w, row, packed.useful(), delta.sent_int.data() + size_t(i) * w.cols);
     else

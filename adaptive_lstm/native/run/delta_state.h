@@ -52,7 +52,8 @@ inline Matrix own_range(Matrix w) {
   return w;
 }
 
-// The values last sent, as floats [B, C] in batch order; loading them marks acc as not computed.
+// The values last sent, as floats [B, C] in batch order, NaN in rows that have sent nothing; loading them marks acc as
+// not computed. What is loaded must have been reset.
 void store_sent(const Operand& operand, const Batch& batch, float* out);
 void load_sent(Operand& operand, const Batch& batch, const Kernels& kernels, const float* sent);
 

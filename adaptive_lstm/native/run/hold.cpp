@@ -89,7 +89,7 @@ void Holding::run() {
 
 int Holding::start_chunk(int done) {
   const bool by_h = state_.decider && state_.decider->h;
-  guess_ = by_h && !queues_ && !state_.x.thresholded() && hold_.share < kMostlyHeld;
+  guess_ = by_h && !queues_ && !state_.x.thresholded() && !layout_.rows && hold_.share < kMostlyHeld;
   const int steps = layout_.steps();
   const int some = by_h && !guess_ ? 1 : std::min(chunk_steps(held_.batch), steps - done);
   scratch_.x.clear();
@@ -129,13 +129,14 @@ void Holding::decide(int t) {
   const Hold* hold = state_.decider;
   const int input = run_.cell.input;
   uint8_t* actions = actions_at(t);
-  for (int b = 0; b < layout_.sizes[t]; b++) {
-    uint8_t& action = actions[b];
+  for (int i = 0; i < layout_.sizes[t]; i++) {
+    const int b = layout_.batch_row(i);
+    uint8_t& action = actions[i];
     int64_t& run = hold_.run[b];
     // A row that never ran has no gates to reuse: the layers above an exit in depth may be in that situation.
     if (action == kHoldGates && run < 0) action = kHoldState;
     if (hold && action == kRun) {
-      const float* x = in_.at(t, b);
+      const float* x = in_.at(t, i);
       const bool held = run >= 0 && run < hold->cap && unchanged(*hold, b, x);
       hold_.share += ((held ? 1.0 : 0.0) - hold_.share) / 32;
       if (held) {
@@ -175,11 +176,12 @@ void Holding::list_late(int t) {
   const uint8_t* actions = actions_at(t);
   for (int64_t j = 0;; j++) {
     RowGroup group{t, scratch_.x.size(), 0, ptrdiff_t(scratch_.late_row.size())};
-    for (int b = 0; b < layout_.sizes[t]; b++) {
+    for (int i = 0; i < layout_.sizes[t]; i++) {
+      const int b = layout_.batch_row(i);
       const int64_t back = hold_.queued[b] + hold_.since[b] - j;  // the timesteps just before t have waited last
-      if (actions[b] != kRun || back <= 0) continue;
+      if (actions[i] != kRun || back <= 0) continue;
       const bool earlier = j < hold_.queued[b];  // queued before this chunk
-      scratch_.x.push_back(earlier ? hold_.queue.data() + (b * cap + j) * input : in_.at(t - back, b));
+      scratch_.x.push_back(earlier ? hold_.queue.data() + (b * cap + j) * input : in_.at(t - back, i));
       scratch_.row.push_back(b);
       scratch_.late_row.push_back(b);
       group.count++;
@@ -188,9 +190,10 @@ void Holding::list_late(int t) {
     scratch_.groups.push_back(group);
     scratch_.late.push_back(group);
   }
-  for (int b = 0; b < layout_.sizes[t]; b++) {
-    if (actions[b] == kRun) hold_.queued[b] = hold_.since[b] = 0;
-    if (actions[b] == kQueueInput) hold_.since[b]++;
+  for (int i = 0; i < layout_.sizes[t]; i++) {
+    const int b = layout_.batch_row(i);
+    if (actions[i] == kRun) hold_.queued[b] = hold_.since[b] = 0;
+    if (actions[i] == kQueueInput) hold_.since[b]++;
   }
 }
 
@@ -217,12 +220,13 @@ void Holding::list_own(int t) {
     begun = t > 0 ? layout_.sizes[t] : 0;
   else if (t + 1 < layout_.steps())
     begun = layout_.sizes[t + 1];
-  for (int b = 0; b < layout_.sizes[t]; b++) {
-    if (actions[b] == kRun) {
-      scratch_.x.push_back(in_.at(t, b));
+  for (int i = 0; i < layout_.sizes[t]; i++) {
+    const int b = layout_.batch_row(i);
+    if (actions[i] == kRun) {
+      scratch_.x.push_back(in_.at(t, i));
       scratch_.row.push_back(b);
       group.count++;
-    } else if (b >= begun) {  // only the first timestep of a sequence sends every column, also if the row is held then
+    } else if (i >= begun) {  // only the first timestep of a sequence sends every column, also if the row is held then
       if (state_.x.thresholded()) state_.x.delta.nothing_sent[b] = 0;
       if (state_.recurrent.thresholded()) {
         if (state_.recurrent.delta.nothing_sent[b]) state_.ahead.ready = false;
@@ -276,13 +280,14 @@ void Holding::finish_timestep(int t) {
   const uint8_t* actions = actions_at(t);
   std::vector<int>& holding_gates = scratch_.holding_gates;
   holding_gates.clear();
-  for (int b = 0; b < layout_.sizes[t]; b++) {
-    if (actions[b] == kHoldGates) {
+  for (int i = 0; i < layout_.sizes[t]; i++) {
+    const int b = layout_.batch_row(i);
+    if (actions[i] == kHoldGates) {
       store_gates(b);
       holding_gates.push_back(b);
     }
-    if (actions[b] == kExited && held_.translations) {
-      const float* translation = held_.translations + layout_.row(t, b) * held_.translation_stride;
+    if (actions[i] == kExited && held_.translations) {
+      const float* translation = held_.translations + layout_.row(t, i) * held_.translation_stride;
       std::memcpy(state_.h_row(b), translation, cell.output * sizeof(float));
       cell.set_constants(state_.h_row(b));
       state_.h_is_given();
@@ -291,7 +296,8 @@ void Holding::finish_timestep(int t) {
   if (const int n = int(holding_gates.size()))
     run_.advance_held(hold_.gates.data(), scratch_.kept.data(), scratch_.has_kept.data(), holding_gates.data(), n,
                       layout_.steps() > 1, t & 1);
-  for (int b = 0; b < layout_.sizes[t]; b++) std::memcpy(out_.at(t, b), state_.h_row(b), cell.output * sizeof(float));
+  for (int i = 0; i < layout_.sizes[t]; i++)
+    std::memcpy(out_.at(t, i), state_.h_row(layout_.batch_row(i)), cell.output * sizeof(float));
 }
 
 // Stores the pre-activations with which a row has just run, in case they are held.
@@ -308,12 +314,13 @@ void Holding::store_gates(int b) {
 void Holding::keep_queue(int t0, int t1) {
   const int input = run_.cell.input;
   const int64_t cap = state_.decider->cap;
-  for (int b = 0; b < layout_.sizes[t0]; b++) {
+  for (int i = 0; i < layout_.sizes[t0]; i++) {
+    const int b = layout_.batch_row(i);
     int end = t1;
-    while (layout_.sizes[end - 1] <= b) end--;  // the row's last timestep
+    while (layout_.sizes[end - 1] <= i) end--;  // the row's last timestep
     for (; hold_.since[b]; hold_.since[b]--) {
       float* to = hold_.queue.data() + (b * cap + hold_.queued[b]) * input;
-      std::memcpy(to, in_.at(end - hold_.since[b], b), input * sizeof(float));
+      std::memcpy(to, in_.at(end - hold_.since[b], i), input * sizeof(float));
       hold_.queued[b]++;
     }
   }

@@ -20,6 +20,8 @@ void Layers::reset() {
   if (rows_apart) hold_.reserve(policy_, batch_.size());
 }
 
+void Layers::make_room_for_chosen() { scratch_.grow(batch_, true); }
+
 size_t Layers::bytes() const {
   size_t all = scratch_.bytes() + hold_.bytes() + (depth_exits_ ? depth_exits_->bytes() : 0);
   for (const PackedRows& output : outputs_) all += output.bytes();
@@ -112,8 +114,8 @@ void Layers::run_cell(CellRun& cell, int layer, const Rows<const float>& in, con
     for (int i = 0; i < some; i++) {
       const int t = cell.backward ? t1 - 1 - i : t0 + i;
       float* own = gates + (layout.start[t] - layout.start[t0]) * stride;
-      cell.recur(own, nullptr, layout.sizes[t], (t + cell.tick) & 1);
-      for (int b = 0; b < layout.sizes[t]; b++) std::memcpy(out.at(t, b), cell.state.h_row(b), bytes);
+      cell.recur(own, layout.rows, layout.sizes[t], (t + cell.tick) & 1);
+      for (int b = 0; b < layout.sizes[t]; b++) std::memcpy(out.at(t, b), cell.state.h_row(layout.batch_row(b)), bytes);
       if (snapshots_ && snapshots_->has(t + 1)) snapshots_->take(cell.state, layer, layout.sizes[t], t + 1);
     }
   }

@@ -14,7 +14,8 @@ namespace alstm {
 class Layers {
  public:
   Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, Batch& batch);
-  void reset();  // room for the batch as it is now
+  void reset();                 // room for the batch as it is now
+  void make_room_for_chosen();  // for runs of rows that do not follow each other (RowLayout::rows)
 
   // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout. `snapshots`,
   // where given, takes the states that it wants; nothing is held then.

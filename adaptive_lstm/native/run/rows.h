@@ -30,8 +30,11 @@ struct Rows {
 struct RowLayout {
   std::vector<int> sizes;        // [T]
   std::vector<ptrdiff_t> start;  // [T + 1] first packed row of a timestep
+  // Of a single timestep: which rows of the batch these are, ascending; null: the first ones, as of all other runs.
+  const int* rows = nullptr;
 
   int steps() const { return int(sizes.size()); }
+  int batch_row(int b) const { return rows ? rows[b] : b; }
   ptrdiff_t row(int t, int b) const { return start[t] + b; }
   void number_rows() {  // after a change of `sizes`
     start.resize(sizes.size() + 1);

@@ -56,7 +56,7 @@ void StackState::set_size(int batch) {
 }
 
 void StackState::clear_counters() {
-  steps_ = 0;
+  timesteps_ = 0;
   batch_.clear_counters();
   if (layers_.depth_exits()) layers_.depth_exits()->clear_counters();
   if (time_exits_) time_exits_->clear_counters();
@@ -86,16 +86,17 @@ bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int 
     steps = int(sizes_.size());
   }
   layout_.sizes.resize(steps);
+  layout_.rows = nullptr;
   const int all = time_exits_ ? rows : batch_.active();
   for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes_[t]) : all;
   layout_.number_rows();
   if (options.check && !all_finite(kernels_, in, layout_, plan_->input())) return false;
+  timesteps_ += layout_.start.back();
   if (time_exits_)
     time_exits_->run(layers_, in, out, steps, sizes ? sizes_.data() : nullptr, options.open_ended);
   else
     layers_.run(in, out, layout_);
   layers_.count_steps(steps);
-  steps_ += steps;
   started_ = started_ || steps > 0;
   return true;
 }

@@ -48,6 +48,11 @@ class StackState {
                 RunOptions options);
   // One step of a stream on contiguous x [B, I] and y [B, D * P].
   bool step(const float* x, float* y);
+  // The same of the rows `rows` [n] alone, ascending, on contiguous x [n, I] and y [n, D * P]. Nothing else is read,
+  // moved or copied. Not for exits of whole sequences in depth.
+  bool step_rows(const int64_t* rows, int n, const float* x, float* y);
+  // Rows `to` [n] become rows `from` [n] of another state with the same plan and policy, bit for bit.
+  void take_rows(const int64_t* to, StackState& other, const int64_t* from, int n);
   // Does now what is certain of the next timestep. Nothing that can be read changes, and no result. One direction only.
   void ahead();
 
@@ -57,7 +62,7 @@ class StackState {
   const Policy& policy() const { return *policy_; }
   const Batch& batch() const { return batch_; }
   ExitCounts exit_counts() const;
-  int64_t steps() const { return steps_; }  // run since the counters were cleared
+  int64_t timesteps() const { return timesteps_; }  // of all rows together, since the counters were cleared
 
   // Active rows [n], ascending, exit as somebody else decided, with h [n, P] of the top layer. The rows of a later x
   // and y are those that have not left. Only where the policy has no exit in time of its own.
@@ -78,6 +83,7 @@ class StackState {
 
  private:
   void set_size(int batch);
+  void put_in_order();  // every row at its own position, those that have exited too
 
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<const Policy> policy_;
@@ -88,7 +94,8 @@ class StackState {
   RowLayout layout_;
   PackedOffsets in_, out_;      // of x and y, where they are packed
   std::vector<int64_t> sizes_;  // [T] the state's rows alive at each timestep, where they are packed
-  int64_t steps_ = 0;
+  std::vector<int> chosen_;     // rows of a step_rows()
+  int64_t timesteps_ = 0;
   bool started_ = false;
 };
 

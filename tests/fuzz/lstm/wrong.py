@@ -106,7 +106,8 @@ def _wrong_state(case: Case, fast: al.AdaptiveLSTM, seen: Seen) -> None:
         dataclasses.replace(state, h=None),
     ]
     if state.exit is not None:
-        wrong += [dataclasses.replace(state, exit=dataclasses.replace(state.exit, time=t)) for t in (-1, 2**63, 1.5)]
+        times = [torch.full_like(state.exit.time, t) for t in (-1, 2**63 - 1)]
+        wrong += [dataclasses.replace(state, exit=dataclasses.replace(state.exit, time=t)) for t in (*times, 1, 1.5)]
     for one in wrong:
         _, error = raised(lambda one=one: setattr(stream, "state", one))  # type: ignore[misc]
         if error is None:

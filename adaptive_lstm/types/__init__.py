@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .codec import short_repr
-
-if TYPE_CHECKING:
-    import torch
-    from typing_extensions import TypeVar
-
-    Array = TypeVar("Array", default=torch.Tensor)
-else:
-    from typing import TypeVar
-
-    Array = TypeVar("Array")  # what a state consists of: tensors, or the native core's numpy arrays
+from ..codec import short_repr
+from .states import ExitState as ExitState
+from .states import HoldState as HoldState
+from .states import StreamState as StreamState
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -250,93 +243,6 @@ class RunStats:
             columns=columns,
             route=route,
             threads=threads,
-        )
-
-
-@short_repr
-@dataclass(frozen=True)
-class HoldState(Generic[Array]):
-    """What one cell remembers for a policy that holds it.
-
-    ``x_used`` [B, width]: the input of the last timestep that ran; None where the layer does not decide.
-    ``h_used`` [B, P]: the hidden state before that timestep; None where the layer does not decide.
-    ``run`` [B] int64: timesteps held since, -1 before the first that ran.
-    ``gates`` [B, 4H]: the kept pre-activations in torch order.
-    ``queue`` [B, cap, width]: inputs to be replayed, oldest first; None where the layer queues none.
-    ``queued`` [B] int64: how many of them wait; None where the layer queues none.
-    """
-
-    x_used: Array | None = None
-    h_used: Array | None = None
-    run: Array | None = None
-    gates: Array | None = None
-    queue: Array | None = None
-    queued: Array | None = None
-
-
-@short_repr
-@dataclass(frozen=True)
-class ExitState(Generic[Array]):
-    """What an exit in time remembers.
-
-    ``time``: timesteps so far.
-    ``exited`` [B] bool: rows that have exited.
-    ``translation`` [B, P]: the predicted final state that they exited with.
-    ``streak`` [B] int64: consecutive checks that passed.
-    ``past`` [B, window, P]: translations of earlier checks, oldest first; NaN before the first.
-    """
-
-    time: int
-    exited: Array
-    translation: Array
-    streak: Array
-    past: Array
-
-
-@short_repr
-@dataclass(frozen=True)
-class StreamState(Generic[Array]):
-    """Everything that a stream remembers between two steps.
-
-    In float32, whatever the LSTM's dtype; in float64 where a float64 LSTM is not narrowed (``AdaptiveLSTM``).
-
-    ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: the states, as ``nn.LSTM`` gives them.
-    ``sent_x``: per cell [B, width], the values last sent where a policy thresholds that operand, else None.
-    ``sent_h``: per cell [B, P], likewise.
-    ``hold``: one entry per cell for policies that hold layers, else empty.
-    ``exit``: for an exit in time, else None.
-    """
-
-    h: Array
-    c: Array
-    sent_x: tuple[Array | None, ...]
-    sent_h: tuple[Array | None, ...]
-    hold: tuple[HoldState[Array], ...] = ()
-    exit: ExitState[Array] | None = None
-
-    @staticmethod
-    def start(h: torch.Tensor, c: torch.Tensor) -> StreamState:
-        """The state of a new sequence from ``h`` [L * D, B, P] and ``c`` [L * D, B, H]: nothing sent yet."""
-        nothing = (None,) * len(h)
-        return StreamState(h, c, nothing, nothing)
-
-    def map(self, change: Callable[[Array], Any]) -> StreamState[Any]:
-        """The same state with every array changed."""
-
-        def each(values: tuple[Array | None, ...]) -> tuple[Any, ...]:
-            return tuple(None if value is None else change(value) for value in values)
-
-        def of(part: HoldState[Array] | ExitState[Array]) -> dict[str, Any]:
-            values = {f.name: getattr(part, f.name) for f in fields(part)}
-            return {name: v if v is None or name == "time" else change(v) for name, v in values.items()}
-
-        return StreamState(
-            change(self.h),
-            change(self.c),
-            each(self.sent_x),
-            each(self.sent_h),
-            tuple(HoldState(**of(held)) for held in self.hold),
-            None if self.exit is None else ExitState(**of(self.exit)),
         )
 
 
