@@ -36,7 +36,6 @@ PAGES = (
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
     Page("linearity", "Time against skipped work", (section("linearity"),)),
     Page("streaming", "Streaming", (section("streaming"),)),
-    Page("pool", "Pools of streams", (section("pool"),)),
     Page("long_stream", "Streams of ten million steps", (section("long_stream"),)),
     Page("throughput", "Throughput in batches", (section("throughput"),)),
     Page("quality", "The speaker encoder in detail", (section("quality"),)),
