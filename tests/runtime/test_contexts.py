@@ -67,6 +67,7 @@ def test_another_default_device() -> None:
     assert_equal(steps.transpose(0, 1), whole)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # torch's own
 def test_traced() -> None:
     fast = adapted(6, 9, 2)
     with torch.no_grad():
