@@ -2,18 +2,35 @@
 
 #if ALSTM_TIME_EXITS || ALSTM_DEPTH_EXITS
 
+#define ALSTM_FEW_ROWS 32u
+
+/* One row of a map of few rows: four sums, the last columns in the first, as the runtime adds them. */
+ALSTM_LOCAL float alstm_few(const float *w, const float *z, uint32_t cols, float bias) {
+  float s[4] = {0, 0, 0, 0};
+  uint32_t k = 0;
+  for (; k + 4 <= cols; k += 4)
+    for (uint32_t i = 0; i < 4; i++) s[i] = w[k + i] * z[k + i] + s[i];
+  for (; k < cols; k++) s[0] = w[k] * z[k] + s[0];
+  return bias + ((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+/* The same of a map of more rows: a sum for every slice of columns. */
+ALSTM_LOCAL float alstm_sliced(const float *w, const float *z, uint32_t cols, float bias) {
+  float sum = bias;
+  for (uint32_t k = 0; k < cols;) {
+    const uint32_t end = cols - k < ALSTM_SLICE ? cols : k + ALSTM_SLICE;
+    float s = 0;
+    for (; k < end; k++) s = w[k] * z[k] + s;
+    sum += s;
+  }
+  return sum;
+}
+
 ALSTM_LOCAL void alstm_apply(const alstm_map *map, const float *z, float *y) {
   const float *w = map->weights;
-  for (uint32_t r = 0; r < map->rows; r++, w += map->cols) {
-    float sum = map->bias[r];
-    for (uint32_t k = 0; k < map->cols;) {
-      const uint32_t end = map->cols - k < ALSTM_SLICE ? map->cols : k + ALSTM_SLICE;
-      float s = 0;
-      for (; k < end; k++) s = w[k] * z[k] + s;
-      sum += s;
-    }
-    y[r] = sum;
-  }
+  for (uint32_t r = 0; r < map->rows; r++, w += map->cols)
+    y[r] = map->rows <= ALSTM_FEW_ROWS ? alstm_few(w, z, map->cols, map->bias[r])
+                                       : alstm_sliced(w, z, map->cols, map->bias[r]);
 }
 
 #endif
