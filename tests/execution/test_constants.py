@@ -27,5 +27,5 @@ def test_the_native_core_and_python_share_their_constants() -> None:
 
 def test_quantize_takes_as_many_levels_as_the_native_core() -> None:
     assert Quantize("int8", levels=SHARED.MAX_LEVELS).levels == SHARED.MAX_LEVELS
-    with pytest.raises(InputError, match=f"expected 0 to {SHARED.MAX_LEVELS}"):
+    with pytest.raises(InputError, match=f"expected a whole number from 0 to {SHARED.MAX_LEVELS}"):
         Quantize("int8", levels=SHARED.MAX_LEVELS + 1)
