@@ -59,7 +59,7 @@ class VirtualClock:
             return step(stream, x)
 
         monkeypatch.setattr(AdaptiveLSTM, "_serve", timed_serve)
-        monkeypatch.setattr(AdaptiveLSTM, "forward", own_forward)  # where it is another, no direct call goes past _serve
+        monkeypatch.setattr(AdaptiveLSTM, "forward", own_forward)  # another, so no direct call goes past _serve
         monkeypatch.setattr(Stream, "step", timed_step)
         monkeypatch.setattr(bench, "measure", timed_measure)
         monkeypatch.setattr(bench, "perf_counter_ns", lambda: self.now)
