@@ -8,12 +8,13 @@ import torch
 from torch import empty_like
 
 from ..execution import torch_state
+from ..execution.accounting import run_stats
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
 from ..execution.native_rows import read_rows, write_rows
 from ..execution.native_stack import NativeStack
 from ..execution.plain import resolved
-from ..types import Counts, StreamState
+from ..types import Counts, RunStats, StreamState
 from ..types.states import with_rows
 from .turn import Turn
 
@@ -63,6 +64,14 @@ def open_session(executor: Executor, batch: int) -> Session:
     native = executor.native
     session: Session = ChunkSession(executor, batch) if native is None else NativeSession(native, batch)
     return session if executor.computes_in is executor.dtype else ConvertedSession(session, executor)
+
+
+def stats_of(session: Session, executor: Executor) -> RunStats:
+    """What a session did since it was opened, reset or written."""
+    timesteps, counts = session.counted()
+    return run_stats(
+        executor.policy, executor.shape, counts, timesteps, route=executor.route, threads=executor.threads()
+    )
 
 
 class NativeSession:

@@ -10,14 +10,13 @@ from torch import strided
 
 from ..codec import brief, is_whole
 from ..errors import InputError, UnsupportedError
-from ..execution.accounting import run_stats
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
 from ..types.states import Rows, row_numbers
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
-from .session import open_session
+from .session import open_session, stats_of
 from .stream_state import check_state
 
 
@@ -264,10 +263,7 @@ class Stream:
     @uncompiled
     def stats(self) -> RunStats:
         """What the stream did since it was opened, reset, or given a state."""
-        executor, (timesteps, counts) = self._executor, self._session.counted()
-        return run_stats(
-            executor.policy, self._shape, counts, timesteps, route=executor.route, threads=executor.threads()
-        )
+        return stats_of(self._session, self._executor)
 
     @property
     @uncompiled

@@ -13,7 +13,6 @@ import torch
 
 from ..codec import brief, is_number
 from ..errors import InputError, OverloadError, StateError, UnsupportedError
-from ..execution.accounting import run_stats
 from ..execution.plain import is_dense, is_plain, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats
@@ -22,7 +21,7 @@ from .frame_queue import FrameQueue
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK
 from .seats import NOBODY, Seats, StreamStats
-from .session import open_session
+from .session import open_session, stats_of
 from .snapshot import Snapshot, identity, pack, unpack
 from .stream import check_streams
 from .stream_state import check_state
@@ -351,7 +350,4 @@ class StreamPool:
     @uncompiled
     def stats(self) -> RunStats:
         """What all streams did together since the pool was made."""
-        executor, (timesteps, counts) = self._executor, self._session.counted()
-        return run_stats(
-            executor.policy, self._shape, counts, timesteps, route=executor.route, threads=executor.threads()
-        )
+        return stats_of(self._session, self._executor)
