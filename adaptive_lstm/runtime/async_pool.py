@@ -53,8 +53,13 @@ class AsyncStreamPool:
     once: nothing is dropped silently.
 
     Args:
-        lstm, capacity, backlog, max_batch, idle_timeout, clock: as for ``StreamPool``.
+        lstm: as for ``StreamPool``.
+        capacity: the same.
         interval: seconds for which frames are gathered; 0: not at all.
+        backlog: as for ``StreamPool``.
+        max_batch: the same.
+        idle_timeout: the same.
+        clock: the same.
 
     Raises:
         InputError, UnsupportedError: as for ``StreamPool``.
