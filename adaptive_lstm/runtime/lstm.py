@@ -346,8 +346,9 @@ class AdaptiveLSTM(nn.LSTM):
             [L * D, B, H].
 
         Raises:
-            InputError: sizes that do not fit, or states of another dtype or device than the input. An input of another
-                dtype or device than the weights raises what ``nn.LSTM`` raises.
+            InputError: sizes that do not fit, states of another dtype or device than the input, or weights that were
+                edited and no longer fit the module's sizes. An empty input, or one of another dtype or device than the
+                weights, raises what ``nn.LSTM`` raises.
             NonFiniteError: the input or a given state holds NaN or infinity, and the policy can skip or weights are
                 quantized or replaced; nothing was run.
         """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from ..types import FloatArray, StackShape
 
 if TYPE_CHECKING:
@@ -123,23 +124,30 @@ def tensors_of(lstm: nn.LSTM, weights: Mapping[str, torch.Tensor] | None = None)
     Args:
         lstm: the module.
         weights: as ``named_weights`` gives them; by default it is asked.
+
+    Raises:
+        InputError: a weight is missing, or does not have the sizes that the module's attributes state.
     """
     shape, weights = shape_of(lstm), named_weights(lstm) if weights is None else weights
     named = {name: w.float() if w.dtype.itemsize < 4 else w for name, w in weights.items()}
 
-    def get(kind: str, cell: int) -> torch.Tensor | None:
-        return named.get(f"{kind}_{shape.name(cell)}")
-
-    def need(kind: str, cell: int) -> torch.Tensor:
-        found = get(kind, cell)
-        assert found is not None, f"nn.LSTM without {kind}_{shape.name(cell)}"
+    def need(kind: str, cell: int, *expected: int) -> torch.Tensor:
+        name = f"{kind}_{shape.name(cell)}"
+        found = named.get(name)
+        got = "nothing" if found is None else tuple(found.shape)
+        if found is None or got != expected:
+            raise InputError(f"{name}: got {got}, expected shape {expected} for these sizes: {shape}")
         return found
 
     out = []
+    gates, output = 4 * shape.hidden_size, shape.output_size
     for cell in range(shape.num_cells):
-        w_ih = need("weight_ih", cell)
-        bias = need("bias_ih", cell) + need("bias_hh", cell) if lstm.bias else w_ih.new_zeros(w_ih.shape[0])
-        out.append(CellTensors(w_ih, need("weight_hh", cell), bias, get("weight_hr", cell)))
+        w_ih = need("weight_ih", cell, gates, shape.input_width(cell))
+        bias = w_ih.new_zeros(gates)
+        if lstm.bias:
+            bias = need("bias_ih", cell, gates) + need("bias_hh", cell, gates)
+        w_hr = need("weight_hr", cell, output, shape.hidden_size) if shape.proj_size else None
+        out.append(CellTensors(w_ih, need("weight_hh", cell, gates, output), bias, w_hr))
     return tuple(out)
 
 

@@ -110,6 +110,44 @@ def test_skipping_policies_refuse_non_finite_values(policy: al.Policy, value: fl
         assert_equal(infer(lstm, X), want)
 
 
+def resized(lstm: nn.LSTM) -> None:
+    lstm.weight_hh_l1 = nn.Parameter(torch.zeros(4 * H, H - 1))
+
+
+def rewritten(lstm: nn.LSTM) -> None:
+    lstm.weight_hh_l1.data = torch.zeros(4 * H + 4, H)
+
+
+def removed(lstm: nn.LSTM) -> None:
+    del lstm.bias_ih_l1
+
+
+def widened(lstm: nn.LSTM) -> None:
+    lstm.hidden_size = H + 1
+
+
+EDITS: dict[str, tuple[Callable[[nn.LSTM], None], str]] = {
+    "another parameter": (resized, r"weight_hh_l1: got \(32, 7\), expected shape \(32, 8\)"),
+    "other data": (rewritten, r"weight_hh_l1: got \(36, 8\), expected shape \(32, 8\)"),
+    "a parameter less": (removed, r"bias_ih_l1: got nothing, expected shape \(32,\)"),
+    "another attribute": (widened, r"weight_ih_l0: got \(32, 5\), expected shape \(36, 5\)"),
+}
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+@pytest.mark.parametrize(("edit", "message"), EDITS.values(), ids=EDITS)
+def test_weights_that_do_not_fit(edit: Callable[[nn.LSTM], None], message: str, quantize: str, used: bool) -> None:
+    lstm = adapted(I, H, num_layers=2, quantize=quantize)
+    if used:
+        infer_natively(lstm, X)
+    edit(lstm)
+    if used and edit is widened:
+        lstm.replan()  # what is packed fits itself
+    with pytest.raises(InputError, match=message):
+        infer_natively(lstm, X)
+
+
 # --------------------------------------------------------------------------------------------------------- policies
 
 
