@@ -24,7 +24,6 @@ from pathlib import Path
 from time import perf_counter_ns
 
 import numpy as np
-import torch
 
 from .codec import short_repr
 from .errors import InputError
@@ -198,6 +197,8 @@ def pinned_threads(n: int) -> Iterator[None]:
     """
     if n < 1:
         raise InputError(f"threads must be at least 1, got {n}")
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -217,13 +218,22 @@ def machine(executes: BackendInfo) -> dict[str, object]:
         "cores": os.cpu_count(),
         "backend": executes.backend,
         "isa": executes.isa,
-        "torch": str(torch.__version__),
+        "torch": _torch_version(),
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        "threads": executes.threads,
         "platform": platform.platform(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _torch_version() -> str | None:
+    """None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return str(torch.__version__)
 
 
 def format_seconds(seconds: float) -> str:

@@ -35,6 +35,11 @@ class Parts:
         return acts(self.columns) or bool(self.hold or self.time_exit or self.depth_exit)
 
     @property
+    def streams(self) -> bool:
+        """Whether timesteps can run as they come; an exit in depth of sequences decides on final states."""
+        return self.depth_exit is None or self.depth_exit.level != "sequence"
+
+    @property
     def policies(self) -> tuple[Policy, ...]:
         """All of them in one row."""
         exits = (self.time_exit, self.depth_exit)

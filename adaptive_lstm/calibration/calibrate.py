@@ -111,7 +111,7 @@ def calibrate(
         evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.advance)
         run = prepare(evaluator, splits, guarantee, objective, bar, budget)
         measured = measure(run, families, seed)
-        found = search(run, families, measured, budget)
+        found = search(run, families, measured, use, budget)
         timed = Timed(found, {}, 0) if run.by_macs else time_finalists(run, found, use, min_gain, budget)
         proof = prove(run, timed.found, budget)
     return record(run, timed, proof, use, fingerprints, budget.spent)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import AdaptiveLSTMError
-from ..policies import Combined, Dense, Family, FitData, Policy, Sweep
+from ..policies import Combined, Dense, Family, FitData, Policy, Sweep, parts
 from ..policies.sweep import Settings as Settings
 from ..types import StackShape
 
@@ -61,20 +61,23 @@ class Candidate:
                     yield Candidate((*self.choices[:i], (sweep, at), *self.choices[i + 1 :]))
 
 
-def sweeps_of(families: Sequence[Family], fit: FitData, *, conditional: bool) -> list[Sweep]:
+def sweeps_of(families: Sequence[Family], fit: FitData, *, conditional: bool, streams: bool = False) -> list[Sweep]:
     """All sweeps of some families.
 
     Args:
         families: what to search.
         fit: what the fit split gave.
         conditional: whether exits in time are also tried with only the later time buckets open, for control per bucket.
+        streams: whether to leave out those that a stream cannot run.
     """
     found: list[Sweep] = []
     for family in families:
         for sweep in family.kind.sweeps(family, fit) if family.kind.sweeps else ():
             if family.kind.decision == "time_exit" and not sweep.starts:
                 sweep = replace(sweep, starts=(0,))  # one bucket: conditional control must see every exit in time
-            if conditional or not sweep.first_open_bucket:
+            if sweep.first_open_bucket and not conditional:
+                continue
+            if not streams or all(parts(policy).streams for policy in sweep.make(sweep.levels[0]).values()):
                 found.append(sweep)
     return found
 

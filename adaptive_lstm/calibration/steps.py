@@ -214,8 +214,11 @@ def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
     return FitData(run.shapes, sensitivities, translators)
 
 
-def search(run: Run, families: Sequence[Family], measured: FitData, budget: TimeBudget) -> Found:
-    """Run candidates on the search split, and choose those to test by their macs, or by their predicted time."""
+def search(run: Run, families: Sequence[Family], measured: FitData, use: Use, budget: TimeBudget) -> Found:
+    """Run candidates on the search split, and choose those to test by their macs, or by their predicted time.
+
+    Where the use is a stream, what a stream cannot run is left out.
+    """
     evaluate = run.evaluator.run if run.by_macs else run.evaluator.timed
 
     timing = 0 if run.by_macs else MAX_FINALISTS * 2 * TIMING_ROUNDS * min(len(run.search), TIMED_SEQUENCES)
@@ -236,7 +239,7 @@ def search(run: Run, families: Sequence[Family], measured: FitData, budget: Time
         expect=lambda runs: run.bar.expect(runs + later, run.seconds),
         over=budget.part(later * run.seconds).passed,
     )
-    scored = search.run(sweeps_of(families, measured, conditional=run.guarantee.conditional))
+    scored = search.run(sweeps_of(families, measured, conditional=run.guarantee.conditional, streams=use == "stream"))
     dense = search.cost(scored[0])
     costs = {s.candidate.key: search.cost(s) / dense for s in scored}
     # A compressed model that skips nothing has something to prove too, and may be all that passes.

@@ -32,8 +32,7 @@ def check_streams(lstm: AdaptiveLSTM) -> None:
         )
     if lstm.training:
         raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
-    depth = lstm.executor().policy.depth_exit
-    if depth is not None and depth.level == "sequence":
+    if not lstm.executor().policy.streams:
         raise UnsupportedError(
             "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
         )

@@ -145,6 +145,12 @@ def test_sweeps(measured: FitData) -> None:
     assert skip.cap == 3  # what a family says beside its strength is kept
 
 
+def test_sweeps_that_a_stream_can_run(measured: FitData) -> None:
+    exits = [al.Family(kind, head=adapted_classifier(2).head) for kind in (al.ExitInTime, al.ExitInDepth)]
+    made = sweeps_of([*exits, al.Family(al.Delta)], measured, conditional=False, streams=True)
+    assert {one.family for one in made} == {"delta", "time", "depth of steps"}
+
+
 def test_sweeps_of_exits_open_bucket_by_bucket(measured: FitData) -> None:
     time = measured.translators["lstm"].time
     assert time is not None

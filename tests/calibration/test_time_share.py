@@ -139,6 +139,16 @@ def test_use_decides_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch.certificate.finalists["fastest"]["use"] == "batch"
 
 
+def test_a_stream_is_given_what_it_can_run() -> None:
+    """An exit in depth decides on whole sequences or on timesteps: for streams only the second is searched."""
+    model = compressed()
+    exits: list[Any] = [al.Family(al.ExitInDepth, head=model.head), al.Delta]
+    found = al.calibrate(model, drawn(240), **(OPTIONS | {"objective": "macs"}), policies=exits, use="stream")
+    assert found.certified
+    with al.stream(found.apply(model, force=True).lstm) as stream:
+        assert stream.step(torch.zeros(1, I)).isfinite().all()
+
+
 def test_a_file_tells_of_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found, model = calibrated(monkeypatch, lambda policy: 0.5 if policy.acts else 1.0)
     served = found.apply(model)

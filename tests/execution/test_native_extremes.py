@@ -213,8 +213,9 @@ def test_sums_that_overflow_leave_nothing_behind_under_delta(precision: str) -> 
         for parameter in fast.parameters():
             parameter.mul_(400)
     x = 0.1 * torch.randn(9, 2, 8)
-    x[2:5] = 5e36 * torch.randn(3, 2, 8)
+    x[2:5, :, 3] = 5e36 * torch.randn(3, 2)  # one alone: the order in which several are added decides about NaN
     want = infer_natively(fast, x)
+    assert want[0].isfinite().all()
     fast.policy = Delta(x=((0.001,) * 8,))
     got = infer_natively(fast, x)
     assert got[0].isfinite().all()

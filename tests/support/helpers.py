@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
 from adaptive_lstm.cli import main as cli
+from adaptive_lstm.execution.backend import native
 from adaptive_lstm.execution.torch_choice import SpeedTrial
 from adaptive_lstm.policies import ColumnPolicy
 from adaptive_lstm.types import StackShape
@@ -34,6 +35,9 @@ NEAR_THRESHOLD = 1e-6
 NEAR_LEVEL = 5e-3
 # Share of the steps in which they may do so.
 RARE = 0.02
+
+
+native_only = pytest.mark.skipif(not native(), reason="the native extension does not serve")
 
 
 class OnReference:

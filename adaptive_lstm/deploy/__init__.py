@@ -1,0 +1,19 @@
+"""Run saved LSTMs on numpy arrays, without torch: ``load`` a file that ``adaptive_lstm.save(..., weights=True)`` wrote.
+
+::
+
+    from adaptive_lstm import deploy
+
+    lstm = deploy.load("model.alstm").lstm
+    y, (h, c), stats = lstm.run(x)  # x: [T, B, I] or [T, I]
+    stream = lstm.stream()
+    y = stream.step(frame)  # frame: [1, I]
+
+Results are those of the same model beside torch, bit for bit.
+"""
+
+from .lstm import LSTM as LSTM
+from .lstm import Output as Output
+from .model import Model as Model
+from .model import load as load
+from .stream import Stream as Stream
