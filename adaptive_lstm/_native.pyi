@@ -171,6 +171,7 @@ class DirectCall:
         route: object,
         threads: object,
         policy: object,
+        monitor: object,
     ) -> None: ...
     def serve(self, lstm: object, x: Any, hx: Any = None) -> Any: ...
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..codec import short_repr
 from ..errors import InputError
 from ..policies import Policy
+from ..policies.combined import acts
 from ..runtime.adapt import adapted_lstms
 from ..runtime.monitor import Range
 from ..weights.fingerprint import model_digest, surroundings_digest
@@ -84,7 +85,7 @@ class Calibration:
         return next(iter(self.settings.values()))
 
     def apply(self, model: M, *, force: bool = False) -> M:
-        """Set the chosen policies in place, each with a monitor if it is certified, and return the model.
+        """Set the chosen policies in place, and return the model; what may skip and is certified gets a monitor.
 
         Args:
             model: the one that was calibrated, or a copy.
@@ -115,6 +116,7 @@ class Calibration:
                 "objective='latency', or say apply(model, force=True)"
             )
         for name, lstm in lstms.items():
-            expected = self.ranges[name] if self.certified else None
-            lstm.plan = replace(lstm.plan, policy=self.settings[name], expected_rates=expected)
+            policy = self.settings[name]
+            expected = self.ranges[name] if self.certified and acts(policy) else None
+            lstm.plan = replace(lstm.plan, policy=policy, expected_rates=expected)
         return model

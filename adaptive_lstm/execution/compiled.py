@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..weights.layout import named_weights
-from .direct_call import Bypassed, DirectCall, direct_call
+from .direct_call import Bypassed, DirectCall, Monitor, direct_call
 from .executor import Executor
 from .fingerprint import Fingerprint
 
@@ -68,7 +68,14 @@ class Compiled:
 
 
 def current(
-    old: Compiled | None, lstm: nn.LSTM, make: Make, bypassed: Bypassed, *, exact: bool, compare: bool
+    old: Compiled | None,
+    lstm: nn.LSTM,
+    make: Make,
+    bypassed: Bypassed,
+    monitor: Monitor | None,
+    *,
+    exact: bool,
+    compare: bool,
 ) -> Compiled:
     """The compiled stack for the weights as they are now: the old one if they hold the same, else a new one.
 
@@ -79,6 +86,7 @@ def current(
         lstm: the module.
         make: compiles weights by name.
         bypassed: what a direct call goes past.
+        monitor: what it tells of its runs.
         exact: whether torch's results would be the same.
         compare: whether contents are compared.
     """
@@ -88,7 +96,7 @@ def current(
     if old is not None and old.executor is not None and kept is not None:
         gate = _never if kept.dear else kept.unchanged
         seconds = time.perf_counter() - start
-        direct = direct_call(lstm, old.executor, kept, bypassed)
+        direct = direct_call(lstm, old.executor, kept, bypassed, monitor)
         return replace(old, fingerprint=kept, unchanged=gate, direct=direct, kept=True, seconds=seconds)
     packs = 0 if old is None or kept is not None else old.in_vain()
     if packs == PACKS and not exact:
@@ -100,7 +108,8 @@ def current(
     gate = _never if fingerprint.dear else fingerprint.unchanged
     if executor.call_route.by == "torch":  # which reads the weights itself
         gate = Fingerprint(lstm, weights, contents=False).unchanged
-    return Compiled(fingerprint, executor, gate, direct_call(lstm, executor, fingerprint, bypassed), packs)
+    direct = direct_call(lstm, executor, fingerprint, bypassed, monitor)
+    return Compiled(fingerprint, executor, gate, direct, packs)
 
 
 def _tell_of_packs() -> None:

@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -25,6 +25,13 @@ HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of nn.Module, 
 
 DirectCall = Callable[..., Any]
 """(lstm, input, hx=None) -> ``output, (h_n, c_n)``, or None: ``nn.Module.__call__`` and ``route.decide`` go on."""
+
+
+class Monitor(Protocol):
+    """Is told the rates of every run."""
+
+    def take(self, activity: float, ran: float, exits: float, rows: int) -> None:
+        """Shares of columns computed, of timesteps with matrix work and of rows that exited, in a run of ``rows``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Bypassed:
         )
 
 
-def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, bypassed: Bypassed) -> DirectCall | None:
+def direct_call(
+    lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, bypassed: Bypassed, monitor: Monitor | None
+) -> DirectCall | None:
     """Serves calls of one compiled stack with plain tensors in eval mode, for as long as the weights are as they were.
 
     It answers None wherever ``decide`` might choose anybody but the native core, or ``Batch.of`` refuse the arguments.
@@ -62,6 +71,7 @@ def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, byp
         executor: its compiled stack.
         fingerprint: of its weights.
         bypassed: what such a call goes past.
+        monitor: what the module's attribute ``_monitor`` holds; calls are left to others while it holds another.
 
     Returns:
         None if no call can be served like that: a subclass, another runner, weights that are computed or compared at
@@ -85,6 +95,7 @@ def direct_call(lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, byp
         counts=executor.counts,
         route=executor.call_route,
         policy=executor.policy,
+        monitor=monitor,
     )
 
 

@@ -146,6 +146,7 @@ class NativeStack:
         counts: bool,
         route: Route,
         policy: Parts,
+        monitor: object,
     ) -> Callable[..., Any]:
         """Whole calls with torch's tensors in one native entry; see ``execution.direct_call``.
 
@@ -158,6 +159,7 @@ class NativeStack:
             states: whether calls with given states are served.
             counts: whether batches are counted.
             route, policy: what is remembered of a call.
+            monitor: is told the rates of every call (``direct_call.Monitor``), or None.
         """
         from .. import _native
 
@@ -177,6 +179,7 @@ class NativeStack:
             route=route,
             threads=1,
             policy=policy,
+            monitor=monitor,
         ).serve
 
     def counted(self, state: _native.State, timesteps: int) -> Callable[[], Counts]:

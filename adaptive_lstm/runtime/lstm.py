@@ -229,7 +229,8 @@ class AdaptiveLSTM(nn.LSTM):
     def _compile(self, old: Compiled | None, *, exact: bool) -> Compiled:
         plan = self._plan
         with torch.no_grad():
-            new = current(old, self, self._packed, BYPASSED, exact=exact, compare=not plan.weights_stay)
+            monitor, compare = self._monitor, not plan.weights_stay
+            new = current(old, self, self._packed, BYPASSED, monitor, exact=exact, compare=compare)
         self._keep(new)
         if self._plan is not plan:  # set by another thread, which may have cleared what was there before
             self._keep(None)
@@ -393,4 +394,4 @@ class AdaptiveLSTM(nn.LSTM):
         return out
 
 
-BYPASSED = Bypassed.by(AdaptiveLSTM, "_detour", "_monitor")
+BYPASSED = Bypassed.by(AdaptiveLSTM, "_detour")

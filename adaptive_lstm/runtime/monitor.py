@@ -104,8 +104,12 @@ class Monitor:
 
     def see(self, counts: Counts, timesteps: int, rows: int) -> None:
         """Take one run into account: what it counted in so many batch rows times timesteps, of ``rows`` sequences."""
+        self.take(activity(counts.columns), ran(counts.columns, timesteps), counts.exits / max(rows, 1), rows)
+
+    def take(self, activity: float, ran: float, exits: float, rows: int) -> None:
+        """Take the rates of one run of ``rows`` sequences into account."""
         self._seen += rows
-        one = (activity(counts.columns), ran(counts.columns, timesteps), counts.exits / max(rows, 1))
+        one = activity, ran, exits
         if rows == 1:
             self._recent.append(one)
         else:

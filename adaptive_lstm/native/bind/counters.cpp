@@ -16,6 +16,19 @@ Counters counters(const StackState& state) {
   return out;
 }
 
+Rates rates(const StackState& state, int64_t columns, int64_t timesteps, int rows) {
+  const Reading guard(state);
+  int64_t sent = 0, ran = 0, cells = 0;
+  for (const auto& layer : state.batch().layers())
+    for (const CellState& cell : layer) {
+      sent += cell.x.sent + cell.recurrent.sent;
+      ran += cell.ran;
+      cells++;
+    }
+  const auto share = [](int64_t part, int64_t whole) { return double(part) / double(whole); };
+  return {share(sent, columns * timesteps), share(ran, cells * timesteps), share(state.exit_counts().exits, rows)};
+}
+
 }  // namespace alstm
 
 void bind_counters(nb::module_& m) {

@@ -14,6 +14,15 @@ using Counters = std::tuple<std::vector<std::tuple<int64_t, int64_t, int64_t, in
 // All of one moment.
 Counters counters(const StackState& state);
 
+// What a monitor watches: shares of the columns that were computed, of the cells' timesteps with matrix work, and of
+// the rows that exited.
+struct Rates {
+  double activity, ran, exits;
+};
+
+// Of a run of so many timesteps of all rows together, after which the counters were cleared. columns: of all cells.
+Rates rates(const StackState& state, int64_t columns, int64_t timesteps, int rows);
+
 // Counters of a run, which Python puts together when somebody asks: that takes as long as a short sequence.
 class Counted {
  public:

@@ -101,9 +101,10 @@ class DirectCall {
   // check: inputs must be finite. states: whether calls with given states are served too.
   // together: puts counters together (Counted); None: nothing is counted.
   // remembered: route, threads and policy of a call.
+  // monitor: what the module's attribute _monitor must hold; is told the rates of every call that is counted, or None.
   DirectCall(std::shared_ptr<Torch> torch, Bypassed bypassed, std::shared_ptr<Plan> plan, Idle idle,
              const Weights& weights, nb::object contents, int64_t contested, bool check, bool states,
-             nb::object together, std::array<nb::object, 3> remembered)
+             nb::object together, std::array<nb::object, 3> remembered, nb::object monitor)
       : torch_(std::move(torch)),
         bypassed_(std::move(bypassed)),
         plan_(std::move(plan)),
@@ -115,9 +116,13 @@ class DirectCall {
         states_(states),
         together_(std::move(together)),
         remembered_(std::move(remembered)),
+        monitor_(std::move(monitor)),
+        take_(monitor_.is_none() || together_.is_none() ? nb::none() : nb::object(monitor_.attr("take"))),
         cells_(int64_t(plan_->layers().size()) * plan_->directions()),
         output_(plan_->output(0)),
         hidden_(plan_->layers()[0][0].hidden) {
+    columns_ = plan_->directions() * (plan_->input() + output_) +
+               (cells_ - plan_->directions()) * (plan_->directions() + 1) * output_;
     for (const auto& layer : plan_->layers())
       require(layer[0].output == output_ && layer[0].hidden == hidden_, "whole batches need layers of one width");
     for (const auto& [name, tensor, address, version] : weights)
@@ -137,13 +142,20 @@ class DirectCall {
     float *y = nullptr, *h = nullptr, *c = nullptr;
     const nb::object out = torch_->make(y_, y), h_n = torch_->make(h_, h), c_n = torch_->make(c_, c);
     if (!run(lent.get(), in, y, h, c)) return nb::none();  // who asks another is told why
-    remember(of, lent.get(), int64_t(in.rows) * in.steps);
+    const int64_t timesteps = int64_t(in.rows) * in.steps;
+    remember(of, lent.get(), timesteps);
+    if (!take_.is_none()) {
+      const Rates found = rates(lent.get(), columns_, timesteps, in.rows);
+      take_(found.activity, found.ran, found.exits, in.rows);
+    }
     return nb::make_tuple(out, nb::make_tuple(h_n, c_n));
   }
 
  private:
   bool takes(nb::handle of, nb::handle x, nb::handle hx, Given& in) {
     if (item(of, training_) != Py_False || torch_->intervenes()) return false;
+    PyObject* monitor = item(of, watching_);
+    if ((monitor ? monitor : Py_None) != monitor_.ptr()) return false;
     const bool grad = torch_->grad();
     if (!torch_->read(x.ptr(), in.x) || (grad && torch_->requires_grad(x.ptr()))) return false;
     const bool batch_first = item(of, batch_first_) == Py_True;
@@ -259,14 +271,15 @@ class DirectCall {
   bool check_, states_;
   nb::object together_;
   std::array<nb::object, 3> remembered_;
-  int64_t cells_;
+  nb::object monitor_, take_;
+  int64_t cells_, columns_;  // columns_: of all cells, x and h
   ptrdiff_t output_, hidden_;
   NewShape y_, h_, c_;
   std::array<int64_t, 3> shaped_for_{};
   nb::object told_;
   int64_t told_timesteps_ = -1;
   const nb::object training_ = name("training"), batch_first_ = name("batch_first"), parameters_ = name("_parameters"),
-                   last_ = name("_last");  // attributes of an AdaptiveLSTM
+                   last_ = name("_last"), watching_ = name("_monitor");  // attributes of an AdaptiveLSTM
 };
 
 }  // namespace
@@ -293,14 +306,14 @@ void bind_direct_call(nb::module_& m) {
       .def(nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan,
                        nb::list idle, size_t most, size_t most_bytes, const Weights& weights, nb::object contents,
                        int64_t contested, bool check, bool states, nb::object together, nb::object route,
-                       nb::object threads, nb::object policy) {
+                       nb::object threads, nb::object policy, nb::object monitor) {
              return std::make_shared<DirectCall>(torch, bypassed, plan, Idle{idle, most, most_bytes}, weights, contents,
                                                  contested, check, states, together,
-                                                 std::array<nb::object, 3>{route, threads, policy});
+                                                 std::array<nb::object, 3>{route, threads, policy}, monitor);
            }),
            nb::arg("torch"), nb::arg("bypassed"), nb::arg("plan"), nb::kw_only(), nb::arg("idle"), nb::arg("most_idle"),
            nb::arg("most_bytes"), nb::arg("weights"), nb::arg("contents").none(), nb::arg("contested"),
            nb::arg("check"), nb::arg("states"), nb::arg("together").none(), nb::arg("route"), nb::arg("threads"),
-           nb::arg("policy"))
+           nb::arg("policy"), nb::arg("monitor").none())
       .def("serve", &DirectCall::serve, nb::arg("lstm"), nb::arg("x").none(), nb::arg("hx").none() = nb::none());
 }
