@@ -15,7 +15,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test fuzz lint bench report pages docs install clean
+.PHONY: demo test fuzz lint bench report pages docs runtime-wheel install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -52,6 +52,12 @@ pages: install
 # The manual, as build/docs/index.html.
 docs: install
 	$(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml
+
+# dist/adaptive_lstm_runtime-*.whl: numpy and safetensors are all that it needs.
+runtime-wheel: install
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps -w build/wheel .
+	$(BIN)/python .ci/runtime_wheel.py build/wheel/*.whl dist
 
 install: $(STAMP)
 

@@ -58,7 +58,9 @@ def write(lstm: nn.LSTM, folder: Path) -> dict[str, int]:
     int8 = al.adapt(lstm)
     al.compress(int8, quantize=al.Quantize("int8"))
     al.save(int8, folder / "int8.alstm")
-    held |= dict.fromkeys(("adaptive int8", "adaptive int8 from file"), _packed(int8))
+    al.save(int8, folder / "whole.alstm", weights=True)
+    ours = "adaptive int8", "adaptive int8 from file", "adaptive int8 without torch"
+    held |= dict.fromkeys(ours, _packed(int8))
     quantized, file = import_module("torch.ao.quantization"), io.BytesIO()
     with no_warnings():
         torch.save(quantized.quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, torch.qint8).state_dict(), file)

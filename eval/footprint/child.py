@@ -46,6 +46,19 @@ def _torch(folder: Path, threads: int, shape: dict[str, int], kind: str) -> Iter
             yield model(x)[0][0, -1].tolist()
 
 
+def _deploy(folder: Path, threads: int, shape: dict[str, int], kind: str) -> Iterator[Any]:
+    import numpy as np
+
+    from adaptive_lstm import deploy
+
+    yield None
+    lstm = deploy.load(folder / "whole.alstm").lstm
+    yield None
+    x = np.full((shape["T"], shape["I"]), VALUE, np.float32)
+    while True:
+        yield lstm.run(x).y[-1].tolist()
+
+
 def _ort(folder: Path, threads: int, shape: dict[str, int], kind: str) -> Iterator[Any]:
     import numpy as np
     import onnxruntime as ort
@@ -89,6 +102,7 @@ RUNTIMES: dict[str, Callable[[Path, int, dict[str, int], str], Iterator[Any]]] =
     "adaptive fp32": _torch,
     "adaptive int8": _torch,
     "adaptive int8 from file": _torch,
+    "adaptive int8 without torch": _deploy,
 }
 STAGES = ("import", "load", "first", "second")
 
