@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .runtime.adapt import adapt as adapt
     from .runtime.async_pool import AsyncStreamPool as AsyncStreamPool
     from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
+    from .runtime.map_sequences import map_sequences as map_sequences
     from .runtime.monitor import DriftWarning as DriftWarning
     from .runtime.stream import Stream as Stream
     from .runtime.stream import stream as stream
@@ -114,6 +115,7 @@ _EXPORTS = {
     "fit_translators": "analysis.fit_translators",
     "load": "artifact.artifact",
     "load_certificate": "artifact.artifact",
+    "map_sequences": "runtime.map_sequences",
     "measure_sensitivities": "analysis.measure_sensitivity",
     "measure_sensitivity": "analysis.measure_sensitivity",
     "mixed_precision": "compression.mixed_precision",
@@ -171,6 +173,7 @@ __all__ = [
     "load",
     "load_certificate",
     "losses",
+    "map_sequences",
     "measure_sensitivities",
     "measure_sensitivity",
     "mixed_precision",

@@ -49,9 +49,9 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def advance(self) -> None:
-        """One more unit is done."""
-        self._bar.update()
+    def advance(self, units: int = 1) -> None:
+        """So many more units are done."""
+        self._bar.update(units)
         if self._total is None or self._bar.disable:
             return
         elapsed = time.perf_counter() - self._begun

@@ -48,6 +48,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "measure_sensitivity": (al.measure_sensitivity, {"model": fast, "inputs": (), "probes": 0, "seed": None}),
     "stream": (al.stream, {"lstm": None, "batch_size": 1}),
+    "map_sequences": (
+        lambda **given: list(al.map_sequences(**given)),
+        {
+            "model": fast, "sequences": (), "batch_tokens": 9, "threads": 1, "layout": "equal", "window": 2,
+        },
+    ),
     "warm_up": (al.warm_up, {"model": fast, "shapes": ()}),
     "audit": (
         al.audit,
