@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import adaptive_lstm as al
+from adaptive_lstm import deploy
 from adaptive_lstm.bench import pinned_threads
 from adaptive_lstm.calibration import risk
 from adaptive_lstm.calibration.families import check_families
@@ -204,6 +207,33 @@ def test_stream_equals_the_whole_sequence(subject: Subject) -> None:
             assert stream.stats.route.by == "native"
             assert stream.stats.timesteps == x.shape[1]
             torch.testing.assert_close(y, first(infer(whole, x)), rtol=0.0, atol=tolerance(subject))
+
+
+@pytest.mark.parametrize("policy", [al.Dense(), al.Delta.uniform(0.05)], ids=["dense", "delta"])
+def test_without_torch(subject: Subject, policy: al.Policy, tmp_path: Path) -> None:
+    """The saved LSTMs, each on what it is given in the model: the same bits and the same counts."""
+    fast = al.adapt(subject.zoo.model)
+    al.compress(fast, quantize=al.Quantize("int8"))
+    lstms = {name: m for name, m in fast.named_modules() if isinstance(m, al.AdaptiveLSTM)}
+    for lstm in lstms.values():
+        lstm.policy = policy
+    al.save(fast, tmp_path / "model.alstm", weights=True)
+    alone = deploy.load(tmp_path / "model.alstm")
+    assert sorted(alone) == sorted(lstms)
+    for name, lstm in lstms.items():
+        given: list[Any] = []
+        with lstm.watched_by(given.append):
+            infer(fast, subject.zoo.inputs[0])
+        assert given
+        for call in given[:3]:
+            want_y, want = infer(lstm, call.input, call.hx)
+            state = None if call.hx is None else tuple(one.numpy() for one in call.hx)
+            x = call.input.transpose(0, 1) if lstm.batch_first else call.input
+            y, out, stats = alone[name].run(x.numpy(), state)
+            want_y = want_y.transpose(0, 1) if lstm.batch_first else want_y
+            for got, expected in zip((y, *out), (want_y, *want), strict=True):
+                np.testing.assert_array_equal(got, expected.numpy())
+            assert stats == lstm.last_run
 
 
 @pytest.mark.parametrize("subject", ["beatnet", "charrnn-shakespeare"], indirect=True)
