@@ -22,7 +22,7 @@ from .time_budget import TimeBudget
 from .time_share import TimeShare
 from .workload import Use
 
-MAX_FIRST = 14  # finalists that are timed for their families, before those that are timed for their strengths
+MAX_FIRST = 12  # finalists that are timed for their families, before those that are timed for their strengths
 
 
 def check_min_gain(min_gain: Any) -> None:
@@ -35,8 +35,9 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
     """Time the best candidates of a search, and choose those to test.
 
     The prediction may be wrong about a family as a whole, and hardly within one. So the cheapest of every set of
-    families is timed first; what the clock says of it corrects the prediction for the others of its set, of which the
-    best are timed then.
+    families is timed first; what the clock says of it corrects the prediction for the others of its set. Then careful
+    and bold ones are timed of those that these predictions would have tested, because only what was timed is tested,
+    and testing ends at the first failure.
 
     Args:
         run: the calibration.
@@ -57,7 +58,7 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
 
     time(of_every_family(kept, found.costs)[:MAX_FIRST])
     likely = corrected(kept, found.costs, times)
-    time(best_of(kept, likely, times, most=1 - min_gain)[: MAX_FINALISTS - len(times)])
+    time(evenly(best_of(kept, likely, times, most=1 - min_gain), MAX_FINALISTS - len(times)))
     worth = [s for s in kept if (key := s.candidate.key) in times and times[key].saves(min_gain)]
     # Candidates of one family differ by less than two measurements of one: a corrected prediction puts them in order.
     front = to_test(run, found.scored, worth, dict(found.costs) | corrected(kept, found.costs, times))
@@ -93,6 +94,12 @@ def best_of(
     """Those of the front by corrected costs that are not timed yet, the cheapest first."""
     some = [s for s in kept if likely.get(s.candidate.key, 1.0) < most]
     return [s for s in reversed(in_order(some, likely)) if s.candidate.key not in times]
+
+
+def evenly(row: Sequence[Scored], count: int) -> list[Scored]:
+    """At most ``count`` of a row at equal distances, both ends included; of one only the first."""
+    at = np.linspace(0, len(row) - 1, min(count, len(row))).round().astype(int)
+    return [row[i] for i in at]
 
 
 def to_test(run: Run, scored: Sequence[Scored], worth: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:

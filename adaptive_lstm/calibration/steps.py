@@ -34,7 +34,7 @@ BACKWARD = 4  # runs that last as long as one with a backward pass, about
 FIRST = 4  # sequences by which the time of the others is judged
 EXTREME = SkipTimesteps(x_share=1e6)  # holds all that it may: a loss that can exceed [0, 1] is likely to do so here
 REPEATED = 8  # sequences that the model runs on twice, to see whether it repeats itself
-MAX_FINALISTS = 20  # candidates that are timed
+MAX_FINALISTS = 24  # candidates that are timed
 TIMED_SEQUENCES = 12  # of the search split, on which policies are timed
 
 
