@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .policies import LinearHead as LinearHead
     from .policies import Policy as Policy
     from .policies import SkipTimesteps as SkipTimesteps
+    from .policies import SplitTime as SplitTime
     from .runtime.adapt import adapt as adapt
     from .runtime.async_pool import AsyncStreamPool as AsyncStreamPool
     from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
@@ -99,6 +100,7 @@ _EXPORTS = {
     "Sensitivity": "analysis.sensitivity",
     "Site": "types",
     "SkipTimesteps": "policies",
+    "SplitTime": "policies",
     "Splits": "calibration.splits",
     "Stream": "runtime.stream",
     "StreamPool": "runtime.stream_pool",
@@ -156,6 +158,7 @@ __all__ = [
     "Sensitivity",
     "Site",
     "SkipTimesteps",
+    "SplitTime",
     "Splits",
     "Stream",
     "StreamPool",

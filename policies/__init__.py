@@ -28,8 +28,12 @@ from .protocol import DepthExitPolicy as DepthExitPolicy
 from .protocol import HoldAction as HoldAction
 from .protocol import HoldPolicy as HoldPolicy
 from .protocol import Policy as Policy
+from .protocol import SplitPolicy as SplitPolicy
 from .protocol import TimeExitPolicy as TimeExitPolicy
+from .seam import Seam as Seam
 from .skip_timesteps import SkipTimesteps as SkipTimesteps
+from .split_time import SplitTime as SplitTime
+from .split_time import StartStates as StartStates
 from .sweep import FitData as FitData
 from .sweep import Sweep as Sweep
 from .translators import DepthTranslators as DepthTranslators
@@ -58,8 +62,12 @@ __all__ = [
     "Parts",
     "Policy",
     "PolicyKind",
+    "Seam",
     "Site",
     "SkipTimesteps",
+    "SplitPolicy",
+    "SplitTime",
+    "StartStates",
     "Sweep",
     "TimeExitPolicy",
     "TimeTranslators",

@@ -10,7 +10,7 @@ from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .dense import Dense
 from .kind import Decision, kind_of
-from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, TimeExitPolicy
+from .protocol import ColumnPolicy, DepthExitPolicy, HoldPolicy, Policy, SplitPolicy, TimeExitPolicy
 
 
 @short_repr
@@ -22,28 +22,30 @@ class Parts:
     ``hold``: which layers to hold.
     ``time_exit``: when to exit in time.
     ``depth_exit``: when to exit in depth.
+    ``split``: where to split sequences in time; nothing else acts then.
     """
 
     columns: ColumnPolicy
     hold: tuple[HoldPolicy, ...] = ()
     time_exit: TimeExitPolicy | None = None
     depth_exit: DepthExitPolicy | None = None
+    split: SplitPolicy | None = None
 
     @property
     def acts(self) -> bool:
         """Whether anything may be skipped."""
-        return acts(self.columns) or bool(self.hold or self.time_exit or self.depth_exit)
+        return acts(self.columns) or bool(self.hold or self.time_exit or self.depth_exit or self.split)
 
     @property
     def streams(self) -> bool:
-        """Whether timesteps can run as they come; an exit in depth of sequences decides on final states."""
-        return self.depth_exit is None or self.depth_exit.level != "sequence"
+        """Whether timesteps can run as they come: nothing is split, and no exit in depth decides on final states."""
+        return self.split is None and (self.depth_exit is None or self.depth_exit.level != "sequence")
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """All of them in one row."""
-        exits = (self.time_exit, self.depth_exit)
-        return (self.columns, *self.hold, *(p for p in exits if p is not None))
+        others = (self.time_exit, self.depth_exit, self.split)
+        return (self.columns, *self.hold, *(p for p in others if p is not None))
 
     def decider(self, shape: StackShape, layer: int) -> HoldPolicy | None:
         """The policy that holds this layer, if it decides for itself."""
@@ -60,7 +62,8 @@ class Combined:
 
     Raises:
         PolicyError: not a policy, or two of a kind.
-        UnsupportedError: exits in time together with exits in depth of whole sequences.
+        UnsupportedError: exits in time together with exits in depth of whole sequences, or anything that may act
+            together with ``SplitTime``.
     """
 
     policies: tuple[Policy, ...]
@@ -89,7 +92,7 @@ class Combined:
     @property
     def parts(self) -> Parts:
         """The policies by decision."""
-        found: dict[Decision, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": []}
+        found: dict[Decision, list[Any]] = {"columns": [], "hold": [], "time_exit": [], "depth_exit": [], "split": []}
         for p in self.policies:
             found[kind_of(p).decision].append(p)
         # A policy whose settings never let it act is dropped, so that it is never called.
@@ -97,7 +100,9 @@ class Combined:
         hold: list[HoldPolicy] = found["hold"]
         time: list[TimeExitPolicy] = found["time_exit"]
         depth: list[DepthExitPolicy] = found["depth_exit"]
-        for name, count in (("column", len(columns)), ("time", len(time)), ("depth", len(depth))):
+        split: list[SplitPolicy] = [p for p in found["split"] if acts(p)]
+        counts = {"column": len(columns), "time": len(time), "depth": len(depth), "split": len(split)}
+        for name, count in counts.items():
             if count > 1:
                 raise PolicyError(f"got {count} {name} policies, expected at most one of a kind")
         if any(p.action == "queue_input" for p in hold) and (depth or len(hold) > 1):
@@ -110,12 +115,19 @@ class Combined:
                 "exits in time go through all layers timestep by timestep, exits in depth of whole sequences through "
                 "all timesteps layer by layer; combine ExitInTime with ExitInDepth(level='step')"
             )
-        return Parts(
+        out = Parts(
             columns[0] if columns else Dense(),
             tuple(filter(acts, hold)),
             next(filter(acts, time), None),
             next(filter(acts, depth), None),
+            next(iter(split), None),
         )
+        if split and (others := [kind_of(p).name for p in out.policies if acts(p) and p is not out.split]):
+            raise UnsupportedError(
+                f"{kind_of(split[0]).name} runs the parts of a sequence side by side, and {' and '.join(others)} "
+                "decides on each timestep from those before; use one or the other"
+            )
+        return out
 
 
 def acts(policy: Policy) -> bool:

@@ -18,14 +18,15 @@ from .sweep import FitData, Sweep
 if TYPE_CHECKING:
     from .family import Family
 
-Decision = Literal["columns", "hold", "time_exit", "depth_exit"]
-Need = Literal["sensitivity", "translators"]
+Decision = Literal["columns", "hold", "time_exit", "depth_exit", "split"]
+Need = Literal["sensitivity", "translators", "forgetting"]
 
 _MARKS: Mapping[Decision, str] = {
     "columns": "send",
     "hold": "should_hold",
     "time_exit": "check_every",
     "depth_exit": "checks_after",
+    "split": "warm_up",
 }
 
 
@@ -34,14 +35,15 @@ class PolicyKind:
     """One row: what is particular to a class of policies.
 
     ``name``: in files and tables; the name of the class.
-    ``decision``: which of the four decisions its policies make, see ``adaptive_lstm.policies.protocol``.
+    ``decision``: which of the five decisions its policies make, see ``adaptive_lstm.policies.protocol``.
     ``searched``: settings that the sweeps choose, and that ``Family`` therefore refuses.
     ``sweeps``: (family, fit data) -> sweeps for ``calibrate``; None: the class cannot be searched.
     ``needs``: what the sweeps read from the fit data besides the shapes.
     ``check_family``: (family, shape) -> raises ``PolicyError`` or ``UnsupportedError`` if no policy of the family fits
     the stack; None: the family's policy of default strength is checked.
     ``native``: (policy, shape) -> its settings as the numbers of ``native_form``, or None if this one holds Python code
-    (a head); the field itself None: the class runs on the reference executor.
+    (a head); the field itself None: the class runs on the reference executor, but for one that splits sequences, whose
+    chunks run natively.
     ``macs``: (policy, shape, counts of a run) -> multiply-accumulates of the policy's own checks; None: it has none.
     """
 
@@ -77,6 +79,7 @@ def kind_of(policy: object) -> PolicyKind:
     if len(found) != 1:
         raise PolicyError(
             f"{name} makes {len(found)} kinds of decision, expected one: ColumnPolicy (send), HoldPolicy "
-            "(should_hold), TimeExitPolicy (check_every) or DepthExitPolicy (checks_after); see adaptive_lstm.policies"
+            "(should_hold), TimeExitPolicy (check_every), DepthExitPolicy (checks_after) or SplitPolicy (warm_up); see "
+            "adaptive_lstm.policies"
         )
     return PolicyKind(name=name, decision=found[0])

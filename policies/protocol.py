@@ -1,10 +1,10 @@
 """The protocols of policies. A class with these methods is a policy; it need not inherit from anything.
 
-There are four decisions, one protocol each: which columns to compute, whether to hold a layer, whether to exit in time,
-whether to exit in depth. A policy makes one of them; ``Combined`` joins policies that make different ones. Policies
-hold settings only and never change; what a run remembers is in the run's own state. A policy written in Python runs
-on the reference executor; those of this package also run natively. What else the package knows about a class of
-policies is in its row, see ``kind``.
+There are five decisions, one protocol each: which columns to compute, whether to hold a layer, whether to exit in time,
+whether to exit in depth, where to split a sequence in time. A policy makes one of them; ``Combined`` joins policies
+that make different ones. Policies hold settings only and never change; what a run remembers is in the run's own state.
+A policy written in Python runs on the reference executor; those of this package also run natively. What else the
+package knows about a class of policies is in its row, see ``kind``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..types import FloatArray, Site, StackShape
 from .change import Change
+from .seam import Seam
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +122,25 @@ class DepthExitPolicy(Policy, Protocol):
 
         ``below``: the translation from one layer less; None after the first layer.
         """
+
+
+@runtime_checkable
+class SplitPolicy(Policy, Protocol):
+    """How to split a long sequence into chunks that run side by side (``SplitTime``)."""
+
+    @property
+    def chunk(self) -> int:
+        """The most timesteps that a chunk has of its own."""
+
+    @property
+    def warm_up(self) -> int:
+        """Timesteps that a chunk runs before its own."""
+
+    def begin(self, cell: int) -> tuple[FloatArray, FloatArray] | None:
+        """h [P] and c [H] from which the chunks of a cell warm up; None: zeros."""
+
+    def strain(self, cell: int, seam: Seam) -> torch.Tensor:
+        """How far n chunks are from being run again from the true state [n]: above 1 they are."""
 
 
 class ColumnScale(Protocol):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from ..types import StackShape
 from .protocol import ColumnCurves, Policy
 from .translators import DepthTranslators, TimeTranslators
+
+if TYPE_CHECKING:
+    from .forgetting import Forgetting
 
 Settings = Mapping[str, Policy]
 """A policy by the module name of its LSTM. LSTMs that are not named skip nothing."""
@@ -33,11 +36,13 @@ class FitData:
     ``shapes``: sizes of every stack.
     ``sensitivities``: where a family needs "sensitivity", else empty.
     ``translators``: where a family needs "translators", else empty.
+    ``forgetting``: where a family needs "forgetting", of stacks that were given long sequences; else empty.
     """
 
     shapes: Mapping[str, StackShape]
     sensitivities: Mapping[str, ColumnCurves]
     translators: Mapping[str, FittedTranslators]
+    forgetting: Mapping[str, Forgetting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

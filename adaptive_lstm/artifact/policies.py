@@ -8,15 +8,26 @@ from typing import Any
 
 from .. import codec
 from ..errors import InputError, ModelFileError
-from ..policies import Combined, Delta, Dense, ExitInDepth, ExitInTime, HoldLayers, Policy, SkipTimesteps, kind_of
+from ..policies import (
+    Combined,
+    Delta,
+    Dense,
+    ExitInDepth,
+    ExitInTime,
+    HoldLayers,
+    Policy,
+    SkipTimesteps,
+    SplitTime,
+    kind_of,
+)
 from ..policies.kind import row_of
 
 Kinds = Mapping[str, type[Policy]]
 """Classes of policies by the name of their kind."""
 
-MAX_PARTS = 64  # of a Combined, which makes each of four decisions once, but for holding layers
+MAX_PARTS = 64  # of a Combined, which makes each of five decisions once, but for holding layers
 
-_OURS: tuple[type[Policy], ...] = (Dense, Delta, SkipTimesteps, HoldLayers, ExitInTime, ExitInDepth)
+_OURS: tuple[type[Policy], ...] = (Dense, Delta, SkipTimesteps, HoldLayers, ExitInTime, ExitInDepth, SplitTime)
 
 
 def known_kinds(own: Sequence[object] = ()) -> Kinds:

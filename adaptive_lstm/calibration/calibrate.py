@@ -23,7 +23,7 @@ from ..progress import Progress
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from .evaluation import Evaluator
-from .families import check_families, default_families, warn_of_code
+from .families import check_families, check_splitting, default_families, warn_of_code
 from .finalists import check_min_gain, time_finalists
 from .guarantee import Guarantee
 from .result import Calibration as Calibration
@@ -103,9 +103,10 @@ def calibrate(
     budget = TimeBudget(seconds)
     lstms = _lstms(model, sequences)
     guarantee = Guarantee.of(loss, max_loss, confidence, conditional, output)
-    families = _families(model, lstms, policies, conditional)
-    warn_of_code(families)
     _check_goal(objective, use, min_gain, lstms)
+    families = _families(model, lstms, policies, conditional, split=objective == "latency" and use != "stream")
+    check_splitting(families, objective, use)
+    warn_of_code(families)
     splits, fingerprints = split_sequences(sequences, shares, seed)
     with Progress("calibrating", "run", show=progress) as bar:
         evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.advance)
@@ -144,10 +145,12 @@ def _families(
     lstms: Mapping[str, AdaptiveLSTM],
     policies: Sequence[Family | type[Policy]] | None,
     conditional: bool,
+    *,
+    split: bool,
 ) -> Sequence[Family]:
     """The families to search: those given, checked, or else the default."""
     shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
-    given = default_families(shapes) if policies is None else policies
+    given = default_families(shapes, split=split) if policies is None else policies
     families = check_families(given, shapes, next(model.parameters()))
     if conditional and not any(f.kind.decision == "time_exit" for f in families):
         raise InputError("conditional=True controls exits in time, expected an ExitInTime among the policies")

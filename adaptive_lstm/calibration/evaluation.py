@@ -20,6 +20,7 @@ from ..model_io import call, copied, first_tensor
 from ..policies import Dense, parts
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.monitor import RATES, rates_of
 from ..types import DoubleArray, RunStats
 from ..weights.precision import Quantize
 from .candidates import Settings
@@ -54,8 +55,7 @@ class Outcome:
         macs: [n] multiply-accumulates done.
         macs_possible: [n] multiply-accumulates if nothing is skipped.
         exit_times: [n] timesteps after which the sequence exited; 0 if it did not.
-        rates: by module name [calls, 3]: activity, share of layers that ran, share of rows that exited, as ``Monitor``
-            sees them.
+        rates: by module name [calls, RATES]: as ``Monitor`` sees them.
     """
 
     losses: DoubleArray
@@ -273,11 +273,11 @@ class Evaluator:
                     )
                 )
                 for c in calls:
-                    rates[c.name].append((c.stats.activity, c.stats.ran, c.stats.exits / c.rows))
+                    rates[c.name].append(rates_of(c.stats, c.stats.timesteps, c.rows))
                 self._tick()
         columns = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
         losses, seconds, work, macs, possible, exit_times = columns
-        by_name = {name: np.reshape(r, (-1, 3)) for name, r in rates.items()}
+        by_name = {name: np.reshape(r, (-1, len(RATES))) for name, r in rates.items()}
         return Outcome(losses, seconds, work, macs, possible, exit_times.astype(np.int64), by_name)
 
     @torch.no_grad()

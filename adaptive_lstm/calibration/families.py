@@ -11,20 +11,39 @@ import torch
 
 from .. import codec
 from ..errors import AdaptiveLSTMError, InputError, PolicyError, UnsupportedError
-from ..policies import Delta, ExitInTime, Family, HoldLayers, Policy, SkipTimesteps
+from ..policies import Delta, ExitInTime, Family, HoldLayers, Policy, SkipTimesteps, SplitTime
 from ..policies.family import searchable
 from ..types import StackShape
 
 EXITS = ("time_exit", "depth_exit")
 
 
-def default_families(shapes: Mapping[str, StackShape]) -> list[Family]:
-    """All families of this package that apply to every LSTM without knowing the head."""
-    return [
-        family
-        for family in map(Family, (Delta, SkipTimesteps, HoldLayers, ExitInTime))
-        if _refused(family, shapes) is None
-    ]
+def default_families(shapes: Mapping[str, StackShape], *, split: bool = False) -> list[Family]:
+    """All families of this package that apply to every LSTM without knowing the head.
+
+    Args:
+        shapes: sizes of every LSTM of the model, by module name.
+        split: whether splitting sequences can save what is to be saved (``check_splitting``).
+    """
+    classes = (Delta, SkipTimesteps, HoldLayers, ExitInTime, *([SplitTime] if split else []))
+    return [family for family in map(Family, classes) if _refused(family, shapes) is None]
+
+
+def check_splitting(families: Sequence[Family], objective: str, use: str) -> None:
+    """Raise ``UnsupportedError`` for a family that splits sequences where that cannot save anything."""
+    for family in families:
+        if family.kind.decision != "split":
+            continue
+        if use == "stream":
+            raise UnsupportedError(
+                f"{family.name}: splits long sequences, and a stream is given one timestep after the other; say "
+                "use='sequence', or search other policies"
+            )
+        if objective == "macs":
+            raise UnsupportedError(
+                f"{family.name}: saves time and no multiply-accumulates, of which warm-ups take more; say "
+                "objective='latency', or search other policies"
+            )
 
 
 def check_families(

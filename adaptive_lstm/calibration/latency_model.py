@@ -32,6 +32,7 @@ class Work(NamedTuple):
         sent_recurrent: the same of W_hh.
         listed: columns that were checked one by one.
         policy: multiply-accumulates of the policy itself.
+        side_by_side: all multiply-accumulates of sequences that were split in time.
     """
 
     call: float = 0.0
@@ -45,6 +46,7 @@ class Work(NamedTuple):
     sent_recurrent: float = 0.0
     listed: float = 0.0
     policy: float = 0.0
+    side_by_side: float = 0.0
 
     @staticmethod
     def total(calls: Iterable[Work]) -> Work:
@@ -80,6 +82,8 @@ class ExecutionProfile:
 
 def work_of(shape: StackShape, profile: ExecutionProfile, stats: RunStats) -> Work:
     """Work of one call."""
+    if stats.seams.number:
+        return Work(call=1.0, side_by_side=float(stats.macs))
     gates = 4 * shape.hidden_size
     out = dict.fromkeys(FEATURES, 0.0)
     for cell, c in enumerate(stats.columns):

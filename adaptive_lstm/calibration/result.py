@@ -61,8 +61,8 @@ class Calibration:
         settings: the chosen policies, by module name of the LSTM; ``Dense()`` if none passed.
         frontier: every candidate that ran on the whole search split, the cheapest first.
         certificate: the record, which can be saved with the model.
-        ranges: per LSTM and rate ("activity", "ran", "exits"), the range on the test split, with which the monitor
-            compares; empty if none passed.
+        ranges: per LSTM and rate (``Rates``), the range on the test split, with which the monitor compares; empty if
+            none passed.
         time: what the chosen policies leave of the time, as measured; None if nothing is skipped.
     """
 

@@ -9,11 +9,12 @@ from time import perf_counter
 from typing import Any
 
 from ..analysis.fit_translators import fit_translators
+from ..analysis.measure_forgetting import measure_forgetting
 from ..analysis.measure_sensitivity import measure_sensitivities
 from ..model_io import check_repeatable
 from ..policies import Dense, Family, FitData, SkipTimesteps
 from ..progress import Progress
-from ..runtime.monitor import Range
+from ..runtime.monitor import RATES, Range
 from ..types import StackShape
 from . import risk
 from .candidates import Candidate, Key, fits, sweeps_of
@@ -200,18 +201,21 @@ def _least_runs(splits: Splits[tuple[Any, Any]]) -> int:
 def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
     """Sensitivity and translators from the fit split, as far as the families need them.
 
-    The model runs in float32, with replaced weights if it has some, as thresholds and exits will see their states.
+    The model runs in float32, with replaced weights if it has some, as thresholds and exits will see their states; as
+    it is deployed, where it shows how soon it forgets.
     """
     run.bar.note("measuring")
     model, lstms, output = run.evaluator.model, run.evaluator.lstms, run.evaluator.output
-    sensitivities, translators = {}, {}
+    sensitivities, translators, forgetting = {}, {}, {}
     with unskipped(lstms):
         if any("sensitivity" in f.kind.needs for f in families):
             few = run.fit[:SENSITIVITY_SEQUENCES]
             sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed, progress=False)
         if any("translators" in f.kind.needs for f in families):
             translators = {name: fit_translators(model, run.fit, lstm=name, progress=False) for name in lstms}
-    return FitData(run.shapes, sensitivities, translators)
+    if any("forgetting" in f.kind.needs for f in families):
+        forgetting = measure_forgetting(model, run.fit[:SENSITIVITY_SEQUENCES])
+    return FitData(run.shapes, sensitivities, translators, forgetting)
 
 
 def search(run: Run, families: Sequence[Family], measured: FitData, use: Use, budget: TimeBudget) -> Found:
@@ -329,6 +333,4 @@ def _ranges(outcome: Outcome | None, name: str) -> dict[str, Range]:
     """What the monitor of an LSTM compares with."""
     if outcome is None or not len(outcome.rates[name]):
         return {}
-    return {
-        rate: Range.of(values) for rate, values in zip(("activity", "ran", "exits"), outcome.rates[name].T, strict=True)
-    }
+    return {rate: Range.of(values) for rate, values in zip(RATES, outcome.rates[name].T, strict=True)}

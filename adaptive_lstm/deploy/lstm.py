@@ -14,7 +14,7 @@ from ..execution.accounting import run_stats
 from ..execution.backend import native, refuse_non_finite
 from ..execution.native_policy import python_part, runs_natively
 from ..execution.native_stack import NativeStack
-from ..policies import Policy, parts
+from ..policies import Policy, kind_of, parts
 from ..runtime.monitor import Monitor
 from ..types import Counts, FloatArray, Route, RunStats, StackShape
 from ..weights.precision import Quantize
@@ -64,6 +64,11 @@ class LSTM:
         if not runs_natively(policy, stack.shape):
             raise UnsupportedError(
                 f"{name}: {python_part(settings.policy)}, and deploy runs none; use adaptive_lstm.load"
+            )
+        if policy.split is not None:
+            raise UnsupportedError(
+                f"{name}: {kind_of(policy.split).name} needs torch, and deploy has none; use adaptive_lstm.load, or "
+                "save the model under another policy"
             )
         self.shape: StackShape = stack.shape
         self.policy: Policy = settings.policy

@@ -84,6 +84,8 @@ def direct_call(
     weights, stack, access = fingerprint.stored(lstm), executor.native, _torch()
     if weights is None or stack is None or access is None or isinstance(fingerprint.contents, HashedContents):
         return None
+    if executor.policy.split is not None:
+        return None
     trial = executor.trial
     return stack.direct_call(
         access,

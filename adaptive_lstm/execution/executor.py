@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..policies import Policy, parts
+from ..policies import Dense, Policy, parts
 from ..policies.combined import acts
 from ..policies.exits import Exit
 from ..types import StackShape, sites
@@ -20,11 +20,12 @@ from ..weights.quantization import quantize_stack
 from .early_exit import ExitLoop
 from .native_chunks import NativeChunks
 from .native_runner import NativeRunner
-from .native_stack import NativeStack
+from .native_stack import NativeStack, cell_of
 from .reference_runner import ReferenceRunner
 from .reference_weights import dequantized
 from .route import between_checks, computed_in, of_exact_call, of_stack
 from .runner import ChunkRunner, Converted, ExitableRunner, FiniteOnly, PackedRunner, Runner, Uncounted
+from .split_runner import SplitRunner
 from .torch_choice import SpeedTrial
 
 
@@ -89,6 +90,8 @@ class Executor:
             packed = PackedRunner(self.chunks)
             runner = FiniteOnly(packed) if self._finite_only else packed
             runner = runner if self.counts else Uncounted(runner)
+        if self.policy.split is not None:
+            runner = FiniteOnly(SplitRunner(self.policy.split, self.shape, self._cells(), runner))
         return runner if self.computes_in is self.dtype else Converted(runner, self.computes_in)
 
     @functools.cached_property
@@ -98,6 +101,13 @@ class Executor:
             return NativeChunks(self.native)
         policy, runner = self.policy, self._between_checks()
         return runner if policy.time_exit is None else ExitLoop(self._told(policy.time_exit), runner)
+
+    def _cells(self) -> list[ChunkRunner]:
+        """A runner for every cell alone."""
+        if self.native is not None:
+            return [NativeChunks(cell_of(self.native, k)) for k in range(self.shape.num_cells)]
+        dense = parts(Dense())
+        return [ReferenceRunner([w], self.shape.cell(k), dense) for k, w in enumerate(self.tensors)]
 
     @functools.cached_property
     def trial(self) -> SpeedTrial | None:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def runs_natively(policy: Parts, shape: StackShape) -> bool:
-    """Whether every part of this policy can be given to the native core; others run on the reference executor."""
-    return all(_numbers(part, shape) is not None for part in policy.policies)
+    """Whether every part of this policy can be given to the native core; others run on the reference executor.
+
+    Where sequences are split is decided around either.
+    """
+    return all(_numbers(part, shape) is not None for part in policy.policies if part is not policy.split)
 
 
 def python_part(policy: Policy) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StateError
-from ..policies import Parts
+from ..policies import Dense, Parts, parts
 from ..types import ColumnCounts, Counts, ExitState, HoldState, Route, Site, StackShape, StreamState, sites
 from ..weights.matrices import CellMatrices, Matrix, live_units
 from .native_policy import packed_policy
@@ -107,6 +108,7 @@ class NativeStack:
         self.packed = tuple(packed)
         self._widths = [shape.input_width(cell) for cell in range(shape.num_cells)]
         per_layer = shape.directions
+        self._cells = cells
         self._plan = _native.Plan([cells[i : i + per_layer] for i in range(0, shape.num_cells, per_layer)])
         self._policy = packed_policy(policy, shape)
         self._idle: list[_native.State] = []
@@ -270,6 +272,21 @@ class NativeStack:
         translation, past = np.empty((batch, width), np.float32), np.empty((batch, window, width), np.float32)
         time, streak = np.empty(batch, np.int64), np.empty(batch, np.int64)
         return ExitState(time, np.empty(batch, np.bool_), translation, streak, past)
+
+
+def cell_of(stack: NativeStack, cell: int) -> NativeStack:
+    """One cell of a stack as a stack of its own, dense, on the same packed weights."""
+    from .. import _native
+
+    one, policy = copy.copy(stack), parts(Dense())
+    one.shape, one.policy = stack.shape.cell(cell), policy
+    one.thresholded = dict.fromkeys(sites(one.shape), False)
+    one.live_units = stack.live_units[cell : cell + 1]
+    one.packed, one._cells = stack.packed[cell : cell + 1], stack._cells[cell : cell + 1]
+    one._widths = [one.shape.input_size]
+    one._plan, one._policy = _native.Plan([one._cells]), packed_policy(policy, one.shape)
+    one._idle = []
+    return one
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

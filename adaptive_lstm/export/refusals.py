@@ -29,7 +29,9 @@ def _reasons(shape: StackShape, policy: Policy) -> list[str]:
     members: Any = parts(policy)
     for part in members.policies:
         kind = kind_of(part)
-        if isinstance(part, Exit) and part.holds_code:
+        if kind.decision == "split":
+            found.append(f"{kind.name} splits whole sequences, and C code runs one timestep after the other")
+        elif isinstance(part, Exit) and part.holds_code:
             found.append(f"the head of {kind.name} is Python code; give it a LinearHead or a linear module")
         elif kind.native is None:
             found.append(f"the policy {kind.name} is written in Python; use one of those that adaptive_lstm brings")

@@ -12,13 +12,13 @@ import operator
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from ..codec import short_repr
-from ..types import ColumnCounts, Counts, activity, ran
+from ..types import ColumnCounts, Counts, RunStats, activity, ran
 
 WINDOW = 64  # sequences that a mean is taken over
 EVERY = 16  # sequences between two checks of it
@@ -59,11 +59,22 @@ class Rates:
     ``activity``: share of columns that were computed.
     ``ran``: share of the layers' timesteps with any matrix work.
     ``exits``: share of rows that exited.
+    ``strain``: at the seams of split sequences, how far warmed-up states were from what is tolerated (``Seams``).
     """
 
     activity: float
     ran: float
     exits: float
+    strain: float = 0.0
+
+
+RATES = tuple(field.name for field in fields(Rates))
+
+
+def rates_of(counts: Counts | RunStats, timesteps: int, rows: int) -> tuple[float, ...]:
+    """``RATES`` of a run of so many batch rows times timesteps, of ``rows`` sequences."""
+    exits = counts.exits / max(rows, 1)
+    return activity(counts.columns), ran(counts.columns, timesteps), exits, counts.seams.mean_strain
 
 
 @short_repr
@@ -92,7 +103,7 @@ class Monitor:
     """Compares the runs of one LSTM with the calibrated ranges; warns once.
 
     Args:
-        expected: range of "activity", "ran" and "exits" per run, as calibration saw them.
+        expected: range of the ``Rates`` per run, by name, as calibration saw them.
     """
 
     def __init__(self, expected: Mapping[str, Range]):
@@ -100,16 +111,17 @@ class Monitor:
         self.warned = False
         self._seen = 0
         self._checked = 0
-        self._recent: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
+        self._recent: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
 
     def see(self, counts: Counts, timesteps: int, rows: int) -> None:
         """Take one run into account: what it counted in so many batch rows times timesteps, of ``rows`` sequences."""
-        self.take(activity(counts.columns), ran(counts.columns, timesteps), counts.exits / max(rows, 1), rows)
+        active, run, exits, strain = rates_of(counts, timesteps, rows)
+        self.take(active, run, exits, rows, strain)
 
-    def take(self, activity: float, ran: float, exits: float, rows: int) -> None:
+    def take(self, activity: float, ran: float, exits: float, rows: int, strain: float = 0.0) -> None:
         """Take the rates of one run of ``rows`` sequences into account."""
         self._seen += rows
-        one = activity, ran, exits
+        one = activity, ran, exits, strain
         if rows == 1:
             self._recent.append(one)
         else:
@@ -170,7 +182,7 @@ class StreamWatch:
 
     def __init__(self, expected: Mapping[str, Range], rows: int, warn: Callable[[str, Mapping[str, float]], None]):
         self._rows = rows
-        self._expected = {name: one for name, one in expected.items() if name != "exits"}
+        self._expected = {name: one for name, one in expected.items() if name in ("activity", "ran")}
         self._warn = warn
         self._before: tuple[int, tuple[ColumnCounts, ...]] = (0, ())
         self._recent: deque[tuple[float, float]] = deque(maxlen=STRETCH)

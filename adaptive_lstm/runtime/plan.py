@@ -22,7 +22,7 @@ class Plan:
     ``policy``: what a run may leave out.
     ``quantize``: the precision of every weight matrix.
     ``replaced``: weights that are executed instead of the parameters, or None: the parameters.
-    ``expected_rates``: ranges of "activity", "ran" and "exits" that calibration saw, which a monitor compares every run
+    ``expected_rates``: ranges of the watched rates (``Rates``) that calibration saw, which a monitor compares every run
     with; None: no monitor.
     ``weights_stay``: your promise that nobody writes to the weights in a way that torch does not count (``.data``,
     numpy, shared memory, inference mode) and that pruning hooks or parametrizations compute the same weights every

@@ -12,6 +12,7 @@ from ..codec import brief, is_whole
 from ..errors import InputError, UnsupportedError
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
+from ..policies import kind_of
 from ..types import RunStats, StreamState
 from ..types.states import Rows, row_numbers
 from .lstm import AdaptiveLSTM
@@ -32,7 +33,13 @@ def check_streams(lstm: AdaptiveLSTM) -> None:
         )
     if lstm.training:
         raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
-    if not lstm.executor().policy.streams:
+    policy = lstm.executor().policy
+    if policy.split is not None:
+        raise UnsupportedError(
+            f"{kind_of(policy.split).name} splits long sequences, and a stream is given one timestep after the other; "
+            "set another policy before streaming, for example policy = Dense()"
+        )
+    if not policy.streams:
         raise UnsupportedError(
             "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
         )

@@ -73,6 +73,10 @@ class StackShape:
         """Columns of ``weight_ih`` of a cell: I for the first layer, D * P above."""
         return self.input_size if cell < self.directions else self.directions * self.output_size
 
+    def cell(self, cell: int) -> StackShape:
+        """Sizes of one cell, as a stack of one layer in one direction."""
+        return StackShape(self.input_width(cell), self.hidden_size, 1, self.proj_size)
+
     def name(self, cell: int) -> str:
         """torch's suffix of a cell: ``l0``, ``l0_reverse``, ``l1``, ..."""
         layer, direction = divmod(cell, self.directions)
@@ -120,6 +124,45 @@ def ran(columns: Sequence[ColumnCounts], timesteps: int) -> float:
     return sum([c.ran for c in columns]) / possible if possible else 1.0
 
 
+class Seams(NamedTuple):
+    """What a run did at the seams of sequences that were split in time (``SplitTime``).
+
+    ``number``: seams between chunks, of all cells and batch rows.
+    ``repeated``: how many of the chunks behind them were run again from the true state.
+    ``residual``: the largest difference between a warmed-up state and the true one, root mean square.
+    ``strain``: summed over the seams, how far each was from being run again, 1 at the most.
+    ``extra``: per cell, timesteps that ran in addition, to warm up or again; empty: none.
+    """
+
+    number: int = 0
+    repeated: int = 0
+    residual: float = 0.0
+    strain: float = 0.0
+    extra: tuple[int, ...] = ()
+
+    @property
+    def mean_strain(self) -> float:
+        """Mean over the seams, in 0..1; 0.0 if there are none."""
+        return self.strain / self.number if self.number else 0.0
+
+    def plus(self, other: Seams) -> Seams:
+        """Both together."""
+        return Seams(
+            self.number + other.number,
+            self.repeated + other.repeated,
+            max(self.residual, other.residual),
+            self.strain + other.strain,
+            _added(self.extra, other.extra),
+        )
+
+
+NO_SEAMS = Seams()
+
+
+def _added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True)) if a and b else a or b
+
+
 @short_repr
 @dataclass(frozen=True)
 class Counts:
@@ -130,6 +173,7 @@ class Counts:
     ``exits``: rows that exited early, in time or (whole sequences) in depth.
     ``depth_checks``, ``depth_exits``: per layer, checks of the exit in depth and timesteps that exited there.
     ``live_units``: units per cell that are not pruned; empty: all.
+    ``seams``: where sequences were split in time; what ran in addition is not in ``columns``.
     """
 
     columns: tuple[ColumnCounts, ...]
@@ -138,18 +182,17 @@ class Counts:
     depth_checks: tuple[int, ...] = ()
     depth_exits: tuple[int, ...] = ()
     live_units: tuple[int, ...] = ()
+    seams: Seams = NO_SEAMS
 
     def __add__(self, other: Counts) -> Counts:
-        def added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(x + y for x, y in zip(a, b, strict=True)) if a and b else a or b
-
         return Counts(
             tuple(a.plus(b) for a, b in zip(self.columns, other.columns, strict=True)),
             self.exit_checks + other.exit_checks,
             self.exits + other.exits,
-            added(self.depth_checks, other.depth_checks),
-            added(self.depth_exits, other.depth_exits),
+            _added(self.depth_checks, other.depth_checks),
+            _added(self.depth_exits, other.depth_exits),
             self.live_units or other.live_units,
+            self.seams.plus(other.seams),
         )
 
     @staticmethod
@@ -189,9 +232,11 @@ class RunStats:
     """What a run did, and what it could have done.
 
     ``macs``: multiply-accumulates of the sent columns, of projections, and of the policy's own checks
-    (``policy_macs``), without the rows of pruned units and without columns whose weights are all zero.
+    (``policy_macs``), without the rows of pruned units and without columns whose weights are all zero. A split sequence
+    takes more than ``macs_possible``: what it saves is time.
     ``macs_possible``: the same with nothing pruned, skipped or checked.
-    ``policy_macs``: multiply-accumulates of exit checks and translations; contained in ``macs``.
+    ``policy_macs``: multiply-accumulates of exit checks and translations, and of what ran in addition at seams;
+    contained in ``macs``.
     ``timesteps``: batch rows times timesteps.
     ``layers``: cells that ran.
     ``exits``: batch rows that exited early, in time or in depth.
@@ -200,6 +245,7 @@ class RunStats:
     the result.
     ``route``: who served, and why.
     ``threads``: how many threads it could use.
+    ``seams``: where sequences were split in time.
     """
 
     macs: int
@@ -212,6 +258,7 @@ class RunStats:
     columns: tuple[ColumnCounts, ...]
     route: Route
     threads: int
+    seams: Seams = NO_SEAMS
 
     @property
     def activity(self) -> float:
@@ -243,6 +290,7 @@ class RunStats:
             columns=columns,
             route=route,
             threads=threads,
+            seams=counts.seams,
         )
 
 

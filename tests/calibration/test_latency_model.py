@@ -17,7 +17,7 @@ from adaptive_lstm.calibration.latency_model import FEATURES, CostTable, Work
 
 from ..support.small_task import adapted_classifier, drawn
 
-UNITS = np.array([3e-5, 1e-6, 2e-7, 2e-6, 5e-7, 1e-10, 2e-10, 1e-10, 3e-10, 1e-10, 2e-10])
+UNITS = np.array([3e-5, 1e-6, 2e-7, 2e-6, 5e-7, 1e-10, 2e-10, 1e-10, 3e-10, 1e-10, 2e-10, 1e-10])
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Run:
 
 
 def random_run(rng: np.random.Generator, noise: float = 0.0, n: int = 20) -> Run:
-    typical = np.array([1, 100, 50, 10, 100, 1e5, 1e5, 1e5, 1e5, 1e4, 1e4])
+    typical = np.array([1, 100, 50, 10, 100, 1e5, 1e5, 1e5, 1e5, 1e4, 1e4, 1e5])
     work = rng.random(len(FEATURES)) * typical * rng.uniform(0.9, 1.1, (n, len(FEATURES)))
     work[:, FEATURES.index("call")] = 1
     seconds = work @ UNITS * np.exp(noise * rng.standard_normal(n))

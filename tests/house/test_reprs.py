@@ -105,6 +105,7 @@ BIG: dict[str, Any] = {
     "Sensitivity": lambda: al.measure_sensitivity(al.adapt(nn.LSTM(4, 8, 40).eval()), torch.randn(2, 1, 4)),
     "Site": lambda: al.Site(SHAPE, 0, "x"),
     "SkipTimesteps": al.SkipTimesteps,
+    "SplitTime": lambda: al.SplitTime(chunk=8, tolerance=FLOATS),
     "Splits": lambda: al.Splits(SEQUENCES, SEQUENCES, SEQUENCES),
     "Stream": lambda: al.stream(adapted()),
     "StreamPool": lambda: al.StreamPool(adapted(), 4),

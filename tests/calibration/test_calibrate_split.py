@@ -1,0 +1,133 @@
+"""Calibration of ``SplitTime``: certified where a model forgets, refused where it does not, by a virtual clock."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import adaptive_lstm as al
+from adaptive_lstm.analysis.measure_forgetting import WARM_UPS, measure_forgetting
+from adaptive_lstm.errors import InputError, UnsupportedError
+from adaptive_lstm.policies.combined import acts
+
+from ..support.helpers import infer, torch_lstm
+from ..support.virtual_clock import VirtualClock
+
+I, H, T = 3, 12, 100  # noqa: E741 (the letter of the input size everywhere)
+OPTIONS: dict[str, Any] = {
+    "loss": al.losses.disagreement,
+    "max_loss": 0.1,
+    "confidence": 0.9,
+    "progress": False,
+    "policies": [al.SplitTime],
+}
+
+
+class Tagger(nn.Module):
+    """Logits [1, T, 3] of x [1, T, I]."""
+
+    def __init__(self, forget: float) -> None:
+        super().__init__()
+        self.lstm = torch_lstm(I, H, 2, batch_first=True)
+        self.head = nn.Linear(H, 3)
+        with torch.no_grad():
+            for k in range(2):
+                getattr(self.lstm, f"bias_ih_l{k}")[H : 2 * H] = forget
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.lstm(x)[0])
+        return logits
+
+
+def tagger(forget: float) -> Any:
+    return al.adapt(Tagger(forget).eval())
+
+
+def sequences(n: int = 120, length: int = T) -> list[torch.Tensor]:
+    """Noise after a first timestep that a model which never forgets goes on to tell of."""
+    x = 0.3 * torch.randn(n, 1, length, I, generator=torch.Generator().manual_seed(0))
+    x[:, :, 0] *= 30
+    return list(x)
+
+
+def calibrated(monkeypatch: pytest.MonkeyPatch, model: Any, data: Any = None, **options: Any) -> al.Calibration:
+    with monkeypatch.context() as patch:
+        VirtualClock(patch, lambda policy: 0.5 if policy.split else 1.0)
+        return al.calibrate(model, data or sequences(), **OPTIONS | options)
+
+
+@pytest.mark.slow
+def test_certified_where_the_model_forgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tagger(0.0)
+    al.compress(model, quantize=al.Quantize("int8"))
+    result = calibrated(monkeypatch, model)
+    assert result.certified
+    policy = result.policy
+    assert isinstance(policy, al.SplitTime)
+    assert policy.chunk == 64
+    assert policy.warm_up in range(8, 33)
+    assert isinstance(policy.tolerance, tuple)
+    assert all(0 < t < 0.5 for t in policy.tolerance)
+    assert result.certificate.savings["macs"] > 1
+    assert result.certificate.savings["time"] == pytest.approx(0.5)
+    fast: Any = result.apply(model)
+    infer(fast, sequences(1)[0])
+    assert fast.lstm.last_run.seams.number == 2
+    assert 0 < fast.lstm.monitor.expected["strain"].mean < 1
+    al.save(fast, tmp_path / "model", certificate=result.certificate)
+    loaded: Any = al.load(tmp_path / "model", tagger(0.0))
+    assert loaded.lstm.policy.tolerance == policy.tolerance
+
+
+@pytest.mark.slow
+def test_refused_where_the_model_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = calibrated(monkeypatch, tagger(12.0))
+    assert not acts(result.policy)
+    assert len(result.frontier) > 1
+    assert all(point.search_risks[0] > 0.1 for point in result.frontier if point.name != "dense")
+
+
+def test_short_sequences_leave_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = calibrated(monkeypatch, tagger(0.0), sequences(length=40))
+    assert [point.name for point in result.frontier] == ["dense"]
+
+
+@pytest.mark.slow
+def test_by_default_it_is_searched_for_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tagger(0.0)
+    result = calibrated(monkeypatch, model, policies=None)
+    assert any("split" in point.name for point in result.frontier)
+    by_macs = calibrated(monkeypatch, model, policies=None, objective="macs")
+    assert not any("split" in point.name for point in by_macs.frontier)
+
+
+def test_where_it_cannot_save_anything_it_is_refused() -> None:
+    for options, message in (
+        ({"use": "stream"}, "SplitTime: splits long sequences, and a stream"),
+        ({"objective": "macs"}, "SplitTime: saves time and no multiply-accumulates"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            al.calibrate(tagger(0.0), sequences(), **OPTIONS | options)
+    with pytest.raises(al.errors.PolicyError, match="chunk: the search chooses it"):
+        al.Family(al.SplitTime, chunk=8)
+    with pytest.raises(InputError, match="a policy with fixed settings"):
+        al.calibrate(tagger(0.0), sequences(), **OPTIONS | {"policies": [al.SplitTime(chunk=8)]})
+
+
+def test_how_soon_it_forgets_is_measured() -> None:
+    forgetful, other = (measure_forgetting(tagger(forget), sequences(6)) for forget in (0.0, 12.0))
+    seen = forgetful["lstm"]
+    assert seen.longest == T
+    assert list(seen.from_zeros) == list(seen.from_mean) == [w for w in WARM_UPS if 2 * w < T]
+    for warm_ups in (seen.from_zeros, seen.from_mean):
+        residuals = list(warm_ups.values())
+        for earlier, later in itertools.pairwise(residuals):
+            assert all(b < a for a, b in zip(earlier, later, strict=True))
+    assert max(seen.tolerance(32, mean=False)) < 1e-2 < min(other["lstm"].tolerance(32, mean=False))
+    assert seen.tolerance(50, mean=True) == seen.tolerance(32, mean=True) != seen.tolerance(16, mean=True)
+    assert measure_forgetting(tagger(0.0), sequences(2, length=24)) == {}
