@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .compression.within_budget import compress_within as compress_within
     from .errors import AdaptiveLSTMError as AdaptiveLSTMError
     from .execution.backend import backend_info as backend_info
+    from .execution.threads import get_num_threads as get_num_threads
+    from .execution.threads import set_num_threads as set_num_threads
     from .export.export_c import CExport as CExport
     from .export.export_c import export_c as export_c
     from .policies import Combined as Combined
@@ -115,6 +117,7 @@ _EXPORTS = {
     "compress_within": "compression.within_budget",
     "export_c": "export.export_c",
     "fit_translators": "analysis.fit_translators",
+    "get_num_threads": "execution.threads",
     "load": "artifact.artifact",
     "load_certificate": "artifact.artifact",
     "map_sequences": "runtime.map_sequences",
@@ -124,6 +127,7 @@ _EXPORTS = {
     "report": "compression.compress",
     "restore": "compression.compress",
     "save": "artifact.artifact",
+    "set_num_threads": "execution.threads",
     "stream": "runtime.stream",
     "time_policy": "calibration.time_share",
     "warm_up": "runtime.warm_up",
@@ -173,6 +177,7 @@ __all__ = [
     "compress_within",
     "export_c",
     "fit_translators",
+    "get_num_threads",
     "load",
     "load_certificate",
     "losses",
@@ -183,6 +188,7 @@ __all__ = [
     "report",
     "restore",
     "save",
+    "set_num_threads",
     "stream",
     "time_policy",
     "warm_up",

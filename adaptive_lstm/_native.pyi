@@ -168,8 +168,9 @@ class DirectCall:
         check: bool,
         states: bool,
         together: Callable[..., Any] | None,
+        race: ThreadRace | None,
+        most_threads: Callable[[], int],
         route: object,
-        threads: object,
         policy: object,
         monitor: object,
     ) -> None: ...
@@ -179,6 +180,11 @@ _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 _Hold = tuple[_Floats | None, _Floats | None, _Ints, _Floats, _Floats | None, _Ints | None]
 _Exit = tuple[_Ints, npt.NDArray[np.bool_], _Floats, _Ints, _Floats]
+
+class ThreadRace:
+    def __init__(self) -> None: ...
+    def turn(self, rows: int, steps: int, most: int) -> int: ...
+    def served(self, rows: int, steps: int, threads: int, seconds: float) -> None: ...
 
 class State:
     def __init__(self, plan: Plan, policy: Policy, batch: int) -> None: ...
@@ -222,6 +228,8 @@ class State:
         c_cell: int = 0,
         c_row: int = 0,
         block: int = 0,
+        threads: int = 1,
+        race: ThreadRace | None = None,
     ) -> bool: ...
     def run(
         self,
@@ -236,6 +244,7 @@ class State:
         *,
         check: bool,
         open_ended: bool,
+        threads: int = 1,
     ) -> bool: ...
     def step(self, x: int, y: int) -> bool: ...
     def ahead(self) -> None: ...
@@ -249,5 +258,7 @@ class State:
     def exited(self) -> list[bool]: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
     @property
     def batch(self) -> int: ...

@@ -42,7 +42,7 @@ def races() -> None:
 def _no_races(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere the native core serves all it can: the winner of a race, and its last bits, depend on the clock."""
     if "races" not in request.fixturenames:
-        monkeypatch.setattr(torch_choice, "_races", lambda: False)
+        monkeypatch.setattr(torch_choice, "races", lambda: False)
 
 
 @pytest.fixture(scope="module")

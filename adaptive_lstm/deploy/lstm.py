@@ -14,6 +14,7 @@ from ..execution.accounting import run_stats
 from ..execution.backend import native, refuse_non_finite
 from ..execution.native_policy import python_part, runs_natively
 from ..execution.native_stack import NativeStack
+from ..execution.threads import get_num_threads
 from ..policies import Policy, kind_of, parts
 from ..runtime.monitor import Monitor
 from ..types import Counts, FloatArray, Route, RunStats, StackShape
@@ -183,14 +184,18 @@ class LSTM:
             given = (*_place(start[0]), *_place(start[1]))
         state = stack.acquire()
         try:
-            if not state.forward(rows, *where, stack.finite_only, address(h), address(c), *given):
+            out = address(h), address(c)
+            if not state.forward(
+                rows, *where, stack.finite_only, *out, *given, threads=get_num_threads(), race=stack.race
+            ):
                 raise refuse_non_finite()
+            used = state.threads
             counts = stack.counted(state, timesteps)() if self._counts else Counts.dense(shape, timesteps)
         finally:
             stack.release(state)
         if self.monitor is not None:
             self.monitor.see(counts, timesteps, rows)
-        return h, c, run_stats(self._parts, shape, counts, timesteps, route=NATIVE, threads=1)
+        return h, c, run_stats(self._parts, shape, counts, timesteps, route=NATIVE, threads=used)
 
 
 def _place(state: FloatArray) -> tuple[int, int, int]:

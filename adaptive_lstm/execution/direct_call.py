@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 from .contents import HashedContents
 from .fingerprint import Fingerprint
+from .threads import get_num_threads
 
 if TYPE_CHECKING:
     from .. import _native
@@ -95,6 +96,7 @@ def direct_call(
         contested=-1 if trial is None else trial.small,
         states=not executor.skips_over_time,  # there, calls are counted (runtime.short_calls)
         counts=executor.counts,
+        most_threads=get_num_threads,
         route=executor.call_route,
         policy=executor.policy,
         monitor=monitor,

@@ -9,6 +9,7 @@ from .backend import refuse_non_finite
 from .batch import Batch
 from .native_stack import NativeStack
 from .runner import Result
+from .threads import get_num_threads
 
 
 class NativeRunner:
@@ -19,12 +20,12 @@ class NativeRunner:
         counts: whether batches are counted, because a run may do less than all of the work.
     """
 
-    __slots__ = ("_counts", "_finite_only", "_hidden", "_one_row", "_output", "_width", "shape", "stack")
+    __slots__ = ("_counts", "_finite_only", "_hidden", "_one_row", "_output", "_race", "_width", "shape", "stack")
 
     def __init__(self, stack: NativeStack, *, counts: bool = True):
         self.stack, self.shape = stack, stack.shape
         shape = stack.shape
-        self._counts, self._finite_only = counts, stack.finite_only
+        self._counts, self._finite_only, self._race = counts, stack.finite_only, stack.race
         self._width = shape.directions * shape.output_size
         self._output, self._hidden = (shape.num_cells, shape.output_size), (shape.num_cells, shape.hidden_size)
         like = torch.empty(0, dtype=torch.float32, device="cpu")
@@ -61,7 +62,7 @@ class NativeRunner:
             if initial is None:
                 finite = state.forward(
                     rows, x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
-                    h.data_ptr(), c.data_ptr(),
+                    h.data_ptr(), c.data_ptr(), threads=get_num_threads(), race=self._race,
                 )  # fmt: skip
             else:
                 h_0, c_0 = initial
@@ -70,10 +71,11 @@ class NativeRunner:
                 finite = state.forward(
                     rows, x.data_ptr(), x_time, x_row, y.data_ptr(), y_time, y_row, steps, alive, self._finite_only,
                     h.data_ptr(), c.data_ptr(), *_rows(h_0), *_rows(c_0),
+                    threads=get_num_threads(), race=self._race,
                 )  # fmt: skip
             if not finite:
                 raise refuse_non_finite()
-            return Result(y, h, c, stack.counted(state, batch.timesteps) if self._counts else None)
+            return Result(y, h, c, stack.counted(state, batch.timesteps) if self._counts else None, state.threads)
         finally:
             stack.release(state)
 

@@ -16,6 +16,7 @@ from ..policies import Dense, Parts, parts
 from ..types import ColumnCounts, Counts, ExitState, HoldState, Route, Site, StackShape, StreamState, sites
 from ..weights.matrices import CellMatrices, Matrix, live_units
 from .native_policy import packed_policy
+from .racing import races
 
 if TYPE_CHECKING:
     from .. import _native
@@ -111,6 +112,7 @@ class NativeStack:
         self._cells = cells
         self._plan = _native.Plan([cells[i : i + per_layer] for i in range(0, shape.num_cells, per_layer)])
         self._policy = packed_policy(policy, shape)
+        self.race = _native.ThreadRace() if races() else None
         self._idle: list[_native.State] = []
 
     @property
@@ -146,6 +148,7 @@ class NativeStack:
         contested: int,
         states: bool,
         counts: bool,
+        most_threads: Callable[[], int],
         route: Route,
         policy: Parts,
         monitor: object,
@@ -160,6 +163,7 @@ class NativeStack:
             contested: numbers of an input beyond which torch may be as fast on several rows or threads; -1: never.
             states: whether calls with given states are served.
             counts: whether batches are counted.
+            most_threads: how many may serve a call.
             route, policy: what is remembered of a call.
             monitor: is told the rates of every call (``direct_call.Monitor``), or None.
         """
@@ -178,8 +182,9 @@ class NativeStack:
             check=self.finite_only,
             states=states,
             together=self._counts if counts else None,
+            race=self.race,
+            most_threads=most_threads,
             route=route,
-            threads=1,
             policy=policy,
             monitor=monitor,
         ).serve

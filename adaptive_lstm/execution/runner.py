@@ -27,12 +27,14 @@ class Result(NamedTuple):
     ``h`` [L * D, B, P], ``c`` [L * D, B, H]: final states.
     ``counts``: a call that adds up what was counted, which takes as long as a short sequence; None where nothing is
     pruned or can be skipped.
+    ``threads``: how many ran it natively; None: another runs it.
     """
 
     y: torch.Tensor
     h: torch.Tensor
     c: torch.Tensor
     counts: Counted | None
+    threads: int | None = None
 
 
 class Runner(Protocol):
@@ -166,8 +168,8 @@ class Converted:
     def run(self, batch: Batch) -> Result:
         """As ``Runner.run``."""
         given = batch.x.dtype
-        y, h, c, counts = self.runner.run(batch.converted(self.dtype))
-        return Result(y.to(given), h.to(given), c.to(given), counts)
+        y, h, c, counts, threads = self.runner.run(batch.converted(self.dtype))
+        return Result(y.to(given), h.to(given), c.to(given), counts, threads)
 
 
 class Uncounted:

@@ -9,20 +9,19 @@ of a large one: it keeps a much slower side from ever serving.
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 import time
 from collections.abc import Callable, Hashable
 from typing import Literal, TypeVar
 
 import torch
 
-from ..errors import BackendError
 from ..types import StackShape
 from .backend import backend_info
 from .batch import Batch
+from .racing import races
 from .runner import Runner
+from .threads import get_num_threads
 
 ROUNDS = 3  # timed calls of each
 CLEAR = 1.25  # times as slow: fewer rounds will do
@@ -75,14 +74,6 @@ class Contest:
 _contests: dict[Hashable, Contest] = {}  # of the process
 
 
-@functools.cache
-def _races() -> bool:
-    wanted = os.environ.get("ADAPTIVE_LSTM_RACE", "")
-    if wanted not in ("", "on", "off"):
-        raise BackendError(f"ADAPTIVE_LSTM_RACE: got {wanted!r}, expected 'on' or 'off'")
-    return wanted != "off"
-
-
 def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
@@ -113,12 +104,12 @@ class SpeedTrial:
         """
         if (x.numel() <= self.small and not dear) or x.dim() != 3:
             return None
-        threads = torch.get_num_threads()
+        threads = torch.get_num_threads(), get_num_threads()
         outer, inner, _ = x.shape
         steps, batch = (inner, outer) if batch_first else (outer, inner)
-        if batch == 1 and threads == 1 and not dear:
+        if batch == 1 and threads[0] == 1 and not dear:
             return None
-        if not _races() or torch.are_deterministic_algorithms_enabled():
+        if not races() or torch.are_deterministic_algorithms_enabled():
             return None
         key = (self._shape, self._stored, dear, _power_of_two(batch), _power_of_two(steps), threads, batch_first)
         return _contests.get(key) or _contests.setdefault(key, Contest())

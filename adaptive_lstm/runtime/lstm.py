@@ -262,7 +262,7 @@ class AdaptiveLSTM(nn.LSTM):
 
         def serve(x: Any, hx: Any) -> Any:
             batch = Batch.of(x, hx, self.stack_shape, self.batch_first)
-            y, h, c, _ = runner.run(batch)
+            y, h, c, *_ = runner.run(batch)
             return batch.restore(y, h, c)
 
         return self._detoured(serve)
@@ -364,12 +364,12 @@ class AdaptiveLSTM(nn.LSTM):
         if hx is not None and executor.skips_over_time:
             note_length(last, batch)
         if contest is None:
-            y, h, c, counts = executor.runner.run(batch)
+            y, h, c, counts, threads = executor.runner.run(batch)
         else:
-            seconds, (y, h, c, counts) = timed(lambda: executor.runner.run(batch))
+            seconds, (y, h, c, counts, threads) = timed(lambda: executor.runner.run(batch))
             compiled = self._compiled
             contest.served("native", seconds + (0.0 if compiled is None else compiled.seconds), batch.timesteps)
-        last["_last"] = (route, executor.threads(), batch.timesteps, counts, executor.policy)
+        last["_last"] = (route, threads or executor.threads(), batch.timesteps, counts, executor.policy)
         monitor = self._monitor
         if monitor is not None and counts is not None:  # from this call's own counts: threads may share the module
             monitor.see(counts(), batch.timesteps, batch.rows)

@@ -14,16 +14,19 @@ from ..execution.torch_choice import ROUNDS
 from .adapt import adapted_lstms, keep_settings
 from .lstm import AdaptiveLSTM
 
-CALLS = 2 * ROUNDS + 1  # torch and the native core serve so many in turn, and the winner one
+# Torch and the native core serve so many of each in turn; then the native core serves twice as many itself before it is
+# known whether several threads pay; and the last call is served as all later ones are.
+CALLS = 3 * ROUNDS + 1
 
 
 @model_io.keeps_memory
 def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
-    """Pack the weights of an adapted model, and settle whether torch or the native core serves its calls.
+    """Pack the weights of an adapted model, and settle who serves its calls, on how many threads.
 
-    Otherwise the first calls do: the very first one packs, and the first calls of a new batch size or length that torch
-    may serve faster are served by the two in turn. ``ADAPTIVE_LSTM_RACE=off`` or torch's deterministic mode leave all
-    of them to the native core.
+    Otherwise the first calls do: the very first one packs, and the first calls of a new batch size or length are served
+    by torch and the native core in turn, where torch may be faster, and by one thread and several. With
+    ``ADAPTIVE_LSTM_RACE=off`` all threads that have work serve; that and torch's deterministic mode leave all of them
+    to the native core.
 
     ::
 

@@ -50,6 +50,7 @@ PAGES = (
     Page("limits", "Limits of each model", (section("limits"),)),
     Page("roofline", "Roofline", (section("roofline"),)),
     Page("scaling", "Scaling with width, depth and length", (section("scaling"),)),
+    Page("cores", "One thread against several", (section("cores"),)),
     Page("footprint", "Memory and start-up", (section("footprint"),)),
     Page("embedded", "Exported C", (section("embedded"),)),
     Page("fuzzing", "Fuzzing", (section("fuzzing"),)),

@@ -20,6 +20,7 @@ COMMANDS = {
     "throughput": "python -m eval.throughput",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",
+    "cores": "python -m eval.cores",
     "linearity": "python -m eval.linearity",
     "never_slower": "python -m eval.never_slower",
     "calls": "python -m eval.calls",

@@ -21,9 +21,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import adaptive_lstm as al
 from adaptive_lstm.bench import Timing
 from adaptive_lstm.peers import Unavailable
-from eval import long_stream, scaling, streaming, throughput
+from eval import cores, long_stream, scaling, streaming, throughput
 from eval.footprint import __main__ as footprint
 from eval.shared import common
 
@@ -279,6 +280,22 @@ def test_line_recovers_what_a_call_costs() -> None:
     assert found.meaningful
     assert not scaling.line(lengths, timings([1e-6, 5e-6, 20e-6, 90e-6])).meaningful
     assert not scaling.line(lengths, timings([-3e-7, -3e-7, -3e-7])).meaningful
+
+
+# ----------------------------------------------------------------------------------------------------------- cores
+
+
+def test_cores_are_compared(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cores.Case(5, 9, 3, 2, 40, goal=1.5)
+    monkeypatch.setattr(cores, "GROUPS", {"long": (case,)})
+    fp32, int8 = run(cores.main, "--precisions", "fp32,int8", "--seconds", "1")
+    assert (fp32["precision"], int8["precision"]) == ("fp32", "int8")
+    for record in (fp32, int8):
+        assert record["chosen"] == 1  # too little work to wake another thread
+        assert record["speed"]["median"] > 0
+        for timing in record["seconds"].values():
+            assert_quantiles(timing)
+    assert al.get_num_threads() == torch.get_num_threads()
 
 
 # ----------------------------------------------------------------------------------------------------- long streams

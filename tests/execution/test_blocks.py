@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.execution.native_stack import MOST_IDLE, MOST_IDLE_BYTES, NativeStack
-from adaptive_lstm.policies import parts
 from adaptive_lstm.types import StackShape
-from adaptive_lstm.weights.layout import tensors_of
-from adaptive_lstm.weights.precision import Quantize
-from adaptive_lstm.weights.quantization import quantize_stack
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, infer_natively, signal, torch_lstm
 from ..support.policy_cases import FAMILIES
+from ..support.whole_batches import Ran, forward, stack_of
 
 pytestmark = [
     pytest.mark.skipif(al.backend_info().backend != "native", reason="the native core does not run"),
@@ -29,55 +24,6 @@ pytestmark = [
 
 T, B = 13, 11
 SIZES = [11] * 4 + [8] * 3 + [7] * 2 + [2] * 4  # with blocks of 4, one ends early and one is cut in the middle
-
-
-@dataclass
-class Ran:
-    y: torch.Tensor
-    h: torch.Tensor
-    c: torch.Tensor
-    counts: np.ndarray[Any, Any]
-    exits: tuple[Any, ...]
-
-
-def stack_of(shape: StackShape, policy: al.Policy, precision: Any) -> NativeStack:
-    lstm = torch_lstm(
-        shape.input_size,
-        shape.hidden_size,
-        shape.num_layers,
-        proj_size=shape.proj_size,
-        bidirectional=shape.bidirectional,
-    )
-    with torch.no_grad():
-        matrices = quantize_stack(tensors_of(lstm), shape, Quantize(precision))
-    return NativeStack(matrices, shape, parts(policy))
-
-
-def forward(
-    native: NativeStack,
-    x: torch.Tensor,
-    sizes: Sequence[int] | None,
-    given: tuple[torch.Tensor, torch.Tensor],
-    block: int,
-) -> Ran:
-    """x [B, T, I], or packed rows with ``sizes``."""
-    shape, state = native.shape, native.acquire()
-    rows, steps = (sizes[0], len(sizes)) if sizes else x.shape[:2]
-    width = shape.directions * shape.output_size
-    y, (h_0, c_0) = torch.full((*x.shape[:-1], width), float("nan")), given
-    h, c = torch.empty(shape.num_cells, rows, shape.output_size), torch.empty(shape.num_cells, rows, shape.hidden_size)
-    alive = torch.tensor(sizes or [0])
-    at = (
-        (0, x.shape[1], y.data_ptr(), 0, width)
-        if sizes
-        else (x.stride(1), x.stride(0), y.data_ptr(), width, y.stride(0))
-    )
-    start = (h_0.data_ptr(), h_0.stride(0), h_0.stride(1), c_0.data_ptr(), c_0.stride(0), c_0.stride(1))
-    packed = alive.data_ptr() if sizes else 0
-    assert state.forward(rows, x.data_ptr(), *at, steps, packed, True, h.data_ptr(), c.data_ptr(), *start, block)
-    columns, (checks, exits, depth_checks, depth_exits), _ = state.counters()
-    native.release(state)
-    return Ran(y, h, c, np.array(columns), (checks, exits, *depth_checks, *depth_exits))
 
 
 def alone(native: NativeStack, x: torch.Tensor, sizes: Sequence[int] | None, given: Any, first: int, n: int) -> Ran:

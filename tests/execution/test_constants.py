@@ -7,6 +7,7 @@ from adaptive_lstm.calibration.latency_model import CHUNK
 from adaptive_lstm.compression.pruning.settings import KERNEL_BLOCK, STRIP
 from adaptive_lstm.errors import InputError
 from adaptive_lstm.execution.reference_cell import MIN_DYNAMIC_RANGE
+from adaptive_lstm.execution.torch_choice import ROUNDS
 from adaptive_lstm.policies.change import MIN_CHANGE
 from adaptive_lstm.policies.counts import LONGEST, MOST_KEPT
 from adaptive_lstm.weights.precision import MAX_LEVELS, RAW_LEVELS
@@ -19,6 +20,7 @@ def test_the_native_core_and_python_share_their_constants() -> None:
     assert (SHARED.ROW_BLOCK, 1) == KERNEL_BLOCK
     assert SHARED.CHUNK_ROWS == CHUNK
     assert (SHARED.LONGEST, SHARED.MOST_KEPT) == (LONGEST, MOST_KEPT)
+    assert SHARED.RACE_ROUNDS == ROUNDS
     assert SHARED.MIN_CHANGE == MIN_CHANGE
     assert SHARED.MIN_DYNAMIC_RANGE == MIN_DYNAMIC_RANGE
     assert MAX_LEVELS == SHARED.MAX_LEVELS

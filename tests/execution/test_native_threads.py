@@ -16,6 +16,7 @@ from adaptive_lstm.types import StackShape
 from ..support.helpers import adapted, always_native, infer
 from ..support.native_oracle import ACTIVITIES, Activity, policy_of, run, signal, stack, weights
 from ..support.policy_cases import FAMILIES
+from ..support.whole_batches import forward, stack_of
 
 SHAPE = StackShape(6, 33, 2)
 
@@ -112,6 +113,23 @@ def test_threads_share_a_module() -> None:
             assert torch.equal(infer(fast, x)[0], y)
 
         together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=15)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_calls_have_helpers_while_others_do_without(rows: int, bidirectional: bool) -> None:
+    shape = StackShape(6, 33, 3, bidirectional=bidirectional)
+    native, x = stack_of(shape, al.Dense(), "int8"), signal(150, rows, 6).transpose(0, 1)
+    given = torch.zeros(shape.num_cells, rows, 33), torch.zeros(shape.num_cells, rows, 33)
+    want = forward(native, x, None, given, 128)
+
+    def check() -> None:
+        got = forward(native, x, None, given, 128, 3)
+        assert torch.equal(got.y, want.y)
+        assert torch.equal(got.h, want.h)
+        assert (got.counts == want.counts).all()
+
+    together(check, check, check, rounds=10)
 
 
 def test_states_of_one_plan_are_made_and_freed_in_threads() -> None:

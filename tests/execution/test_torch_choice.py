@@ -12,6 +12,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.execution import torch_choice
 from adaptive_lstm.execution.native_runner import NativeRunner
+from adaptive_lstm.execution.racing import races
 from adaptive_lstm.execution.torch_choice import ROUNDS, Contest
 from tests.support.helpers import adapted, assert_close, assert_equal, infer
 
@@ -23,9 +24,9 @@ SIZE = (16, 96, 2)  # above the size from which there is a contest
 @pytest.fixture(autouse=True)
 def _no_contests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch_choice, "_contests", {})
-    torch_choice._races.cache_clear()
+    races.cache_clear()
     yield
-    torch_choice._races.cache_clear()
+    races.cache_clear()
 
 
 def played(torch_seconds: float, native_seconds: float, estimate: float | None = None) -> tuple[list[str], str | None]:

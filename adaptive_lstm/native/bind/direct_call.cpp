@@ -100,11 +100,13 @@ class DirectCall {
   // contested: numbers of an input beyond which torch may be as fast, unless it is one row on one thread; -1: never.
   // check: inputs must be finite. states: whether calls with given states are served too.
   // together: puts counters together (Counted); None: nothing is counted.
-  // remembered: route, threads and policy of a call.
+  // race, most_threads: whether several threads serve a call, and () -> how many at most.
+  // remembered: route and policy of a call.
   // monitor: what the module's attribute _monitor must hold; is told the rates of every call that is counted, or None.
   DirectCall(std::shared_ptr<Torch> torch, Bypassed bypassed, std::shared_ptr<Plan> plan, Idle idle,
              const Weights& weights, nb::object contents, int64_t contested, bool check, bool states,
-             nb::object together, std::array<nb::object, 3> remembered, nb::object monitor)
+             nb::object together, std::shared_ptr<ThreadRace> race, nb::object most_threads,
+             std::array<nb::object, 2> remembered, nb::object monitor)
       : torch_(std::move(torch)),
         bypassed_(std::move(bypassed)),
         plan_(std::move(plan)),
@@ -115,6 +117,8 @@ class DirectCall {
         check_(check),
         states_(states),
         together_(std::move(together)),
+        race_(std::move(race)),
+        most_threads_(std::move(most_threads)),
         remembered_(std::move(remembered)),
         monitor_(std::move(monitor)),
         take_(monitor_.is_none() || together_.is_none() ? nb::none() : nb::object(monitor_.attr("take"))),
@@ -212,8 +216,10 @@ class DirectCall {
   }
 
   bool run(StackState& state, const Given& in, float* y, float* h, float* c) const {
+    const double reads = bytes_read(*plan_, in.rows, in.steps);
+    const int threads = worth_waking(reads) ? nb::cast<int>(most_threads_()) : 1;
     std::optional<nb::gil_scoped_release> others_run;
-    if (plan_->bytes() * size_t(in.rows) * size_t(in.steps) > kShort) others_run.emplace();
+    if (reads > kShort) others_run.emplace();
     const Exclusive guard(state);
     const ptrdiff_t width = output_ * plan_->directions();
     const bool rows_outside = in.row == 0;
@@ -226,7 +232,7 @@ class DirectCall {
                            rows_of(in.c_0),
                            {h, in.rows * output_, output_},
                            {c, in.rows * hidden_, hidden_}};
-    return run_whole(state, batch, block_rows(*plan_, in.steps), check_);
+    return run_fastest(state, batch, check_, race_.get(), threads);
   }
 
   // The shapes of the results, kept for as long as inputs are of one shape.
@@ -248,16 +254,17 @@ class DirectCall {
 
   // What last_run tells of the call.
   void remember(nb::handle of, const StackState& state, int64_t timesteps) {
-    if (timesteps != told_timesteps_ || !together_.is_none()) {
+    if (timesteps != told_timesteps_ || state.threads_of_last_run != told_threads_ || !together_.is_none()) {
       const nb::object counted = together_.is_none() ? nb::none() : nb::cast(Counted(state, together_, timesteps));
-      const auto& [route, threads, policy] = remembered_;
-      told_ = nb::make_tuple(route, threads, timesteps, counted, policy);
+      const auto& [route, policy] = remembered_;
+      told_ = nb::make_tuple(route, state.threads_of_last_run, timesteps, counted, policy);
       told_timesteps_ = timesteps;
+      told_threads_ = state.threads_of_last_run;
     }
     if (PyDict_SetItem(of.ptr(), last_.ptr(), told_.ptr())) throw nb::python_error();
   }
 
-  static constexpr size_t kShort = 1 << 20;  // bytes of weights that are read before another thread would wake
+  static constexpr double kShort = 1 << 20;  // bytes of weights that are read before another thread would wake
   static constexpr int64_t kMostSteps = int64_t(1) << 30;
 
   std::shared_ptr<Torch> torch_;
@@ -270,7 +277,9 @@ class DirectCall {
   int64_t contested_;
   bool check_, states_;
   nb::object together_;
-  std::array<nb::object, 3> remembered_;
+  std::shared_ptr<ThreadRace> race_;
+  nb::object most_threads_;
+  std::array<nb::object, 2> remembered_;
   nb::object monitor_, take_;
   int64_t cells_, columns_;  // columns_: of all cells, x and h
   ptrdiff_t output_, hidden_;
@@ -278,6 +287,7 @@ class DirectCall {
   std::array<int64_t, 3> shaped_for_{};
   nb::object told_;
   int64_t told_timesteps_ = -1;
+  int told_threads_ = 1;
   const nb::object training_ = name("training"), batch_first_ = name("batch_first"), parameters_ = name("_parameters"),
                    last_ = name("_last"), watching_ = name("_monitor");  // attributes of an AdaptiveLSTM
 };
@@ -305,15 +315,16 @@ void bind_direct_call(nb::module_& m) {
   nb::class_<DirectCall>(m, "DirectCall")
       .def(nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan,
                        nb::list idle, size_t most, size_t most_bytes, const Weights& weights, nb::object contents,
-                       int64_t contested, bool check, bool states, nb::object together, nb::object route,
-                       nb::object threads, nb::object policy, nb::object monitor) {
+                       int64_t contested, bool check, bool states, nb::object together,
+                       std::shared_ptr<ThreadRace> race, nb::object most_threads, nb::object route, nb::object policy,
+                       nb::object monitor) {
              return std::make_shared<DirectCall>(torch, bypassed, plan, Idle{idle, most, most_bytes}, weights, contents,
-                                                 contested, check, states, together,
-                                                 std::array<nb::object, 3>{route, threads, policy}, monitor);
+                                                 contested, check, states, together, race, most_threads,
+                                                 std::array<nb::object, 2>{route, policy}, monitor);
            }),
            nb::arg("torch"), nb::arg("bypassed"), nb::arg("plan"), nb::kw_only(), nb::arg("idle"), nb::arg("most_idle"),
            nb::arg("most_bytes"), nb::arg("weights"), nb::arg("contents").none(), nb::arg("contested"),
-           nb::arg("check"), nb::arg("states"), nb::arg("together").none(), nb::arg("route"), nb::arg("threads"),
-           nb::arg("policy"), nb::arg("monitor").none())
+           nb::arg("check"), nb::arg("states"), nb::arg("together").none(), nb::arg("race").none(),
+           nb::arg("most_threads"), nb::arg("route"), nb::arg("policy"), nb::arg("monitor").none())
       .def("serve", &DirectCall::serve, nb::arg("lstm"), nb::arg("x").none(), nb::arg("hx").none() = nb::none());
 }

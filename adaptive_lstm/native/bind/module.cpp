@@ -5,6 +5,7 @@
 #include "pack/plan.h"
 #include "run/policy.h"
 #include "run/rows.h"
+#include "run/thread_race.h"
 #include "run/turn.h"
 
 using namespace alstm;
@@ -19,6 +20,7 @@ void bind_constants(nb::module_& m) {
   constants.attr("CHUNK_ROWS") = kChunkRows;
   constants.attr("LONGEST") = kLongest;
   constants.attr("MOST_KEPT") = kMostKept;
+  constants.attr("RACE_ROUNDS") = ThreadRace::kRounds;
   constants.attr("MAX_LEVELS") = kMaxLevels;
   constants.attr("MIN_CHANGE") = kMinChange;
   constants.attr("MIN_DYNAMIC_RANGE") = double(kMinDynamicRange);

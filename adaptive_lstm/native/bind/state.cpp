@@ -33,25 +33,29 @@ void check_rows(int batch, uintptr_t x, uintptr_t y, int steps, const int64_t* s
 }
 
 bool run(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
-         ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, bool open_ended) {
+         ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, bool open_ended, int threads) {
   const Exclusive guard(state);
   check_rows(state.batch().size(), x, y, steps, at<const int64_t>(sizes));
   RunOptions options;
   options.check = check;
   options.open_ended = open_ended;
+  options.threads = threads;
   return state.run({at<const float>(x), x_time, x_row}, {at<float>(y), y_time, y_row}, steps, at<const int64_t>(sizes),
                    options);
 }
 
 // A whole batch of `rows` sequences from a fresh start, in one call, because calls from Python cost as much as a short
 // sequence: to contiguous h_n [L * D, B, P] and c_n [L * D, B, H], from zeros, or from h_0 [L * D, B] and c_0, whose
-// cells and rows lie so far apart. block: rows that are run together; 0: what is fast.
+// cells and rows lie so far apart. block: rows that are run together; 0: what is fast. threads: how many may run it;
+// `race` says whether they do, where it is given.
 bool forward(StackState& state, int rows, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
              ptrdiff_t y_row, int steps, uintptr_t sizes, bool check, uintptr_t h_n, uintptr_t c_n, uintptr_t h_0,
-             ptrdiff_t h_cell, ptrdiff_t h_row, uintptr_t c_0, ptrdiff_t c_cell, ptrdiff_t c_row, int block) {
+             ptrdiff_t h_cell, ptrdiff_t h_row, uintptr_t c_0, ptrdiff_t c_cell, ptrdiff_t c_row, int block,
+             int threads, ThreadRace* race) {
   const Exclusive guard(state);
   check_batch(rows);
   require(block >= 0, "a block must not be negative");
+  require(threads >= 1, "the number of threads must be at least 1");
   check_rows(rows, x, y, steps, at<const int64_t>(sizes));
   require(!h_0 == !c_0, "h_0 and c_0 are null together");
   require((h_n && c_n) || !rows, "h_n or c_n is a null address");
@@ -68,7 +72,8 @@ bool forward(StackState& state, int rows, uintptr_t x, ptrdiff_t x_time, ptrdiff
                          {at<const float>(c_0), c_cell, c_row},
                          {at<float>(h_n), rows * output, output},
                          {at<float>(c_n), rows * hidden, hidden}};
-  return run_whole(state, batch, block ? block : block_rows(plan, steps), check);
+  if (block) return run_whole(state, batch, block, check, threads);
+  return run_fastest(state, batch, check, race, threads);
 }
 
 // One step of a stream on contiguous x [B, I] and y [B, D * P].
@@ -174,6 +179,10 @@ size_t bytes_of(const StackState& state) {
 }  // namespace
 
 void bind_state(nb::module_& m) {
+  nb::class_<ThreadRace>(m, "ThreadRace")
+      .def(nb::new_([] { return std::make_shared<ThreadRace>(); }))
+      .def("turn", &ThreadRace::turn, nb::arg("rows"), nb::arg("steps"), nb::arg("most"))
+      .def("served", &ThreadRace::served, nb::arg("rows"), nb::arg("steps"), nb::arg("threads"), nb::arg("seconds"));
   nb::class_<StackState>(m, "State")
       .def(nb::new_(&make_state), nb::arg("plan"), nb::arg("policy"), nb::arg("batch"))
       .def("reset", &reset, nb::arg("batch"))
@@ -183,11 +192,12 @@ void bind_state(nb::module_& m) {
            nb::arg("sent_h").noconvert(), nb::arg("hold").noconvert(), nb::arg("time_exit").noconvert().none())
       .def("run", &run, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes") = 0, nb::kw_only(), nb::arg("check"),
-           nb::arg("open_ended"), nb::call_guard<nb::gil_scoped_release>())
+           nb::arg("open_ended"), nb::arg("threads") = 1, nb::call_guard<nb::gil_scoped_release>())
       .def("forward", &forward, nb::arg("rows"), nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
            nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_n"),
            nb::arg("c_n"), nb::arg("h_0") = 0, nb::arg("h_cell") = 0, nb::arg("h_row") = 0, nb::arg("c_0") = 0,
-           nb::arg("c_cell") = 0, nb::arg("c_row") = 0, nb::arg("block") = 0, nb::call_guard<nb::gil_scoped_release>())
+           nb::arg("c_cell") = 0, nb::arg("c_row") = 0, nb::arg("block") = 0, nb::arg("threads") = 1,
+           nb::arg("race").none() = nb::none(), nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, nb::arg("x"), nb::arg("y"), nb::call_guard<nb::gil_scoped_release>())
       .def("ahead", &ahead, nb::call_guard<nb::gil_scoped_release>())
       .def("step_rows", &step_rows, nb::arg("rows"), nb::arg("n"), nb::arg("x"), nb::arg("y"),
@@ -205,5 +215,6 @@ void bind_state(nb::module_& m) {
       .def("clear_counters", &clear_counters)
       .def("exited", &exited)
       .def_prop_ro("bytes", &bytes_of)
+      .def_prop_ro("threads", [](const StackState& state) { return state.threads_of_last_run; })
       .def_prop_ro("batch", &batch_of);
 }

@@ -73,6 +73,17 @@ constexpr int kAheadPart = 8;
 constexpr int kMostBlockRows = 128, kLeastBlockRows = 32;
 constexpr ptrdiff_t kBlockBytes = ptrdiff_t(16) << 20;
 
+// Bytes of weights that a call reads in all its timesteps and rows, from which a second thread is awake soon enough; and
+// the fewest rows of a batch that a thread is given.
+// python -m eval.cores
+constexpr double kLeastTogether = double(4 << 20);
+constexpr int kLeastThreadRows = 4;
+
+// Chunks of timesteps that a layer has where layers run on several threads, one behind the other, and the fewest
+// timesteps of one: the more chunks, the sooner all threads have work; each reads the layer's weights anew.
+// python -m eval.cores
+constexpr int kWaveChunks = 12, kLeastWaveSteps = 8;
+
 // Share of held timesteps above which projecting a whole chunk costs more than projecting the timesteps that run.
 // python -m eval.savings --zoo PATH (models with "hold" in their policy)
 constexpr double kMostlyHeld = 0.5;

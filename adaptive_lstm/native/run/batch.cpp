@@ -63,6 +63,25 @@ void Batch::clear_counters() {
     }
 }
 
+void Batch::add_counters(const Batch& other) {
+  for (size_t l = 0; l < layers_.size(); l++)
+    for (size_t d = 0; d < layers_[l].size(); d++) {
+      CellState& s = layers_[l][d];
+      const CellState& more = other.layers_[l][d];
+      s.x.sent += more.x.sent;
+      s.recurrent.sent += more.recurrent.sent;
+      s.ran += more.ran;
+      s.advanced += more.advanced;
+    }
+}
+
+bool Batch::decides_by_chunk() const {
+  for (const auto& layer : layers_)
+    for (const CellState& s : layer)
+      if (s.x.thresholded() && s.x.view().format != Format::int8) return true;
+  return false;
+}
+
 void Batch::restore_constants() {
   if (!loaded_) return;
   for (auto& layer : layers_)

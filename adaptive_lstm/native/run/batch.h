@@ -47,6 +47,7 @@ class Batch {
   Batch(const Plan& plan, const Policy& policy);
   void reset(int size);  // zero states, nothing sent or held; counters go on
   void clear_counters();
+  void add_counters(const Batch& other);
 
   // h: [L * D, B, P], c: [L * D, B, H], contiguous, in batch order.
   void load(const float* h, const float* c);
@@ -59,6 +60,10 @@ class Batch {
   void restore_constants();
   bool constants_restored() const { return !loaded_; }
   void forget_ahead();
+
+  // Whether the rows and timesteps of a chunk decide together about the order of float sums: whether they are made of
+  // single columns.
+  bool decides_by_chunk() const;
 
   int size() const { return size_; }
   int active() const { return active_; }  // the rows at the first positions, which have not exited, in ascending order

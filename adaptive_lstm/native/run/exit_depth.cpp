@@ -27,6 +27,14 @@ void DepthExits::clear_counters() {
   sequences_ = 0;
 }
 
+void DepthExits::add_counters(const DepthExits& other) {
+  for (size_t l = 0; l < checks_.size(); l++) {
+    checks_[l] += other.checks_[l];
+    exits_[l] += other.exits_[l];
+  }
+  sequences_ += other.sequences_;
+}
+
 // Keeps, of the rows listed, those that exit after this layer. The states must have been gathered.
 void DepthExits::keep_exiting(int layer, const std::vector<Affine>& maps) {
   const Affine& check = exit_.head ? exit_.logits[layer] : maps[layer];

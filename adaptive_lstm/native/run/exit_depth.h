@@ -17,6 +17,7 @@ class DepthExits {
  public:
   DepthExits(const DepthExit& exit, const Plan& plan, const Kernels& kernels, Batch& batch);
   void clear_counters();
+  void add_counters(const DepthExits& other);
   size_t bytes() const { return translations_.capacity() * sizeof(float); }  // of what grows with the length of a run
 
   bool checks_after(int layer) const { return exit_.checks[layer]; }

@@ -65,6 +65,11 @@ void TimeExits::reset() {
 
 void TimeExits::clear_counters() { checks_ = exits_ = 0; }
 
+void TimeExits::add_counters(const TimeExits& other) {
+  checks_ += other.checks_;
+  exits_ += other.exits_;
+}
+
 void TimeExits::load(const ExitState& state) {
   state_ = state;
   passes_over_ = true;

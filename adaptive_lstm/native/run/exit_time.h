@@ -27,6 +27,7 @@ class TimeExits {
   TimeExits(const Policy& policy, const Plan& plan, const Kernels& kernels, Batch& batch);
   void reset();
   void clear_counters();
+  void add_counters(const TimeExits& other);
   size_t bytes() const {
     return in_.bytes() + out_.bytes() + snapshots_.bytes() + state_.past.capacity() * sizeof(float);
   }

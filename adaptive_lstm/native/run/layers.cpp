@@ -10,20 +10,22 @@ Layers::Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, B
       policy_(policy),
       kernels_(kernels),
       batch_(batch),
+      scratch_(1),
       outputs_(policy.depth_exit ? plan.layers().size() : 2) {
   if (policy.depth_exit) depth_exits_.emplace(*policy.depth_exit, plan, kernels, batch);
 }
 
 void Layers::reset() {
   const bool rows_apart = policy_.holds() || policy_.exits_steps();
-  scratch_.grow(batch_, rows_apart);
+  scratch_[0].grow(batch_, rows_apart);
   if (rows_apart) hold_.reserve(policy_, batch_.size());
 }
 
-void Layers::make_room_for_chosen() { scratch_.grow(batch_, true); }
+void Layers::make_room_for_chosen() { scratch_[0].grow(batch_, true); }
 
 size_t Layers::bytes() const {
-  size_t all = scratch_.bytes() + hold_.bytes() + (depth_exits_ ? depth_exits_->bytes() : 0);
+  size_t all = hold_.bytes() + (depth_exits_ ? depth_exits_->bytes() : 0);
+  for (const Scratch& scratch : scratch_) all += scratch.bytes();
   for (const PackedRows& output : outputs_) all += output.bytes();
   return all;
 }
@@ -67,7 +69,7 @@ void Layers::ahead() {
   if (!batch_.constants_restored()) return;
   for (int l = 0; l < int(plan_.layers().size()) && recurs_next(l); l++) {
     CellState& state = batch_.layers()[l][0];
-    CellRun{*state.cell, state, kernels_, scratch_, false, tick_}.recur_ahead(batch_.active(), tick_ & 1);
+    CellRun{*state.cell, state, kernels_, scratch_[0], false, tick_}.recur_ahead(batch_.active(), tick_ & 1);
   }
 }
 
@@ -90,7 +92,7 @@ void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>
     CellState& state = batch_.layers()[layer][d];
     const ptrdiff_t column = ptrdiff_t(d) * state.cell->output;
     const Rows<float> own = out.from_column(column);
-    CellRun cell{*state.cell, state, kernels_, scratch_, d > 0, tick_};
+    CellRun cell{*state.cell, state, kernels_, scratch_[0], d > 0, tick_};
     if (held) {
       const HeldCell where{policy_,     layout, batch_.size(), layer, d, translations ? translations + column : nullptr,
                            width(layer)};
@@ -104,20 +106,25 @@ void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>
 void Layers::run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out,
                       const RowLayout& layout) {
   const int steps = layout.steps(), chunk = chunk_steps(batch_.size());
-  const ptrdiff_t stride = cell.gate_stride();
-  const size_t bytes = cell.cell.output * sizeof(float);
-  float* gates = scratch_.gates.data();
   for (int done = 0; done < steps; done += chunk) {
     const int some = std::min(chunk, steps - done);
-    const int t0 = cell.backward ? steps - done - some : done, t1 = t0 + some;
-    cell.project(in, layout, t0, t1, gates);
-    for (int i = 0; i < some; i++) {
-      const int t = cell.backward ? t1 - 1 - i : t0 + i;
-      float* own = gates + (layout.start[t] - layout.start[t0]) * stride;
-      cell.recur(own, layout.rows, layout.sizes[t], (t + cell.tick) & 1);
-      for (int b = 0; b < layout.sizes[t]; b++) std::memcpy(out.at(t, b), cell.state.h_row(layout.batch_row(b)), bytes);
-      if (snapshots_ && snapshots_->has(t + 1)) snapshots_->take(cell.state, layer, layout.sizes[t], t + 1);
-    }
+    const int t0 = cell.backward ? steps - done - some : done;
+    run_chunk(cell, layer, in, out, layout, t0, t0 + some);
+  }
+}
+
+void Layers::run_chunk(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out,
+                       const RowLayout& layout, int t0, int t1) {
+  const ptrdiff_t stride = cell.gate_stride();
+  const size_t bytes = cell.cell.output * sizeof(float);
+  float* gates = cell.scratch.gates.data();
+  cell.project(in, layout, t0, t1, gates);
+  for (int i = 0; i < t1 - t0; i++) {
+    const int t = cell.backward ? t1 - 1 - i : t0 + i;
+    float* own = gates + (layout.start[t] - layout.start[t0]) * stride;
+    cell.recur(own, layout.rows, layout.sizes[t], (t + cell.tick) & 1);
+    for (int b = 0; b < layout.sizes[t]; b++) std::memcpy(out.at(t, b), cell.state.h_row(layout.batch_row(b)), bytes);
+    if (snapshots_ && snapshots_->has(t + 1)) snapshots_->take(cell.state, layer, layout.sizes[t], t + 1);
   }
 }
 

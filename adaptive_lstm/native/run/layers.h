@@ -20,6 +20,11 @@ class Layers {
   // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout. `snapshots`,
   // where given, takes the states that it wants; nothing is held then.
   void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, Snapshots* snapshots = nullptr);
+  // The same by several threads, threads() at most, with the same bits.
+  void run_together(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads);
+  // How many threads a run of so many batch rows and timesteps has work for, `most` at most: the directions of a layer,
+  // or layers that follow each other chunk by chunk. One where rows may do different things.
+  int threads(int rows, int steps, int most) const;
   // Computes what is certain of the recurrent side of the next timestep, whose results stay the same to the bit.
   void ahead();
   size_t bytes() const;                                      // of outputs between layers and of scratch
@@ -34,12 +39,15 @@ class Layers {
   bool recurs_next(int layer) const;
   void run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout, bool held);
   void run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
+  void run_chunk(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout,
+                 int t0, int t1);
+  int wave_steps(int rows, int steps) const;
 
   const Plan& plan_;
   const Policy& policy_;
   const Kernels& kernels_;
   Batch& batch_;
-  Scratch scratch_;
+  std::vector<Scratch> scratch_;  // of this thread, and of those that helped it
   HoldScratch hold_;
   std::vector<PackedRows> outputs_;  // of all layers for an exit in depth, else of two layers in turn
   std::optional<DepthExits> depth_exits_;

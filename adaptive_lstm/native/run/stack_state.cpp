@@ -62,6 +62,18 @@ void StackState::clear_counters() {
   if (time_exits_) time_exits_->clear_counters();
 }
 
+void StackState::add_counters(const StackState& other) {
+  timesteps_ += other.timesteps_;
+  batch_.add_counters(other.batch_);
+  if (layers_.depth_exits()) layers_.depth_exits()->add_counters(*other.layers_.depth_exits());
+  if (time_exits_) time_exits_->add_counters(*other.time_exits_);
+}
+
+StackState& StackState::helper(size_t number) {
+  while (helpers_.size() <= number) helpers_.push_back(std::make_unique<StackState>(plan_, policy_, 0));
+  return *helpers_[number];
+}
+
 bool StackState::load(const Rows<const float>& h, const Rows<const float>& c, bool check) {
   const int cells = int(plan_->layers().size()) * plan_->directions();
   for (int i = 0; check && i < cells; i++) {
@@ -92,8 +104,11 @@ bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int 
   layout_.number_rows();
   if (options.check && !all_finite(kernels_, in, layout_, plan_->input())) return false;
   timesteps_ += layout_.start.back();
+  threads_of_last_run = options.threads > 1 ? layers_.threads(rows, steps, options.threads) : 1;
   if (time_exits_)
     time_exits_->run(layers_, in, out, steps, sizes ? sizes_.data() : nullptr, options.open_ended);
+  else if (threads_of_last_run > 1)
+    layers_.run_together(in, out, layout_, threads_of_last_run);
   else
     layers_.run(in, out, layout_);
   layers_.count_steps(steps);
@@ -127,7 +142,11 @@ void StackState::leave(const int64_t* rows, size_t n, const float* h) {
   batch_.regroup([&](int i) { return !leaves(i); });
 }
 
-size_t StackState::bytes() const { return batch_.bytes() + layers_.bytes() + (time_exits_ ? time_exits_->bytes() : 0); }
+size_t StackState::bytes() const {
+  size_t all = batch_.bytes() + layers_.bytes() + (time_exits_ ? time_exits_->bytes() : 0);
+  for (const auto& helper : helpers_) all += helper->bytes();
+  return all;
+}
 
 ExitCounts StackState::exit_counts() const {
   ExitCounts out;

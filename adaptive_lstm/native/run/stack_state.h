@@ -13,6 +13,7 @@ namespace alstm {
 struct RunOptions {
   bool check = false;       // refuse inputs that are not finite
   bool open_ended = false;  // rows may go on after x, so there are exit checks after their last timestep too
+  int threads = 1;          // that layers and directions may use
 };
 
 struct ExitCounts {
@@ -28,6 +29,7 @@ class StackState {
   // Zero states, nothing sent, held or exited. If there is no memory, the batch is empty.
   void restart(int batch);
   void clear_counters();
+  void add_counters(const StackState& other);
 
   // h: [L * D, B, P], c: [L * D, B, H], contiguous.
   void load(const float* h, const float* c) { batch_.load(h, c); }
@@ -46,6 +48,10 @@ class StackState {
   // The same where the state's rows are those of a larger batch from `first` on; `sizes` are of the larger batch.
   bool run_rows(const Rows<const float>& x, const Rows<float>& y, int steps, const int64_t* sizes, int first,
                 RunOptions options);
+  // How many threads a run of so many rows has work for inside its rows, `most` at most.
+  int threads(int rows, int steps, int most) const { return layers_.threads(rows, steps, most); }
+  // A state of the same plan and policy for another thread's rows, made when it is first asked for and then kept.
+  StackState& helper(size_t number);
   // One step of a stream on contiguous x [B, I] and y [B, D * P].
   bool step(const float* x, float* y);
   // The same of the rows `rows` [n] alone, ascending, on contiguous x [n, I] and y [n, D * P]. Nothing else is read,
@@ -80,6 +86,7 @@ class StackState {
   void load_exit(const ExitState& state);
 
   mutable Turn turn;  // of threads that share the state
+  int threads_of_last_run = 1;
 
  private:
   void set_size(int batch);
@@ -95,6 +102,7 @@ class StackState {
   PackedOffsets in_, out_;      // of x and y, where they are packed
   std::vector<int64_t> sizes_;  // [T] the state's rows alive at each timestep, where they are packed
   std::vector<int> chosen_;     // rows of a step_rows()
+  std::vector<std::unique_ptr<StackState>> helpers_;
   int64_t timesteps_ = 0;
   bool started_ = false;
 };

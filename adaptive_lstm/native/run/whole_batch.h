@@ -5,6 +5,7 @@
 #pragma once
 
 #include "run/stack_state.h"
+#include "run/thread_race.h"
 
 namespace alstm {
 
@@ -22,8 +23,18 @@ struct WholeBatch {
 // Rows that are run together: more are faster up to a point, and fewer where many timesteps make a block large.
 int block_rows(const Plan& plan, int steps);
 
-// Runs a batch on a state, whatever the state was, in blocks of `block` rows. `check`: x and given states must be
-// finite. Returns false if they are not; nothing that was written counts then.
-bool run_whole(StackState& state, const WholeBatch& batch, int block, bool check);
+// Bytes of weights that a batch of so many rows and timesteps reads, and whether that takes so long that a second
+// thread is awake in time to help.
+inline double bytes_read(const Plan& plan, int rows, int steps) { return double(plan.bytes()) * rows * steps; }
+bool worth_waking(double bytes_read);
+
+// Runs a batch on a state, whatever the state was, in blocks of `block` rows, on up to `threads` threads: blocks side
+// by side, or else layers or directions inside a block. `check`: x and given states must be finite. Returns false if
+// they are not; nothing that was written counts then.
+bool run_whole(StackState& state, const WholeBatch& batch, int block, bool check, int threads = 1);
+
+// The same in blocks that are fast, on one thread or as many as there is work for, `most` at most: on those if there is
+// no race, else on whichever is faster, and on one for what is over before another thread is awake.
+bool run_fastest(StackState& state, const WholeBatch& batch, bool check, ThreadRace* race, int most);
 
 }  // namespace alstm
