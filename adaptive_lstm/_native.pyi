@@ -19,6 +19,7 @@ class _Constants:
     CHUNK_ROWS: int
     LONGEST: int
     MOST_KEPT: int
+    RACE_ROUNDS: int
     MAX_LEVELS: int
     MIN_CHANGE: float
     MIN_DYNAMIC_RANGE: float

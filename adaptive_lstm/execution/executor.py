@@ -132,7 +132,7 @@ class Executor:
         return policy.with_states_in(self.dtype) if converts else policy
 
     def threads(self) -> int:
-        """How many threads a run can use: the native core runs on one, what torch computes on torch's."""
+        """How many threads a stream can use: of the native core one, of what torch computes torch's."""
         return 1 if self.route.by == "native" else torch.get_num_threads()
 
     @functools.cached_property

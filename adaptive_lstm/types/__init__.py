@@ -244,7 +244,7 @@ class RunStats:
     ``columns``: one entry per cell. A column counts as sent when its policy sent it, however the backend then computed
     the result.
     ``route``: who served, and why.
-    ``threads``: how many threads it could use.
+    ``threads``: how many served; of torch, how many it could use.
     ``seams``: where sequences were split in time.
     """
 

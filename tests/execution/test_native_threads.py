@@ -115,12 +115,14 @@ def test_threads_share_a_module() -> None:
         together(*(lambda x=x, y=y: check(x, y) for x, y in zip(inputs, want, strict=True)), rounds=15)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("rows", [1, 20])
-def test_calls_have_helpers_while_others_do_without(rows: int, bidirectional: bool) -> None:
-    shape = StackShape(6, 33, 3, bidirectional=bidirectional)
-    native, x = stack_of(shape, al.Dense(), "int8"), signal(150, rows, 6).transpose(0, 1)
-    given = torch.zeros(shape.num_cells, rows, 33), torch.zeros(shape.num_cells, rows, 33)
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [(SHAPE, 1), (SHAPE, 20), (StackShape(6, 33, 3, bidirectional=True), 1), (StackShape(6, 520, 1), 1)],
+)
+def test_calls_have_helpers_while_others_do_without(shape: StackShape, rows: int) -> None:
+    native, x = stack_of(shape, al.Dense(), "int8"), signal(90, rows, 6).transpose(0, 1)
+    zeros = torch.zeros(shape.num_cells, rows, shape.hidden_size)
+    given = zeros, zeros
     want = forward(native, x, None, given, 128)
 
     def check() -> None:

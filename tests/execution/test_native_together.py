@@ -42,11 +42,11 @@ def both(
     x = signal(steps, rows, shape.input_size, step=0.4).transpose(0, 1)
     if sizes:
         x = torch.cat([x[:n, t % steps] for t, n in enumerate(sizes)])
-    given = tuple(
+    h, c = (
         signal(rows, shape.num_cells, width, seed=seed).transpose(0, 1).tanh()
         for seed, width in enumerate((shape.output_size, shape.hidden_size))
     )
-    one, three = (forward(native, x, sizes, given, 128, n) for n in (1, 3))
+    one, three = (forward(native, x, sizes, (h, c), 128, n) for n in (1, 3))
     return one, three
 
 
@@ -79,6 +79,26 @@ def test_one_row_or_many(shape: StackShape, used: int, precision: Any, ragged: b
     one, three = both(shape, al.Dense(), precision, 23, RAGGED if ragged else None)
     assert_the_same(one, three)
     assert three.threads == 3
+
+
+@pytest.mark.parametrize(("precision", "hidden"), [("fp32", 264), ("bf16", 370), ("int8", 520)])
+def test_units_of_large_layers(precision: Any, hidden: int) -> None:
+    for layers, rows, steps in ((1, 1, 150), (1, 3, 40), (2, 1, 1)):  # one timestep: layers cannot follow each other
+        one, three = both(StackShape(7, hidden, layers), al.Dense(), precision, rows, steps=steps)
+        assert_the_same(one, three)
+        assert three.threads == 3
+    one, three = both(StackShape(7, hidden, 1), al.Dense(), precision, 3, [3] * 40 + [2] * 33 + [1] * 9)
+    assert_the_same(one, three)
+    assert three.threads == 3
+
+
+def test_rows_beyond_the_range_of_integers_stay_together() -> None:
+    native, x = stack_of(StackShape(7, 520, 1), al.Dense(), "int8"), torch.randn(1, 30, 7)
+    for most, used in ((0.9, 3), (1.5, 1)):
+        given = torch.full((1, 1, 520), most), torch.zeros(1, 1, 520)
+        one, three = (forward(native, x, None, given, 128, n) for n in (1, 3))
+        assert_the_same(one, three)
+        assert three.threads == used
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -143,22 +163,17 @@ def test_a_child_of_a_fork_starts_its_own_threads() -> None:
 
 
 AT_EXIT = """
-import threading, torch, adaptive_lstm as al
+import torch, adaptive_lstm as al
 torch.set_num_threads(1)
 al.set_num_threads(2)
-fast = al.adapt(torch.nn.Sequential(torch.nn.LSTM(32, 128, 3)).eval())
-def work():
-    with torch.no_grad():
-        while True:
-            fast(torch.randn(200, 1, 32))
-threading.Thread(target=work, daemon=True).start()
+fast = al.AdaptiveLSTM(32, 128, 3).eval()
 with torch.no_grad():
     for _ in range(7):
         fast(torch.randn(200, 1, 32))
 """
 
 
-def test_the_process_ends_while_threads_are_at_work() -> None:
+def test_the_process_ends_in_silence() -> None:
     run = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stderr) == (0, "")
 

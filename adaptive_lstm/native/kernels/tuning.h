@@ -84,6 +84,11 @@ constexpr int kLeastThreadRows = 4;
 // python -m eval.cores
 constexpr int kWaveChunks = 12, kLeastWaveSteps = 8;
 
+// Bytes of a recurrent matrix from which its rows are shared out to threads that wait for each other at every timestep:
+// it comes from beyond the second-level cache of one core, and a timestep takes much longer than the waiting.
+// python -m eval.cores
+constexpr size_t kLargePart = size_t(1) << 20;
+
 // Share of held timesteps above which projecting a whole chunk costs more than projecting the timesteps that run.
 // python -m eval.savings --zoo PATH (models with "hold" in their policy)
 constexpr double kMostlyHeld = 0.5;

@@ -36,12 +36,11 @@ void OperandRows::put_sent(const Matrix& w, const DeltaState& delta, int b, ptrd
 }
 
 void OperandRows::multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
-                           void* kernel_scratch) {
+                           void* kernel_scratch, ptrdiff_t stride) {
   if (w.format == Format::int8)
-    kernels.dense_int8(w, quantized_.data(), w.cols, largest_.data(), n, bias, y, padded(w.rows), reverse,
-                       kernel_scratch);
+    kernels.dense_int8(w, quantized_.data(), w.cols, largest_.data(), n, bias, y, stride, reverse, kernel_scratch);
   else
-    product_.dense(kernels, w, values_.data(), w.cols, n, bias, y, padded(w.rows), reverse);
+    product_.dense(kernels, w, values_.data(), w.cols, n, bias, y, stride, reverse);
 }
 
 // Room for everything whose size does not depend on the number of timesteps.

@@ -24,7 +24,11 @@ class OperandRows {
   void put_sent(const Matrix& w, const DeltaState& delta, int b, ptrdiff_t row);
   // y [n, R], rows padded(R) apart, = bias + W times the first n rows; without a bias, the products are added to y.
   void multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
-                void* kernel_scratch);
+                void* kernel_scratch) {
+    multiply(kernels, w, n, bias, y, reverse, kernel_scratch, padded(w.rows));
+  }
+  void multiply(const Kernels& kernels, const Matrix& w, int n, const float* bias, float* y, bool reverse,
+                void* kernel_scratch, ptrdiff_t stride);
   FloatProduct& product() { return product_; }
   // The largest |z| of the values that the matrix reads.
   float largest(const Kernels& kernels, const PackedMatrix& matrix, const float* z) {

@@ -20,10 +20,10 @@ class Layers {
   // From x to y, rows of input() and D * output(last) floats. Exits of whole sequences change the layout. `snapshots`,
   // where given, takes the states that it wants; nothing is held then.
   void run(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, Snapshots* snapshots = nullptr);
-  // The same by several threads, threads() at most, with the same bits.
-  void run_together(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads);
+  // The same by several threads, threads() at most, with the same bits. Returns how many.
+  int run_together(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, int threads);
   // How many threads a run of so many batch rows and timesteps has work for, `most` at most: the directions of a layer,
-  // or layers that follow each other chunk by chunk. One where rows may do different things.
+  // layers that follow each other chunk by chunk, or the units of large layers. One where rows may do different things.
   int threads(int rows, int steps, int most) const;
   // Computes what is certain of the recurrent side of the next timestep, whose results stay the same to the bit.
   void ahead();
@@ -42,6 +42,11 @@ class Layers {
   void run_chunk(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout,
                  int t0, int t1);
   int wave_steps(int rows, int steps) const;
+  int wave_threads(int rows, int steps, int most) const;
+  int part_threads(int most) const;
+  void run_wave(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads);
+  void run_parts(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads);
+  bool exceeds();
 
   const Plan& plan_;
   const Policy& policy_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/tuning.h"
+#include "run/cell_parts.h"
 #include "run/layers.h"
 #include "run/thread_pool.h"
 #include "run/wave.h"
@@ -17,9 +18,19 @@ int Layers::threads(int rows, int steps, int most) const {
   const int layers = int(plan_.layers().size());
   for (int l = 1; l < layers; l++)
     if (width(l) != width(0)) return 1;  // they share the memory between two layers
+  return std::max(wave_threads(rows, steps, most), part_threads(most));
+}
+
+int Layers::wave_threads(int rows, int steps, int most) const {
   if (plan_.directions() > 1) return std::min(most, plan_.directions());
   const int chunk = wave_steps(rows, steps), chunks = (steps + chunk - 1) / chunk;
-  return std::min({most, layers, chunks});
+  return std::min({most, int(plan_.layers().size()), chunks});
+}
+
+int Layers::part_threads(int most) const {
+  if (plan_.directions() > 1) return 1;
+  for (const auto& layer : batch_.layers()) most = std::min(most, most_parts(layer[0]));
+  return most;
 }
 
 // Timesteps of a chunk: many chunks keep threads busy from early on, but some have to be those of one thread.
@@ -29,11 +40,46 @@ int Layers::wave_steps(int rows, int steps) const {
   return std::clamp(steps / kWaveChunks, std::min(kLeastWaveSteps, most), most);
 }
 
-void Layers::run_together(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads) {
+int Layers::run_together(const Rows<const float>& x, const Rows<float>& y, RowLayout& layout, int threads) {
   snapshots_ = nullptr;
   batch_.restore_constants();
   if (scratch_.size() < size_t(threads)) scratch_.resize(size_t(threads));
   for (Scratch& scratch : scratch_) scratch.grow(batch_, layout.rows != nullptr);
+  if (wave_threads(batch_.size(), layout.steps(), threads) >= threads) {
+    run_wave(x, y, layout, threads);
+  } else if (!exceeds()) {
+    run_parts(x, y, layout, threads);
+  } else {
+    run(x, y, layout);
+    return 1;
+  }
+  return threads;
+}
+
+// Whether h of a row exceeds what its integers reach, so that the row has a range of its own.
+bool Layers::exceeds() {
+  for (auto& layer : batch_.layers())
+    for (CellState& s : layer) {
+      for (int b = 0; s.may_exceed && b < s.rows(); b++)
+        if (scratch_[0].operand.largest(kernels_, *s.cell->w_hh, s.h_row(b)) > 1.0f) return true;
+      s.may_exceed = false;
+    }
+  return false;
+}
+
+void Layers::run_parts(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads) {
+  Rows<const float> in = x;
+  const int top = int(plan_.layers().size()) - 1;
+  for (int l = 0; l <= top; l++) {
+    const Rows<float> out = l < top ? output(l).rows(layout, padded(width(l))) : y;
+    CellParts parts(batch_.layers()[l][0], kernels_, scratch_, threads, in, out, layout, tick_);
+    alstm::run_together(threads, [&](int who) { parts.run(who); });
+    parts.count();
+    in = out;
+  }
+}
+
+void Layers::run_wave(const Rows<const float>& x, const Rows<float>& y, const RowLayout& layout, int threads) {
   const int layers = int(plan_.layers().size()), directions = plan_.directions(), steps = layout.steps();
   std::vector<Rows<float>> out;
   for (int l = 0; l + 1 < layers; l++) out.push_back(output(l).rows(layout, padded(width(l))));

@@ -108,7 +108,7 @@ bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int 
   if (time_exits_)
     time_exits_->run(layers_, in, out, steps, sizes ? sizes_.data() : nullptr, options.open_ended);
   else if (threads_of_last_run > 1)
-    layers_.run_together(in, out, layout_, threads_of_last_run);
+    threads_of_last_run = layers_.run_together(in, out, layout_, threads_of_last_run);
   else
     layers_.run(in, out, layout_);
   layers_.count_steps(steps);

@@ -59,6 +59,13 @@ int row_threads(const StackState& state, int rows, int block, int most) {
   return std::clamp(rows / least, 1, std::max(1, most));
 }
 
+// Threads that a batch has work for, `most` at most.
+int useful_threads(const StackState& state, const WholeBatch& batch, int block, int most) {
+  if (!worth_waking(bytes_read(state.plan(), batch.rows, batch.steps))) return 1;
+  const int by_rows = row_threads(state, batch.rows, block, most);
+  return by_rows > 1 ? by_rows : state.threads(std::min(block, batch.rows), batch.steps, most);
+}
+
 bool run_rows_together(StackState& state, const WholeBatch& batch, int block, const RunOptions& options, int threads) {
   std::vector<int> starts;
   if (state.batch().decides_by_chunk())
@@ -85,7 +92,7 @@ bool run_whole(StackState& state, const WholeBatch& batch, int block, bool check
   state.clear_counters();
   RunOptions options;
   options.check = check;
-  const int by_rows = row_threads(state, batch.rows, block, threads);
+  const int by_rows = threads > 1 ? row_threads(state, batch.rows, block, threads) : 1;
   if (by_rows > 1) {
     const bool done = run_rows_together(state, batch, block, options, by_rows);
     state.threads_of_last_run = by_rows;
@@ -99,9 +106,7 @@ bool run_whole(StackState& state, const WholeBatch& batch, int block, bool check
 
 bool run_fastest(StackState& state, const WholeBatch& batch, bool check, ThreadRace* race, int most) {
   const int block = block_rows(state.plan(), batch.steps);
-  if (most > 1 && !worth_waking(bytes_read(state.plan(), batch.rows, batch.steps))) most = 1;
-  const int by_rows = row_threads(state, batch.rows, block, most);
-  most = by_rows > 1 ? by_rows : state.threads(std::min(block, batch.rows), batch.steps, most);
+  if (most > 1) most = useful_threads(state, batch, block, most);
   if (most == 1 || !race) return run_whole(state, batch, block, check, most);
   const int threads = race->turn(batch.rows, batch.steps, most);
   const auto start = std::chrono::steady_clock::now();
