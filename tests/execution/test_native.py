@@ -194,6 +194,23 @@ def test_int8_is_exact_however_it_is_computed(x_form: Format, batch: int, levels
     assert levels <= 127 or want.y.diff(dim=0).abs().max() * levels > 128
 
 
+@pytest.mark.parametrize(
+    ("x_form", "h_form", "activity"),
+    [*((*form, "dense") for form in [*FORMATS, DYNAMIC]), ("int8", "int8", "few"), ("int8_per_column", "int8", "many")],
+)
+def test_any_number_of_rows_gives_the_bits_of_each_alone(x_form: Format, h_form: Format, activity: Activity) -> None:
+    """Kernels take rows together in groups that the number of rows decides; both orders of columns, ragged ends."""
+    shape = StackShape(37, 30, 2)
+    native = stack(weights(shape, x_form, h_form, (1016, 1016)), shape, policy_of(shape, activity))
+    x = signal(3, 70, 37)
+    alone = [run(native, x[:, b : b + 1]) for b in range(70)]
+    y, c = torch.cat([one.y for one in alone], 1), torch.cat([one.c for one in alone], 1)
+    for rows in range(2, 71):
+        got = run(native, x[:, :rows])
+        assert torch.equal(got.y, y[:, :rows])
+        assert torch.equal(got.c, c[:, :rows])
+
+
 @pytest.mark.parametrize(("x_form", "h_form"), [*FORMATS, DYNAMIC])
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_steps_and_sequences_give_the_same_bits(batch: int, x_form: Format, h_form: Format) -> None:

@@ -278,6 +278,17 @@ def test_a_step_allocates_nothing(activity: Activity, pattern: Pattern) -> None:
     assert growth(native.new_state(2), signal(100, 2, 3, activity), torch.empty(2, 33), rounds=100) < 4096
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_any_number_of_rows_gives_the_bits_of_each_alone(form: Format, pattern: Pattern) -> None:
+    shape = StackShape(37, 50, 2)
+    native = stack(pruned(weights(shape, form, form, (1016, 1016)), shape, pattern), shape, Dense(), pattern)
+    x = signal(3, 70, 37)
+    y = torch.cat([run(native, x[:, b : b + 1]).y for b in range(70)], 1)
+    for rows in range(2, 71):
+        assert torch.equal(run(native, x[:, :rows]).y, y[:, :rows])
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [127, 1016])
 @pytest.mark.parametrize("policy", [Dense(), Delta(h=1e-9, x=(1e-9,))], ids=["all columns", "listed columns"])

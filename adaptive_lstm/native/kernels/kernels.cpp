@@ -21,6 +21,7 @@ namespace {
 // clang-format off
 #include "kernels/float.inc"
 #include "kernels/int8.inc"
+#include "kernels/words.inc"
 #include "kernels/tiles.inc"
 #include "kernels/block_sparse.inc"
 #include "kernels/block_sparse_int8.inc"

@@ -114,10 +114,10 @@ static constexpr T stored_zero(int weight_offset) {
 }
 
 // Scratch of the int8 kernels for n activation rows of C columns, in bytes: the packed rows, and from expansion_at on
-// one row block of weights, expanded or reordered, and an address for each of its columns.
+// one row block of weights, expanded, one reordered or as words, and an address for each of its columns.
 static constexpr size_t expansion_at(int n, int cols) { return 64 * size_t(n) * (size_t(cols) / 4 + 4); }
 static constexpr size_t scratch_bytes(int n, int cols) {
-  return expansion_at(n, cols) + (kRowBlock + sizeof(void*)) * size_t(cols);
+  return expansion_at(n, cols) + (2 * kRowBlock + sizeof(void*)) * size_t(cols);
 }
 
 struct Kernels {

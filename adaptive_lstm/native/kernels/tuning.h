@@ -37,6 +37,10 @@ constexpr double kZerosFloat = 0.3, kZerosBf16 = 0.4, kZerosInt8 = 0.3, kZerosIn
 // python -m eval.latency --only batch (under ADAPTIVE_LSTM_ISA=amx and avx512vbmi2)
 constexpr int kTileRowsInterleaved = 4, kTileRowsColumns = 16;
 
+// Rows of activations from which weights become words once for all rows, where words are multiplied.
+// python -m eval.throughput (under ADAPTIVE_LSTM_ISA=avx2)
+constexpr int kWordRows = 6;
+
 // Rows of activations from which block-sparse int8 gathers them together, column by column.
 // python -m eval.compression (row "block 50%, int8"), python -m eval.latency --only batch
 constexpr int kGatherRows = 8;
