@@ -129,7 +129,7 @@ class Seams(NamedTuple):
 
     ``number``: seams between chunks, of all cells and batch rows.
     ``repeated``: how many of the chunks behind them were run again from the true state.
-    ``residual``: the largest difference between a warmed-up state and the true one, root mean square.
+    ``residual``: the largest difference between a warmed-up state and the true one (``policies.Seam``).
     ``strain``: summed over the seams, how far each was from being run again, 1 at the most.
     ``extra``: per cell, timesteps that ran in addition, to warm up or again; empty: none.
     """
