@@ -86,7 +86,7 @@ constexpr int kLeastThreadRows = 4;
 // Chunks of timesteps that a layer has where layers run on several threads, one behind the other, and the fewest
 // timesteps of one: the more chunks, the sooner all threads have work; each reads the layer's weights anew.
 // python -m eval.cores
-constexpr int kWaveChunks = 12, kLeastWaveSteps = 8;
+constexpr int kWaveChunks = 8, kLeastWaveSteps = 8;
 
 // Bytes of a recurrent matrix from which its rows are shared out to threads that wait for each other at every timestep:
 // it comes from beyond the second-level cache of one core, and a timestep takes much longer than the waiting.
