@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +22,8 @@ import adaptive_lstm as al
 from adaptive_lstm.execution import direct_call
 from adaptive_lstm.execution.backend import native
 from adaptive_lstm.runtime import lstm as module
-from adaptive_lstm.runtime.monitor import Range
-from adaptive_lstm.types import StackShape
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
-from ..support.policy_cases import depth_translators, head
 
 pytestmark = pytest.mark.skipif(
     not native() or direct_call._torch() is None, reason="only where torch's tensors can be read natively"
@@ -81,67 +77,6 @@ def inputs(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
         "turned": torch.randn(5, 3, n).transpose(0, 1),
         "parameter": nn.Parameter(torch.randn(rows(1, 2)), requires_grad=False),
     }
-
-
-RATES = ("activity", "ran", "exits")
-
-
-def watched(lstm: al.AdaptiveLSTM) -> al.AdaptiveLSTM:
-    lstm.plan = dataclasses.replace(lstm.plan, expected_rates={name: Range(0.5, 0.5, 9) for name in RATES})
-    return lstm
-
-
-@pytest.mark.parametrize("name", ["hold", "delta", "exit in depth", "exit in time"])
-def test_a_monitor_is_told_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same calls, the monitor of direct ones and that of decided ones have seen the same rates."""
-    torch.manual_seed(0)
-    maps = depth_translators(StackShape(6, 9, 2))
-    exits: dict[str, al.Policy] = {
-        "exit in depth": al.ExitInDepth(translators=maps, head=head(9, gain=9.0), threshold=0.5),
-        "exit in time": al.ExitInTime(head(9, gain=9.0), threshold=0.1, check_every=2),
-    }
-    make = LSTMS[name] if name in LSTMS else lambda: adapted(6, 9, 2, policy=exits[name])
-    calls = [signal(t, b, 6, seed=t + b) for t in (1, 7, 30) for b in (1, 3)]
-    decided, direct = watched(make()), watched(make())
-    with decided.watched_by(lambda call: None):
-        for x in calls:
-            infer(decided, x)
-    infer(direct, calls[0])
-    undecided(monkeypatch)
-    for x in calls[1:]:
-        infer(direct, x)
-    assert decided.monitor is not None
-    assert direct.monitor is not None
-    assert direct.monitor.status == decided.monitor.status
-    assert direct.monitor._recent == decided.monitor._recent
-    assert len(set(direct.monitor._recent)) > 1
-
-
-def test_a_monitor_warns_in_a_direct_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    lstm = LSTMS["hold"]()
-    lstm.plan = dataclasses.replace(lstm.plan, expected_rates={"exits": Range(1.0, 0.0, 10**6)})
-    x = signal(3, 1, 6)
-    infer(lstm, x)
-    undecided(monkeypatch)
-    with pytest.warns(al.DriftWarning, match="exits 0.000"):
-        assert [infer(lstm, x) for _ in range(100)]
-
-
-def test_another_monitor_is_seen() -> None:
-    lstm, x = watched(LSTMS["hold"]()), signal(3, 1, 6)
-    for _ in range(3):
-        infer(lstm, x)
-    first = lstm.monitor
-    watched(lstm)
-    for _ in range(2):
-        infer(lstm, x)
-    assert first is not None
-    assert lstm.monitor is not None
-    assert (first.status.seen, lstm.monitor.status.seen) == (3, 2)
-    lstm.policy = al.HoldLayers(x_share=0.2)
-    infer(lstm, x)
-    infer(lstm, x)
-    assert lstm.monitor is None
 
 
 def states(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
