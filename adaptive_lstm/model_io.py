@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from .errors import InputError
+from .codec import brief
+from .errors import AdaptiveLSTMError, InputError
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
 DEPTH = 3  # of objects in objects that a model remembers something in
@@ -33,7 +34,7 @@ def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
     """
     if isinstance(inputs, torch.Tensor | PackedSequence | Mapping):
         return [inputs]
-    if not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
         raise InputError(f"inputs: got {type(inputs).__name__}, expected batches, each as the model takes it")
     return inputs
 
@@ -53,7 +54,7 @@ def call(model: nn.Module, item: Any) -> Any:
     holds arguments by name; any other dict is one argument. A batch of dataset keys, for example, stays one.
 
     Raises:
-        InputError: ``forward`` does not take such arguments.
+        InputError: ``forward`` does not take such arguments, or fails on an input that is no tensor and holds none.
     """
     if isinstance(item, Mapping) and _takes_names(type(model).forward, frozenset(map(str, item))):
         given: tuple[tuple[Any, ...], dict[str, Any]] = (), dict(item)
@@ -63,8 +64,16 @@ def call(model: nn.Module, item: Any) -> Any:
         given = (item,), {}
     try:
         return model(*given[0], **given[1])
-    except TypeError as error:
-        _check_signature(model, item, given, error)
+    except AdaptiveLSTMError:
+        raise
+    except Exception as error:
+        if isinstance(error, TypeError):
+            _check_signature(model, item, given, error)
+        if not _holds_tensors(item):
+            raise InputError(
+                f"inputs: got {brief(item)} as an input, on which {type(model).__name__} raised {type(error).__name__} "
+                f"({error}), expected batches, each as the model takes it"
+            ) from error
         raise
 
 
@@ -130,6 +139,15 @@ def _difference(first: torch.Tensor, second: torch.Tensor) -> str:
 def _once(model: nn.Module, item: Any, output: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     with memory_kept(model):
         return output(call(model, item)).detach().double()
+
+
+def require_function(output: object) -> None:
+    """Raise ``InputError`` unless an argument ``output`` can pick a tensor from what a model returns."""
+    if not callable(output):
+        raise InputError(
+            f"output: got {brief(output)}, expected a function that picks a tensor from what the model returns, for "
+            "example lambda out: out['logits']"
+        )
 
 
 def first_tensor(output: Any) -> torch.Tensor:

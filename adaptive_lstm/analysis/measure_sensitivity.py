@@ -12,7 +12,7 @@ from torch import nn
 
 from ..codec import brief, is_whole
 from ..errors import InputError, NonFiniteError
-from ..model_io import as_batches, call, first_tensor, keeps_memory
+from ..model_io import as_batches, call, first_tensor, keeps_memory, require_function
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -123,6 +123,7 @@ def measure_sensitivities(
         raise InputError(f"probes: got {brief(probes)}, expected a whole number, at least 1")
     if not is_whole(seed):
         raise InputError(f"seed: got {brief(seed)}, expected a whole number")
+    require_function(output)
     sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
     for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):

@@ -130,9 +130,9 @@ def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:
     """The LSTMs of a model that can be calibrated.
 
     Raises:
-        InputError: it cannot, or the sequences are one tensor.
+        InputError: it cannot, or the sequences are one tensor or a text.
     """
-    if isinstance(sequences, torch.Tensor | Mapping):
+    if isinstance(sequences, torch.Tensor | Mapping | str | bytes):
         raise InputError(
             f"sequences: got one {type(sequences).__name__}, expected a list with one input of the model for every "
             "sequence, for example list(x.split(1)) of a batch [N, T, I]"

@@ -14,7 +14,7 @@ import torch
 from ..codec import brief
 from ..errors import InputError
 from ..losses import Loss, as_loss
-from ..model_io import first_tensor
+from ..model_io import first_tensor, require_function
 from ..policies import bucket
 from . import risk
 from .candidates import Candidate
@@ -55,8 +55,9 @@ class Guarantee:
         """From the arguments of ``calibrate``.
 
         Raises:
-            InputError: no loss, not one limit for each, or numbers out of range.
+            InputError: no loss, not one limit for each, numbers out of range, or ``output`` is no function.
         """
+        require_function(output)
         losses = tuple(as_loss(one).reading(output) for one in (loss if isinstance(loss, list | tuple) else [loss]))
         given = list(max_loss) if isinstance(max_loss, list | tuple | np.ndarray) else [max_loss]
         if len(losses) != len(given) or not losses:

@@ -17,7 +17,7 @@ from ..analysis.sensitivity import Sensitivity
 from ..bench import Ratio, measure, ratio
 from ..codec import brief, is_one_of
 from ..errors import InputError
-from ..model_io import as_batches, first_tensor, keeps_memory
+from ..model_io import as_batches, first_tensor, keeps_memory, require_function
 from ..policies import Dense
 from ..runtime.adapt import adapted_lstms, keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -77,6 +77,7 @@ def compress(
     """
     lstms = adapted_lstms(model)
     quantize = _checked(prune, quantize, rounding)
+    require_function(output)
     learns = [step for step, on in (("pruning", prune), ("compensated rounding", rounding != "nearest")) if on]
     if learns and inputs is None:
         raise InputError(f"{learns[0]} needs inputs to find out what matters: compress(model, inputs, ...)")

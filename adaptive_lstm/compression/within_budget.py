@@ -13,7 +13,7 @@ from torch import nn
 from ..analysis.measure_sensitivity import Output
 from ..codec import brief, is_number
 from ..errors import InputError
-from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory
+from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory, require_function
 from ..policies import Dense
 from ..progress import Deadline, OutOfTimeError, Progress, time_limit
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -83,6 +83,7 @@ def compress_within(
         raise InputError(f"change: got {brief(change)}, expected a number above 0, for example 0.05")
     if not isinstance(quantize, Quantize | None):
         raise InputError(f"quantize: got {brief(quantize)}, expected adaptive_lstm.Quantize, or None for int8")
+    require_function(output)
     deadline = Deadline(time_limit(seconds))
     batches = list(as_batches(inputs))
     if len(batches) < 4:

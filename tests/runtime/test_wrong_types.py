@@ -99,6 +99,44 @@ def test_a_wrong_type_is_refused_in_words(name: str) -> None:
                 assert 0 < len(str(error)) < 2000  # noqa: PT017 (what fits is no error)
 
 
+NO_BATCHES: tuple[Any, ...] = (5, 2.5, True, None, "x", b"x", object(), ("x",), {"x": 1}, [[]])
+RUN_A_MODEL: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "calibrate": (al.calibrate, {"loss": al.losses.disagreement, "max_loss": 0.4, "confidence": 0.8}),
+    "compress": (al.compress, {"prune": al.Prune("unit", 0.3)}),
+    "compress_within": (al.compress_within, {"change": 0.1}),
+    "measure_sensitivity": (al.measure_sensitivity, {}),
+    "measure_sensitivities": (al.measure_sensitivities, {}),
+}
+
+
+@pytest.mark.parametrize("name", RUN_A_MODEL)
+def test_what_is_no_batch_and_picks_no_output_is_refused_in_words(name: str) -> None:
+    function, options = RUN_A_MODEL[name]
+    for value in NO_BATCHES:
+        model, before = fast(), SEQUENCES[:7]
+        with pytest.raises(al.AdaptiveLSTMError, match="got"):
+            function(model, [*before, value, *SEQUENCES[7:]], **options)
+        with pytest.raises(al.AdaptiveLSTMError, match=r"output: got .*, expected a function"):
+            function(model, SEQUENCES, **options, output=value)
+        for text in ("some text", b"some bytes"):
+            with pytest.raises(al.AdaptiveLSTMError, match="got"):
+                function(model, text, **options)
+        assert model.lstm.replaced is None
+        assert model.lstm.policy == al.Dense()
+
+
+def test_what_a_model_itself_raises_on_tensors_stays_as_it_is() -> None:
+    class Fails(Classifier):
+        """Not a matter of the inputs."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """An error of its own."""
+            raise KeyError(f"no table for {len(x)}")
+
+    with pytest.raises(KeyError, match="no table"):
+        al.measure_sensitivity(al.adapt(Fails().eval()), SEQUENCES)
+
+
 def test_a_save_refuses_another_certificate(tmp_path: Any) -> None:
     for value in JUNK[1:]:
         with pytest.raises(al.AdaptiveLSTMError, match="certificate: got"):
