@@ -39,7 +39,7 @@ class FrameCheck:
         return self._values(x, _SOME)
 
     def _values(self, x: torch.Tensor, dims: tuple[int, ...]) -> npt.NDArray[Any]:
-        values = self._at_once(x) if dims is _ANY else None
+        values = self._at_once(x, dims)
         if values is None:
             self._check(x, dims)
             values = resolved(x.detach()).to(self._inside).numpy()
@@ -47,14 +47,14 @@ class FrameCheck:
             raise refuse_non_finite()
         return values if values.ndim == 2 else values[None]
 
-    def _at_once(self, x: torch.Tensor) -> npt.NDArray[Any] | None:
-        """The values of a single frame that needs no more checks; None: it needs them."""
+    def _at_once(self, x: torch.Tensor, dims: tuple[int, ...]) -> npt.NDArray[Any] | None:
+        """The values of frames that need no more checks; None: they need them."""
         try:
             if (
                 type(x) is torch.Tensor
                 and x.is_cpu
                 and x.dtype is self._dtype is self._inside
-                and x.shape == self._frame
+                and (x.shape == self._frame if dims is _ANY else x.dim() == 2 and x.shape[1] == self._width)
                 and x.layout is strided
                 and not x.requires_grad
                 and may_step(x)

@@ -15,6 +15,9 @@ Rows = npt.NDArray[np.int64]
 class FrameQueue:
     """Waiting frames of every row, oldest first. Memory that was never used is never touched.
 
+    Calls find the caches taken by a step, so that every operation on arrays costs, however few rows there are. Two
+    counts say everything: frame k of a row lies in place k of its ring, modulo the length.
+
     Args:
         rows: how many rows there are.
         longest: frames that may wait in each.
@@ -29,30 +32,51 @@ class FrameQueue:
         self._rings: npt.NDArray[Any] = np.empty((longest, rows, width), dtype)
         self._frames = self._rings.reshape(-1, width)
         self._oldest: npt.NDArray[Any] = np.empty((rows, width), dtype)
-        self._first = np.zeros(rows, np.int64)
-        self.count = np.zeros(rows, np.int64)
+        self.pushed, self.ran = np.zeros(rows, np.int64), np.zeros(rows, np.int64)  # frames of each row so far
 
-    def put(self, row: int, frames: npt.NDArray[Any]) -> None:
-        """Add frames [n, width] to a row; there must be room."""
-        n, end = len(frames), int(self._first[row]) + int(self.count[row])
+    @property
+    def count(self) -> Rows:
+        """Frames that wait in each row."""
+        waiting: Rows = self.pushed - self.ran
+        return waiting
+
+    def waiting(self, row: int) -> int:
+        """Frames that wait in a row."""
+        return int(self.pushed[row]) - int(self.ran[row])
+
+    def put(self, row: int, frames: npt.NDArray[Any], stream: int) -> None:
+        """Add frames [n, width] to a row.
+
+        Raises:
+            OverloadError: there is no room; it names the stream that sits in the row.
+        """
+        n, end = len(frames), int(self.pushed[row])
+        self._require_room(row, n, stream)
         if n == 1:
             self._rings[end % self.longest, row] = frames[0]
         else:
             self._rings[(end + np.arange(n)) % self.longest, row] = frames
-        self.count[row] += n
+        self.pushed[row] = end + n
 
-    def put_each(self, rows: Rows, frames: npt.NDArray[Any]) -> None:
-        """Add a frame [width] to each of some different rows, from ``frames`` [n, width]; there must be room."""
-        self._frames[self._at(rows, self._first[rows] + self.count[rows])] = frames
-        self.count[rows] += 1
+    def put_each(self, rows: Rows, frames: npt.NDArray[Any], streams: Any) -> None:
+        """Add a frame [width] to each of some different rows, from ``frames`` [n, width].
 
-    def _at(self, rows: Rows, slots: Rows) -> Rows:
-        at: Rows = slots % self.longest * len(self.count) + rows
+        Raises:
+            OverloadError: there is no room for one, and none is added; it names the stream in the fullest row.
+        """
+        ends = self.pushed[rows]
+        if len(rows) and int((ends - self.ran[rows]).max()) >= self.longest:
+            fullest = int((ends - self.ran[rows]).argmax())
+            self._require_room(int(rows[fullest]), 1, streams[fullest])
+        self._frames[self._at(rows, ends)] = frames
+        self.pushed[rows] = ends + 1
+
+    def _at(self, rows: Rows, frames: Rows) -> Rows:
+        at: Rows = frames % self.longest * len(self.pushed) + rows
         return at
 
-    def require_room(self, row: int, more: int, stream: int) -> None:
-        """Raise ``OverloadError``, which names the stream in a row, unless so many more frames may wait there."""
-        waiting = int(self.count[row])
+    def _require_room(self, row: int, more: int, stream: int) -> None:
+        waiting = self.waiting(row)
         if waiting + more > self.longest:
             raise OverloadError(
                 f"stream {stream}: got {more} frames while {waiting} wait, expected at most {self.longest} (backlog) "
@@ -61,7 +85,7 @@ class FrameQueue:
 
     def in_turn(self, most: int) -> Rows:
         """At most so many rows in which frames wait, ascending; where there are more, those that come next in turn."""
-        rows = np.flatnonzero(self.count)
+        rows = np.flatnonzero(self.pushed != self.ran)
         if len(rows) <= most:
             return rows
         chosen = np.roll(rows, -int(np.searchsorted(rows, self._turn)))[:most]
@@ -71,21 +95,20 @@ class FrameQueue:
     def oldest(self, rows: Rows) -> npt.NDArray[Any]:
         """A copy of the oldest frame of some rows [n, width], good until the next one."""
         oldest = self._oldest[: len(rows)]
-        at = self._at(rows, self._first[rows])
+        at = self._at(rows, self.ran[rows])
         self._frames.take(at, axis=0, out=oldest, mode="clip")  # with other modes numpy copies twice
         return oldest
 
     def drop(self, rows: Rows) -> None:
-        """Forget the oldest frame of some rows."""
-        self._first[rows] = (self._first[rows] + 1) % self.longest
-        self.count[rows] -= 1
+        """Forget the oldest frame of some rows: it has been run."""
+        self.ran[rows] += 1
 
     def all_of(self, row: int) -> npt.NDArray[Any]:
         """A copy of all frames of a row: [n, width]."""
-        at = (self._first[row] + np.arange(self.count[row])) % self.longest
+        at = np.arange(self.ran[row], self.pushed[row]) % self.longest
         frames: npt.NDArray[Any] = self._rings[at, row]
         return frames
 
-    def clear(self, row: int) -> None:
-        """Forget all frames of a row."""
-        self.count[row] = self._first[row] = 0
+    def clear(self, row: int, ran: int = 0) -> None:
+        """A new stream in a row, of which so many frames have been run elsewhere; nothing waits."""
+        self.pushed[row] = self.ran[row] = ran

@@ -178,9 +178,7 @@ class StreamPool:
         values = self._check.frames(frames)
         with self._lock:
             row = self._seats.row(stream)
-            self._queue.require_room(row, len(values), stream)
-            self._queue.put(row, values)
-            self._seats.pushed[row] += len(values)
+            self._queue.put(row, values, stream)
             self._seats.heard[row] = self._clock()
 
     @uncompiled
@@ -199,11 +197,7 @@ class StreamPool:
             raise InputError(f"got {len(streams)} streams and {len(values)} frames, expected a frame for each")
         with self._lock:
             rows = self._seats.rows(streams)
-            if len(rows):
-                fullest = int(self._queue.count[rows].argmax())
-                self._queue.require_room(int(rows[fullest]), 1, streams[fullest])
-            self._queue.put_each(rows, values)
-            self._seats.pushed[rows] += 1
+            self._queue.put_each(rows, values, streams)
             self._seats.heard[rows] = self._clock()
 
     @uncompiled
@@ -271,7 +265,6 @@ class StreamPool:
                 rows, ids = rows[stay], ids[stay]
                 y[: len(rows)] = y[torch.from_numpy(stay)]
             self._queue.drop(rows)
-            self._seats.steps[rows] += 1
             if done is not None:
                 self._seats.done[rows] = done[rows]
         self._ticks += 1
@@ -298,8 +291,9 @@ class StreamPool:
             if row in self._fresh:
                 self._session.reset_rows(index)
                 self._fresh.discard(row)
-            frames, pushed, steps = self._queue.all_of(row), self._seats.pushed[row], self._seats.steps[row]
-            return pack(Snapshot(self._session.read_rows(index), frames, int(pushed), int(steps)), self._owner)
+            queue = self._queue
+            state, pushed, steps = self._session.read_rows(index), int(queue.pushed[row]), int(queue.ran[row])
+            return pack(Snapshot(state, queue.all_of(row), pushed, steps), self._owner)
 
     @uncompiled
     def restore(self, snapshot: bytes) -> int:
@@ -316,6 +310,8 @@ class StreamPool:
         frames = found.frames
         if frames.ndim != 2 or frames.shape[1] != self._shape.input_size or not np.isfinite(frames).all():
             raise StateError(f"frames: got shape {frames.shape}, expected finite [n, {self._shape.input_size}]")
+        if found.pushed != found.steps + len(frames):
+            raise StateError("the snapshot is damaged: frames pushed are neither those that ran nor those that wait")
         with self._ticking, self._lock:
             if len(frames) > self._queue.longest:
                 raise OverloadError(
@@ -328,9 +324,8 @@ class StreamPool:
             except BaseException:
                 self._leave(stream)
                 raise
-            self._queue.clear(row)
-            self._queue.put(row, frames)
-            self._seats.pushed[row], self._seats.steps[row] = found.pushed, found.steps
+            self._queue.clear(row, found.steps)
+            self._queue.put(row, frames, stream)
             if found.state.exit is not None:
                 self._seats.done[row] = bool(found.state.exit.exited[0])
             return stream
@@ -338,13 +333,13 @@ class StreamPool:
     def stream_stats(self, stream: int) -> StreamStats:
         """What a stream did, and whether it is done. Raises ``InputError`` if there is no such stream."""
         with self._lock:
-            return self._seats.stats(stream, self._clock(), self._queue.count)
+            return self._seats.stats(stream, self._clock(), self._queue)
 
     @property
     def waiting(self) -> int:
         """Streams that have a frame for the next tick."""
         with self._lock:
-            return int(np.count_nonzero(self._queue.count))
+            return int(np.count_nonzero(self._queue.pushed != self._queue.ran))
 
     @property
     @uncompiled

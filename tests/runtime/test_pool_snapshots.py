@@ -85,6 +85,7 @@ def test_a_snapshot_that_does_not_belong_here_is_refused() -> None:
         (other(model="x"), "another model"),
         (other(cells=2), "layers"),
         (other(cells=-1), "counts"),
+        (other(pushed=3), "nor those that wait"),
         (other(holds=10**9), "counts"),
         (other(exits=True), "exit"),
         (damaged("h", None), "h: got shape None"),
