@@ -247,6 +247,18 @@ class State:
         open_ended: bool,
         threads: int = 1,
     ) -> bool: ...
+    def run_starting(
+        self,
+        x: int,
+        x_time: int,
+        x_row: int,
+        y: int,
+        y_time: int,
+        y_row: int,
+        steps: int,
+        starts: int,
+        fresh: State,
+    ) -> bool: ...
     def step(self, x: int, y: int) -> bool: ...
     def ahead(self) -> None: ...
     def step_rows(self, rows: int, n: int, x: int, y: int) -> bool: ...

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def read_rows(stack: NativeStack, state: _native.State, rows: np.ndarray) -> StreamState[np.ndarray]:
     """A copy of everything that a state remembers of rows [n]. Raises ``BusyError`` while a thread advances it."""
-    with _state_of(stack, len(rows)) as part:
+    with new_rows(stack, len(rows)) as part:
         part.take_rows(np.arange(len(rows)), state, rows)
         return stack.read(part)
 
@@ -31,14 +31,15 @@ def write_rows(
         StateError: as ``NativeStack.write``.
         BusyError: another thread is advancing the state.
     """
-    with _state_of(stack, 1 if value is None else len(rows)) as part:
+    with new_rows(stack, 1 if value is None else len(rows)) as part:
         if value is not None:
             stack.write(part, value)
         state.take_rows(rows, part, np.zeros_like(rows) if value is None else np.arange(len(rows)))
 
 
 @contextmanager
-def _state_of(stack: NativeStack, batch: int) -> Iterator[_native.State]:
+def new_rows(stack: NativeStack, batch: int) -> Iterator[_native.State]:
+    """A state of ``batch`` new sequences of the same stack and policy, for the block."""
     state = stack.acquire()
     try:
         state.reset(batch)

@@ -105,8 +105,7 @@ def map_sequences(
         m.training for m in model.modules() if m is model or isinstance(m, nn.LSTM)
     ):
         raise InputError("the model is in training mode; call .eval() on it first")
-    known: bool = isinstance(sequences, Iterable)
-    if not known or isinstance(sequences, str | bytes | Mapping | PackedSequence):
+    if isinstance(sequences, str | bytes | Mapping | PackedSequence) or not isinstance(sequences, Iterable):
         raise InputError(f"sequences: got {type(sequences).__name__}, expected tensors [T, ...], in a list for example")
     for name, value in (("batch_tokens", batch_tokens), ("window", window), ("threads", threads)):
         if not (is_whole(value) and value >= 1) and not (name == "threads" and value is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Protocol
 
 import torch
@@ -11,7 +12,7 @@ from ..execution import torch_state
 from ..execution.accounting import run_stats
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
-from ..execution.native_rows import read_rows, write_rows
+from ..execution.native_rows import new_rows, read_rows, write_rows
 from ..execution.native_stack import NativeStack
 from ..execution.plain import resolved
 from ..types import Counts, RunStats, StreamState
@@ -25,8 +26,11 @@ class Session(Protocol):
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """Advance by x [B, I], contiguous; returns y [B, P]. Raises ``NonFiniteError``."""
 
-    def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
-        """Advance by x [T, B, I] or [B, T, I]; returns y in the same layout. Raises ``NonFiniteError``."""
+    def run(self, x: torch.Tensor, batch_first: bool, starts: torch.Tensor | None = None) -> torch.Tensor:
+        """Advance by x [T, B, I] or [B, T, I]; returns y in the same layout. Raises ``NonFiniteError``.
+
+        ``starts``: bool [T, B], contiguous: before these timesteps these rows become new sequences; counting goes on.
+        """
 
     def ahead(self) -> None:
         """Do now what is certain of the next timestep; no result, state or count changes."""
@@ -93,7 +97,7 @@ class NativeSession:
             raise refuse_non_finite()
         return y
 
-    def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    def run(self, x: torch.Tensor, batch_first: bool, starts: torch.Tensor | None = None) -> torch.Tensor:
         """As ``Session.run``."""
         time, row = (1, 0) if batch_first else (0, 1)
         if x.stride(-1) != 1:
@@ -101,7 +105,12 @@ class NativeSession:
         y = x.new_empty((*x.shape[:-1], self._like.shape[1]))
         steps = x.shape[time]
         args = (x.data_ptr(), x.stride(time), x.stride(row), y.data_ptr(), y.stride(time), y.stride(row))
-        if not self._state.run(*args, steps, check=True, open_ended=True):
+        if starts is None:
+            done = self._state.run(*args, steps, check=True, open_ended=True)
+        else:
+            with new_rows(self._stack, 1) as fresh:
+                done = self._state.run_starting(*args, steps, starts.data_ptr(), fresh)
+        if not done:
             raise refuse_non_finite()
         return y
 
@@ -171,29 +180,35 @@ class ChunkSession:
         """As ``Session.step``."""
         return self.run(x[None], batch_first=False)[0]
 
-    def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    def run(self, x: torch.Tensor, batch_first: bool, starts: torch.Tensor | None = None) -> torch.Tensor:
         """As ``Session.run``."""
         if not bool(torch.isfinite(x).all()):
             raise refuse_non_finite()
         x = x.transpose(0, 1) if batch_first else x
-        steps, batch, features = x.shape
-        shape = self._executor.shape
-        y = x.new_empty(0, batch, shape.output_size)
-        if steps:
+        y = x.new_empty(*x.shape[:2], self._executor.shape.output_size)
+        if len(x):
             with self._turn.to_advance(), torch.no_grad():
-                y = self._advanced(x.reshape(-1, features), steps).reshape(steps, batch, shape.output_size)
+                self._advance(
+                    x, y, torch.zeros(x.shape[:2], dtype=torch.bool, device="cpu") if starts is None else starts
+                )
         return y.transpose(0, 1) if batch_first else y
 
-    def _advanced(self, rows: torch.Tensor, steps: int) -> torch.Tensor:
-        """Run rows; if a head or a policy in Python fails on the way, go back to where they started."""
+    def _advance(self, x: torch.Tensor, y: torch.Tensor, starts: torch.Tensor) -> None:
+        """Run x [T, B, I] to y; if a head or a policy in Python fails on the way, go back to where it started."""
         before, counted = self._run.state(), self._counted()
+        edges = [0, *(t for t in starts.any(1).nonzero()[:, 0].tolist() if t), len(x)]
         try:
-            y = self._run.advance(rows, [self._batch] * steps, open_ended=True)
+            for begin, end in itertools.pairwise(edges):
+                rows = starts[begin].nonzero()[:, 0]
+                if len(rows):
+                    fresh = with_rows(self._run.state(), rows, self._start.select(rows))
+                    self._open(fresh, *self._counted())
+                piece = self._run.advance(x[begin:end].flatten(0, 1), [self._batch] * (end - begin), open_ended=True)
+                y[begin:end] = piece.reshape(end - begin, self._batch, -1)
+                self._timesteps += (end - begin) * self._batch
         except BaseException:
             self._open(before, *counted)
             raise
-        self._timesteps += steps * self._batch
-        return y
 
     def ahead(self) -> None:
         """Nothing: a runner of chunks takes a timestep as one piece."""
@@ -272,9 +287,9 @@ class ConvertedSession:
         """As ``Session.step``."""
         return self._session.step(x.to(self._inside)).to(self._outside)
 
-    def run(self, x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    def run(self, x: torch.Tensor, batch_first: bool, starts: torch.Tensor | None = None) -> torch.Tensor:
         """As ``Session.run``."""
-        return self._session.run(x.to(self._inside), batch_first).to(self._outside)
+        return self._session.run(x.to(self._inside), batch_first, starts).to(self._outside)
 
     def step_rows(self, x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor) -> None:
         """As ``Session.step_rows``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import strided
@@ -14,7 +15,7 @@ from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..policies import kind_of
 from ..types import RunStats, StreamState
-from ..types.states import Rows, row_numbers
+from ..types.states import Rows, row_mask, row_numbers
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
@@ -164,14 +165,16 @@ class Stream:
         return index
 
     @uncompiled
-    def run(self, x: torch.Tensor) -> torch.Tensor:
+    def run(self, x: torch.Tensor, done: Any = None) -> torch.Tensor:
         """Advance by a chunk of any length.
 
         Args:
             x: [B, T, I] if the LSTM is ``batch_first``, else [T, B, I].
+            done: where rows start anew before the timestep, in the layout of x: a bool mask [B, T] or [T, B]. A row in
+                which it is set at t begins a new sequence with its frame t, as after ``reset(rows=)``.
 
         Returns:
-            Outputs of the top layer in the same layout; equal to those of single steps.
+            Outputs of the top layer in the same layout; equal to those of single steps, and of every sequence alone.
 
         Raises:
             InputError: wrong shape, dtype or device.
@@ -182,11 +185,18 @@ class Stream:
         steps = x.shape[time] if known else 0
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
+        starts = None if done is None else self._starts(done, want[:2])
         self._unwatched += steps
         if self._watch is not None and self._unwatched >= LOOK:
             self._unwatched = 0
             self._look()
-        return self._session.run(resolved(x.detach()), self._batch_first)
+        return self._session.run(resolved(x.detach()), self._batch_first, starts)
+
+    def _starts(self, done: Any, want: tuple[int, ...]) -> torch.Tensor | None:
+        """A mask of rows that start anew as [T, B]; None: there are none."""
+        mask = row_mask("done", done, want)
+        starts = (mask.transpose(0, 1) if self._batch_first else mask).contiguous()
+        return starts if bool(starts.any()) else None
 
     @uncompiled
     def ahead(self) -> None:
@@ -230,7 +240,8 @@ class Stream:
         """Back to zero states with nothing sent: a new sequence in every row, statistics cleared.
 
         A calibrated LSTM's monitor sees the sequences that end. Where sequences end at different times (``done`` masks
-        of reinforcement learning), ``stream.reset(rows=done)`` before the next step starts new ones there::
+        of reinforcement learning), ``stream.reset(rows=done)`` before the next step starts new ones there, and
+        ``stream.run(frames, done=ended)`` is the same for a chunk::
 
             for x, done in zip(frames, ended):  # done[b]: the frame in row b is the first of a new sequence
                 stream.reset(rows=done)

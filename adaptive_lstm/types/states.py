@@ -184,6 +184,28 @@ def row_numbers(rows: Rows, batch: int) -> torch.Tensor:
     return index
 
 
+def row_mask(name: str, mask: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """A bool mask of this shape, from a tensor, an array or nested sequences, on the CPU.
+
+    Raises:
+        InputError: another shape, or no truth values.
+    """
+    import torch
+
+    try:
+        found = torch.as_tensor(mask, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"{name}: got {type(mask).__name__} ({error!s:.100}), expected a bool mask {list(shape)}"
+        ) from None
+    if found.dtype is not torch.bool or tuple(found.shape) != shape:
+        raise InputError(
+            f"{name}: got {found.dtype} of shape {tuple(found.shape)}, expected a bool mask of shape {shape}; of "
+            "numbers, done > 0 makes one"
+        )
+    return found
+
+
 def with_rows(state: StreamState, rows: torch.Tensor, part: StreamState) -> StreamState:
     """The state with its rows ``rows`` [n] replaced by those of ``part``."""
     import torch

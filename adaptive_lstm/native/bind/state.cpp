@@ -111,10 +111,31 @@ bool step_rows(StackState& state, uintptr_t rows, int n, uintptr_t x, uintptr_t 
   return state.step_rows(at<const int64_t>(rows), n, at<const float>(x), at<float>(y));
 }
 
-// Rows `to` become rows `from` of another state of the same stack and policy, bit for bit.
-void take_rows(StackState& state, Array<int64_t, 1> to, StackState& other, Array<int64_t, 1> from) {
+void check_same_kind(const StackState& state, const StackState& other) {
   require(&state != &other && &state.plan() == &other.plan() && &state.policy() == &other.policy(),
           "rows are taken from another state of the same plan and policy");
+}
+
+// A run of all rows that is open ended, where some start anew before some timesteps: starts [T, B]. fresh: one row of a
+// new sequence.
+bool run_starting(StackState& state, uintptr_t x, ptrdiff_t x_time, ptrdiff_t x_row, uintptr_t y, ptrdiff_t y_time,
+                  ptrdiff_t y_row, int steps, uintptr_t starts, StackState& fresh) {
+  check_same_kind(state, fresh);
+  const Exclusive guard(state), guard_fresh(fresh);
+  check_rows(state.batch().size(), x, y, steps, nullptr);
+  require(starts || !steps || !state.batch().size(), "starts is a null address");
+  require(fresh.batch().size() == 1, "fresh must be of one row");
+  require(!state.policy().exits_sequences() && state.plan().directions() == 1, "this policy runs whole sequences");
+  check_complete(state);
+  RunOptions options;
+  options.check = options.open_ended = true;
+  return state.run_starting({at<const float>(x), x_time, x_row}, {at<float>(y), y_time, y_row}, steps,
+                            at<const uint8_t>(starts), fresh, options);
+}
+
+// Rows `to` become rows `from` of another state of the same stack and policy, bit for bit.
+void take_rows(StackState& state, Array<int64_t, 1> to, StackState& other, Array<int64_t, 1> from) {
+  check_same_kind(state, other);
   const Exclusive guard(state), guard_other(other);
   require(to.size() == from.size(), "to and from must be of one length");
   for (size_t i = 0; i < to.size(); i++)
@@ -193,6 +214,9 @@ void bind_state(nb::module_& m) {
       .def("run", &run, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"), nb::arg("y_time"),
            nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes") = 0, nb::kw_only(), nb::arg("check"),
            nb::arg("open_ended"), nb::arg("threads") = 1, nb::call_guard<nb::gil_scoped_release>())
+      .def("run_starting", &run_starting, nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
+           nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("starts"), nb::arg("fresh"),
+           nb::call_guard<nb::gil_scoped_release>())
       .def("forward", &forward, nb::arg("rows"), nb::arg("x"), nb::arg("x_time"), nb::arg("x_row"), nb::arg("y"),
            nb::arg("y_time"), nb::arg("y_row"), nb::arg("steps"), nb::arg("sizes"), nb::arg("check"), nb::arg("h_n"),
            nb::arg("c_n"), nb::arg("h_0") = 0, nb::arg("h_cell") = 0, nb::arg("h_row") = 0, nb::arg("c_0") = 0,

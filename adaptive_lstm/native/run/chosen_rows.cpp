@@ -88,6 +88,24 @@ bool StackState::step_rows(const int64_t* rows, int n, const float* x, float* y)
   return true;
 }
 
+bool StackState::run_starting(const Rows<const float>& x, const Rows<float>& y, int steps, const uint8_t* starts,
+                              StackState& fresh, RunOptions options) {
+  const int rows = batch_.size();
+  layout_.sizes.assign(size_t(steps), rows);
+  if (options.check && !finite(x, layout_)) return false;
+  options.check = false;
+  const auto start = [&](int t) { return starts + ptrdiff_t(t) * rows; };
+  const auto any = [&](int t) { return std::any_of(start(t), start(t) + rows, [](uint8_t yes) { return yes; }); };
+  const int64_t first = 0;
+  for (int begin = 0, end; begin < steps; begin = end) {
+    for (int64_t b = 0; b < rows; b++)
+      if (start(begin)[b]) take_rows(&b, fresh, &first, 1);
+    for (end = begin + 1; end < steps && !any(end);) end++;
+    run(x.from_time(begin), y.from_time(begin), end - begin, nullptr, options);
+  }
+  return true;
+}
+
 void StackState::take_rows(const int64_t* to, StackState& other, const int64_t* from, int n) {
   put_in_order();
   other.put_in_order();

@@ -8,22 +8,6 @@
 
 namespace alstm {
 
-namespace {
-
-bool all_finite(const Kernels& kernels, const Rows<const float>& x, const RowLayout& layout, int width) {
-  for (int t = 0; t < layout.steps(); t++) {
-    if (x.row == width) {
-      if (!kernels.finite(x.at(t, 0), size_t(layout.sizes[t]) * width)) return false;
-      continue;
-    }
-    for (int b = 0; b < layout.sizes[t]; b++)
-      if (!kernels.finite(x.at(t, b), width)) return false;
-  }
-  return true;
-}
-
-}  // namespace
-
 StackState::StackState(std::shared_ptr<const Plan> plan, std::shared_ptr<const Policy> policy, int batch)
     : plan_(std::move(plan)),
       policy_(std::move(policy)),
@@ -74,6 +58,19 @@ StackState& StackState::helper(size_t number) {
   return *helpers_[number];
 }
 
+bool StackState::finite(const Rows<const float>& x, const RowLayout& layout) const {
+  const int width = plan_->input();
+  for (int t = 0; t < layout.steps(); t++) {
+    if (x.row == width) {
+      if (!kernels_.finite(x.at(t, 0), size_t(layout.sizes[t]) * width)) return false;
+      continue;
+    }
+    for (int b = 0; b < layout.sizes[t]; b++)
+      if (!kernels_.finite(x.at(t, b), width)) return false;
+  }
+  return true;
+}
+
 bool StackState::load(const Rows<const float>& h, const Rows<const float>& c, bool check) {
   const int cells = int(plan_->layers().size()) * plan_->directions();
   for (int i = 0; check && i < cells; i++) {
@@ -102,7 +99,7 @@ bool StackState::run_rows(const Rows<const float>& x, const Rows<float>& y, int 
   const int all = time_exits_ ? rows : batch_.active();
   for (int t = 0; t < steps; t++) layout_.sizes[t] = sizes ? int(sizes_[t]) : all;
   layout_.number_rows();
-  if (options.check && !all_finite(kernels_, in, layout_, plan_->input())) return false;
+  if (options.check && !finite(in, layout_)) return false;
   timesteps_ += layout_.start.back();
   threads_of_last_run = options.threads > 1 ? layers_.threads(rows, steps, options.threads) : 1;
   if (time_exits_)

@@ -57,6 +57,10 @@ class StackState {
   // The same of the rows `rows` [n] alone, ascending, on contiguous x [n, I] and y [n, D * P]. Nothing else is read,
   // moved or copied. Not for exits of whole sequences in depth.
   bool step_rows(const int64_t* rows, int n, const float* x, float* y);
+  // As run() of all rows, where some start anew before some timesteps: starts [T, B], one byte each. `fresh`: one row
+  // of a new sequence with the same plan and policy.
+  bool run_starting(const Rows<const float>& x, const Rows<float>& y, int steps, const uint8_t* starts,
+                    StackState& fresh, RunOptions options);
   // Rows `to` [n] become rows `from` [n] of another state with the same plan and policy, bit for bit.
   void take_rows(const int64_t* to, StackState& other, const int64_t* from, int n);
   // Does now what is certain of the next timestep. Nothing that can be read changes, and no result. One direction only.
@@ -90,6 +94,7 @@ class StackState {
 
  private:
   void set_size(int batch);
+  bool finite(const Rows<const float>& x, const RowLayout& layout) const;
   void put_in_order();  // every row at its own position, those that have exited too
 
   std::shared_ptr<const Plan> plan_;

@@ -18,6 +18,7 @@ from .forward import check_call
 from .model import lstm_of, quantize_of, replaced_of
 from .odd_tensors import check_odd
 from .policy import policy_of
+from .rows import check_rows
 from .streams import check_stream
 from .surroundings import check_dtype, check_mode
 from .wrong import check_wrong
@@ -54,6 +55,8 @@ def _inference(case: Case, lstm: nn.LSTM, fast: al.AdaptiveLSTM, seen: Seen) -> 
     check_call(case, lstm, fast, seen)
     if case["stream"]:
         check_stream(case, fast, seen)
+    if case["rows"]:
+        check_rows(case, fast, seen)
     if case["odd"] != "no":
         check_odd(case, lstm, fast, seen)
     if case["wrong"] != "no":

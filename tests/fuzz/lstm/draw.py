@@ -68,6 +68,7 @@ def case(choice: random.Random) -> Case:
         "wrong": often(choice, "no", WRONG, 0.8),
         "stream": choice.choice((0, 0, 1, 2, 4, choice.randint(1, 8))),
         **policies(choice, layers, bidirectional),
+        "rows": choice.choice((0, 0, 1, 2, 4, choice.randint(1, 8))),
     }
     # Decisions and large weights multiply a rounding at every step, until nothing can be said of the last ones. Long
     # runs of those are followed in streams, from the native run's own states.
@@ -118,9 +119,9 @@ def often(choice: random.Random, usual: str, values: tuple[str, ...], share: flo
 
 
 LADDER: dict[str, Iterable[Any]] = {
-    "odd": ("no",), "wrong": ("no",), "stream": (0, 1, 2, 3, 4), "mode": ("no_grad",), "dtype": ("float32",),
-    "default_dtype": ("float32",), "memory": ("contiguous",), "layout": ("padded",), "given": GIVEN,
-    "time": ("no",), "depth": ("no",), "hold": ("no",), "delta": ("no", "uniform"), "pruned": ("no",),
+    "odd": ("no",), "wrong": ("no",), "stream": (0, 1, 2, 3, 4), "rows": (0, 1, 2, 3, 4), "mode": ("no_grad",),
+    "dtype": ("float32",), "default_dtype": ("float32",), "memory": ("contiguous",), "layout": ("padded",),
+    "given": GIVEN, "time": ("no",), "depth": ("no",), "hold": ("no",), "delta": ("no", "uniform"), "pruned": ("no",),
     "quantize": ("fp32", "int8"), "weights": ("torch",), "signal": ("drift", "noise"),
     "bidirectional": (False,), "proj": (0, 1, 2, 3), "dropout": (0.0,), "bias": (True,), "batch_first": (False,),
     "layers": (1, 2, 3), "batch": (1, 2, 3), "steps": (1, 2, 3, 4, 6, 8, 12, 64, 65), "chunks": ("steps",),
