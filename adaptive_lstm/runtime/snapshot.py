@@ -18,6 +18,7 @@ from ..weights.fingerprint import weights_digest
 from .lstm import AdaptiveLSTM
 
 _KIND, _VERSION = "stream snapshot", 1
+MOST_CELLS = 4096  # of a snapshot that is believed
 _NAMES = {kind: [f.name for f in fields(kind)] for kind in (HoldState, ExitState)}
 
 
@@ -84,7 +85,7 @@ def unpack(data: bytes, owner: str) -> Snapshot:
             "the snapshot is of another model, precision or policy than this pool's; restore it in a pool of the same"
         )
     counts = [found[name] for name in ("cells", "holds", "pushed", "steps")]
-    if any(type(n) is not int or n < 0 or n > 2**62 for n in counts) or max(counts[:2]) > len(arrays):
+    if any(type(n) is not int or n < 0 or n > 2**62 for n in counts) or max(counts[:2]) > MOST_CELLS:
         raise StateError("the snapshot is damaged: its header counts what is not there")
     cells, holds, pushed, steps = counts
 

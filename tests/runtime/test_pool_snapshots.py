@@ -15,7 +15,7 @@ import adaptive_lstm as al
 from adaptive_lstm import tensorfile
 from adaptive_lstm.errors import OverloadError, StateError
 
-from ..support.helpers import signal
+from ..support.helpers import adapted, signal
 from ..support.policy_cases import DELTA
 from .test_stream_pool import POLICIES, I, bound, of
 
@@ -57,6 +57,17 @@ def test_a_stream_moves_to_another_process(name: str, tmp_path: Path) -> None:
     found = torch.load(tmp_path / "found", weights_only=True)
     want = al.stream(lstm).run(x[:, None])[8:, 0]
     torch.testing.assert_close(found, want, rtol=0, atol=bound(name))
+
+
+def test_a_deep_stack_that_skips_nothing_moves() -> None:
+    """Its snapshot holds fewer arrays than there are layers."""
+    lstm, x = adapted(I, 6, 5), signal(6, 1, I)[:, 0]
+    pool = al.StreamPool(lstm, 2)
+    pool.push(stream := pool.open(), x[:3])
+    for _ in range(3):
+        pool.tick()
+    pool.push(moved := pool.restore(pool.snapshot(stream)), x[3])
+    assert torch.equal(pool.tick()[moved], al.stream(lstm).run(x[:4, None])[3, 0])
 
 
 def test_a_snapshot_that_does_not_belong_here_is_refused() -> None:
@@ -103,8 +114,9 @@ def test_a_snapshot_that_does_not_belong_here_is_refused() -> None:
     for data, message in wrong:
         with pytest.raises(StateError, match=message):
             pool.restore(data)
+    more = {**header, "pushed": header["steps"] + 3}, {**arrays, "frames": np.zeros((3, I), np.float32)}
     with pytest.raises(OverloadError, match="backlog"):
-        pool.restore(damaged("frames", np.zeros((3, I), np.float32)))
+        pool.restore(tensorfile.dumps("stream snapshot", 1, *more))
     assert list(pool) == [stream]
     again = tensorfile.loads(pool.snapshot(stream), "stream snapshot", 1)
     assert again[0] == header
