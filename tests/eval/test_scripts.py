@@ -292,7 +292,7 @@ def test_cores_are_compared(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (fp32["precision"], int8["precision"]) == ("fp32", "int8")
     for record in (fp32, int8):
         assert record["chosen"] == 1  # too little work to wake another thread
-        assert record["speed"]["median"] > 0
+        assert record["speed"].keys() == {"median", "p25", "p75", "rounds"}  # null where they are too far apart
         for timing in record["seconds"].values():
             assert_quantiles(timing)
     assert al.get_num_threads() == torch.get_num_threads()
