@@ -12,8 +12,10 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.analysis.measure_forgetting import WARM_UPS, measure_forgetting
+from adaptive_lstm.calibration.families import default_families
 from adaptive_lstm.errors import InputError, UnsupportedError
 from adaptive_lstm.policies.combined import acts
+from adaptive_lstm.types import StackShape
 
 from ..support.helpers import infer, torch_lstm
 from ..support.virtual_clock import VirtualClock
@@ -97,13 +99,11 @@ def test_short_sequences_leave_nothing_to_search(monkeypatch: pytest.MonkeyPatch
     assert [point.name for point in result.frontier] == ["dense"]
 
 
-@pytest.mark.slow
-def test_by_default_it_is_searched_for_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tagger(0.0)
-    result = calibrated(monkeypatch, model, policies=None)
-    assert any("split" in point.name for point in result.frontier)
-    by_macs = calibrated(monkeypatch, model, policies=None, objective="macs")
-    assert not any("split" in point.name for point in by_macs.frontier)
+def test_by_default_it_is_searched_where_it_can_save_time() -> None:
+    def names(**options: bool) -> list[str]:
+        return [family.name for family in default_families({"lstm": StackShape(I, H, 2)}, **options)]
+
+    assert names(split=True) == [*names(), "SplitTime"]
 
 
 def test_where_it_cannot_save_anything_it_is_refused() -> None:
