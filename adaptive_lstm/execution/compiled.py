@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..weights.layout import named_weights
 from .direct_call import Bypassed, DirectCall, Monitor, direct_call
 from .executor import Executor
 from .fingerprint import Fingerprint
+from .plain import is_freed
 
 PACKS = 3  # in a row that no second call could use
 MOST_CALLS = 128  # between two looks at weights that change at every look
@@ -89,9 +91,18 @@ def current(
         monitor: what it tells of its runs.
         exact: whether torch's results would be the same.
         compare: whether contents are compared.
+
+    Raises:
+        InputError: weights whose memory was freed.
     """
     start = time.perf_counter()
     weights = named_weights(lstm)
+    for name, weight in weights.items():
+        if is_freed(weight):
+            raise InputError(
+                f"{name}: got a weight whose memory was freed (its storage was resized to 0), expected its values; "
+                "where a model is sharded, gather its weights before the call"
+            )
     kept = None if old is None else old.fingerprint.followed(weights)
     if old is not None and old.executor is not None and kept is not None:
         gate = _never if kept.dear else kept.unchanged

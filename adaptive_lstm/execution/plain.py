@@ -12,8 +12,9 @@ from torch.autograd import forward_ad
 def is_plain(x: torch.Tensor) -> bool:
     """Whether nobody traces, transforms or differentiates a dense tensor in forward mode.
 
-    Not plain: subclasses (``FakeTensor``), wrappers of ``torch.func``, dual tensors with a tangent, and any tensor
-    while a dispatch mode records operations (``make_fx``), or inside a transform, which may have wrapped the weights.
+    Not plain: subclasses (``FakeTensor``), wrappers of ``torch.func`` and of functionalization, dual tensors with a
+    tangent, tensors whose memory was freed, and any tensor while a dispatch mode records operations (``make_fx``), or
+    inside a transform, which may have wrapped the weights.
     """
     return (
         (type(x) is torch.Tensor or type(x) is nn.Parameter)
@@ -23,6 +24,7 @@ def is_plain(x: torch.Tensor) -> bool:
         and maybe_current_level() is None
         and not _len_torch_dispatch_stack()
         and (forward_ad._current_level < 0 or forward_ad.unpack_dual(x).tangent is None)
+        and (x.data_ptr() != 0 or not x.is_cpu or x.numel() == 0 or x._is_zerotensor())
     )
 
 
@@ -30,11 +32,11 @@ def may_step(x: torch.Tensor) -> bool:
     """Whether a dense tensor may enter a stream as it is: plain, not traced, and its memory holds its values."""
     return not (
         x.is_neg()
-        or x._is_zerotensor()
         or is_functorch_wrapped_tensor(x)
         or _len_torch_dispatch_stack()
         or _get_tracing_state() is not None
         or forward_ad._current_level >= 0
+        or x.data_ptr() == 0  # zeros without memory, and memory that was freed
     )
 
 
@@ -46,8 +48,16 @@ def resolved(x: torch.Tensor) -> torch.Tensor:
 
 
 def is_dense(x: torch.Tensor) -> bool:
-    """Whether a tensor is an ordinary array of numbers: not sparse, nested, quantized or in a layout of oneDNN."""
-    return x.layout is strided and not x.is_nested and not x.is_quantized
+    """Whether a tensor is an ordinary array of numbers: not sparse, nested, quantized, of oneDNN's layout or freed."""
+    return x.layout is strided and not x.is_nested and not x.is_quantized and not is_freed(x)
+
+
+def is_freed(x: torch.Tensor) -> bool:
+    """Whether the storage was resized to 0, as sharding does between calls; most of torch reads such memory blindly."""
+    try:
+        return x.untyped_storage().size() == 0 and x.numel() > 0
+    except RuntimeError:  # wrappers of torch.func do not show their storage
+        return False
 
 
 def not_dense(x: torch.Tensor) -> str:
@@ -56,4 +66,6 @@ def not_dense(x: torch.Tensor) -> str:
         return "a nested tensor, expected a dense one; torch.nn.utils.rnn.pack_sequence joins sequences of any lengths"
     if x.is_quantized:
         return f"a quantized tensor ({x.dtype}), expected a dense one; call .dequantize() on it"
+    if x.layout is strided:
+        return "a tensor whose memory was freed (its storage was resized to 0), expected its values"
     return f"a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import adaptive_lstm as al
 
-from ..support.helpers import adapted, always_native, assert_close, infer, signal, torch_lstm
+from ..support.helpers import adapted, always_native, assert_close, assert_equal, infer, signal, torch_lstm
 
 X = signal(7, 2, 6)
 
@@ -134,3 +135,72 @@ def test_a_stream_refuses_other_layouts(of: Callable[[torch.Tensor], torch.Tenso
         with pytest.raises(al.errors.InputError, match="of layout"):
             stream.step(of(X[0]))
         assert not stream.state.h.any()
+
+
+def freed(x: torch.Tensor) -> torch.Tensor:
+    """A tensor without the memory that its values were in; most operations of torch would read it all the same."""
+    out = x.clone()
+    out.untyped_storage().resize_(0)
+    return out
+
+
+ASK: dict[str, Callable[[al.AdaptiveLSTM, Any], Any]] = {
+    "a call": lambda lstm, lost: lstm(lost(X)),
+    "h_0": lambda lstm, lost: lstm(X, (lost(torch.ones(2, 2, 9)), torch.zeros(2, 2, 9))),
+    "c_0": lambda lstm, lost: lstm(X, (torch.zeros(2, 2, 9), lost(torch.ones(2, 2, 9)))),
+    "both": lambda lstm, lost: lstm(X, (lost(torch.ones(2, 2, 9)), lost(torch.ones(2, 2, 9)))),
+    "a step": lambda lstm, lost: al.stream(lstm, 2).step(lost(X[0])),
+    "chosen rows": lambda lstm, lost: al.stream(lstm, 2).step(lost(X[0]), rows=[1, 0]),
+    "a chunk": lambda lstm, lost: al.stream(lstm, 2).run(lost(X)),
+    "a pool": lambda lstm, lost: pushed(lstm, lost(X[0, 0])),
+    "a state": lambda lstm, lost: assigned(lstm, lost),
+}
+
+
+def pushed(lstm: al.AdaptiveLSTM, x: torch.Tensor) -> None:
+    pool = al.StreamPool(lstm, capacity=1)
+    pool.push(pool.open(), x)
+
+
+def assigned(lstm: al.AdaptiveLSTM, lost: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    stream = al.stream(lstm, 2)
+    stream.state = replace(stream.state, h=lost(stream.state.h))
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+@pytest.mark.parametrize("ask", ASK)
+def test_memory_that_was_freed_is_not_read(ask: str, quantize: str) -> None:
+    fast = adapted(6, 9, 2, quantize=quantize)
+    for _ in range(2):
+        infer(fast, X)  # the second is served directly
+        with torch.no_grad(), pytest.raises(al.AdaptiveLSTMError, match="memory was freed"):
+            ASK[ask](fast, freed)
+
+
+def test_weights_that_were_freed_are_not_read() -> None:
+    fast = adapted(6, 9, 2)
+    want = infer(fast, X)
+    weight = fast.get_parameter("weight_hh_l1")
+    kept, memory = weight.detach().clone(), weight.untyped_storage()
+    size = memory.size()
+    memory.resize_(0)
+    with pytest.raises(al.errors.InputError, match="weight_hh_l1: got a weight whose memory was freed"):
+        infer(fast, X)
+    memory.resize_(size)
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert_equal(infer(fast, X), want)
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_functionalized_tensors(ask: str) -> None:
+    """torch computes with what is behind them where it can; they have no address."""
+    fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
+    try:
+        with torch.no_grad():
+            got, *_ = ASK[ask](fast, torch._to_functional_tensor)
+            want, *_ = ASK[ask](lstm, torch._to_functional_tensor)  # type: ignore[arg-type]
+    except al.errors.AdaptiveLSTMError as error:
+        assert "plain memory" in str(error)  # noqa: PT017 (either is right)
+    else:
+        assert_close(torch._from_functional_tensor(got), torch._from_functional_tensor(want), "fp32")

@@ -32,5 +32,6 @@ Rates rates(const StackState& state, int64_t columns, int64_t timesteps, int row
 }  // namespace alstm
 
 void bind_counters(nb::module_& m) {
-  nb::class_<alstm::Counted>(m, "Counted").def("__call__", &alstm::Counted::operator());
+  using alstm::Counted;
+  nb::class_<Counted>(m, "Counted", nb::type_slots(collected<Counted>())).def("__call__", &Counted::operator());
 }

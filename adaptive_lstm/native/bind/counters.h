@@ -31,6 +31,11 @@ class Counted {
       : counters_(counters(state)), together_(std::move(together)), timesteps_(timesteps) {}
   nb::object operator()() const { return together_(std::get<0>(counters_), std::get<1>(counters_), timesteps_); }
 
+  template <class Visit>
+  int each_object(Visit visit) const {
+    return visit(together_);
+  }
+
  private:
   Counters counters_;
   nb::object together_;

@@ -142,9 +142,9 @@ class DirectCall {
     if (!bypassed_.does_nothing(lstm, of) || !takes(of, x, hx, in)) return nb::none();
     const Lent lent(idle_);
     if (!lent) return nb::none();
-    shape_outputs(in);
+    const Shapes shapes = shapes_of(in);
     float *y = nullptr, *h = nullptr, *c = nullptr;
-    const nb::object out = torch_->make(y_, y), h_n = torch_->make(h_, h), c_n = torch_->make(c_, c);
+    const nb::object out = torch_->make(shapes.y, y), h_n = torch_->make(shapes.h, h), c_n = torch_->make(shapes.c, c);
     if (!run(lent.get(), in, y, h, c)) return nb::none();  // who asks another is told why
     const int64_t timesteps = int64_t(in.rows) * in.steps;
     remember(of, lent.get(), timesteps);
@@ -155,6 +155,15 @@ class DirectCall {
     return nb::make_tuple(out, nb::make_tuple(h_n, c_n));
   }
 
+  template <class Visit>
+  int each_object(Visit visit) const {  // that may lead back here: a parameter may know its module
+    for (const Weight& weight : weights_)
+      if (const int stop = visit(weight.tensor)) return stop;
+    for (const nb::object* held : {&idle_.states, &contents_, &together_, &remembered_[2], &monitor_, &take_, &told_})
+      if (const int stop = visit(*held)) return stop;
+    return 0;
+  }
+
  private:
   bool takes(nb::handle of, nb::handle x, nb::handle hx, Given& in) {
     if (item(of, training_) != Py_False || torch_->intervenes()) return false;
@@ -162,8 +171,9 @@ class DirectCall {
     if ((monitor ? monitor : Py_None) != monitor_.ptr()) return false;
     const bool grad = torch_->grad();
     if (!torch_->read(x.ptr(), in.x) || (grad && torch_->requires_grad(x.ptr()))) return false;
-    const bool batch_first = item(of, batch_first_) == Py_True;
-    if (!fits(batch_first, in) || (!hx.is_none() && !takes_states(hx, grad, in))) return false;
+    PyObject* batch_first = item(of, batch_first_);
+    if (batch_first != Py_True && batch_first != Py_False) return false;
+    if (!fits(batch_first == Py_True, in) || (!hx.is_none() && !takes_states(hx, grad, in))) return false;
     return unchanged(of, grad);
   }
 
@@ -235,21 +245,29 @@ class DirectCall {
     return run_fastest(state, batch, check_, race_.get(), threads);
   }
 
-  // The shapes of the results, kept for as long as inputs are of one shape.
-  void shape_outputs(const Given& in) {
+  // Of the results of calls with so many timesteps and rows, and the rows' dimension in x.
+  struct Shapes {
+    std::array<int64_t, 3> key{};
+    NewShape y, h, c;
+  };
+
+  // Kept for as long as inputs are of one shape. A copy, because whenever Python makes an object, its garbage collector
+  // may run code of the user, and other threads, which may call here with another shape.
+  Shapes shapes_of(const Given& in) {
     const std::array<int64_t, 3> key{in.steps, in.rows, in.row};
-    if (key == shaped_for_) return;
+    if (key == shapes_.key) return shapes_;
     const int64_t width = output_ * plan_->directions();
+    Shapes made{key, {}, {}, {}};
     if (in.row < 0) {
-      y_ = new_shape({in.steps, width});
-      h_ = new_shape({cells_, output_});
-      c_ = new_shape({cells_, hidden_});
+      made.y = new_shape({in.steps, width});
+      made.h = new_shape({cells_, output_});
+      made.c = new_shape({cells_, hidden_});
     } else {
-      y_ = in.row == 0 ? new_shape({in.rows, in.steps, width}) : new_shape({in.steps, in.rows, width});
-      h_ = new_shape({cells_, in.rows, output_});
-      c_ = new_shape({cells_, in.rows, hidden_});
+      made.y = in.row == 0 ? new_shape({in.rows, in.steps, width}) : new_shape({in.steps, in.rows, width});
+      made.h = new_shape({cells_, in.rows, output_});
+      made.c = new_shape({cells_, in.rows, hidden_});
     }
-    shaped_for_ = key;
+    return shapes_ = made;
   }
 
   // What last_run tells of the call.
@@ -283,8 +301,7 @@ class DirectCall {
   nb::object monitor_, take_;
   int64_t cells_, columns_;  // columns_: of all cells, x and h
   ptrdiff_t output_, hidden_;
-  NewShape y_, h_, c_;
-  std::array<int64_t, 3> shaped_for_{};
+  Shapes shapes_;
   nb::object told_;
   int64_t told_timesteps_ = -1;
   int told_threads_ = 1;
@@ -312,7 +329,7 @@ void bind_direct_call(nb::module_& m) {
              return Bypassed{type, std::move(absent), std::move(empty), std::move(methods)};
            }),
            nb::arg("of"), nb::kw_only(), nb::arg("absent"), nb::arg("empty"), nb::arg("methods"));
-  nb::class_<DirectCall>(m, "DirectCall")
+  nb::class_<DirectCall>(m, "DirectCall", nb::type_slots(collected<DirectCall>()))
       .def(nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan,
                        nb::list idle, size_t most, size_t most_bytes, const Weights& weights, nb::object contents,
                        int64_t contested, bool check, bool states, nb::object together,
