@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from .. import files
-from ..artifact.artifact import save
+from ..artifact.artifact import load_certificate, save
 from ..artifact.stacks import Stack, Stacks, read_stacks
 from ..calibration.certificate import Certificate
-from ..codec import short_repr
+from ..codec import brief, short_repr
 from ..errors import InputError, ModelFileError
 from ..files import FilePath
 from ..runtime.adapt import adapt, lstms_of
@@ -32,6 +33,16 @@ from .sizes import PUBLIC, sizes
 from .targets import target_of
 from .templates import engine, named, template
 from .weights_source import weights_source
+
+MOST_INPUT = 2.0**96  # of what the engine takes
+
+# An #include of such a header would find NAME.h.
+_HEADERS = """assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg
+stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype
+arm_mve features"""
+_TARGETS = "all clean help install package test"
+TAKEN = frozenset(f"{_HEADERS} {_TARGETS}".split())
+"""Names that would mean something else in the sources or in CMakeLists.txt."""
 
 
 @short_repr
@@ -68,12 +79,13 @@ def export_c(
     The folder gets ``NAME.h`` (the functions), ``NAME.c``, ``NAME_weights.c`` (constants), a golden sequence with
     ``test_NAME.c``, ``CMakeLists.txt``, and ``NAME.json`` (certificate, sizes, hashes). Outputs are those of the
     package's portable kernels (``ADAPTIVE_LSTM_ISA=generic``) in a stream of one row, bit for bit where activations are
-    integers; float32 layers may add in another order where many weights are zero. Compile with ``-ffp-contract=off``.
+    integers; floats may be added in another order where weights are zero, or where a threshold is set on a large
+    matrix. Compile with ``-ffp-contract=off``.
 
     Args:
         model: an adapted model, one ``nn.LSTM``, or a file written by ``save(model, path, weights=True)``.
         out_dir: a folder; it is made if it is missing, and files of these names are replaced.
-        name: a C identifier; every symbol begins with it.
+        name: a C identifier, but for names of C's headers; every symbol begins with it.
         target: "generic" C; "m4", "m7", "m55": Cortex-M with an FPU, tested under QEMU; "a53". The sources are the
             same but for the order of weights, and choose their inner loops when they are compiled; a target adds its
             flags and a board to run on.
@@ -84,16 +96,17 @@ def export_c(
     Raises:
         UnsupportedError: C cannot carry it: a bidirectional or projected LSTM, policies or heads in Python, exits of
             whole sequences, queues of inputs.
-        InputError: no such LSTM or target, a name that is no identifier, or inputs that do not fit.
-        ModelFileError: the file has no weights or cannot be read, or the folder cannot be written.
+        InputError: no such LSTM or target, a name that is no identifier or means something else to C or CMake, or
+            inputs that do not fit.
+        ModelFileError: the file has no weights, cannot be read, or holds a certificate of another policy; or the folder
+            cannot be written.
         BackendError: the native extension, which runs the golden sequence, is missing.
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise InputError(f"name: got {name!r}, expected a C identifier in small letters, such as 'vad'")
-    board = target_of(target)
+    _check_name(name)
+    board, out = target_of(target), _folder(out_dir)
     with tempfile.TemporaryDirectory() as folder:
         path = _as_file(model, folder, certificate)
-        stacks = read_stacks(path)
+        stacks, covering = read_stacks(path), load_certificate(path)
         chosen = _chosen(stacks, lstm)
         stack = stacks.by_name[chosen]
         check_exportable(chosen, stack.shape, stack.settings.policy)
@@ -106,10 +119,30 @@ def export_c(
     if board.board:
         texts |= {part: template(part) for part in ("board.c", "board.ld")}
     texts = {named(file, name): named(text, name) for file, text in texts.items()}
-    texts[f"{name}.json"] = json.dumps(_record(name, target, stacks, stack, done, public, texts), indent=1) + "\n"
-    _write(Path(os.fsdecode(out_dir)), texts)
+    record = _record(name, target, covering, stack, done, public, texts)
+    texts[f"{name}.json"] = json.dumps(record, indent=1) + "\n"
+    _write(Path(out), texts)
     pools = done.pools
-    return CExport(os.fsdecode(out_dir), tuple(texts), done.weight_bytes, pools.floats, pools.ints, pools.shorts)
+    return CExport(out, tuple(texts), done.weight_bytes, pools.floats, pools.ints, pools.shorts)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise InputError(f"name: got {brief(name)}, expected a C identifier in small letters, such as 'vad'")
+    if name in TAKEN:
+        raise InputError(
+            f"name: got {name!r}, which C names a header after, or CMake a target, expected another, such as 'vad'"
+        )
+
+
+def _folder(path: FilePath) -> str:
+    try:
+        name = os.fsdecode(path)
+    except TypeError as error:
+        raise InputError(f"out_dir: got {type(path).__name__}, expected the path of a folder") from error
+    if not name or "\0" in name:
+        raise InputError(f"out_dir: got {name!r:.300}, expected the path of a folder")
+    return name
 
 
 def _as_file(model: object, folder: str, certificate: Certificate | None) -> Path:
@@ -135,10 +168,18 @@ def _chosen(stacks: Stacks, lstm: str | None) -> str:
     return lstm
 
 
-def _checked(inputs: FloatArray, stack: Stack) -> FloatArray:
-    x = np.asarray(inputs, np.float32)
-    if x.ndim != 2 or x.shape[1] != stack.shape.input_size or len(x) < 2 or not np.isfinite(x).all():
-        raise InputError(f"inputs: got shape {x.shape}, expected finite [T, {stack.shape.input_size}] with T >= 2")
+def _checked(inputs: object, stack: Stack) -> FloatArray:
+    expected = f"numbers of at most {MOST_INPUT:g} [T, {stack.shape.input_size}] with T >= 2"
+    try:
+        given = inputs.detach().cpu().numpy() if isinstance(inputs, torch.Tensor) else np.asarray(inputs)
+        with np.errstate(over="ignore"):
+            x = given.astype(np.float32, casting="same_kind")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"inputs: got {type(inputs).__name__} ({error!s:.100}), expected {expected}") from None
+    if x.ndim != 2 or x.shape[1] != stack.shape.input_size or len(x) < 2:
+        raise InputError(f"inputs: got shape {x.shape}, expected {expected}")
+    if not (np.abs(x) <= MOST_INPUT).all():
+        raise InputError(f"inputs: got {np.abs(x).max()} among them, expected {expected}")
     return x
 
 
@@ -165,7 +206,7 @@ def _sources(done: Program, found: Mapping[str, int]) -> dict[str, str]:
 def _record(
     name: str,
     target: str,
-    stacks: Stacks,
+    covering: Certificate | None,
     stack: Stack,
     done: Program,
     found: Mapping[str, int],
@@ -180,7 +221,7 @@ def _record(
         "bit_exact": exact(done),
         "sizes": {key.lower(): found[key] for key in PUBLIC},
         "macs_per_step": sum(4 * len(one.live) * (one.x.columns + one.h.columns) for one in done.layers),
-        "certificate": None if stacks.certificate is None else json.loads(stacks.certificate),
+        "certificate": None if covering is None else json.loads(covering.to_json()),
         "monitor": None if monitor is None else {key: asdict(one) for key, one in monitor.items()},
         "sha256": {file: hashlib.sha256(text.encode()).hexdigest() for file, text in texts.items()},
     }

@@ -6,7 +6,10 @@ import numpy as np
 
 from .golden import Golden
 from .literals import array
+from .operand import Operand
 from .program import Program
+
+ROW_BLOCK, LARGE = 64, 512 << 10  # rows that the runtime stores together (``kRowBlock``); bytes
 
 
 def golden_source(found: Golden, program: Program) -> str:
@@ -28,7 +31,16 @@ def golden_source(found: Golden, program: Program) -> str:
 
 
 def exact(program: Program) -> bool:
-    """Whether every sum is exact, or of floats without zeros, which the runtime may add block by block."""
-    return all(
-        one.integers or not np.any(one.weights == 0) for layer in program.layers for one in layer.operands.values()
-    )
+    """Whether every sum is exact, or of floats that the runtime adds in the same order.
+
+    It may add floats block by block where some are zeros, and single columns of large matrices a few at a time.
+    """
+    operands = (one for layer in program.layers for one in layer.operands.values())
+    return all(one.integers or not (_large(one) or np.any(one.weights == 0)) for one in operands)
+
+
+def _large(one: Operand) -> bool:
+    """Whether the runtime reads the columns of a thresholded matrix a few at a time (``kLargeMatrix``)."""
+    columns, rows = one.weights.shape
+    stored = -(-rows // ROW_BLOCK) * ROW_BLOCK * columns * one.weights.itemsize
+    return one.thresholds is not None and stored > LARGE

@@ -22,15 +22,19 @@ def array(name: str, values: np.ndarray) -> str:
 
 def double(value: float) -> str:
     """A double; infinity becomes the largest finite one."""
-    return DBL_MAX if math.isinf(value) else repr(float(value))
+    return _signed(DBL_MAX, value) if math.isinf(value) else repr(float(value))
 
 
 def _float(value: float) -> str:
     """The shortest text that gives the same float; infinity becomes the largest finite one."""
     if math.isinf(value):
-        return FLT_MAX
+        return _signed(FLT_MAX, value)
     text = np.format_float_scientific(np.float32(value), unique=True, trim="0", exp_digits=1)
     return f"{text}f"
+
+
+def _signed(text: str, like: float) -> str:
+    return text if like > 0 else f"-{text}"
 
 
 def _lines(texts: list[str]) -> str:

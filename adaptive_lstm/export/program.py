@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,18 +120,6 @@ class Program:
     def weight_bytes(self) -> int:
         """Bytes of all constants."""
         return sum(layer.nbytes for layer in self.layers) + sum(w.nbytes + b.nbytes for w, b in self.maps)
-
-    def stamp(self) -> int:
-        """32 bits by which a state knows its model; never zero, as memory often is."""
-        found = hashlib.sha256()
-        for layer in self.layers:
-            for one in layer.operands.values():
-                found.update(one.weights.tobytes())
-            found.update(layer.bias.tobytes())
-        for weight, _ in self.maps:
-            found.update(weight.tobytes())
-        found.update(repr((self.shape, self.pools)).encode())
-        return int.from_bytes(found.digest()[:4], "little") | 1
 
 
 def program(stack: Stack, *, quads: bool) -> Program:

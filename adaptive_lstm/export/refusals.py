@@ -9,7 +9,8 @@ from ..policies import Policy, kind_of, parts
 from ..policies.exits import Exit
 from ..types import StackShape
 
-MOST_COLUMNS = 2**16 - 1
+MOST_INPUTS, MOST_UNITS, MOST_STATES = 2**16 - 8, 2**14 - 1, 2**16 - 1
+"""Columns, and the rows of four gates, are counted in 16 bits; columns are padded to a multiple of eight."""
 
 
 def check_exportable(name: str, shape: StackShape, policy: Policy) -> None:
@@ -24,11 +25,16 @@ def _reasons(shape: StackShape, policy: Policy) -> list[str]:
         found.append("it is bidirectional, and a stream has no end from which the backward direction could start")
     if shape.proj_size:
         found.append(f"it has a projection (proj_size={shape.proj_size}); use an LSTM without one")
-    if max(shape.input_size, 4 * shape.hidden_size) > MOST_COLUMNS:
-        found.append(f"got {shape.input_size} inputs and {shape.hidden_size} units, expected at most 16,383 units")
+    if shape.input_size > MOST_INPUTS or shape.hidden_size > MOST_UNITS:
+        found.append(
+            f"got {shape.input_size:,} inputs and {shape.hidden_size:,} units, expected at most {MOST_INPUTS:,} and "
+            f"{MOST_UNITS:,}"
+        )
     members: Any = parts(policy)
     for part in members.policies:
         kind = kind_of(part)
+        if isinstance(part, Exit) and shape.num_layers * shape.output_size > MOST_STATES:
+            found.append(f"{kind.name} reads h of all layers, expected at most {MOST_STATES:,} numbers")
         if kind.decision == "split":
             found.append(f"{kind.name} splits whole sequences, and C code runs one timestep after the other")
         elif isinstance(part, Exit) and part.holds_code:

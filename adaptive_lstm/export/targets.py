@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..codec import short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import InputError
 
 
@@ -67,6 +67,6 @@ def target_of(name: str) -> Target:
     Raises:
         InputError: there is none.
     """
-    if name not in TARGETS:
-        raise InputError(f"target: got {name!r}, expected one of {', '.join(TARGETS)}")
+    if not is_one_of(name, TARGETS):
+        raise InputError(f"target: got {brief(name)}, expected one of {', '.join(TARGETS)}")
     return TARGETS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from .literals import array, double
 from .operand import Operand
 from .program import NONE, Layer, Program
 
-MEASURES = {"margin": "ALSTM_MARGIN", "max": "ALSTM_MAX", "entropy": "ALSTM_ENTROPY"}
+MEASURES = {"margin": "ALSTM_MARGIN", "max": "ALSTM_LARGEST", "entropy": "ALSTM_ENTROPY"}
 ACTIONS = {"hold_gates": "ALSTM_HOLD_GATES", "hold_state": "ALSTM_HOLD_STATE"}
 
 
@@ -28,8 +29,13 @@ def weights_source(program: Program) -> str:
     if program.depth_exit is not None:
         _depth_exit(program.depth_exit, out)
         depth = "&depth_exit"
-    out.append(f"const alstm_model alstm_the_model = {{0x{program.stamp():08x}u, layers, {time}, {depth}}};\n")
-    return "".join(out)
+    described = "".join(out)
+    return f"{described}const alstm_model alstm_the_model = {{0x{_stamp(described):08x}u, layers, {time}, {depth}}};\n"
+
+
+def _stamp(described: str) -> int:
+    """32 bits by which a state knows its model; never zero, as memory often is."""
+    return int.from_bytes(hashlib.sha256(described.encode()).digest()[:4], "little") | 1
 
 
 def _layer(name: str, layer: Layer, program: Program, k: int, out: list[str]) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import adaptive_lstm as al
+from adaptive_lstm.artifact import container
 from adaptive_lstm.export.literals import array
 from adaptive_lstm.export.refusals import check_exportable
 from adaptive_lstm.policies import parts
@@ -99,6 +101,14 @@ def test_sizes(tmp_path: Path, hidden: int) -> None:
     assert exact(run_golden(tmp_path))
 
 
+@pytest.mark.slow
+def test_columns_of_large_matrices_are_added_in_another_order(tmp_path: Path) -> None:
+    fast = adapted(StackShape(1, 200, 1), PRECISIONS["fp32"], al.Delta.uniform(0.01), pruned=False)
+    al.export_c(fast, tmp_path, name="vad")
+    assert "passed" in run_golden(tmp_path)
+    assert not json.loads((tmp_path / "vad.json").read_text(encoding="utf-8"))["bit_exact"]
+
+
 def test_given_inputs_are_the_golden_ones(tmp_path: Path) -> None:
     fast = adapted(STACK, PRECISIONS["int8"], al.Dense(), pruned=False)
     x = np.linspace(-1, 1, 35, dtype=np.float32).reshape(7, 5)
@@ -169,8 +179,17 @@ def test_refusals(shape: StackShape, policy: al.Policy, says: str) -> None:
     [
         ({"name": "2vad"}, "identifier"),
         ({"name": "vad", "target": "z80"}, "target"),
-        ({"name": "vad", "inputs": np.zeros((3, 4), np.float32)}, r"expected finite \[T, 5\]"),
+        ({"name": "vad", "inputs": np.zeros((3, 4), np.float32)}, r"of at most 7.92282e\+28 \[T, 5\]"),
+        ({"name": "vad", "inputs": "typical"}, "inputs: got str"),
+        ({"name": "vad", "inputs": [[0.0, 1.0], [2.0]]}, "inputs: got list"),
+        ({"name": "vad", "inputs": np.zeros((3, 5), np.complex64)}, "inputs: got ndarray"),
+        ({"name": "vad", "inputs": np.full((3, 5), 1e300)}, "inputs: got inf"),
+        ({"name": "vad", "inputs": np.full((3, 5), 2.0**97)}, r"at most 7.92282e\+28"),
         ({"name": "vad", "lstm": "other"}, "lstm"),
+        ({"name": "vad", "target": ["m4"]}, "target"),
+        ({"name": None}, "identifier"),
+        ({"name": "string"}, "a header"),
+        ({"name": "test"}, "CMake"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, options: dict[str, object], says: str) -> None:
@@ -178,3 +197,56 @@ def test_bad_arguments(tmp_path: Path, options: dict[str, object], says: str) ->
     with pytest.raises(al.AdaptiveLSTMError, match=says):
         al.export_c(fast, tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", [None, "", "a\0b", "/dev/null"])
+def test_what_is_no_folder(out: Any) -> None:
+    with pytest.raises(al.AdaptiveLSTMError, match="folder"):
+        al.export_c(adapted(STACK, PRECISIONS["int8"], al.Dense(), pruned=False), out, name="vad")
+
+
+def test_names_that_begin_macros_of_c(tmp_path: Path) -> None:
+    fast = adapted(STACK, PRECISIONS["fp32"], al.ExitInTime(head(9), threshold=0.5), pruned=False)
+    for name in ("flt", "int8"):  # FLT_MAX, INT8_MAX
+        al.export_c(fast, tmp_path, name=name)
+        assert exact(run_golden(tmp_path, name))
+
+
+def test_gradients_of_inputs_do_not_matter(tmp_path: Path) -> None:
+    fast = adapted(STACK, PRECISIONS["fp32"], al.Dense(), pruned=False)
+    inputs: dict[str, Any] = {"one": torch.ones(3, 5, requires_grad=True), "two": np.ones((3, 5))}
+    for folder, x in inputs.items():
+        al.export_c(fast, tmp_path / folder, name="vad", inputs=x)
+    assert len({(tmp_path / name / "vad_golden.h").read_text() for name in ("one", "two")}) == 1
+
+
+@pytest.mark.parametrize(
+    "shape", [StackShape(2**16 - 7, 1, 1), StackShape(1, 2**14, 1), StackShape(1, 9000, 8)], ids=str
+)
+def test_sizes_that_do_not_fit_16_bits(shape: StackShape) -> None:
+    policy = al.ExitInTime(head(9), threshold=0.5) if shape.num_layers > 1 else al.Dense()
+    with pytest.raises(al.errors.UnsupportedError, match="expected at most"):
+        check_exportable("lstm", shape, policy)
+
+
+def test_a_state_knows_everything_of_its_model(tmp_path: Path) -> None:
+    """Also what changes no weight: a saved state of another threshold, or of other scales, is refused."""
+    stamps = set()
+    for threshold, scale in ((0.1, 1.0), (0.2, 1.0), (0.1, 2.0)):
+        fast = adapted(STACK, PRECISIONS["int8"], al.Delta.uniform(threshold), pruned=False)
+        with torch.no_grad():
+            fast.get_parameter("weight_hh_l0").mul_(scale)
+        al.export_c(fast, tmp_path, name="vad")
+        (line,) = (one for one in (tmp_path / "vad_weights.c").read_text().splitlines() if "vad_the_model =" in one)
+        stamps.add(line)
+    assert len(stamps) == 3
+
+
+def test_a_certificate_that_covers_nothing_is_refused(tmp_path: Path) -> None:
+    fast = adapted(STACK, PRECISIONS["int8"], al.Dense(), pruned=False)
+    al.save(fast, tmp_path / "model", weights=True)
+    header, arrays = container.read(tmp_path / "model")
+    header.pop("sha256", None)
+    container.write(tmp_path / "model", header | {"certificate": "certified!"}, arrays, weights=True)
+    with pytest.raises(al.errors.ModelFileError, match="certificate"):
+        al.export_c(tmp_path / "model", tmp_path / "out", name="vad")

@@ -66,7 +66,7 @@ typedef struct {
   uint16_t rows, cols;
 } alstm_map;
 
-enum { ALSTM_MARGIN, ALSTM_MAX, ALSTM_ENTROPY };
+enum { ALSTM_MARGIN, ALSTM_LARGEST, ALSTM_ENTROPY };
 
 /* An exit in time, checked after every `every` steps. Buckets of time have a threshold and a map each. */
 typedef struct {

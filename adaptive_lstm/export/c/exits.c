@@ -39,7 +39,7 @@ ALSTM_LOCAL void alstm_apply(const alstm_map *map, const float *z, float *y) {
 
 /* Of the more probable of two outcomes, p, and the other, q. */
 ALSTM_LOCAL double alstm_binary(uint8_t measure, double p, double q) {
-  if (measure == ALSTM_MAX) return p;
+  if (measure == ALSTM_LARGEST) return p;
   if (measure == ALSTM_MARGIN) return p - q;
   const double least = 1e-30;
   return 1 + (p * alstm_log(p > least ? p : least) + q * alstm_log(q > least ? q : least)) / alstm_log(2);
@@ -71,7 +71,7 @@ ALSTM_LOCAL float alstm_of_softmax(uint8_t measure, const float *logits, uint32_
     else
       second = e > second ? e : second;
   }
-  if (measure == ALSTM_MAX) return (float)(1 / sum);
+  if (measure == ALSTM_LARGEST) return (float)(1 / sum);
   if (measure == ALSTM_MARGIN) return (float)((1 - (double)second) / sum);
   return (float)(1 - (alstm_log(sum) - weighted / sum) / alstm_log(n));
 }
