@@ -131,11 +131,13 @@ def _check(matrix: Matrix, at: str, thresholded: bool) -> Matrix:
         raise ModelFileError(f"{at}: got a dynamic range beside thresholds or ranges of columns, expected one of them")
     if (matrix.values == -128).any():
         raise ModelFileError(f"{at}: got a weight of -128, expected -127 to 127")
-    return matrix
+    return _finite(matrix, at)
 
 
 def _finite(matrix: Matrix, at: str) -> Matrix:
-    if not np.isfinite(matrix.dequantized()).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(matrix.dequantized()).all()
+    if not finite:
         raise ModelFileError(f"{at}: it holds NaN or infinity, expected finite weights")
     return matrix
 

@@ -361,8 +361,12 @@ def _read(told: Mapping[str, Any], loss: Loss, limit: float, confidence: float) 
     try:
         begun = Begun(EProcess.from_dict(told["evidence"]), int(told["seen"]), int(told["revocations"]))
         asked = str(told["loss"]), float(told["confidence"])
-    except (LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"got no audit, expected what Audit.as_dict() gives: {error!r:.100}") from error
+    if min(begun.seen, begun.revocations) < 0:
+        raise InputError(
+            f"got an audit of {begun.seen} calls with {begun.revocations} promises revoked, expected no negative counts"
+        )
     if (*asked, begun.evidence.limit) != (loss.name, confidence, limit):
         raise InputError(
             f"got an audit of {asked[0]} <= {begun.evidence.limit:g} at confidence {asked[1]:g}, "

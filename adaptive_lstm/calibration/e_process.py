@@ -9,7 +9,6 @@ operation by Feng et al., "Active, anytime-valid risk controlling prediction set
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +21,8 @@ from ..types import DoubleArray
 
 BETS = 24  # fixed bets whose mean is the evidence
 LEAST_BET = 0.05  # grows fastest where the risk is 5 % above the limit; closer to it audits are not expected to tell
+MOST_COUNTED = 2**62  # losses
+ROUNDING = 1e-9  # of log wealth, for each of them
 BOLDEST = 0.95  # of 1 / m, from which on one loss of 0 would take all wealth
 
 
@@ -124,13 +125,21 @@ class EProcess:
                 float(values["total"]),
                 float(values["peak"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"got no evidence of an audit, expected what as_dict() gives: {error!r:.100}") from error
-        numbers = (*read.log_wealth, read.total, read.peak)
-        fits = len(read.log_wealth) == BETS and 0 < read.limit < 1 and all(map(math.isfinite, numbers))
-        if not (fits and 0 <= read.total <= read.count):
+        if not read._possible():
             raise InputError("got evidence of an audit with values that cannot be, expected what as_dict() gives")
         return read
+
+    def _possible(self) -> bool:
+        """Whether so many losses in [0, 1] can have led here."""
+        if not (len(self.log_wealth) == BETS and 0 < self.limit < 1 and 0 <= self.total <= self.count <= MOST_COUNTED):
+            return False
+        worst, best = (self.count * np.log1p(bets(self.limit) * (loss - self.limit)) for loss in (0.0, 1.0))
+        slack = ROUNDING * (1 + self.count)
+        wealth = np.array(self.log_wealth)
+        within = (worst - slack <= wealth) & (wealth <= best + slack)  # NaN is not
+        return bool(within.all()) and 0 <= self.peak <= best.max() + slack
 
 
 def _log_mean(log_wealth: DoubleArray) -> DoubleArray:

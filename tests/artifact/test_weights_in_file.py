@@ -99,6 +99,7 @@ def test_settings_alone_hold_no_stacks(tmp_path: Path) -> None:
     ("name", "spoil", "says"),
     [
         ("0.weights.0.w_hh.scale", lambda a: -a, "positive"),
+        ("0.weights.0.w_hh.scale", lambda a: np.full_like(a, 3e38), "infinity"),
         ("0.weights.1.bias", lambda a: a * np.float32(np.nan), "NaN"),
         ("0.weights.0.w_hh", lambda a: a[:-1], "expected int8"),
         ("0.weights.0.w_hh", lambda a: np.full_like(a, -128), "-128"),

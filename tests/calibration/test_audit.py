@@ -274,6 +274,42 @@ def test_an_audit_of_another_limit_is_not_merged() -> None:
         audits[1].merge(audits[0])
 
 
+def told(**change: Any) -> dict[str, Any]:
+    """An audit of ten losses of 0.2, as ``Audit.as_dict`` gives it, with other values in it."""
+    evidence = EProcess(LIMIT).after([0.2] * 10).as_dict()
+    whole = {"loss": "disagreement", "confidence": 0.95, "seen": 10, "revocations": 0, "evidence": evidence}
+    for key, value in change.items():
+        (whole if key in whole else evidence)[key] = value
+    return whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revocations": -1},
+        {"seen": -1},
+        {"seen": math.inf},
+        {"count": math.inf},
+        {"count": 2**70},
+        {"count": 1},
+        {"peak": 50.0},
+        {"peak": -1.0},
+        {"log_wealth": [1e308] * 24},
+        {"log_wealth": [-1e308] * 24},
+        {"log_wealth": [math.nan] * 24},
+    ],
+    ids=str,
+)
+def test_evidence_that_no_losses_give_is_refused(change: dict[str, Any]) -> None:
+    fast, original = served(HARMLESS)
+    with al.audit(fast, original, max_loss=LIMIT, resume=told()) as audit:
+        with unchanged(fast), pytest.raises(InputError, match="audit"):
+            audit.merge(told(**change))
+        assert audit.audited == 10
+        with pytest.raises(InputError, match="audit"):
+            al.audit(fast, original, max_loss=LIMIT, resume=told(**change))
+
+
 class Certain(torch.nn.Module):
     """The positive class's probability, where a logit would have a sign."""
 
