@@ -81,8 +81,7 @@ def calibrate(
             nothing is skipped and the certificate says how fast the fastest ran.
         seconds: how long the calibration may take; the search, the timing and the tests end early to keep it.
         conditional: guarantee the limit also for the sequences that exit first, at every time bucket of ``ExitInTime``
-            (accumulated gap control, Ringel et al., ICML 2024), not only on average. Each sequence must then be one
-            batch row.
+            (accumulated gap control, Ringel et al., ICML 2024). Each sequence must then be one batch row.
         shares: of the fit, search and test split.
         output: picks one tensor from what the model returns: the losses of ``adaptive_lstm.losses`` compare it,
             sensitivity is measured for it, and it must be finite. Your own functions are given all that it returns.

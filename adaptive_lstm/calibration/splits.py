@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -9,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.nn.utils.rnn import PackedSequence
 
-from ..codec import short_repr
-from ..errors import CalibrationError
+from ..codec import brief, is_number, is_whole, short_repr
+from ..errors import CalibrationError, InputError
 from . import risk
 from .input_digest import fingerprint
 
@@ -78,8 +79,10 @@ def split(count: int, shares: tuple[float, float, float], seed: int) -> Splits[i
     Raises:
         CalibrationError: shares that are not three positive numbers, or fewer than three sequences.
     """
-    if [0 < s < float("inf") for s in shares] != [True] * 3:
-        raise CalibrationError(f"shares: got {shares}, expected three positive numbers (fit, search, test)")
+    given: Any = shares
+    three = isinstance(given, Sequence) and len(given) == 3 and all(map(is_number, given))
+    if not (three and all(0 < share < math.inf for share in given)):
+        raise CalibrationError(f"shares: got {brief(given)}, expected three positive numbers (fit, search, test)")
     if count < 3:
         raise CalibrationError(f"sequences: got {count}, expected a few hundred")
     order = np.random.default_rng(seed).permutation(count).tolist()
@@ -99,7 +102,10 @@ def split_sequences(
 
     Raises:
         CalibrationError: equal sequences, or what ``pairs`` and ``split`` raise.
+        InputError: a seed that is no whole number from 0.
     """
+    if not (is_whole(seed) and seed >= 0):
+        raise InputError(f"seed: got {brief(seed)}, expected a whole number from 0")
     if isinstance(sequences, Splits):
         random = np.random.default_rng(seed)
         given = {name: pairs(getattr(sequences, name)) for name in ("fit", "search", "test")}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .. import bench
-from ..codec import brief
+from ..codec import brief, is_whole
 from ..errors import InputError
 from ..execution.backend import backend_info
 from ..policies import Dense
@@ -82,8 +82,8 @@ def time_policy(
         InputError: no adapted LSTM, training mode, no inputs, an unknown use, a stream of a bidirectional LSTM, or too
             few rounds.
     """
-    if rounds < bench.MIN_ROUNDS:
-        raise InputError(f"rounds: got {brief(rounds)}, expected at least {bench.MIN_ROUNDS}")
+    if not (is_whole(rounds) and rounds >= bench.MIN_ROUNDS):
+        raise InputError(f"rounds: got {brief(rounds)}, expected a whole number from {bench.MIN_ROUNDS}")
     if not isinstance(inputs, list | tuple):
         raise InputError(f"inputs: got {type(inputs).__name__}, expected a list of inputs of the model, such as [x]")
     policies = {name: lstm.policy for name, lstm in adapted_lstms(model).items()}

@@ -57,7 +57,10 @@ def row_numbers(rows: Any, batch: int) -> np.ndarray:
     Raises:
         InputError: neither numbers from 0 to ``batch - 1``, each once, nor a mask [batch].
     """
-    index = np.asarray(rows)
+    try:
+        index = np.asarray(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"rows: got {brief(rows)} ({error!s:.100}), expected numbers of rows or a bool mask") from None
     if index.dtype == np.bool_:
         if index.shape != (batch,):
             raise InputError(f"rows: got a mask of shape {index.shape}, expected ({batch},), one entry for every row")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..artifact.stacks import Stack
-from ..codec import brief, is_whole
+from ..codec import brief
 from ..errors import BackendError, InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.backend import native, refuse_non_finite
@@ -18,6 +18,7 @@ from ..execution.threads import get_num_threads
 from ..policies import Policy, kind_of, parts
 from ..runtime.monitor import Monitor
 from ..types import Counts, FloatArray, Route, RunStats, StackShape
+from ..types.states import check_batch_size
 from ..weights.precision import Quantize
 from .arrays import address, distances, floats
 from .padding import Packing
@@ -134,8 +135,7 @@ class LSTM:
             raise UnsupportedError(
                 "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
             )
-        if not (is_whole(batch_size) and 1 <= batch_size < 2**31):
-            raise InputError(f"batch_size: got {brief(batch_size)}, expected a whole number of rows, at least 1")
+        check_batch_size(batch_size)
         return Stream(self._stack, self._parts, self.monitor, batch_size)
 
     def _given(self, state: Any, rows: int, *, alone: bool) -> State:

@@ -19,6 +19,9 @@ from .lstm import AdaptiveLSTM
 from .seats import StreamStats
 from .stream_pool import StreamPool
 
+LONGEST = 86_400
+"""Seconds for which frames may be gathered: event loops refuse to wait for years."""
+
 
 class _Push:
     """Frames that were pushed together, and the outputs of those that have run."""
@@ -76,8 +79,8 @@ class AsyncStreamPool:
         idle_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if not (is_number(interval) and interval >= 0):
-            raise InputError(f"interval: got {brief(interval)}, expected seconds, 0 or more")
+        if not (is_number(interval) and 0 <= interval <= LONGEST):
+            raise InputError(f"interval: got {brief(interval)}, expected seconds, 0 to {LONGEST:,}")
         self._pool = StreamPool(
             lstm, capacity, backlog=backlog, max_batch=max_batch, idle_timeout=idle_timeout, clock=clock
         )

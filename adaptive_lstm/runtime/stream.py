@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import strided
 
-from ..codec import brief, is_whole
 from ..errors import InputError, UnsupportedError
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..policies import kind_of
 from ..types import RunStats, StreamState
-from ..types.states import Rows, row_mask, row_numbers
+from ..types.states import Rows, check_batch_size, row_mask, row_numbers
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
@@ -60,8 +59,7 @@ class Stream:
     @uncompiled
     def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
         check_streams(lstm)
-        if not (is_whole(batch_size) and 1 <= batch_size < 2**31):
-            raise InputError(f"batch_size: got {brief(batch_size)}, expected a whole number of rows, at least 1")
+        check_batch_size(batch_size)
         self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
         self._shape, self._batch_first = executor.shape, lstm.batch_first

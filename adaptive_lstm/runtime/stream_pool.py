@@ -16,6 +16,7 @@ from ..errors import InputError, OverloadError, StateError, UnsupportedError
 from ..execution.plain import is_dense, is_plain, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats
+from ..types.states import MOST_ROWS
 from .frame_check import FrameCheck
 from .frame_queue import FrameQueue
 from .lstm import AdaptiveLSTM
@@ -90,8 +91,8 @@ class StreamPool:
     ):
         check_streams(lstm)
         for name, value in (("capacity", capacity), ("backlog", backlog), ("max_batch", max_batch)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name}: got {brief(value)}, expected a whole number from 1")
+            if value is not None and (type(value) is not int or not 1 <= value <= MOST_ROWS):
+                raise InputError(f"{name}: got {brief(value)}, expected a whole number, 1 to {MOST_ROWS:,}")
         if idle_timeout is not None and not (is_number(idle_timeout) and idle_timeout > 0):
             raise InputError(f"idle_timeout: got {brief(idle_timeout)}, expected seconds, above 0")
         self._executor = executor = lstm.executor()

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic
 
-from ..codec import brief, short_repr
+from ..codec import brief, is_whole, short_repr
 from ..errors import InputError, StateError
+
+MOST_ROWS = 2**26
+"""Rows of a batch that the native core counts."""
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +151,12 @@ class StreamState(Generic[Array]):
             raise StateError(f"the states are of different models or policies: {error!s:.300}") from None
 
 
+def check_batch_size(rows: object) -> None:
+    """Raise ``InputError`` unless a stream can have so many rows."""
+    if not (is_whole(rows) and 1 <= rows <= MOST_ROWS):
+        raise InputError(f"batch_size: got {brief(rows)}, expected a whole number of rows, 1 to {MOST_ROWS:,}")
+
+
 Rows = Any
 """Rows of a batch: numbers as a tensor, an array or a sequence of ints, or a bool mask of all rows."""
 
@@ -161,7 +170,7 @@ def row_numbers(rows: Rows, batch: int) -> torch.Tensor:
     import torch
 
     try:
-        index = torch.as_tensor(rows, device="cpu").detach()
+        index = _in_memory(rows)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(
             f"rows: got {type(rows).__name__} ({error!s:.100}), expected numbers of rows or a bool mask"
@@ -193,7 +202,7 @@ def row_mask(name: str, mask: Any, shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
     try:
-        found = torch.as_tensor(mask, device="cpu").detach()
+        found = _in_memory(mask)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(
             f"{name}: got {type(mask).__name__} ({error!s:.100}), expected a bool mask {list(shape)}"
@@ -204,6 +213,16 @@ def row_mask(name: str, mask: Any, shape: tuple[int, ...]) -> torch.Tensor:
             "numbers, done > 0 makes one"
         )
     return found
+
+
+def _in_memory(values: Any) -> torch.Tensor:
+    """A copy of the caller's values on the CPU; numpy refuses most of what is not plain memory."""
+    import torch
+
+    given = torch.as_tensor(values, device="cpu").detach()
+    if torch._is_functional_tensor(given):
+        raise TypeError("a functionalized tensor has no memory")
+    return torch.from_numpy(given.numpy().copy())
 
 
 def with_rows(state: StreamState, rows: torch.Tensor, part: StreamState) -> StreamState:

@@ -232,7 +232,9 @@ def test_time_policy_of_any_use() -> None:
         ({"use": "stream", "model": "bidirectional"}, "lstm is bidirectional and cannot stream"),
         ({"inputs": []}, "inputs: got none"),
         ({"inputs": torch.zeros(1, 3, I)}, "inputs: got Tensor, expected a list"),
-        ({"rounds": 3}, "rounds: got 3, expected at least 4"),
+        ({"rounds": 3}, "rounds: got 3, expected a whole number from 4"),
+        ({"rounds": 20.5}, "rounds: got 20.5"),
+        ({"rounds": "20"}, "rounds: got '20'"),
         ({"model": "plain"}, "holds no AdaptiveLSTM"),
     ],
 )

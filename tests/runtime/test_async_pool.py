@@ -122,8 +122,9 @@ def test_a_pool_that_has_stopped_says_so() -> None:
 
     model = adapted(I, H, L, policy=al.ExitInTime(head, threshold=0.5, check_every=1))
     left = al.AsyncStreamPool(model, 2)
-    with pytest.raises(InputError, match="interval"):
-        al.AsyncStreamPool(model, 2, interval=-1)
+    for interval in (-1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="interval"):
+            al.AsyncStreamPool(model, 2, interval=interval)
 
     async def main() -> None:
         with pytest.raises(InputError, match="does not run"):

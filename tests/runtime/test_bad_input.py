@@ -203,7 +203,7 @@ def test_streams_that_cannot_be() -> None:
         al.stream(adapted(I, H).train())
     with pytest.raises(InputError, match="got LSTM, expected an AdaptiveLSTM"):
         al.stream(nn.LSTM(I, H))  # type: ignore[arg-type]
-    for size in (0, -1):
+    for size in (0, -1, 2**26 + 1, 2**40):
         with pytest.raises(InputError, match="batch_size: got"):
             al.stream(adapted(I, H), batch_size=size)
 

@@ -283,6 +283,8 @@ def test_options_that_cannot_work_are_refused() -> None:
     for options in (
         {"capacity": 0},
         {"capacity": 1.5},
+        {"capacity": 2**40},
+        {"backlog": 2**62},
         {"backlog": 0},
         {"max_batch": 0},
         {"idle_timeout": 0},

@@ -133,6 +133,9 @@ WRONG_ROWS: list[tuple[Any, str]] = [
     ([[0]], "whole numbers"),
     ("all", "expected numbers of rows"),
     (2, "whole numbers"),
+    (torch.tensor([1, 0, 0, 0], dtype=torch.bool).to_sparse(), "expected numbers of rows"),
+    (torch._to_functional_tensor(torch.tensor([0])), "expected numbers of rows"),
+    (torch.zeros(1, dtype=torch.int64, device="meta"), "expected numbers of rows"),
 ]
 
 
