@@ -124,7 +124,7 @@ class LSTM:
         """A stream of ``batch_size`` rows from zero states.
 
         Raises:
-            InputError: a batch size below 1.
+            InputError: a batch size below 1 or above 2**26.
             UnsupportedError: a bidirectional LSTM, or a policy that decides on whole sequences.
         """
         if self.shape.bidirectional:

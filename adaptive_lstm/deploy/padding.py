@@ -35,7 +35,10 @@ class Packing:
         Raises:
             InputError: not ``batch`` whole numbers from 1 to ``steps``.
         """
-        found = np.asarray(lengths)
+        try:
+            found = np.asarray(lengths)
+        except (TypeError, ValueError, RuntimeError):  # rows of different lengths, or no array
+            found = np.zeros(0)
         if found.shape != (batch,) or found.dtype.kind not in "iu":
             raise InputError(f"lengths: got {brief(lengths)}, expected {batch} whole numbers, one for every row")
         if int(found.min()) < 1 or int(found.max()) > steps:

@@ -300,7 +300,7 @@ def stream(lstm: AdaptiveLSTM, batch_size: int = 1) -> Stream:
             y = s.step(x)  # x: [1, I]
 
     Raises:
-        InputError: not an ``AdaptiveLSTM``, or a batch size below 1.
+        InputError: not an ``AdaptiveLSTM``, or a batch size below 1 or above 2**26.
         UnsupportedError: a bidirectional LSTM, or one in training mode.
     """
     return Stream(lstm, batch_size)

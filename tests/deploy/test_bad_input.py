@@ -89,6 +89,7 @@ WRONG_LENGTHS: dict[str, tuple[Any, str]] = {
     "negative": ([-1, 3], f"got -1, expected 1 to {T}"),
     "floats": ([1.0, 2.0], "whole numbers"),
     "words": ("ab", "whole numbers"),
+    "ragged": ([[1], [1, 2]], "whole numbers"),
 }
 
 
@@ -138,7 +139,7 @@ def test_stream_state(tmp_path: Path) -> None:
             with pytest.raises(InputError, match="rows: got"):
                 stream.reset(rows=rows)
         np.testing.assert_array_equal(stream.state.h, state.h)
-        for size in (0, -1, 1.5, True, None):
+        for size in (0, -1, 1.5, True, None, 2**26 + 1, 2**40):
             with pytest.raises(InputError, match="batch_size"):
                 lstm.stream(size)  # type: ignore[arg-type]
 
