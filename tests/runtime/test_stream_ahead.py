@@ -14,7 +14,7 @@ from adaptive_lstm.errors import BusyError, NonFiniteError
 from adaptive_lstm.policies import Policy
 from adaptive_lstm.types import StackShape
 
-from ..support.helpers import OnReference, assert_equal, signal, torch_lstm
+from ..support.helpers import OnReference, assert_equal, infer_natively, signal, torch_lstm
 from ..support.policy_cases import FAMILIES, head
 from .test_stream_states import same
 
@@ -200,3 +200,18 @@ def test_with_an_exit_nothing_is_done_for_rows_that_have_left() -> None:
     for _ in range(4):
         pair.both("step")
     assert pair.eager.exited.all()
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+def test_a_sequence_gives_the_same_bits_whatever_ran_before(quantize: str) -> None:
+    """Columns of large matrices are added in the direction of the timestep, which alternates."""
+    lstm = adapted(torch_lstm(40, 220), FORMATS[quantize], al.Delta.uniform(0.01))
+    x = signal(7, 1, 40)  # an odd number of timesteps
+    assert_equal(infer_natively(lstm, x), infer_natively(lstm, x))
+    with al.stream(lstm) as first, al.stream(lstm) as second:
+        want = [first.step(frame) for frame in x]
+        second.step(x[0])
+        second.reset()
+        for frame, wanted in zip(x, want, strict=True):
+            second.ahead()
+            assert_equal(second.step(frame), wanted)

@@ -8,7 +8,7 @@ namespace alstm {
 
 void CellRun::recur_ahead(int n, bool reverse) {
   Ahead& ahead = state.ahead;
-  if (ahead.ready && (ahead.reverse == reverse || !in_order())) return;
+  if (ahead.ready && (ahead.reverse == reverse || !state.recurrent.in_order())) return;
   ahead.ready = false;
   for (int b = 0; state.may_exceed && b < n; b++)
     if (exceeds(b)) return;  // rare, and rows with a range of their own are multiplied apart
@@ -20,9 +20,6 @@ void CellRun::recur_ahead(int n, bool reverse) {
     return;
   ahead.ready = n > 0;
 }
-
-// Whether the direction of a timestep decides about the bits of its recurrent side.
-bool CellRun::in_order() const { return state.recurrent.thresholded() && cell.w_hh->view().format != Format::int8; }
 
 // False where this product cannot be taken apart.
 bool CellRun::multiply_ahead(int n, bool reverse) {
@@ -69,7 +66,7 @@ bool CellRun::add_ahead(float* gates, const int* rows, int n, bool reverse) {
   Operand& h = state.recurrent;
   const Matrix& w = h.view();
   if (h.thresholded()) {
-    if (rows || n != ahead.rows || (in_order() && reverse != ahead.reverse)) return false;
+    if (rows || n != ahead.rows || (h.in_order() && reverse != ahead.reverse)) return false;
     std::swap(ahead.delta, h.delta);
     for (int b = 0; b < n; b++) {
       h.sent += ahead.sent[b];

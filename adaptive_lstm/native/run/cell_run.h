@@ -63,7 +63,7 @@ struct CellRun {
   const Kernels& kernels;
   Scratch& scratch;
   const bool backward;  // whether time runs backwards
-  // Timesteps of earlier runs. Alternating the direction in which tiles are read leaves the end of a large matrix in
+  // Timesteps before this run. Alternating the direction in which tiles are read leaves the end of a large matrix in
   // the cache for the next step.
   const uint32_t tick;
 
@@ -99,7 +99,6 @@ struct CellRun {
   bool exceeds(int b) const;
   template <class Advance>
   void advance_by(Advance one, const int* rows, int n, bool reverse);
-  bool in_order() const;
   bool multiply_ahead(int n, bool reverse);
   void send_ahead(int n, bool reverse);
   bool add_ahead(float* gates, const int* rows, int n, bool reverse);

@@ -44,6 +44,8 @@ struct Operand {
   void attach(const PackedMatrix& matrix, const Buffer<float>* thresholds);  // [C]; null or empty: none
   bool thresholded() const { return thresholds != nullptr; }
   const Matrix& view() const { return matrix->view(); }
+  // Whether the direction of a timestep decides about bits: sums of single columns of floats are rounded in its order.
+  bool in_order() const { return thresholded() && view().format != Format::int8; }
 };
 
 // An int8 matrix whose rows of activations have a range of their own each (Matrix::dynamic).

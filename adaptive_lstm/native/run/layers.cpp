@@ -16,6 +16,7 @@ Layers::Layers(const Plan& plan, const Policy& policy, const Kernels& kernels, B
 }
 
 void Layers::reset() {
+  since_reset_ = 0;
   const bool rows_apart = policy_.holds() || policy_.exits_steps();
   scratch_[0].grow(batch_, rows_apart);
   if (rows_apart) hold_.reserve(policy_, batch_.size());
@@ -69,7 +70,8 @@ void Layers::ahead() {
   if (!batch_.constants_restored()) return;
   for (int l = 0; l < int(plan_.layers().size()) && recurs_next(l); l++) {
     CellState& state = batch_.layers()[l][0];
-    CellRun{*state.cell, state, kernels_, scratch_[0], false, tick_}.recur_ahead(batch_.active(), tick_ & 1);
+    CellRun{*state.cell, state, kernels_, scratch_[0], false, tick(state)}.recur_ahead(batch_.active(),
+                                                                                       tick(state) & 1);
   }
 }
 
@@ -92,7 +94,7 @@ void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>
     CellState& state = batch_.layers()[layer][d];
     const ptrdiff_t column = ptrdiff_t(d) * state.cell->output;
     const Rows<float> own = out.from_column(column);
-    CellRun cell{*state.cell, state, kernels_, scratch_[0], d > 0, tick_};
+    CellRun cell{*state.cell, state, kernels_, scratch_[0], d > 0, tick(state)};
     if (held) {
       const HeldCell where{policy_,     layout, batch_.size(), layer, d, translations ? translations + column : nullptr,
                            width(layer)};

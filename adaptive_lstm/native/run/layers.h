@@ -27,8 +27,8 @@ class Layers {
   int threads(int rows, int steps, int most) const;
   // Computes what is certain of the recurrent side of the next timestep, whose results stay the same to the bit.
   void ahead();
-  size_t bytes() const;                                      // of outputs between layers and of scratch
-  void count_steps(int steps) { tick_ += uint32_t(steps); }  // of a whole run; see CellRun::tick
+  size_t bytes() const;  // of outputs between layers and of scratch
+  void count_steps(int steps) { tick_ += uint32_t(steps), since_reset_ += uint32_t(steps); }  // of a whole run
 
   std::optional<DepthExits>& depth_exits() { return depth_exits_; }
   const std::optional<DepthExits>& depth_exits() const { return depth_exits_; }
@@ -37,6 +37,9 @@ class Layers {
   ptrdiff_t width(int layer) const { return ptrdiff_t(plan_.output(layer)) * plan_.directions(); }
   PackedRows& output(int layer);
   bool recurs_next(int layer) const;
+  uint32_t tick(const CellState& state) const {  // CellRun::tick
+    return state.x.in_order() || state.recurrent.in_order() ? since_reset_ : tick_;
+  }
   void run_layer(int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout, bool held);
   void run_cell(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout);
   void run_chunk(CellRun& cell, int layer, const Rows<const float>& in, const Rows<float>& out, const RowLayout& layout,
@@ -57,7 +60,9 @@ class Layers {
   std::vector<PackedRows> outputs_;  // of all layers for an exit in depth, else of two layers in turn
   std::optional<DepthExits> depth_exits_;
   Snapshots* snapshots_ = nullptr;  // of the run that is under way
-  uint32_t tick_ = 0;
+  // Timesteps of all runs, and of those since the last reset(). Where the direction of a timestep decides about bits,
+  // it follows the latter: a sequence then gives the same whatever ran before.
+  uint32_t tick_ = 0, since_reset_ = 0;
 };
 
 }  // namespace alstm
