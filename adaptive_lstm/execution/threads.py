@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..codec import is_whole
 from ..errors import InputError
@@ -38,3 +40,14 @@ def get_num_threads() -> int:
         return _set
     torch = sys.modules.get("torch")
     return 1 if torch is None else min(torch.get_num_threads(), MOST_THREADS)
+
+
+@contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Inside the block so many threads, for every call of the process, whatever is set or torch has."""
+    global _set
+    before, _set = _set, n
+    try:
+        yield
+    finally:
+        _set = before

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..codec import brief, is_one_of, is_whole
 from ..errors import AdaptiveLSTMError, InputError
+from ..execution.threads import at_most, get_num_threads
 from ..execution.uncompiled import uncompiled
 from ..model_io import memory_kept
 from ..progress import Progress
@@ -82,9 +83,9 @@ def map_sequences(
             tensors with a row for each sequence first (also in tuples, lists and dicts), or a ``PackedSequence``.
         sequences: [T, ...] each, all of one dtype and of the same sizes behind T; for an LSTM [T, I].
         batch_tokens: timesteps of a batch, counting each sequence as long as the longest; a longer one runs alone.
-        threads: batches that run at once, each in a thread of its own, while torch's operations take one. None: as many
-            as ``torch.get_num_threads()`` for an ``AdaptiveLSTM``, and 1, with torch's threads inside it, for any other
-            model, which several threads call at once otherwise.
+        threads: batches that run at once, each in a thread of its own, while torch and the native core take one for
+            each. None: as many as ``set_num_threads`` allows for an ``AdaptiveLSTM``, and 1 for any other model, which
+            several threads would call at once; the threads inside its calls are then as ever.
         layout: how the model takes a batch of sequences. None: "packed" for an LSTM, "equal" for any other model.
 
             - "packed": a ``PackedSequence``, the longest first.
@@ -113,7 +114,7 @@ def map_sequences(
     if layout is not None and not is_one_of(layout, get_args(Layout)):
         raise InputError(f"layout: got {brief(layout)}, expected one of {', '.join(get_args(Layout))}")
     if threads is None:
-        threads = torch.get_num_threads() if isinstance(model, AdaptiveLSTM) else 1
+        threads = get_num_threads() if isinstance(model, AdaptiveLSTM) else 1
     if layout is None:
         layout = "packed" if isinstance(model, nn.LSTM) else "equal"
     return SequenceMap(model, sequences, int(batch_tokens), int(threads), layout, int(window), progress=progress)
@@ -205,15 +206,17 @@ class SequenceMap(Iterator[Any]):
 
     @contextmanager
     def _threads_for_us(self) -> Iterator[None]:
-        """Where several threads of ours run inside the block, torch's operations take one each."""
-        before = torch.get_num_threads()
-        if self._threads > 1:
-            torch.set_num_threads(1)
-        try:
+        """Where several threads of ours run inside the block, torch's operations and the native core take one each."""
+        if self._threads == 1:
             yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with at_most(1):
+                yield
         finally:
-            if self._threads > 1:
-                torch.set_num_threads(before)
+            torch.set_num_threads(before)
 
 
 class _Failure(NamedTuple):

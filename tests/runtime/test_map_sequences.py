@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 import adaptive_lstm as al
 from adaptive_lstm.errors import InputError, NonFiniteError
+from adaptive_lstm.execution.threads import get_num_threads
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
 
@@ -135,17 +136,19 @@ def test_threads_run_batches_at_once() -> None:
 
     def model(x: torch.Tensor) -> torch.Tensor:
         met.wait()
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == get_num_threads() == 1
         assert not torch.is_grad_enabled()
         return x
 
     before, sequences = torch.get_num_threads(), [torch.full((4, 1), i) for i in range(12)]
     torch.set_num_threads(2)
+    al.set_num_threads(4)
     try:
         found = list(al.map_sequences(model, sequences, threads=3, batch_tokens=4, window=12))
-        assert torch.get_num_threads() == 2
+        assert (torch.get_num_threads(), get_num_threads()) == (2, 4)
     finally:
         torch.set_num_threads(before)
+        al.set_num_threads(None)
     assert [int(y[0]) for y in found] == list(range(12))
 
 
