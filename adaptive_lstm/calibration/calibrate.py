@@ -69,9 +69,9 @@ def calibrate(
             several for several guarantees at once.
         max_loss: the largest mean loss that is acceptable, in (0, 1); one for each loss.
         confidence: of the certificate, in (0.5, 1), for example 0.95.
-        policies: families to search: ``Family(ExitInTime, head=model.fc)``, or a class of policies (``Delta``) for a
-            family without fixed settings. Their strengths (thresholds, limits, translators) are what is searched for.
-            Default: all that apply without knowing the head.
+        policies: families to search: ``Family(ExitInTime, head=model.fc)``, or a class of policies (``Delta``) for one
+            without fixed settings. Their strengths (thresholds, limits, translators) are searched for. Default: all
+            that apply without knowing the head.
         objective: what to make cheap. "latency": seconds, measured on this machine; the search is ordered by predicted
             ones, and its finalists are timed on inputs of the search split, each in turn with the same model skipping
             nothing. "macs": multiply-accumulates.

@@ -21,7 +21,7 @@ from .runner import ChunkRunner, Result, Run, Runner
 
 ROWS = 16
 """Chunks that run at once: enough rows to share a pass over the weights, few enough for their states to stay near.
-``python -m eval.split_time --rows`` measures others."""
+``python -m eval.split_time`` measures what a pass over so many saves."""
 
 
 class _States(NamedTuple):
