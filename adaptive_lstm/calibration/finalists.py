@@ -22,6 +22,7 @@ from .time_budget import TimeBudget
 from .time_share import TimeShare
 from .workload import Use
 
+SPLIT = "split"  # sweeps of this family save time by more multiply-accumulates
 MAX_FIRST = 12  # finalists that are timed for their families, before those that are timed for their strengths
 
 
@@ -46,7 +47,7 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
         min_gain: share of the time that a policy must save at least, by the upper quartile of its time share.
         budget: what is left; timing takes at most half of it.
     """
-    kept = [s for s in found.scored if s.ratio <= 1 and s.outcome.macs_share != 1]  # split sequences take more
+    kept = [s for s in found.scored if s.ratio <= 1 and (s.outcome.macs_share < 1 or SPLIT in s.candidate.families)]
     stopwatch, limit, times = run.stopwatch(use), budget.part(), dict[Key, TimeShare]()
 
     def time(some: Iterable[Scored]) -> None:
