@@ -41,6 +41,7 @@ def page(folder: Path) -> Page:
 
 TABLES_ONLY = {
     "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded", "pool",
+    "cores",
 }  # fmt: skip
 
 

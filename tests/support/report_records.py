@@ -254,6 +254,12 @@ def embedded() -> list[dict[str, Any]]:
     return [{"group": "1 x 32", "case": "m4 fp32 1", "instructions": 36869.1, "cmsis_nn": None, **record}]
 
 
+def cores() -> list[dict[str, Any]]:
+    record = {"precision": "int8", "seconds": {"one": timing(4e-3), "many": timing(2e-3)}, "speed": speed(2.0)}
+    case = "3 x 256, batch 1, T = 160, int8, 2 threads"
+    return [{"group": "layers", "case": case, "goal": 1.6, "chosen": 2, "threads": 2, **record}]
+
+
 WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, long_stream,
-           scaling, throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity, cost_model,
-           audit, footprint, embedded, fuzzing)  # fmt: skip
+           scaling, cores, throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity,
+           cost_model, audit, footprint, embedded, fuzzing)  # fmt: skip
