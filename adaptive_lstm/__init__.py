@@ -4,6 +4,7 @@ Names are imported when they are first used, so that rooms which need no torch c
 """
 
 from importlib import import_module as _import_module
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,10 @@ if TYPE_CHECKING:
     from .types import StreamState as StreamState
     from .weights.precision import Quantize as Quantize
 
-__version__ = _version("adaptive-lstm")
+try:
+    __version__ = _version("adaptive-lstm")
+except _PackageNotFoundError:  # the same package under the name of the wheel without torch
+    __version__ = _version("adaptive-lstm-runtime")
 
 _MODULES = ("bench", "errors", "losses", "policies", "types")
 
