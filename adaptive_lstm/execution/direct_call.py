@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import sys
 from collections.abc import Callable
@@ -145,3 +146,8 @@ def _torch() -> _native.Torch | None:
         )
     except ValueError:  # a later table than these
         return None
+
+
+# What these hold would outlive the extension, which then tells of leaks.
+atexit.register(_native_form.cache_clear)
+atexit.register(_torch.cache_clear)
