@@ -17,6 +17,7 @@ from ..execution.native_stack import NativeStack
 from ..execution.threads import get_num_threads
 from ..policies import Policy, kind_of, parts
 from ..runtime.monitor import Monitor
+from ..runtime.streamable import check_decisions, check_direction
 from ..types import Counts, FloatArray, Route, RunStats, StackShape
 from ..types.states import check_batch_size
 from ..weights.precision import Quantize
@@ -127,14 +128,8 @@ class LSTM:
             InputError: a batch size below 1 or above 2**26.
             UnsupportedError: a bidirectional LSTM, or a policy that decides on whole sequences.
         """
-        if self.shape.bidirectional:
-            raise UnsupportedError(
-                "a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence"
-            )
-        if not self._parts.streams:
-            raise UnsupportedError(
-                "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
-            )
+        check_direction(self.shape)
+        check_decisions(self._parts)
         check_batch_size(batch_size)
         return Stream(self._stack, self._parts, self.monitor, batch_size)
 

@@ -12,13 +12,13 @@ from torch import strided
 from ..errors import InputError, UnsupportedError
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
-from ..policies import kind_of
 from ..types import RunStats, StreamState
 from ..types.states import Rows, check_batch_size, row_mask, row_numbers
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
 from .stream_state import check_state
+from .streamable import check_decisions, check_direction
 
 
 def check_streams(lstm: AdaptiveLSTM) -> None:
@@ -27,22 +27,10 @@ def check_streams(lstm: AdaptiveLSTM) -> None:
         raise InputError(
             f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)"
         )
-    if lstm.bidirectional:
-        raise UnsupportedError(
-            "a bidirectional LSTM cannot stream: its backward direction starts at the end of the sequence"
-        )
+    check_direction(lstm.stack_shape)
     if lstm.training:
         raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
-    policy = lstm.executor().policy
-    if policy.split is not None:
-        raise UnsupportedError(
-            f"{kind_of(policy.split).name} splits long sequences, and a stream is given one timestep after the other; "
-            "set another policy before streaming, for example policy = Dense()"
-        )
-    if not policy.streams:
-        raise UnsupportedError(
-            "ExitInDepth(level='sequence') decides on final states, which a stream does not have; use level='step'"
-        )
+    check_decisions(lstm.executor().policy)
 
 
 class Stream:
