@@ -49,29 +49,3 @@ def address(array: np.ndarray) -> int:
 def distances(array: np.ndarray) -> tuple[int, ...]:
     """Between neighbours along each axis, in elements."""
     return tuple(step // array.itemsize for step in array.strides)
-
-
-def row_numbers(rows: Any, batch: int) -> np.ndarray:
-    """Rows of a batch of this size as numbers, int64 [n]: each once.
-
-    Raises:
-        InputError: neither numbers from 0 to ``batch - 1``, each once, nor a mask [batch].
-    """
-    try:
-        index = np.asarray(rows)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"rows: got {brief(rows)} ({error!s:.100}), expected numbers of rows or a bool mask") from None
-    if index.dtype == np.bool_:
-        if index.shape != (batch,):
-            raise InputError(f"rows: got a mask of shape {index.shape}, expected ({batch},), one entry for every row")
-        return np.flatnonzero(index)
-    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-        raise InputError(
-            f"rows: got {index.dtype} of shape {index.shape}, expected whole numbers [n] or a bool mask [{batch}]"
-        )
-    if index.size and (int(index.min()) < 0 or int(index.max()) >= batch):
-        wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
-        raise InputError(f"rows: got {wrong}, expected 0 to {batch - 1}: there are {batch} rows")
-    if len(np.unique(index)) < len(index):
-        raise InputError(f"rows: got {index.tolist()!s:.100}, expected every row once at most")
-    return index.astype(np.int64)

@@ -16,7 +16,8 @@ from ..policies import Parts
 from ..runtime.monitor import LOOK, Monitor
 from ..runtime.state_check import check_state
 from ..types import FloatArray, Route, RunStats, StreamState
-from .arrays import address, as_stored, distances, floats, row_numbers
+from ..types.rows import row_numbers
+from .arrays import address, as_stored, distances, floats
 
 
 class Stream:
@@ -104,15 +105,15 @@ class Stream:
         """Back to zero states with nothing sent: new sequences, statistics cleared.
 
         Args:
-            rows: start these anew and leave the others, and the statistics, as they are: numbers [n], each once, or a
-                bool mask [B].
+            rows: start these anew and leave the others, and the statistics, as they are: numbers [n], or a bool
+                mask [B].
 
         Raises:
-            InputError: rows that are not there or are given twice.
+            InputError: rows that are not there.
             BusyError: another thread is advancing the stream.
         """
         if rows is not None:
-            write_rows(self._stack, self._state, row_numbers(rows, self._batch), None)
+            write_rows(self._stack, self._state, np.unique(row_numbers(rows, self._batch)), None)
             return
         self._tell_monitor()
         self._state.reset(self._batch)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import strided
 
@@ -13,7 +15,8 @@ from ..errors import InputError, UnsupportedError
 from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
-from ..types.states import Rows, check_batch_size, row_mask, row_numbers
+from ..types.rows import Rows, row_mask, row_numbers
+from ..types.states import check_batch_size
 from .lstm import AdaptiveLSTM
 from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
@@ -138,15 +141,15 @@ class Stream:
         return self._advance(resolved(x.detach()).contiguous())
 
     def _step_rows(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
-        index, order = self._distinct(rows).sort()
+        index, order = torch.from_numpy(self._distinct(rows)).sort()
         self._check(x, (len(order), self._in[1]))
         y = x.new_empty(len(order), self._shape.output_size)
         self._session.step_rows(resolved(x.detach())[order].contiguous(), index, y)
         return torch.empty_like(y).index_copy_(0, order.to(y.device), y)
 
-    def _distinct(self, rows: Rows) -> torch.Tensor:
+    def _distinct(self, rows: Rows) -> npt.NDArray[np.int64]:
         index = row_numbers(rows, self._batch)
-        if len(index.unique()) < len(index):
+        if len(np.unique(index)) < len(index):
             raise InputError(f"rows: got {index.tolist()!s:.100}, expected every row once at most")
         return index
 
@@ -180,7 +183,7 @@ class Stream:
 
     def _starts(self, done: Any, want: tuple[int, ...]) -> torch.Tensor | None:
         """A mask of rows that start anew as [T, B]; None: there are none."""
-        mask = row_mask("done", done, want)
+        mask = torch.from_numpy(row_mask("done", done, want))
         starts = (mask.transpose(0, 1) if self._batch_first else mask).contiguous()
         return starts if bool(starts.any()) else None
 
@@ -241,7 +244,7 @@ class Stream:
             InputError: rows that are not there.
         """
         if rows is not None:
-            self._session.reset_rows(row_numbers(rows, self._batch).unique())
+            self._session.reset_rows(torch.from_numpy(np.unique(row_numbers(rows, self._batch))))
             return
         self._tell_monitor()
         self._session.reset()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from ..codec import brief, is_whole, short_repr
 from ..errors import InputError, StateError
+from .rows import Rows, row_numbers
 
 MOST_ROWS = 2**26
 """Rows of a batch that the native core counts."""
@@ -112,7 +113,9 @@ class StreamState(Generic[Array]):
         Raises:
             InputError: not numbers of rows.
         """
-        index = row_numbers(rows, self.batch_size).to(self.h.device)
+        import torch
+
+        index = torch.from_numpy(row_numbers(rows, self.batch_size)).to(self.h.device)
         return _joined([self], lambda arrays, axis, fresh: arrays[0].index_select(axis, index))
 
     def expand(self: StreamState, n: int) -> StreamState:
@@ -155,74 +158,6 @@ def check_batch_size(rows: object) -> None:
     """Raise ``InputError`` unless a stream can have so many rows."""
     if not (is_whole(rows) and 1 <= rows <= MOST_ROWS):
         raise InputError(f"batch_size: got {brief(rows)}, expected a whole number of rows, 1 to {MOST_ROWS:,}")
-
-
-Rows = Any
-"""Rows of a batch: numbers as a tensor, an array or a sequence of ints, or a bool mask of all rows."""
-
-
-def row_numbers(rows: Rows, batch: int) -> torch.Tensor:
-    """Rows of a batch of this size as numbers, int64 [n] on the CPU.
-
-    Raises:
-        InputError: neither numbers from 0 to ``batch - 1`` nor a mask [batch].
-    """
-    import torch
-
-    try:
-        index = _in_memory(rows)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"rows: got {type(rows).__name__} ({error!s:.100}), expected numbers of rows or a bool mask"
-        ) from None
-    shape = tuple(index.shape)
-    if index.dtype is torch.bool:
-        if shape != (batch,):
-            raise InputError(f"rows: got a mask of shape {shape}, expected ({batch},), one entry for every row")
-        return index.nonzero()[:, 0]
-    if index.numel() == 0 and len(shape) == 1:
-        return index.to(torch.int64)
-    if index.is_floating_point() or index.is_complex() or len(shape) != 1:
-        raise InputError(
-            f"rows: got {index.dtype} of shape {shape}, expected whole numbers [n] or a bool mask [{batch}]"
-        )
-    index = index.to(torch.int64)
-    if int(index.min()) < 0 or int(index.max()) >= batch:
-        wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
-        raise InputError(f"rows: got {wrong}, expected 0 to {batch - 1}: there are {batch} rows")
-    return index
-
-
-def row_mask(name: str, mask: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    """A bool mask of this shape, from a tensor, an array or nested sequences, on the CPU.
-
-    Raises:
-        InputError: another shape, or no truth values.
-    """
-    import torch
-
-    try:
-        found = _in_memory(mask)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"{name}: got {type(mask).__name__} ({error!s:.100}), expected a bool mask {list(shape)}"
-        ) from None
-    if found.dtype is not torch.bool or tuple(found.shape) != shape:
-        raise InputError(
-            f"{name}: got {found.dtype} of shape {tuple(found.shape)}, expected a bool mask of shape {shape}; of "
-            "numbers, done > 0 makes one"
-        )
-    return found
-
-
-def _in_memory(values: Any) -> torch.Tensor:
-    """A copy of the caller's values on the CPU; numpy refuses most of what is not plain memory."""
-    import torch
-
-    given = torch.as_tensor(values, device="cpu").detach()
-    if torch._is_functional_tensor(given):
-        raise TypeError("a functionalized tensor has no memory")
-    return torch.from_numpy(given.numpy().copy())
 
 
 def with_rows(state: StreamState, rows: torch.Tensor, part: StreamState) -> StreamState:

@@ -120,8 +120,7 @@ def explain(got: Outcome, run: Run, most_runs: int = MOST_RUNS) -> Explanation |
         rows = differing_rows(got, measured.outcome, measured.allowed) if got.in_order else set()
         if rows:
             ties = {flip: tie for flip, tie in ties.items() if flip[1] in rows}
-        closest = [{flip: tie} for flip, tie in sorted(ties.items(), key=lambda one: one[1][1])[:MOST_TIES]]
-        for turned in (measured.evident(ties, got), *closest):
+        for turned in (measured.evident(ties, got), *closest_ties(ties)):
             more = {**flips, **turned}
             if len(more) == len(flips) or frozenset(more) in tried:
                 continue
@@ -132,6 +131,14 @@ def explain(got: Outcome, run: Run, most_runs: int = MOST_RUNS) -> Explanation |
             if not any(score):
                 break
     return None
+
+
+def closest_ties(ties: Mapping[Flip, Tie]) -> list[dict[Flip, Tie]]:
+    """The closest ties. Those of one number go together: both directions of a layer round the same input."""
+    alike: dict[object, dict[Flip, Tie]] = {}
+    for (place, row, column), tie in ties.items():
+        alike.setdefault((row, column, tie), {})[place, row, column] = tie
+    return sorted(alike.values(), key=lambda one: next(iter(one.values()))[1])[:MOST_TIES]
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,7 @@ def _measure(run: Run, flips: Collection[Flip]) -> _Measured:
             spread[name] = torch.maximum(most, _of_row(off))
         found = {d.place: d.margin for d in again.decisions}
         for k, d in enumerate(script.decisions):
-            moved[k] = torch.maximum(moved[k], _of_row((found[d.place] - d.margin).abs().nan_to_num(0.0)))
+            moved[k] = torch.maximum(moved[k], _of_row(d.distance(found[d.place])))
     allowed = {name: limit + FACTOR * spread[name] for name, limit in allowed.items()}
     return _Measured(outcome, script.decisions, moved, allowed)
 

@@ -54,6 +54,11 @@ class Decision:
     rows: torch.Tensor
     evidence: Evidence | None = None
 
+    def distance(self, margin: torch.Tensor) -> torch.Tensor:
+        """How far the margin has moved to this one. Levels repeat: past a whole number +0.5 becomes -0.5."""
+        off = (margin - self.margin).abs().nan_to_num(0.0)
+        return torch.minimum(off, (1 - off).abs()) if self.kind == "level" else off
+
 
 class Script:
     """Writes down the decisions of a run of the reference, and turns some over or repeats those of another run.

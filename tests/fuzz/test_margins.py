@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import adaptive_lstm as al
 from adaptive_lstm.policies import LinearHead
@@ -14,7 +15,7 @@ from adaptive_lstm.policies import LinearHead
 from ..support.helpers import torch_lstm
 from .campaign import Campaign, Settings
 from .lstm.runs import Reference, outcome_of
-from .margins import Explanation, explain
+from .margins import Explanation, closest_ties, explain
 from .outcome import Outcome, counted
 from .script import Decision, Flip, Script
 
@@ -110,6 +111,21 @@ def test_a_level_that_is_rounded_otherwise_is_a_tie_only_at_its_edge() -> None:
     assert explain(native, run) is not None
     wrong = closest(run, "level", beyond=0.1)
     assert explain(run(Script([wrong]), None), run) is None
+
+
+def test_the_margin_of_a_level_moves_by_little_past_a_whole_number() -> None:
+    _, run, _ = called(al.Dense(), "int8")
+    d = next(d for d in decisions(run) if d.kind == "level" and d.margin.numel())
+    before, after = torch.full_like(d.margin, 0.49), torch.full_like(d.margin, -0.49)
+    assert_close(replace(d, margin=before).distance(after), torch.full_like(before, 0.02))
+    assert_close(replace(d, margin=before, kind="hold").distance(after), torch.full_like(before, 0.98))
+
+
+def test_both_directions_of_a_layer_round_an_input_alike() -> None:
+    of_input, of_h = ("level", 0.25), ("level", 0.125)
+    forward, backward, other = (("run", 2, 0), 1, 5), (("run", 3, 0), 1, 5), (("run", 3, 1), 1, 5)
+    ties = {forward: of_input, other: of_h, backward: of_input}
+    assert closest_ties(ties) == [{other: of_h}, {forward: of_input, backward: of_input}]
 
 
 @pytest.mark.parametrize("quantize", ["fp32", "int8"])

@@ -125,13 +125,32 @@ def test_statistics_count_the_rows_that_advance() -> None:
             assert s.stats.columns[0].x_possible == 30
 
 
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
+def test_no_rows_whatever_the_default_dtype_is(default: torch.dtype) -> None:
+    lstm = of(StackShape(5, 9, 2), DELTA)
+    x = torch.randn(2, 5)
+    with al.stream(lstm, 2) as s:
+        s.step(x)
+        before = s.state
+        torch.set_default_dtype(default)
+        try:
+            assert s.step(x[:0], rows=[]).shape == (0, 9)
+            s.reset(rows=[])
+            assert before.select([]).batch_size == 0
+            assert s.state.h.equal(before.h)
+            s.run(torch.zeros(1, 2, 5, dtype=torch.float32), done=[[False, True]])
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 WRONG_ROWS: list[tuple[Any, str]] = [
     ([0, 4], "rows: got 4, expected 0 to 3"),
     ([-1], "rows: got -1"),
     (torch.ones(3, dtype=torch.bool), "mask of shape"),
     ([0.5], "whole numbers"),
     ([[0]], "whole numbers"),
-    ("all", "expected numbers of rows"),
+    ("all", "whole numbers"),
+    ([[0], [1, 2]], "expected numbers of rows"),
     (2, "whole numbers"),
     (torch.tensor([1, 0, 0, 0], dtype=torch.bool).to_sparse(), "expected numbers of rows"),
     (torch._to_functional_tensor(torch.tensor([0])), "expected numbers of rows"),
