@@ -16,9 +16,11 @@ from ..runtime.monitor import Range, Rates
 from ..types import StackShape
 from ..weights.matrices import CellMatrices
 from ..weights.precision import Quantize
+from ..weights.replaced import replaced_digest
 from . import container
 from .matrices import read_matrices
 from .policies import Kinds, decode_policy, known_kinds
+from .replaced import read_replaced_arrays
 
 _OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
 
@@ -47,12 +49,14 @@ class Stack:
     ``cells``: its weights, one entry per layer and direction.
     ``settings``: what is set on it.
     ``exact``: whether nothing is skipped, quantized or replaced.
+    ``digest``: of the weights that were rounded to these; empty: unknown.
     """
 
     shape: StackShape
     cells: tuple[CellMatrices, ...]
     settings: Settings
     exact: bool
+    digest: str = ""
 
 
 @short_repr
@@ -97,10 +101,19 @@ def _stack(found: dict[str, Any], at: str, arrays: codec.Arrays, kinds: Kinds, n
     shape: StackShape = codec.decode(StackShape, found["shape"], f"{at}.shape", arrays)
     _check_shape(shape, at)
     settings = read_settings(found, shape, at, arrays, kinds)
-    replaced = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
+    digest, exact = _origin(found, shape, at, arrays)
     columns = parts(settings.policy).columns
     cells = read_matrices(found["weights"], shape, settings.quantize, columns, f"{at}.weights", arrays)
-    return Stack(shape, cells, settings, settings.quantize.exact and not replaced and not parts(settings.policy).acts)
+    return Stack(shape, cells, settings, settings.quantize.exact and exact and not parts(settings.policy).acts, digest)
+
+
+def _origin(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays) -> tuple[str, bool]:
+    """The digest of the weights that were rounded, and whether they are the parameters."""
+    parameters: str = codec.decode(str, found["parameters"], f"{at}.parameters", arrays)
+    replaced: bool | str = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
+    if replaced is True:
+        return replaced_digest(parameters, read_replaced_arrays(shape, f"{at}.replaced", arrays)), False
+    return (parameters, True) if replaced is False else (replaced, False)
 
 
 def read_settings(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays, kinds: Kinds) -> Settings:

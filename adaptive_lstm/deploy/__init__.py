@@ -9,9 +9,14 @@
     stream = lstm.stream()
     y = stream.step(frame)  # frame: [1, I]
 
+    pool = lstm.stream_pool(capacity=512)  # streams that come and go
+
 Results are those of the same model beside torch, bit for bit.
 """
 
+from ..runtime.array_async_pool import AsyncStreamPool as AsyncStreamPool
+from ..runtime.array_pool import StreamPool as StreamPool
+from ..runtime.seats import StreamStats as StreamStats
 from .lstm import LSTM as LSTM
 from .lstm import Output as Output
 from .model import Model as Model

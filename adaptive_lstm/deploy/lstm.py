@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +18,15 @@ from ..execution.native_policy import python_part, runs_natively
 from ..execution.native_stack import NativeStack
 from ..execution.threads import get_num_threads
 from ..policies import Policy, kind_of, parts
+from ..runtime.array_pool import PoolOptions, StreamPool
+from ..runtime.arrays import address, distances, floats
 from ..runtime.monitor import Monitor
+from ..runtime.pool_rows import NativeRows
+from ..runtime.snapshot import identity
 from ..runtime.streamable import check_decisions, check_direction
 from ..types import Counts, FloatArray, Route, RunStats, StackShape
 from ..types.states import check_batch_size
 from ..weights.precision import Quantize
-from .arrays import address, distances, floats
 from .padding import Packing
 from .stream import Stream
 
@@ -77,6 +82,7 @@ class LSTM:
         self.policy: Policy = settings.policy
         self.quantize: Quantize = settings.quantize
         self.monitor = None if settings.monitor is None else Monitor(settings.monitor)
+        self._digest = stack.digest
         self._parts, self._counts = policy, not stack.exact or policy.acts
         self._stack = NativeStack(stack.cells, stack.shape, policy, zeros=not stack.exact)
 
@@ -132,6 +138,35 @@ class LSTM:
         check_decisions(self._parts)
         check_batch_size(batch_size)
         return Stream(self._stack, self._parts, self.monitor, batch_size)
+
+    def stream_pool(
+        self,
+        capacity: int = 512,
+        *,
+        backlog: int = 64,
+        max_batch: int | None = None,
+        idle_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> StreamPool:
+        """A pool of streams that join and leave at any time and advance together.
+
+        Args:
+            capacity: streams that may be open at once.
+            backlog: frames that may wait in each.
+            max_batch: streams that a tick advances at most, the longest not served first; None: all that have a frame.
+            idle_timeout: seconds after which ``tick`` closes a stream that brought no frame and has none waiting; None:
+                never.
+            clock: tells the time in seconds.
+
+        Raises:
+            InputError: an option out of range.
+            UnsupportedError: a bidirectional LSTM, or a policy that decides on whole sequences.
+        """
+        check_direction(self.shape)
+        check_decisions(self._parts)
+        options = PoolOptions(capacity, backlog, max_batch, idle_timeout, clock)
+        owner = identity(self._digest, self.quantize, self.policy, np.float32)
+        return StreamPool(partial(NativeRows, self._stack, NATIVE), self.monitor, owner, options)
 
     def _given(self, state: Any, rows: int, *, alone: bool) -> State:
         if not (isinstance(state, (tuple, list)) and len(state) == 2):

@@ -13,11 +13,11 @@ from ..execution.backend import refuse_non_finite
 from ..execution.native_rows import write_rows
 from ..execution.native_stack import NativeStack
 from ..policies import Parts
+from ..runtime.arrays import address, as_stored, distances, floats
 from ..runtime.monitor import LOOK, Monitor
 from ..runtime.state_check import check_state
 from ..types import FloatArray, Route, RunStats, StreamState
 from ..types.rows import row_numbers
-from .arrays import address, as_stored, distances, floats
 
 
 class Stream:

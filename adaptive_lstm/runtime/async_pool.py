@@ -1,43 +1,19 @@
-"""A pool of streams for ``asyncio``: pushing returns the outputs once a tick in another thread has computed them."""
+"""A pool for ``asyncio`` on tensors: ``array_async_pool.AsyncStreamPool`` with tensors outside."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import torch
 
-from ..codec import brief, is_number
-from ..errors import InputError
 from ..types import RunStats
+from . import array_async_pool
+from .array_pool import PoolOptions
 from .lstm import AdaptiveLSTM
 from .seats import StreamStats
-from .stream_pool import StreamPool
-
-LONGEST = 86_400
-"""Seconds for which frames may be gathered: event loops refuse to wait for years."""
-
-
-class _Push:
-    """Frames that were pushed together, and the outputs of those that have run."""
-
-    def __init__(self, frames: int, single: bool, answer: asyncio.Future[torch.Tensor]):
-        self.frames, self.single, self.answer = frames, single, answer
-        self.outputs: list[torch.Tensor] = []
-
-    def add(self, y: torch.Tensor) -> bool:
-        """Take the output of the next frame; returns whether it was the last."""
-        self.outputs.append(y)
-        if len(self.outputs) < self.frames:
-            return False
-        if not self.answer.done():  # its task may have been cancelled
-            self.answer.set_result(y if self.single else torch.stack(self.outputs))
-        return True
+from .stream_pool import open_pool
 
 
 class AsyncStreamPool:
@@ -79,33 +55,18 @@ class AsyncStreamPool:
         idle_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if not (is_number(interval) and 0 <= interval <= LONGEST):
-            raise InputError(f"interval: got {brief(interval)}, expected seconds, 0 to {LONGEST:,}")
-        self._pool = StreamPool(
-            lstm, capacity, backlog=backlog, max_batch=max_batch, idle_timeout=idle_timeout, clock=clock
-        )
-        self._interval, self._full, self._width = interval, max_batch or capacity, lstm.stack_shape.output_size
-        self._thread = ThreadPoolExecutor(1, "adaptive_lstm.pool")  # starts its thread when it is first used
-        self._pushes: dict[int, deque[_Push]] = {}
-        self._frames, self._enough = asyncio.Event(), asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        pool, self._tensors = open_pool(lstm, PoolOptions(capacity, backlog, max_batch, idle_timeout, clock))
+        self._pool = array_async_pool.AsyncStreamPool(pool, interval=interval)
 
     async def __aenter__(self) -> AsyncStreamPool:
-        if self._task is not None:
-            raise InputError("got a pool that was entered before, expected a new one; make one for each async with")
-        self._task = asyncio.create_task(self._serve())
+        await self._pool.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop; what still waits is answered with ``InputError``."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failed tick has been told to all who wait
-                await self._task
-        self._thread.shutdown()
-        self._refuse_all(InputError("the pool was left before these frames had run"))
+        await self._pool.__aexit__(kind, error, trace)
 
     def open(self) -> int:
         """As ``StreamPool.open``."""
@@ -127,35 +88,19 @@ class AsyncStreamPool:
             InputError: as ``StreamPool.push``; or the stream was closed, or the pool left, before the frames had run.
             NonFiniteError, OverloadError: as ``StreamPool.push``.
         """
-        self._require_running()
-        self._pool.push(stream, frames)
-        if not frames.numel() and frames.dim() == 2:
-            return frames.new_empty(0, self._width)
-        single = frames.dim() == 1
-        return await self._expect(stream, 1 if single else len(frames), single)
+        return self._tensors.tensor(await self._pool.push(stream, self._tensors.array(frames)))
 
     def close(self, stream: int) -> None:
         """As ``StreamPool.close``; pushes whose frames have not run raise ``InputError``."""
         self._pool.close(stream)
-        self._refuse(stream, InputError(f"stream {stream} was closed before these frames had run"))
 
     async def snapshot(self, stream: int) -> bytes:
         """As ``StreamPool.snapshot``, without blocking the event loop."""
-        self._require_running()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._pool.snapshot, stream)
+        return await self._pool.snapshot(stream)
 
     async def restore(self, snapshot: bytes) -> int:
         """As ``StreamPool.restore``, without blocking the event loop. Frames that waited in it run, unanswered."""
-
-        def restored() -> tuple[int, int]:  # in the thread of the ticks: none runs in between
-            stream = self._pool.restore(snapshot)
-            return stream, self._pool.stream_stats(stream).waiting
-
-        self._require_running()
-        stream, frames = await asyncio.get_running_loop().run_in_executor(self._thread, restored)
-        if frames:
-            self._expect(stream, frames, single=False)
-        return stream
+        return await self._pool.restore(snapshot)
 
     def stream_stats(self, stream: int) -> StreamStats:
         """As ``StreamPool.stream_stats``."""
@@ -165,58 +110,3 @@ class AsyncStreamPool:
     def stats(self) -> RunStats:
         """As ``StreamPool.stats``."""
         return self._pool.stats
-
-    # ------------------------------------------------------------------------------------------------------- the loop
-
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._gathered()
-            while self._pool.waiting:
-                try:
-                    outputs = await loop.run_in_executor(self._thread, self._pool.tick)
-                except Exception as error:
-                    self._refuse_all(error)
-                    raise
-                self._answer(outputs)
-
-    async def _gathered(self) -> None:
-        """Wait until there are frames, and then for more."""
-        await self._frames.wait()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._enough.wait(), self._interval)
-        self._frames.clear()
-        self._enough.clear()
-
-    def _require_running(self) -> None:
-        task = self._task
-        if task is None or task.cancelled():
-            raise InputError("the pool does not run; use it inside `async with` it")
-        if task.done():
-            raise InputError(f"the pool has stopped because a tick failed: {task.exception()!r}; make a new one")
-
-    def _expect(self, stream: int, frames: int, single: bool) -> asyncio.Future[torch.Tensor]:
-        """The outputs of frames that were just put into the queue of a stream."""
-        answer: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
-        self._pushes.setdefault(stream, deque()).append(_Push(frames, single, answer))
-        self._frames.set()
-        if len(self._pushes) >= self._full:
-            self._enough.set()
-        return answer
-
-    def _answer(self, outputs: dict[int, torch.Tensor]) -> None:
-        for stream, y in outputs.items():
-            pushes = self._pushes.get(stream)
-            if pushes and pushes[0].add(y):
-                pushes.popleft()
-            if not pushes:
-                self._pushes.pop(stream, None)
-
-    def _refuse(self, stream: int, error: BaseException) -> None:
-        for push in self._pushes.pop(stream, ()):
-            if not push.answer.done():
-                push.answer.set_exception(error)
-
-    def _refuse_all(self, error: BaseException) -> None:
-        for stream in list(self._pushes):
-            self._refuse(stream, error)

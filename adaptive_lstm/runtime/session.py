@@ -12,7 +12,7 @@ from ..execution import torch_state
 from ..execution.accounting import run_stats
 from ..execution.backend import refuse_non_finite
 from ..execution.executor import Executor
-from ..execution.native_rows import new_rows, read_rows, write_rows
+from ..execution.native_rows import new_rows, write_rows
 from ..execution.native_stack import NativeStack
 from ..execution.plain import resolved
 from ..types import Counts, RunStats, StreamState
@@ -49,12 +49,6 @@ class Session(Protocol):
 
     def reset_rows(self, rows: torch.Tensor) -> None:
         """Rows [n] become new sequences; counting goes on."""
-
-    def read_rows(self, rows: torch.Tensor) -> StreamState:
-        """A copy of everything that is remembered of rows [n]."""
-
-    def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
-        """Rows [n] continue from a state that has been checked; counting goes on."""
 
     def counted(self) -> tuple[int, Counts]:
         """Timesteps of all rows together since the last ``reset`` or ``write``, and what was counted in them."""
@@ -138,14 +132,6 @@ class NativeSession:
     def reset_rows(self, rows: torch.Tensor) -> None:
         """As ``Session.reset_rows``."""
         write_rows(self._stack, self._state, rows.numpy(), None)
-
-    def read_rows(self, rows: torch.Tensor) -> StreamState:
-        """As ``Session.read_rows``."""
-        return torch_state.tensors(read_rows(self._stack, self._state, rows.numpy()))
-
-    def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
-        """As ``Session.write_rows``."""
-        write_rows(self._stack, self._state, rows.numpy(), torch_state.arrays(state))
 
     def counted(self) -> tuple[int, Counts]:
         """As ``Session.counted``."""
@@ -237,12 +223,12 @@ class ChunkSession:
         self.write_rows(rows, self._start.select(rows))
 
     def read_rows(self, rows: torch.Tensor) -> StreamState:
-        """As ``Session.read_rows``."""
+        """A copy of everything that is remembered of rows [n]."""
         with self._turn.to_look():
             return _copied(self._run.state().select(rows))
 
     def write_rows(self, rows: torch.Tensor, state: StreamState) -> None:
-        """As ``Session.write_rows``."""
+        """Rows [n] continue from a state that has been checked; counting goes on."""
         if not len(rows):
             return
         with self._turn.to_advance():
@@ -280,8 +266,7 @@ class ConvertedSession:
         self._session = session
         self._inside, self._outside = executor.computes_in, executor.dtype
         self.ahead, self.reset, self.read, self.write = session.ahead, session.reset, session.read, session.write
-        self.counted, self.exited = session.counted, session.exited
-        self.reset_rows, self.read_rows, self.write_rows = session.reset_rows, session.read_rows, session.write_rows
+        self.counted, self.exited, self.reset_rows = session.counted, session.exited, session.reset_rows
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """As ``Session.step``."""

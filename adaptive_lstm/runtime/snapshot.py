@@ -1,4 +1,4 @@
-"""A stream of a pool as bytes: tensors and a small header, nothing that is ever executed."""
+"""A stream of a pool as bytes: arrays and a small header, nothing that is ever executed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from .. import codec, tensorfile
 from ..errors import InputError, ModelFileError, StateError
-from ..execution import torch_state
 from ..policies import Policy
 from ..types import ExitState, HoldState, StreamState
-from ..weights.fingerprint import weights_digest
-from .lstm import AdaptiveLSTM
+from ..weights.precision import Quantize
 
 _KIND, _VERSION = "stream snapshot", 1
 MOST_CELLS = 4096  # of a snapshot that is believed
@@ -31,17 +28,22 @@ class Snapshot:
     ``pushed``, ``steps``: as in ``StreamStats``.
     """
 
-    state: StreamState
+    state: StreamState[np.ndarray]
     frames: npt.NDArray[Any]
     pushed: int
     steps: int
 
 
-def identity(lstm: AdaptiveLSTM) -> str:
-    """A digest of what a stream computes: weights, precision, dtype, and the policy as far as it is no Python code."""
-    plan = lstm.plan
-    weights = plan.replaced.digest() if plan.replaced is not None else weights_digest(lstm)
-    return codec.digest([weights, plan.quantize, str(lstm.weight_ih_l0.dtype), _policy_digest(plan.policy)])
+def identity(weights: str, quantize: Quantize, policy: Policy, dtype: npt.DTypeLike) -> str:
+    """A digest of what a stream computes.
+
+    Args:
+        weights: digest of those that are executed, before rounding.
+        quantize: their precision.
+        policy: counts as far as it is no Python code.
+        dtype: that states are computed in.
+    """
+    return codec.digest([weights, quantize, np.dtype(dtype).name, _policy_digest(policy)])
 
 
 def _policy_digest(policy: Policy) -> str:
@@ -53,7 +55,7 @@ def _policy_digest(policy: Policy) -> str:
 
 def pack(snapshot: Snapshot, owner: str) -> bytes:
     """A snapshot as bytes that name their model (``identity``)."""
-    state = torch_state.arrays(snapshot.state)
+    state = snapshot.state
     arrays = {"h": state.h, "c": state.c, "frames": snapshot.frames}
     for name in ("sent_x", "sent_h"):
         arrays |= {f"{name}.{k}": sent for k, sent in enumerate(getattr(state, name)) if sent is not None}
@@ -90,7 +92,7 @@ def unpack(data: bytes, owner: str) -> Snapshot:
     cells, holds, pushed, steps = counts
 
     def get(name: str) -> Any:
-        return torch.from_numpy(arrays[name].copy()) if name in arrays else None
+        return arrays[name].copy() if name in arrays else None
 
     sent_x, sent_h = (tuple(get(f"{name}.{k}") for k in range(cells)) for name in ("sent_x", "sent_h"))
     hold = tuple(HoldState(*(get(f"hold.{k}.{name}") for name in _NAMES[HoldState])) for k in range(holds))

@@ -12,7 +12,7 @@ import torch
 from torch import strided
 
 from ..errors import InputError, UnsupportedError
-from ..execution.plain import is_dense, is_plain, may_step, not_dense, resolved
+from ..execution.plain import is_dense, may_step, resolved
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats, StreamState
 from ..types.rows import Rows, row_mask, row_numbers
@@ -22,6 +22,7 @@ from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
 from .stream_state import check_state
 from .streamable import check_decisions, check_direction
+from .tensor_check import check_tensor
 
 
 def check_streams(lstm: AdaptiveLSTM) -> None:
@@ -206,21 +207,10 @@ class Stream:
         self._session.ahead()
 
     def _check(self, x: torch.Tensor, want: tuple[int, ...]) -> None:
-        if not isinstance(x, torch.Tensor):
-            raise InputError(f"got {type(x).__name__}, expected a torch.Tensor")
-        if not is_dense(x):
-            raise InputError(f"got {not_dense(x)}")
+        check_tensor(x, self._dtype, self._device)
         if tuple(x.shape) != want:
             shown = "[B, I]" if len(want) == 2 else "[B, T, I]" if self._batch_first else "[T, B, I]"
             raise InputError(f"got an input of shape {tuple(x.shape)}, expected {want} ({shown})")
-        if x.dtype != self._dtype or x.device != self._device:
-            wanted = f"{self._dtype} on {self._device}"
-            raise InputError(f"got {x.dtype} on {x.device}, expected {wanted} like the weights")
-        if not is_plain(x) or torch._C._get_tracing_state() is not None:
-            raise InputError(
-                "got a tensor that is traced, transformed or differentiated in forward mode, expected plain memory; a "
-                "stream changes its own state, so trace or transform the module instead"
-            )
 
     # ---------------------------------------------------------------------------------------------------- state
 

@@ -1,47 +1,27 @@
-"""Continuous batching: streams that come and go share batched steps."""
+"""Continuous batching on tensors: ``array_pool.StreamPool`` with checks of what comes in, and tensors that come out."""
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from ..codec import brief, is_number
-from ..errors import InputError, OverloadError, StateError, UnsupportedError
-from ..execution.plain import is_dense, is_plain, resolved
+from ..errors import UnsupportedError
+from ..execution.executor import Executor
 from ..execution.uncompiled import uncompiled
 from ..types import RunStats
-from ..types.states import MOST_ROWS
-from .frame_check import FrameCheck
-from .frame_queue import FrameQueue
+from ..weights.fingerprint import weights_digest
+from . import array_pool
+from .array_pool import PoolOptions
+from .chunk_rows import ChunkRows
 from .lstm import AdaptiveLSTM
-from .monitor import LOOK
-from .seats import NOBODY, Seats, StreamStats
-from .session import open_session, stats_of
-from .snapshot import Snapshot, identity, pack, unpack
+from .pool_rows import NativeRows, PoolRows
+from .pool_tensors import PoolTensors
+from .seats import StreamStats
+from .snapshot import identity
 from .stream import check_streams
-from .stream_state import check_state
-
-_Rows = npt.NDArray[np.int64]
-
-
-class _Batch(NamedTuple):
-    """What a tick runs: the oldest frames of some rows, and who sat there.
-
-    ``fresh``: rows that start anew.
-    ``left``: how many streams had left the pool.
-    """
-
-    rows: _Rows
-    ids: _Rows
-    frames: npt.NDArray[Any]
-    fresh: set[int]
-    left: int
 
 
 class StreamPool:
@@ -89,39 +69,16 @@ class StreamPool:
         idle_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        check_streams(lstm)
-        for name, value in (("capacity", capacity), ("backlog", backlog), ("max_batch", max_batch)):
-            if value is not None and (type(value) is not int or not 1 <= value <= MOST_ROWS):
-                raise InputError(f"{name}: got {brief(value)}, expected a whole number, 1 to {MOST_ROWS:,}")
-        if idle_timeout is not None and not (is_number(idle_timeout) and idle_timeout > 0):
-            raise InputError(f"idle_timeout: got {brief(idle_timeout)}, expected seconds, above 0")
-        self._executor = executor = lstm.executor()
-        if executor.device.type != "cpu":
-            raise UnsupportedError(f"the LSTM is on {executor.device}, but a pool runs on the CPU; move it with .cpu()")
-        self._shape, self._owner = executor.shape, identity(lstm)
-        self._session = open_session(executor, capacity)
-        self._max_batch, self._idle_timeout, self._clock = max_batch or capacity, idle_timeout, clock
-        self._watch = None
-        if lstm.monitor is not None and executor.policy.time_exit is None:
-            self._watch = lstm.monitor.watch(1)  # all streams as one: of any number of them
-        self._ticks = 0
-        # ``_ticking`` guards the session and is taken first; ``_lock`` guards everything else, for moments.
-        self._ticking, self._lock = threading.Lock(), threading.Lock()
-        self._seats = Seats(capacity)
-        self._check = FrameCheck(executor)
-        self._queue = FrameQueue(capacity, backlog, self._shape.input_size, self._check.dtype)
-        self._fresh: set[int] = set()  # rows that start anew before they run
+        self._pool, self._tensors = open_pool(lstm, PoolOptions(capacity, backlog, max_batch, idle_timeout, clock))
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._pool)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._seats)
+        return iter(self._pool)
 
     def __contains__(self, stream: object) -> bool:
-        return stream in self._seats
-
-    # ------------------------------------------------------------------------------------------------- come and go
+        return stream in self._pool
 
     def open(self) -> int:
         """Open a stream from zero states: its number.
@@ -129,13 +86,7 @@ class StreamPool:
         Raises:
             OverloadError: ``capacity`` streams are open.
         """
-        if len(self._seats) == len(self._seats.ids):
-            self.expire()
-        with self._lock:
-            stream, row = self._seats.take(self._clock())
-            self._queue.clear(row)
-            self._fresh.add(row)
-            return stream
+        return self._pool.open()
 
     def close(self, stream: int) -> None:
         """Close a stream; frames that wait are dropped.
@@ -143,25 +94,11 @@ class StreamPool:
         Raises:
             InputError: no such stream.
         """
-        with self._lock:
-            self._leave(stream)
+        self._pool.close(stream)
 
     def expire(self) -> list[int]:
         """Close the streams that were idle for longer than ``idle_timeout``, as every tick does: their numbers."""
-        with self._lock:
-            if self._idle_timeout is None:
-                return []
-            idle = self._seats.idle(self._clock(), self._idle_timeout, self._queue.count)
-            for stream in idle:
-                self._leave(stream)
-            return idle
-
-    def _leave(self, stream: int) -> None:
-        row = self._seats.leave(stream)
-        self._queue.clear(row)
-        self._fresh.discard(row)
-
-    # ------------------------------------------------------------------------------------------------ frames and ticks
+        return self._pool.expire()
 
     @uncompiled
     def push(self, stream: int, frames: torch.Tensor) -> None:
@@ -176,11 +113,7 @@ class StreamPool:
             NonFiniteError: the frames hold NaN or infinity.
             OverloadError: more than ``backlog`` frames would wait; none of these was taken.
         """
-        values = self._check.frames(frames)
-        with self._lock:
-            row = self._seats.row(stream)
-            self._queue.put(row, values, stream)
-            self._seats.heard[row] = self._clock()
+        self._pool.push(stream, self._tensors.array(frames))
 
     @uncompiled
     def push_each(self, streams: Sequence[int], frames: torch.Tensor) -> None:
@@ -193,13 +126,7 @@ class StreamPool:
         Raises:
             InputError, NonFiniteError, OverloadError: as ``push``, or a stream is named twice; no frame was taken.
         """
-        values = self._check.one_each(frames)
-        if len(streams) != len(values):
-            raise InputError(f"got {len(streams)} streams and {len(values)} frames, expected a frame for each")
-        with self._lock:
-            rows = self._seats.rows(streams)
-            self._queue.put_each(rows, values, streams)
-            self._seats.heard[rows] = self._clock()
+        self._pool.push_each(streams, self._tensors.array(frames))
 
     @uncompiled
     def tick(self) -> dict[int, torch.Tensor]:
@@ -209,10 +136,8 @@ class StreamPool:
             The outputs of the top layer [P] by stream, of those that advanced. Streams that were closed meanwhile are
             not among them.
         """
-        with self._ticking:
-            batch = self._batch(self._max_batch)
-            y = torch.empty(len(batch.rows), self._shape.output_size, dtype=self._executor.dtype)
-            return dict(zip(self._run(batch, y), y, strict=False))
+        streams, y = self._pool.advance()
+        return dict(zip(streams, self._tensors.tensor(y).unbind(), strict=True))
 
     @uncompiled
     def tick_into(self, y: torch.Tensor) -> list[int]:
@@ -224,77 +149,19 @@ class StreamPool:
         Raises:
             InputError: wrong shape, dtype, device or layout.
         """
-        width, dtype = self._shape.output_size, self._executor.dtype
-        known: bool = isinstance(y, torch.Tensor) and is_dense(y) and is_plain(y)  # type: ignore[redundant-expr]
-        if not known or y.dim() != 2 or not len(y) or y.shape[1] != width or y.dtype is not dtype or not y.is_cpu:
-            got = f"{tuple(y.shape)} of {y.dtype}" if known else type(y).__name__
-            raise InputError(f"y: got {got}, expected plain memory [n, {width}] of {dtype} on the CPU, n at least 1")
-        with self._ticking, torch.no_grad():
-            batch = self._batch(min(self._max_batch, len(y)))
-            rows = y.detach()[: len(batch.rows)]
-            into = resolved(rows).contiguous()
-            streams = self._run(batch, into)
-            if into.data_ptr() != rows.data_ptr():
-                rows.copy_(into)
-            return streams
-
-    def _batch(self, most: int) -> _Batch:
-        """The frames of the next tick, of at most so many rows. They stay in their queues until they have run."""
-        if self._idle_timeout is not None:
-            self.expire()
-        with self._lock:
-            rows = self._queue.in_turn(most)
-            fresh, self._fresh = self._fresh, set()
-            return _Batch(rows, self._seats.ids[rows], self._queue.oldest(rows), fresh, self._seats.left)
-
-    def _run(self, batch: _Batch, y: torch.Tensor) -> list[int]:
-        """Runs a batch to y [n, P]: the streams that are still open, whose outputs are then the first rows of y."""
-        x = torch.from_numpy(batch.frames)
-        try:
-            if batch.fresh:
-                self._session.reset_rows(torch.tensor(sorted(batch.fresh)))
-            self._session.step_rows(x if x.dtype is y.dtype else x.to(y.dtype), torch.from_numpy(batch.rows), y)
-        except BaseException:
-            with self._lock:
-                self._fresh |= {row for row in batch.fresh if self._seats.ids[row] != NOBODY}
-            raise
-        done = self._session.exited().numpy() if self._executor.policy.time_exit is not None else None
-        with self._lock:
-            rows, ids = batch.rows, batch.ids
-            if self._seats.left != batch.left:  # during the tick
-                stay = self._seats.ids[rows] == ids
-                rows, ids = rows[stay], ids[stay]
-                y[: len(rows)] = y[torch.from_numpy(stay)]
-            self._queue.drop(rows)
-            if done is not None:
-                self._seats.done[rows] = done[rows]
-        self._ticks += 1
-        if self._watch is not None and self._ticks % LOOK == 0:
-            timesteps, counts = self._session.counted()
-            self._watch.look(counts, timesteps)
-        streams: list[int] = ids.tolist()
-        return streams
-
-    # -------------------------------------------------------------------------------------------------- move and look
+        return self._tensors.fill(y, self._pool.advance)
 
     @uncompiled
     def snapshot(self, stream: int) -> bytes:
         """Everything of a stream, frames that wait included, as bytes that ``restore`` continues from anywhere.
 
-        The stream stays open; close it where it moves away. Waits for a running tick.
+        The stream stays open; close it where it moves away. Waits for a running tick. A pool of
+        ``adaptive_lstm.deploy`` takes the snapshot too.
 
         Raises:
             InputError: no such stream.
         """
-        with self._ticking, self._lock:
-            row = self._seats.row(stream)
-            index = torch.tensor([row])
-            if row in self._fresh:
-                self._session.reset_rows(index)
-                self._fresh.discard(row)
-            queue = self._queue
-            state, pushed, steps = self._session.read_rows(index), int(queue.pushed[row]), int(queue.ran[row])
-            return pack(Snapshot(state, queue.all_of(row), pushed, steps), self._owner)
+        return self._pool.snapshot(stream)
 
     @uncompiled
     def restore(self, snapshot: bytes) -> int:
@@ -306,44 +173,36 @@ class StreamPool:
             StateError: not a snapshot, damaged, or of another model, precision or policy.
             OverloadError: ``capacity`` streams are open, or more frames wait in it than ``backlog`` here.
         """
-        executor, found = self._executor, unpack(snapshot, self._owner)
-        check_state(found.state, self._shape, 1, executor.policy, executor.computes_in, executor.device)
-        frames = found.frames
-        if frames.ndim != 2 or frames.shape[1] != self._shape.input_size or not np.isfinite(frames).all():
-            raise StateError(f"frames: got shape {frames.shape}, expected finite [n, {self._shape.input_size}]")
-        if found.pushed != found.steps + len(frames):
-            raise StateError("the snapshot is damaged: frames pushed are neither those that ran nor those that wait")
-        with self._ticking, self._lock:
-            if len(frames) > self._queue.longest:
-                raise OverloadError(
-                    f"got a snapshot in which {len(frames)} frames wait, expected at most {self._queue.longest}; give "
-                    "the pool a longer backlog"
-                )
-            stream, row = self._seats.take(self._clock())
-            try:
-                self._session.write_rows(torch.tensor([row]), found.state)
-            except BaseException:
-                self._leave(stream)
-                raise
-            self._queue.clear(row, found.steps)
-            self._queue.put(row, frames, stream)
-            if found.state.exit is not None:
-                self._seats.done[row] = bool(found.state.exit.exited[0])
-            return stream
+        return self._pool.restore(snapshot)
 
     def stream_stats(self, stream: int) -> StreamStats:
         """What a stream did, and whether it is done. Raises ``InputError`` if there is no such stream."""
-        with self._lock:
-            return self._seats.stats(stream, self._clock(), self._queue)
+        return self._pool.stream_stats(stream)
 
     @property
     def waiting(self) -> int:
         """Streams that have a frame for the next tick."""
-        with self._lock:
-            return int(np.count_nonzero(self._queue.pushed != self._queue.ran))
+        return self._pool.waiting
 
     @property
     @uncompiled
     def stats(self) -> RunStats:
         """What all streams did together since the pool was made."""
-        return stats_of(self._session, self._executor)
+        return self._pool.stats
+
+
+def open_pool(lstm: AdaptiveLSTM, options: PoolOptions) -> tuple[array_pool.StreamPool, PoolTensors]:
+    """A pool of arrays that runs an LSTM, and what stands between it and tensors. Raises as ``StreamPool`` does."""
+    check_streams(lstm)
+    executor, replaced = lstm.executor(), lstm.plan.replaced
+    if executor.device.type != "cpu":
+        raise UnsupportedError(f"the LSTM is on {executor.device}, but a pool runs on the CPU; move it with .cpu()")
+    tensors = PoolTensors(executor)
+    weights = weights_digest(lstm) if replaced is None else replaced.digest()
+    owner = identity(weights, lstm.quantize, lstm.policy, tensors.computes_in)
+    return array_pool.StreamPool(functools.partial(_rows_of, executor), lstm.monitor, owner, options), tensors
+
+
+def _rows_of(executor: Executor, capacity: int) -> PoolRows:
+    native = executor.native
+    return ChunkRows(executor, capacity) if native is None else NativeRows(native, executor.route, capacity)

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .. import codec
 from .layout import float32, named_weights
 
@@ -17,13 +19,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def digest(named: Iterable[tuple[str, torch.Tensor | None]]) -> str:
+def digest(named: Iterable[tuple[str, torch.Tensor | np.ndarray | None]]) -> str:
     """SHA-256 of names, shapes and float32 values, in the order given, in hexadecimal."""
     found = hashlib.sha256()
     for name, value in named:
         found.update(f"{name}{None if value is None else tuple(value.shape)};".encode())
         if value is not None:
-            found.update(float32(value).tobytes())
+            values = value.astype(np.float32) if isinstance(value, np.ndarray) else float32(value)
+            found.update(values.tobytes())
     return found.hexdigest()
 
 

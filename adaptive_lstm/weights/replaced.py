@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..codec import short_repr
 from ..errors import InputError
@@ -34,9 +35,7 @@ class ReplacedWeights:
         """SHA-256 of the weights, or of those they stand for, and of the parameters they replace, in hexadecimal."""
         if self.stands_for is not None:
             return self.stands_for
-        kinds = ("w_ih", "w_hh", "bias", "w_hr", "live", "constant")
-        parts = [(f"{i}.{kind}", getattr(cell, kind)) for i, cell in enumerate(self.cells) for kind in kinds]
-        return digest([(self.origin, None), *parts])
+        return replaced_digest(self.origin, [vars(cell) for cell in self.cells])
 
     def check(self, lstm: nn.LSTM) -> None:
         """Raise ``InputError`` if the parameters of an LSTM are not those that these weights were made from.
@@ -54,3 +53,9 @@ class ReplacedWeights:
         """The weights on a device, as float32: in a narrower dtype they would be rounded again."""
         like = self.cells[0].w_ih.to(device)
         return tuple(cell.to_device(like) for cell in self.cells)
+
+
+def replaced_digest(origin: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    """``ReplacedWeights.digest`` of tensors or arrays by the names of ``CellTensors``, one mapping per cell."""
+    kinds = ("w_ih", "w_hh", "bias", "w_hr", "live", "constant")
+    return digest([(origin, None), *((f"{i}.{kind}", cell[kind]) for i, cell in enumerate(cells) for kind in kinds)])

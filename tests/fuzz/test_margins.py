@@ -17,7 +17,7 @@ from .campaign import Campaign, Settings
 from .lstm.runs import Reference, outcome_of
 from .margins import Explanation, closest_ties, explain
 from .outcome import Outcome, counted
-from .script import Decision, Flip, Script
+from .script import Decision, Flip, Script, Tie
 
 
 def called(policy: al.Policy, quantize: str = "fp32", steps: int = 6) -> tuple[Reference, Any, Outcome]:
@@ -124,7 +124,7 @@ def test_the_margin_of_a_level_moves_by_little_past_a_whole_number() -> None:
 def test_both_directions_of_a_layer_round_an_input_alike() -> None:
     of_input, of_h = ("level", 0.25), ("level", 0.125)
     forward, backward, other = (("run", 2, 0), 1, 5), (("run", 3, 0), 1, 5), (("run", 3, 1), 1, 5)
-    ties = {forward: of_input, other: of_h, backward: of_input}
+    ties: dict[Flip, Tie] = {forward: of_input, other: of_h, backward: of_input}
     assert closest_ties(ties) == [{other: of_h}, {forward: of_input, backward: of_input}]
 
 

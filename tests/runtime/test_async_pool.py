@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -165,3 +166,21 @@ def test_idle_streams_make_room() -> None:
         await pool.push(busy, torch.randn(I))
 
     run(work, capacity=2, idle_timeout=5.0, clock=lambda: now[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_frames_of_a_snapshot_that_never_run_trouble_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for their outputs, so nobody is told that the pool was left before they had run."""
+    model = lstm()
+    here = al.StreamPool(model, 1)
+    first = here.open()
+    here.push(first, torch.randn(3, I))
+    moved = here.snapshot(first)
+
+    async def work(pool: al.AsyncStreamPool) -> None:
+        pool.close(await pool.restore(moved))
+        await pool.restore(moved)
+
+    run(work, model, interval=30)
+    gc.collect()
+    assert not caplog.records

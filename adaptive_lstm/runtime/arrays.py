@@ -11,8 +11,8 @@ from ..errors import InputError, StateError
 from ..types import FloatArray
 
 
-def floats(value: Any, name: str) -> FloatArray:
-    """Real numbers as float32, in aligned plain memory whose last axis is dense; a copy only where it must be.
+def floats(value: Any, name: str, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
+    """Real numbers as ``dtype``, in aligned plain memory whose last axis is dense; a copy only where it must be.
 
     Raises:
         InputError: it does not hold real numbers.
@@ -24,16 +24,22 @@ def floats(value: Any, name: str) -> FloatArray:
     if given.dtype.kind not in "fiu" or not given.ndim:
         raise InputError(f"{name}: got {given.dtype} of shape {given.shape}, expected an array of real numbers")
     with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite then, which the core refuses where it must
-        array = given.astype(np.float32, copy=False)
-    steps = array.strides
-    if steps[-1] != 4 or not array.flags.aligned or any(step < 0 or step % 4 for step in steps):
+        array = given.astype(dtype, copy=False)
+    steps, size = array.strides, array.itemsize
+    if steps[-1] != size or not array.flags.aligned or any(step < 0 or step % size for step in steps):
         array = np.ascontiguousarray(array)
     return array
 
 
-def as_stored(name: str, value: Any, kind: type[np.generic] | None) -> np.ndarray:
-    """An array of a stream's state (``runtime.state_check.Read``). Raises ``StateError`` if it is none of this kind."""
-    want = np.dtype(kind or np.float32)
+def as_stored(
+    name: str, value: Any, kind: type[np.generic] | None, dtype: type[np.floating[Any]] = np.float32
+) -> np.ndarray:
+    """An array of a stream's state (``state_check.Read``); ``dtype``: in which states are computed.
+
+    Raises:
+        StateError: it is none of this kind.
+    """
+    want = np.dtype(kind or dtype)
     if not isinstance(value, np.ndarray) or value.dtype != want:
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise StateError(f"{name}: got {got}, expected an array of {want} or None")
