@@ -17,7 +17,7 @@ from adaptive_lstm.weights.layout import CellTensors
 from ..margins import explain
 from ..outcome import Outcome, counted, differing, told
 from ..target import Case, Fault, Seen
-from .runs import Reference, followed, must_agree, note, outcome_of
+from .runs import Reference, followed, followed_by_cell, must_agree, note, outcome_of
 from .tensors import given, inputs
 
 
@@ -47,8 +47,11 @@ def _follow(
 ) -> Callable[[], Outcome] | None:
     """The call step by step, for ``must_agree``; None where that is something else."""
     depth = reference.policy.depth_exit
-    whole = case["bidirectional"] or (depth is not None and depth.level == "sequence")
-    if whole or not reference.exact or not isinstance(x, torch.Tensor):
+    whole = depth is not None and depth.level == "sequence"
+    by_cell = case["bidirectional"]
+    if whole or not reference.exact or reference.native is None or not isinstance(x, torch.Tensor):
+        return None
+    if by_cell and reference.policy.acts:
         return None
 
     def follow() -> Outcome:
@@ -56,11 +59,14 @@ def _follow(
         rows, sizes = batch.packed()
         shape, B = reference.shape, sizes[0]
         zeros = (rows.new_zeros(shape.num_cells, B, n) for n in (shape.output_size, shape.hidden_size))
-        start = StreamState.start(*(batch.initial or zeros))
-        done = followed(reference, rows.view(len(sizes), B, -1), start, seen, open_ended=False)
-        y = batch.unpacked(done.tensors["y"].view(len(rows), -1))
-        out = batch.restore(y, done.tensors["h[0]"], done.tensors["c[0]"])
-        return outcome_of(out, done.counts if reference.counts else got.counts)
+        start, frames, counts = StreamState.start(*(batch.initial or zeros)), rows.view(len(sizes), B, -1), got.counts
+        if by_cell:
+            y, h, c = followed_by_cell(reference, frames, start, seen)
+        else:
+            done = followed(reference, frames, start, seen, open_ended=False)
+            y, h, c = (done.tensors[name] for name in ("y", "h[0]", "c[0]"))
+            counts = done.counts if reference.counts else counts
+        return outcome_of(batch.restore(batch.unpacked(y.view(len(rows), -1)), h, c), counts)
 
     return follow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -13,8 +14,11 @@ import adaptive_lstm as al
 from adaptive_lstm.execution.accounting import run_stats
 from adaptive_lstm.execution.batch import Batch
 from adaptive_lstm.execution.early_exit import ExitLoop
+from adaptive_lstm.execution.native_chunks import NativeChunks
+from adaptive_lstm.execution.native_stack import cell_of
 from adaptive_lstm.execution.reference_runner import ReferenceRunner
 from adaptive_lstm.execution.runner import ChunkRunner, PackedRunner, Result
+from adaptive_lstm.policies import parts
 from adaptive_lstm.types import Counts, Route, Site, StreamState, sites
 
 from ..margins import STRENGTH, Explanation, Noise, Run, disturbed, disturbed_cells, explain
@@ -61,6 +65,7 @@ class Reference:
     def __init__(self, fast: al.AdaptiveLSTM, steps: int):
         executor = fast.executor()
         self.fast, self.policy, self.shape, self.tensors = fast, executor.policy, executor.shape, executor.tensors
+        self.native: ChunkRunner | None = None if executor.native is None else executor.chunks
         # What a run counts by itself; where nothing is skipped, it says that all was done.
         self.counts = executor.policy.acts or fast.replaced is not None
         self._stream_counts = self.counts or (executor.native is not None and executor.native.finite_only)
@@ -68,6 +73,16 @@ class Reference:
         # not.
         self.exact = all(self._integers(site) for site in sites(self.shape) if self.policy.columns.thresholded(site))
         self._strength = STRENGTH if self.exact else STRENGTH * max(steps, FAR)
+
+    def of_cell(self, cell: int) -> Reference:
+        """That of one cell alone, where nothing may be left out."""
+        stack = self.fast.executor().native
+        assert stack is not None
+        assert not self.policy.acts
+        one = copy.copy(self)
+        one.shape, one.tensors, one.policy = self.shape.cell(cell), (self.tensors[cell],), parts(al.Dense())
+        one.native = NativeChunks(cell_of(stack, cell))
+        return one
 
     def _integers(self, site: Site) -> bool:
         weights = self.tensors[site.cell]
@@ -180,7 +195,8 @@ ZERO = torch.zeros(())
 
 def followed(reference: Reference, x: torch.Tensor, state: StreamState, seen: Seen, *, open_ended: bool) -> Outcome:
     """x [T, B, I] natively from a state, a step at a time, each checked against the reference."""
-    native, total = reference.fast.executor().chunks, Counts.none(reference.shape)
+    native, total = reference.native, Counts.none(reference.shape)
+    assert native is not None
     ys: list[torch.Tensor] = []
     for t in range(len(x)):
         more = open_ended or t < len(x) - 1
@@ -190,6 +206,26 @@ def followed(reference: Reference, x: torch.Tensor, state: StreamState, seen: Se
         must_agree("a step", got, reference.chunk(x[t : t + 1], state, open_ended=more), seen)
         ys, state, total = [*ys, y], end, total + counts
     return Outcome({"y": torch.stack(ys)} | leaves(state), reference.counted(total, x.shape[0] * x.shape[1]))
+
+
+def followed_by_cell(
+    reference: Reference, x: torch.Tensor, start: StreamState, seen: Seen
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y, h and c of x [T, B, I] cell by cell, each over time as ``followed`` does: for two directions."""
+    ends: list[Outcome] = []
+    for layer in range(reference.shape.num_layers):
+        ys: list[torch.Tensor] = []
+        for direction in range(reference.shape.directions):
+            cell = len(ends)
+            state = StreamState.start(start.h[cell : cell + 1], start.c[cell : cell + 1])
+            one = x.flip(0) if direction else x
+            ends.append(followed(reference.of_cell(cell), one, state, seen, open_ended=False))
+            y = ends[-1].tensors["y"]
+            ys.append(y.flip(0) if direction else y)
+        x = torch.cat(ys, -1)
+        seen.covered.append(f"followed: layer {layer}")
+    h, c = (torch.cat([end.tensors[f"{name}[0]"] for end in ends]) for name in "hc")
+    return x, h, c
 
 
 def note(found: Explanation, seen: Seen) -> None:
