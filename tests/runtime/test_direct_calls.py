@@ -75,6 +75,9 @@ def inputs(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
         "no batch": torch.randn(4, n),
         "spread": wide[::2, ::2, 1 : n + 1],
         "turned": torch.randn(5, 3, n).transpose(0, 1),
+        "features apart": torch.randn(3, n, 5).transpose(1, 2),
+        "features and rows apart": torch.randn(n, 3, 5).permute(2, 1, 0)[::2],
+        "no batch, features apart": torch.randn(n, 4).T,
         "parameter": nn.Parameter(torch.randn(rows(1, 2)), requires_grad=False),
     }
 

@@ -1,6 +1,7 @@
 // A call of an LSTM as one native entry: it checks what may have changed since the weights were packed, reads torch's
 // tensors, runs, and makes the results. What surrounds a short sequence in Python takes longer than the sequence.
 #include <array>
+#include <memory>
 
 #include "bind/counters.h"
 #include "bind/torch.h"
@@ -86,6 +87,28 @@ struct Given {
   int time = 0, row = -1;  // the dimensions of x; -1: no batch dimension
   int rows = 1, steps = 0;
 };
+
+// A tensor with its features side by side; where they lie apart, as in a spectrogram that was transposed, a copy that
+// `memory` keeps.
+Plain side_by_side(const Plain& x, std::unique_ptr<float[]>& memory) {
+  if (x.dense()) return x;
+  const int last = x.dims - 1;
+  const int64_t width = x.size[last], apart = x.stride[last], inner = x.size[last - 1];
+  const int64_t outer = x.dims == 3 ? x.size[0] : 1, between = x.dims == 3 ? x.stride[0] : 0;
+  memory.reset(new float[size_t(outer * inner * width)]);
+  float* to = memory.get();
+  for (int64_t o = 0; o < outer; o++)
+    for (int64_t i = 0; i < inner; i++, to += width) {
+      const float* from = x.data + o * between + i * x.stride[last - 1];
+      for (int64_t k = 0; k < width; k++) to[k] = from[k * apart];
+    }
+  Plain out = x;
+  out.data = memory.get();
+  out.stride[last] = 1;
+  out.stride[last - 1] = width;
+  if (x.dims == 3) out.stride[0] = inner * width;
+  return out;
+}
 
 Rows<const float> rows_of(const Plain& state) {
   return {state.data, state.stride[0], state.dims == 3 ? state.stride[1] : 0};
@@ -179,7 +202,7 @@ class DirectCall {
 
   bool fits(bool batch_first, Given& in) const {
     const Plain& x = in.x;
-    if (x.dims < 2 || x.size[x.dims - 1] != plan_->input() || !x.dense()) return false;
+    if (x.dims < 2 || x.size[x.dims - 1] != plan_->input()) return false;
     if (x.dims == 3) {
       in.time = batch_first;
       in.row = !batch_first;
@@ -231,9 +254,11 @@ class DirectCall {
     std::optional<nb::gil_scoped_release> others_run;
     if (reads > kShort) others_run.emplace();
     const Exclusive guard(state);
+    std::unique_ptr<float[]> memory;
+    const Plain x = side_by_side(in.x, memory);
     const ptrdiff_t width = output_ * plan_->directions();
     const bool rows_outside = in.row == 0;
-    const WholeBatch batch{{in.x.data, in.x.stride[in.time], in.row < 0 ? 0 : in.x.stride[in.row]},
+    const WholeBatch batch{{x.data, x.stride[in.time], in.row < 0 ? 0 : x.stride[in.row]},
                            {y, rows_outside ? width : width * in.rows, rows_outside ? width * in.steps : width},
                            in.rows,
                            in.steps,
