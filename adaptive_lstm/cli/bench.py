@@ -42,7 +42,7 @@ be the inputs of the LSTM itself. Without --data: random inputs.
 PEERS are
 {fill(", ".join(PEERS), 116, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
 Their packages: pip install 'adaptive-lstm[peers]'. OpenVINO int8 is calibrated on sequences that are not timed, if
-there are enough. torch compile compiles a single step; whole sequences run uncompiled."""
+there are enough. torch compile and torch cells are ways of a single step; whole sequences run in nn.LSTM."""
 
 EXAMPLES = """\
   adaptive-lstm bench

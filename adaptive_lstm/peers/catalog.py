@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..errors import InputError, UnsupportedError
-from . import ncnn, openvino, torch_
+from . import ncnn, openvino, torch_, torch_cells
 from . import onnxruntime_ as ort
 from .contender import Builder, BuildRequest, Contender, Engine, ExplicitStateLSTM, Peer, Unavailable
 
@@ -33,6 +33,7 @@ PEERS: Mapping[str, PeerKind] = {
     "torch": PeerKind("fp32", torch_.fp32),
     "torch bf16": PeerKind("bf16", torch_.bf16),
     "torch int8": PeerKind("int8", torch_.int8),
+    "torch cells": PeerKind("fp32", torch_cells.fp32),
     "torch compile": PeerKind("fp32", torch_.compiled),
     "ORT": PeerKind("fp32", ort.fp32),
     "ORT int8": PeerKind("int8", partial(ort.int8, per_channel=False)),

@@ -118,7 +118,7 @@ def _eager(model: ExplicitStateLSTM, dtype: torch.dtype) -> Engine:
         y, h, c = forward(x.to(dtype), h.to(dtype), c.to(dtype))
         return y.to(torch.float32), h.float(), c.float()
 
-    forward = _without_gradients(model)
+    forward = without_gradients(model)
     return Engine(
         native=lambda tensor: tensor.detach().to(dtype, copy=True).contiguous(),
         forward=forward,
@@ -128,7 +128,7 @@ def _eager(model: ExplicitStateLSTM, dtype: torch.dtype) -> Engine:
     )
 
 
-def _without_gradients(model: Callable[..., Any]) -> Forward:
+def without_gradients(model: Callable[..., Any]) -> Forward:
     """Switch gradients off unless the caller has: a timed call then runs the model itself and nothing else."""
 
     def forward(x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:

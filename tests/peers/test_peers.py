@@ -185,8 +185,8 @@ def test_a_missing_package_makes_a_peer_absent(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_a_peer_cannot_run_is_said() -> None:
     projecting = nn.LSTM(INPUTS, H, proj_size=4)
-    _, absent = peers.build(projecting, ["torch int8", "torch compile"], threads=1)
-    assert [one.name for one in absent] == ["torch int8", "torch compile"]
+    _, absent = peers.build(projecting, ["torch int8", "torch cells", "torch compile"], threads=1)
+    assert [one.name for one in absent] == ["torch int8", "torch cells", "torch compile"]
     assert "no projection" in absent[0].reason
     if importlib.util.find_spec("openvino"):
         _, absent = peers.build(nn.LSTM(INPUTS, H), ["OpenVINO int8"], threads=1)
