@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import bench as bench
     from . import errors as errors
     from . import losses as losses
+    from . import onnx as onnx
     from . import policies as policies
     from . import types as types
     from .analysis.fit_translators import Translators as Translators
@@ -76,7 +77,7 @@ try:
 except _PackageNotFoundError:  # the same package under the name of the wheel without torch
     __version__ = _version("adaptive-lstm-runtime")
 
-_MODULES = ("bench", "errors", "losses", "policies", "types")
+_MODULES = ("bench", "errors", "losses", "onnx", "policies", "types")
 
 _EXPORTS = {
     "AdaptiveLSTM": "runtime.lstm",

@@ -26,6 +26,10 @@ Model = TypeVar("Model", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Opaque(nn.Module):
+    """A model that something else than torch computes between its LSTMs: gradients end there."""
+
+
 def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
     """Inputs batch by batch; one tensor or dict alone is one batch.
 

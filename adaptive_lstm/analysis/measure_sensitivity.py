@@ -12,7 +12,7 @@ from torch import nn
 
 from ..codec import brief, is_whole
 from ..errors import InputError, NonFiniteError
-from ..model_io import as_batches, call, first_tensor, keeps_memory, require_function
+from ..model_io import Opaque, as_batches, call, first_tensor, keeps_memory, require_function
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -104,6 +104,9 @@ def measure_sensitivities(
 ) -> dict[str, Sensitivity]:
     """Output sensitivity of every adapted LSTM of a model, by module name.
 
+    Where no gradient leads from the output back to the LSTMs (``onnx.Session.model``: ONNX Runtime computes between
+    them), each LSTM's own outputs are measured in place of the model's.
+
     Args:
         model: an adapted model (``adapt``) in eval mode; any layers around the LSTMs.
         inputs: batches, each as the model takes it: a tensor, a ``PackedSequence``, a tuple of arguments, or a dict
@@ -135,7 +138,8 @@ def measure_sensitivities(
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for calls in recorder.calls.values() for made in calls for cell in made.gates for g in cell]
-            for found in projected_gradients(out, gates, probes, generator):
+            measured = recorder.outputs() if isinstance(model, Opaque) else out
+            for found in projected_gradients(measured, gates, probes, generator):
                 gradients = iter(found)
                 for name, calls in recorder.calls.items():
                     for made in calls:

@@ -37,6 +37,7 @@ class Recorded:
     ``operands``: per cell and timestep, in the order in which they were computed, [rows, width + P] of [x ; h], if
     "gates" are kept.
     ``gates``: the pre-activations [rows, 4H] of the same; they belong to the graph that leads to the model's output.
+    ``output``: what the call returned, of the same graph, if "gates" are kept.
     """
 
     rows: torch.Tensor
@@ -46,6 +47,7 @@ class Recorded:
     final: torch.Tensor | None = None
     operands: list[list[torch.Tensor]] = field(default_factory=list)
     gates: list[list[torch.Tensor]] = field(default_factory=list)
+    output: list[torch.Tensor] = field(default_factory=list)
 
 
 class Recorder:
@@ -103,6 +105,17 @@ class Recorder:
         self.calls[name].clear()
         return calls
 
+    def outputs(self) -> torch.Tensor:
+        """All outputs of all calls, end to end, in the graph of their gates.
+
+        Raises:
+            InputError: no LSTM was called.
+        """
+        found = [output.flatten() for calls in self.calls.values() for call in calls for output in call.output]
+        if not found:
+            raise InputError("the model calls none of its LSTMs")
+        return torch.cat(found)
+
     def check_reached(self) -> None:
         """Raise ``InputError`` for LSTMs that were not called."""
         if missed := [name or "the LSTM" for name in self.lstms if name not in self._reached]:
@@ -155,7 +168,9 @@ class _Gates:
         for kept in (call.operands, call.gates):
             kept += [[] for _ in range(self._cells)]
         self._calls.append(call)
-        return self._packed.run(batch)
+        result = self._packed.run(batch)
+        call.output.append(result.y)
+        return result
 
     def _observe(self, step: Step) -> None:
         call = self._calls[-1]

@@ -10,7 +10,9 @@ from torch import nn
 
 from ...analysis.measure_sensitivity import Output, projected_gradients
 from ...analysis.recorder import run_all_on
-from ...model_io import call
+from ...execution.batch import Batch
+from ...execution.runner import Result, Runner
+from ...model_io import Opaque, call
 from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import DoubleArray
@@ -28,7 +30,7 @@ def squared_gradients(
     output: Output,
     progress: bool,
 ) -> dict[str, list[DoubleArray]]:
-    """Squared gradients of the output with respect to single weights.
+    """Squared gradients of the output with respect to single weights; of an ``Opaque`` model, of its LSTMs' outputs.
 
     With v standard normal, E_v[(sum_s d(v_s . y_s)/dw)^2] = sum_s |dy_s/dw|^2 over the sequences s of a batch: random
     projections give the diagonal of the Gauss-Newton matrix in the weights, without a backward pass per sequence.
@@ -43,10 +45,14 @@ def squared_gradients(
     matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]
     sums = [torch.zeros(m.shape, dtype=torch.float64, device="cpu") for m in matrices]
     generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad(), run_all_on(lstms, stacks):
+    seen: list[torch.Tensor] = []
+    watched = {name: _Watched(stack, seen) for name, stack in stacks.items()}
+    with torch.enable_grad(), run_all_on(lstms, watched):
         for item in tracked(batches, "gradients", "batch", show=progress):
+            seen.clear()
             out = output(call(model, item))
-            for found in projected_gradients(out, matrices, TAYLOR_PROBES, generator):
+            measured = torch.cat(seen) if isinstance(model, Opaque) and seen else out
+            for found in projected_gradients(measured, matrices, TAYLOR_PROBES, generator):
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:
                         total += gradient.double().pow(2).cpu()
@@ -55,3 +61,16 @@ def squared_gradients(
         name: [torch.cat([next(left), next(left)], dim=1).numpy() for _ in range(stack.shape.num_cells)]
         for name, stack in stacks.items()
     }
+
+
+class _Watched:
+    """Runs a stack on another runner and keeps its outputs, end to end."""
+
+    def __init__(self, runner: Runner, seen: list[torch.Tensor]):
+        self._runner, self._seen = runner, seen
+
+    def run(self, batch: Batch) -> Result:
+        """As ``Runner.run``."""
+        result = self._runner.run(batch)
+        self._seen.append(result.y.flatten())
+        return result
