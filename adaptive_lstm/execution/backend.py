@@ -1,8 +1,8 @@
 """Which executor serves, and the native one behind Python objects.
 
 ``ADAPTIVE_LSTM_BACKEND=native|reference`` forces the choice, and the native kernels' instruction set is forced by
-``ADAPTIVE_LSTM_ISA=generic|avx2|avx512vnni|avx512vbmi2|amx``. Without the compiled extension the reference executor
-serves, and says so once.
+``ADAPTIVE_LSTM_ISA=generic|avx2|avx512vnni|avx512vbmi2|amx`` on x86-64, ``generic|neon|neondot|i8mm`` on 64-bit ARM.
+Without the compiled extension the reference executor serves, and says so once.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 import adaptive_lstm as al
 from adaptive_lstm import _native
 
-KNOWN = ("amx", "avx512vbmi2", "avx512vnni", "avx2", "generic")
+KNOWN = ("amx", "avx512vbmi2", "avx512vnni", "avx2", "i8mm", "neondot", "neon", "generic")
 
 # Whole sequences, in which a last bit may move an activation to the next integer; and the first layer's step from a
 # state that is made of such integers. One thread and one row where torch might be chosen for its speed.
@@ -166,7 +166,7 @@ def test_one_that_does_not_run_here_is_an_error(tmp_path: Path) -> None:
         pytest.skip("every instruction set runs on this machine")
     got = ask(tmp_path, ISA=unusable[0])
     assert got.code == 1
-    # On other processors than x86-64 those of x86-64 are unknown.
+    # Those of another processor family are unknown.
     assert f"adaptive_lstm.errors.BackendError: ADAPTIVE_LSTM_ISA={unusable[0]}: " in got.errors
 
 

@@ -15,6 +15,10 @@ extern const Kernels* const kernels_avx512vbmi2;
 #if defined(ALSTM_AMX)
 extern const Kernels* const kernels_amx;
 #endif
+#elif defined(__aarch64__)
+extern const Kernels* const kernels_neon;
+extern const Kernels* const kernels_neondot;
+extern const Kernels* const kernels_i8mm;
 #endif
 
 namespace {
@@ -37,6 +41,10 @@ const std::vector<Choice>& choices() {  // best first
     {"avx512vbmi2", kernels_avx512vbmi2, cpu_has_avx512vbmi2},
     {"avx512vnni", kernels_avx512vnni, cpu_has_avx512vnni},
     {"avx2", kernels_avx2, cpu_has_avx2},
+#elif defined(__aarch64__)
+    {"i8mm", kernels_i8mm, cpu_has_i8mm},
+    {"neondot", kernels_neondot, cpu_has_neondot},
+    {"neon", kernels_neon, nullptr},
 #endif
     {"generic", kernels_generic, nullptr},
   };

@@ -1,6 +1,6 @@
 #include "cpu/features.h"
 
-// Empty on other processors than x86-64, which have no row in dispatch.cpp that asks.
+// Empty on processors that have no row in dispatch.cpp that asks.
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -71,6 +71,51 @@ bool cpu_has_amx() {
 }
 
 bool request_amx_tiles() { return request_tiles() == 0; }
+
+}  // namespace alstm
+
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+
+namespace {
+
+// The bits are the kernel's, by number: not every libc names them all.
+bool has_dot() { return getauxval(AT_HWCAP) >> 20 & 1; }     // HWCAP_ASIMDDP
+bool has_i8mm() { return getauxval(AT_HWCAP2) >> 13 & 1; }  // HWCAP2_I8MM
+
+}  // namespace
+
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+
+namespace {
+
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value;
+}
+bool has_dot() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
+
+}  // namespace
+
+#else
+
+namespace {
+
+bool has_dot() { return false; }  // unknown
+bool has_i8mm() { return false; }
+
+}  // namespace
+
+#endif
+
+namespace alstm {
+
+bool cpu_has_neondot() { return has_dot(); }
+bool cpu_has_i8mm() { return has_dot() && has_i8mm(); }
 
 }  // namespace alstm
 

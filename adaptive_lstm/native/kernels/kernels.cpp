@@ -22,6 +22,7 @@ namespace {
 #include "kernels/float.inc"
 #include "kernels/int8.inc"
 #include "kernels/words.inc"
+#include "kernels/pairs.inc"
 #include "kernels/tiles.inc"
 #include "kernels/block_sparse.inc"
 #include "kernels/block_sparse_int8.inc"

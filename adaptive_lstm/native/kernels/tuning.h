@@ -41,6 +41,11 @@ constexpr int kTileRowsInterleaved = 4, kTileRowsColumns = 16;
 // python -m eval.throughput (under ADAPTIVE_LSTM_ISA=avx2)
 constexpr int kWordRows = 6;
 
+// Rows of activations from which weights are put together as pairs of rows, where those are multiplied. Not measured: no
+// such processor was at hand. Putting them together costs as much as two rows save.
+// python -m eval.throughput (under ADAPTIVE_LSTM_ISA=i8mm and neondot)
+constexpr int kPairRows = 4;
+
 // Rows of activations from which block-sparse int8 gathers them together, column by column.
 // python -m eval.compression (row "block 50%, int8"), python -m eval.latency --only batch
 constexpr int kGatherRows = 8;

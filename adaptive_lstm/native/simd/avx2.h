@@ -51,7 +51,7 @@ struct Dot {
   static constexpr int bytes = 32, lanes = 8;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
-  static constexpr int word_rows = 6;
+  static constexpr int word_rows = 6, pairs = 0;
   static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
   using Quad = __m256i;
   using Acc = __m256i;

@@ -58,7 +58,7 @@ struct Dot {
   static constexpr int bytes = 64, lanes = 16;
   static constexpr int tile_blocks = 4;
   static constexpr int single_blocks = 2, byte_rows = 6, wide_rows = 3;
-  static constexpr int word_rows = 0;
+  static constexpr int word_rows = 0, pairs = 0;
   static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
   using Quad = __m512i;
   using Acc = __m512i;

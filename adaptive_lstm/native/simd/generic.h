@@ -78,7 +78,7 @@ struct Dot {
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
-  static constexpr int word_rows = 0;
+  static constexpr int word_rows = 0, pairs = 0;
   static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
   struct Quad {
     int16_t w[16];  // all 16 bytes, or after even() / odd() the first 8
