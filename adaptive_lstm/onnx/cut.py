@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -104,12 +104,12 @@ def _items(scope: Scope, stacks: Stacks, keys: Mapping[Stack, str]) -> list[_Ite
     """Everything in a graph, in an order in which it can run; constants are no items."""
     found = []
     here = stacks.get(scope, ())
-    between = [node for stack in here for node in stack.between]
+    absorbed = [node for stack in here for node in stack.absorbed]
     for stack in here:
-        call = StackCall.of(stack, keys[stack])
+        call = StackCall.of(stack, keys[stack], scope)
         found.append(_Item(call, frozenset(call.reads), frozenset(call.writes)))
     for node in scope.graph.node:
-        if is_lstm(node) or node.op_type == "Constant" or any(node is one for one in between):
+        if is_lstm(node) or node.op_type == "Constant" or any(node is one for one in absorbed):
             continue
         bodies = tuple(body for owner, body in scope.inner if owner is node)
         if not any(_holds(body, stacks) for body in bodies):
@@ -142,10 +142,13 @@ def _sorted(items: Sequence[_Item]) -> list[_Item]:
 
 
 def _needed(items: Sequence[_Item], outputs: Iterable[str]) -> list[_Item]:
-    """The items that outputs depend on."""
+    """The items that outputs depend on; stacks make nothing that nobody reads."""
     wanted, kept = set(outputs), []
     for item in reversed(items):
         if item.writes & wanted:
+            call = item.what
+            if isinstance(call, StackCall):
+                item = replace(item, what=call.only(wanted), writes=item.writes & wanted)
             kept.append(item)
             wanted |= item.reads
     return kept[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,24 +10,26 @@ import numpy as np
 import torch
 
 from ..runtime.lstm import AdaptiveLSTM
+from .moves import Form, Readers, form_after, readers_of, way
 from .node import LstmNode
-from .scope import MOVES, Array, Scope, evaluate, reads
+from .scope import Scope, reads
 
 if TYPE_CHECKING:
     from onnx import NodeProto
-
-_PROBES = ((3, 5), (4, 2))  # T and B with which the way from one node to the next is followed
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
     """Nodes of which each reads the output of the one before, from the first layer to the last.
 
-    ``between``: the nodes that only hand the output of one layer to the next.
+    ``absorbed``: the nodes that only hand the output of one layer to the next, or turn that of the last.
+    ``y``: the output; empty: not wanted. ``y_form``: how it lies, see ``moves.py``.
     """
 
     nodes: tuple[LstmNode, ...]
-    between: tuple[NodeProto, ...] = ()
+    absorbed: tuple[NodeProto, ...]
+    y: str
+    y_form: Form
 
     @property
     def name(self) -> str:
@@ -72,84 +74,45 @@ def join(nodes: Sequence[LstmNode], scope: Scope) -> list[Stack]:
         nodes: all of the graph, in its order.
         scope: of the graph.
     """
-    readers = _readers(nodes, scope)
+    readers = readers_of(nodes, scope)
     before: dict[LstmNode, tuple[LstmNode, list[NodeProto]]] = {}
     for node in nodes:
         if (found := _next(node, nodes, scope, readers)) is not None:
             before[found[0]] = node, found[1]
-    stacks: dict[LstmNode, Stack] = {}  # by their last layer
+    chains: dict[LstmNode, tuple[list[LstmNode], list[NodeProto]]] = {}  # by their last layer
     for node in nodes:
         last, moves = before.get(node, (None, []))
-        if last is None or _depends(node, stacks[last].nodes, scope):
-            stacks[node] = Stack((node,))
-        else:
-            lower = stacks.pop(last)
-            stacks[node] = Stack((*lower.nodes, node), (*lower.between, *moves))
-    return sorted(stacks.values(), key=lambda stack: nodes.index(stack.nodes[0]))
+        layers, absorbed = ([], []) if last is None or _depends(node, chains[last][0], scope) else chains.pop(last)
+        chains[node] = [*layers, node], [*absorbed, *(moves if layers else [])]
+    stacks = [_ended(layers, absorbed, scope, readers) for layers, absorbed in chains.values()]
+    return sorted(stacks, key=lambda stack: nodes.index(stack.nodes[0]))
 
 
-def _readers(nodes: Sequence[LstmNode], scope: Scope) -> Mapping[str, list[NodeProto | None]]:
-    """Who reads each value of a graph, of the LSTMs and of what its outputs depend on; None: it is an output.
-
-    Exporters size zero states by what lies between two layers: nobody asks for that size, since zeros are recognised.
-    """
-    found: dict[str, list[NodeProto | None]] = {output.name: [None] for output in scope.graph.output}
-    for node in reversed(scope.graph.node):
-        lstm = next((one for one in nodes if one.proto is node), None)
-        if lstm is not None or any(name in found for name in node.output):
-            for name in reads(node) if lstm is None else lstm.reads:
-                found.setdefault(name, []).append(node)
-    return found
-
-
-def _way(source: str, scope: Scope, readers: Mapping[str, list[NodeProto | None]]) -> list[NodeProto]:
-    """The moves that a value goes through, one after the other, as long as nothing else reads it."""
-    found: list[NodeProto] = []
-    while source and len(some := readers.get(source, [])) == 1:
-        node = some[0]
-        if node is None or node.op_type not in MOVES or node.input[0] != source:
-            break
-        if any(scope.constant(name) is None for name in node.input[1:] if name):
-            break
-        found.append(node)
-        source = node.output[0]
-    return found
+def _ended(layers: Sequence[LstmNode], absorbed: Sequence[NodeProto], scope: Scope, readers: Readers) -> Stack:
+    """A stack with as many of the moves behind it as a view of a tensor can make."""
+    last = layers[-1]
+    moves = way(last.y, scope, readers)
+    for count in range(len(moves), 0, -1):
+        form = form_after(last, moves[:count], scope)
+        if form is not None:
+            return Stack(tuple(layers), (*absorbed, *moves[:count]), moves[count - 1].output[0], form)
+    return Stack(tuple(layers), tuple(absorbed), last.y, "node")
 
 
 def _next(
-    node: LstmNode, nodes: Sequence[LstmNode], scope: Scope, readers: Mapping[str, list[NodeProto | None]]
+    node: LstmNode, nodes: Sequence[LstmNode], scope: Scope, readers: Readers
 ) -> tuple[LstmNode, list[NodeProto]] | None:
     """The node that continues a stack, and the moves between."""
-    moves = _way(node.y, scope, readers)
+    moves = way(node.y, scope, readers)
     end = moves[-1].output[0] if moves else node.y
     after = readers.get(end, []) if end else []
     for other in nodes:
         if len(after) == 1 and after[0] is other.proto and other.x == end:
             same = ("direction", "layout", "hidden_size", "lengths")
             fits = all(getattr(node, kind) == getattr(other, kind) for kind in same) and node.w.dtype == other.w.dtype
-            return (other, moves) if fits and _leads_on(node, moves, scope) else None
+            wanted: Form = "batch" if node.layout == 1 else "time"
+            return (other, moves) if fits and form_after(node, moves, scope) == wanted else None
     return None
-
-
-def _leads_on(node: LstmNode, moves: Sequence[NodeProto], scope: Scope) -> bool:
-    """Whether moves turn Y into the features of both directions beside each other, whatever T and B are."""
-    return all(_moved(node, moves, scope, t, b) for t, b in _PROBES)
-
-
-def _moved(node: LstmNode, moves: Sequence[NodeProto], scope: Scope, t: int, b: int) -> bool:
-    d, h = node.directions, node.hidden_size
-    numbers: Array = np.arange(t * b * d * h, dtype=np.float32).reshape(t, b, d, h)  # [T, B, D, H]
-    wanted, y = numbers.reshape(t, b, d * h), numbers.transpose(0, 2, 1, 3)
-    if node.layout == 1:
-        wanted, y = wanted.swapaxes(0, 1), numbers.transpose(1, 0, 2, 3)
-    if not moves:
-        return False  # Y has one dimension more than X
-    given = {name: scope.constant(name) for move in moves for name in move.input[1:] if name}
-    try:
-        got = evaluate(moves, {node.y: np.ascontiguousarray(y), **given}, moves[-1].output[0], scope.opsets)
-    except (ValueError, IndexError):  # a reshape or squeeze that such sizes do not allow
-        return False
-    return np.array_equal(got, wanted)
 
 
 def _depends(node: LstmNode, layers: Sequence[LstmNode], scope: Scope) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..errors import InputError
 from ..runtime.lstm import AdaptiveLSTM
+from .moves import Form
+from .scope import Scope
 from .stack import Stack
 
 State = tuple[Tensor, Tensor]
@@ -24,9 +26,11 @@ class StackCall:
 
     ``name``: of the stack. ``key``: of its module in a model.
     ``layout``, ``directions``: as ``LstmNode`` has them. ``reverse``: it runs from the last timestep to the first.
-    ``x``, ``lengths``: its input and the lengths; empty: whole sequences.
+    ``x``: its input; ``turned``: it is given with the dimensions of time and batch exchanged.
+    ``lengths``: of the rows; empty: whole sequences.
     ``h``, ``c``: one initial state per layer; empty: zeros. None: all are zeros.
-    ``y``: the output of the last layer; ``h_n``, ``c_n``: the last states of every layer; empty: not wanted.
+    ``y``, ``y_form``: the output of the last layer and how it lies; empty: not wanted.
+    ``h_n``, ``c_n``: the last states of every layer; empty: not wanted.
     """
 
     name: str
@@ -35,33 +39,42 @@ class StackCall:
     directions: int
     reverse: bool
     x: str
+    turned: bool
     lengths: str
     h: tuple[str, ...] | None
     c: tuple[str, ...] | None
     y: str
+    y_form: Form
     h_n: tuple[str, ...]
     c_n: tuple[str, ...]
 
     @classmethod
-    def of(cls, stack: Stack, key: str) -> StackCall:
+    def of(cls, stack: Stack, key: str, scope: Scope) -> StackCall:
         """The call that the nodes of a stack make."""
-        first, last = stack.nodes[0], stack.nodes[-1]
+        first = stack.nodes[0]
         h, c = tuple(node.h for node in stack.nodes), tuple(node.c for node in stack.nodes)
-        given = any(h) or any(c)
+        given, before = any(h) or any(c), _turned(first.x, scope)
         return cls(
             stack.name,
             key,
             first.layout,
             first.directions,
             first.direction == "reverse",
-            first.x,
+            first.x if before is None else before,
+            before is not None,
             first.lengths,
             h if given else None,
             c if given else None,
-            last.y,
+            stack.y,
+            stack.y_form,
             tuple(node.y_h for node in stack.nodes),
             tuple(node.y_c for node in stack.nodes),
         )
+
+    def only(self, wanted: Collection[str]) -> StackCall:
+        """The same call, which makes those of its values that are wanted."""
+        h_n, c_n = (tuple(n if n in wanted else "" for n in names) for names in (self.h_n, self.c_n))
+        return replace(self, y=self.y if self.y in wanted else "", h_n=h_n, c_n=c_n)
 
     @property
     def reads(self) -> set[str]:
@@ -82,6 +95,8 @@ class StackCall:
         x, time = as_tensor(values[self.x]), self.layout
         if x.dim() != 3:
             raise InputError(f"LSTM {self.name}: got an input of shape {tuple(x.shape)}, expected 3 dimensions")
+        if self.turned:
+            x = x.transpose(0, 1)
         lengths = self._lengths(values, x)
         hx = None
         if self.h is not None and self.c is not None:
@@ -123,14 +138,27 @@ class StackCall:
     def _named(self, y: Tensor, h: Tensor, c: Tensor) -> dict[str, Tensor]:
         made = {}
         if self.y:
-            parted = y.unflatten(2, (self.directions, -1))
-            made[self.y] = parted if self.layout == 1 else parted.transpose(1, 2)
+            made[self.y] = self._formed(y)
         for names, state in ((self.h_n, h), (self.c_n, c)):
             for layer, name in enumerate(names):
                 if name:
                     part = state[layer * self.directions : (layer + 1) * self.directions]
                     made[name] = part.transpose(0, 1) if self.layout == 1 else part
         return made
+
+    def _formed(self, y: Tensor) -> Tensor:
+        if self.y_form == "node":
+            parted = y.view(*y.shape[:2], self.directions, -1)
+            return parted if self.layout == 1 else parted.transpose(1, 2)
+        return y if (self.y_form == "batch") == (self.layout == 1) else y.transpose(0, 1)
+
+
+def _turned(x: str, scope: Scope) -> str | None:
+    """What a value is the transpose of, if time and batch are exchanged between the two."""
+    maker = scope.makers.get(x)
+    if maker is None or maker.op_type != "Transpose":
+        return None
+    return maker.input[0] if [list(a.ints) for a in maker.attribute] == [[1, 0, 2]] else None
 
 
 def as_tensor(value: Any) -> Tensor:
