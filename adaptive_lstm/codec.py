@@ -96,6 +96,12 @@ def encode(value: object, at: str, arrays: Written) -> Any:
     raise InputError(f"{at}: {type(value).__name__} is Python code, which a file that is never unpickled cannot hold")
 
 
+def encode_changed(value: Any, at: str, arrays: Written) -> dict[str, Any]:
+    """``encode`` of a dataclass without the fields that are at their defaults; ``with_defaults`` puts them back."""
+    found, usual = encode(value, at, arrays), _defaults(type(value))
+    return {name: one for name, one in found.items() if name not in usual or one != usual[name]}
+
+
 def _native(array: np.ndarray, at: str) -> np.ndarray:
     """The same numbers in the byte order of this machine, in which files hold them and equal arrays count as equal."""
     if array.dtype.hasobject:
@@ -132,6 +138,21 @@ def decode(hint: Any, found: object, at: str, arrays: Arrays) -> Any:
         given = mapping(found, at, names)
         return chosen(**{name: decode(hints[name], given[name], f"{at}.{name}", arrays) for name in names})
     return float(found) if chosen is float else found  # type: ignore[arg-type]  # the form is a number's
+
+
+def with_defaults(cls: type, found: object, at: str) -> dict[str, Any]:
+    """What ``decode`` expects of a dataclass: what ``encode_changed`` has written, or a file of before a new field.
+
+    Raises:
+        ModelFileError: it is no JSON object.
+    """
+    return _defaults(cls) | mapping(found, at)
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The fields that have a default, as ``encode`` writes them; none of them is an array."""
+    given = [(f.name, f.default if f.default_factory is MISSING else f.default_factory()) for f in _settings(cls)]
+    return {name: encode(default, name, {}) for name, default in given if default is not MISSING}
 
 
 def mapping(found: object, at: str, names: Sequence[str] | None = None) -> dict[str, Any]:

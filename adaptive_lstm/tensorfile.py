@@ -49,7 +49,7 @@ def dumps(
     kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str = "it"
 ) -> bytes:
     """What ``write`` writes, as bytes. Raises ``ModelFileError``, with ``name`` in its message, as ``write`` does."""
-    text = json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)})
+    text = json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)}, separators=(",", ":"))
     metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": text}
     try:
         strict_json.loads(text, MAX_VALUES)

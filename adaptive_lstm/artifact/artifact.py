@@ -30,14 +30,15 @@ from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.plan import Plan
 from ..types import StackShape, sites
 from ..weights.fingerprint import model_digest, surroundings_digest, weights_digest
-from ..weights.layout import CellTensors, shape_of
+from ..weights.layout import CellTensors, shape_of, tensors_of
 from ..weights.matrices import CellMatrices, same_bits
+from ..weights.precision import Quantize
 from ..weights.quantization import quantize_stack
 from ..weights.replaced import ReplacedWeights
 from . import container
 from .matrices import read_matrices, write_matrices
 from .policies import Kinds, decode_policy, encode_policy, known_kinds
-from .stacks import Settings, read_settings
+from .stacks import read_settings, read_shape
 from .weights import read_replaced, standing_in, write_replaced
 
 M = TypeVar("M", bound=nn.Module)
@@ -195,9 +196,9 @@ def _described(lstm: AdaptiveLSTM, name: str, at: str, weights: bool, arrays: co
     if lstm.replaced is not None and executed["replaced"] is True:
         write_replaced(lstm.replaced, f"{at}.replaced", arrays)
     return {
-        "shape": asdict(lstm.stack_shape),
+        "shape": codec.encode_changed(lstm.stack_shape, f"{at}.shape", arrays),
         "parameters": weights_digest(lstm),
-        "quantize": codec.encode(lstm.quantize, f"{at}.quantize", arrays),
+        "quantize": codec.encode_changed(lstm.quantize, f"{at}.quantize", arrays),
         "policy": policy,
         "monitor": codec.encode(lstm.plan.expected_rates, f"{at}.monitor", arrays),
     } | executed
@@ -210,14 +211,21 @@ def _executed(lstm: AdaptiveLSTM, at: str, arrays: codec.Written) -> dict[str, A
     if lstm.replaced is not None:
         rounded = _matrices(lstm, standing_in(matrices))
         replaced = lstm.replaced.digest() if all(map(same_bits, rounded, matrices)) else True
-    return {"replaced": replaced, "weights": write_matrices(matrices, f"{at}.weights", arrays)}
+    write_matrices(matrices, f"{at}.weights", arrays)
+    return {"replaced": replaced, "weights": True}
 
 
 def _matrices(lstm: AdaptiveLSTM, weights: Sequence[CellTensors]) -> tuple[CellMatrices, ...]:
     """Weights as this LSTM executes them."""
-    columns = parts(lstm.policy).columns
-    thresholded = [site for site in sites(lstm.stack_shape) if columns.thresholded(site)]
-    return quantize_stack(tuple(weights), lstm.stack_shape, lstm.quantize, thresholded)
+    return _rounded(weights, lstm.stack_shape, lstm.quantize, lstm.policy)
+
+
+def _rounded(
+    weights: Sequence[CellTensors], shape: StackShape, quantize: Quantize, policy: Policy
+) -> tuple[CellMatrices, ...]:
+    columns = parts(policy).columns
+    thresholded = [site for site in sites(shape) if columns.thresholded(site)]
+    return quantize_stack(tuple(weights), shape, quantize, thresholded)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -265,24 +273,28 @@ def _of_lstm(found: dict[str, Any], at: str, arrays: codec.Arrays, lstm: nn.LSTM
         AdaptiveLSTMError: they are damaged, impossible, or of another LSTM.
     """
     shape = shape_of(lstm)
-    if found["shape"] != asdict(shape):
+    if read_shape(found, at) != shape:
         raise ModelFileError(f"got {asdict(shape)}, but the file is of another model, with {found['shape']!r:.200}")
     if found["parameters"] != weights_digest(lstm):
         raise ModelFileError("its parameters differ from those of the saved model; load it with that model")
     settings = read_settings(found, shape, at, arrays, kinds)
-    replaced = _replaced(found, shape, at, settings, arrays)
+    executed = None
+    if found["weights"]:
+        columns = parts(settings.policy).columns
+        executed = read_matrices(shape, settings.quantize, columns, f"{at}.weights", arrays)
+    replaced = _replaced(found, shape, at, executed, arrays)
+    if executed is not None:
+        weights = tensors_of(lstm) if replaced is None else replaced.cells
+        if not all(map(same_bits, _rounded(weights, shape, settings.quantize, settings.policy), executed)):
+            raise ModelFileError("its weights are not those that the model would execute; save it again")
     return Plan(settings.policy, settings.quantize, replaced, expected_rates=settings.monitor)
 
 
 def _replaced(
-    found: dict[str, Any], shape: StackShape, at: str, settings: Settings, arrays: codec.Arrays
+    found: dict[str, Any], shape: StackShape, at: str, executed: tuple[CellMatrices, ...] | None, arrays: codec.Arrays
 ) -> ReplacedWeights | None:
     """The replaced weights, or those that stand for them where the file holds what they round to."""
     kind: bool | str = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
-    executed = None
-    if found["weights"] is not None:
-        columns = parts(settings.policy).columns
-        executed = read_matrices(found["weights"], shape, settings.quantize, columns, f"{at}.weights", arrays)
     if isinstance(kind, str):
         if executed is None:
             raise ModelFileError(f"{at}.replaced: got {kind!r:.80} in a file without weights, expected true or false")

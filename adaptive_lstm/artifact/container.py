@@ -31,10 +31,12 @@ def read(path: FilePath) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def lstms_in(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entry of every LSTM in the header, by module name; ``weights`` is None in a file of settings."""
+    """The entry of every LSTM in the header, by module name; ``weights``: whether the file holds those executed."""
     described = codec.mapping(codec.mapping(header, "header", ("lstms", "certificate"))["lstms"], "lstms")
     out = {}
     for name, found in described.items():
         names = (*_LSTM, "weights") if isinstance(found, dict) and "weights" in found else _LSTM
-        out[name] = {"weights": None} | codec.mapping(found, name or "the LSTM", names)
+        out[name] = {"weights": False} | codec.mapping(found, name or "the LSTM", names)
+        if type(out[name]["weights"]) is not bool:
+            raise codec.unexpected(out[name]["weights"], f"{name or 'the LSTM'}.weights", "true or false")
     return out

@@ -22,8 +22,6 @@ from .matrices import read_matrices
 from .policies import Kinds, decode_policy, known_kinds
 from .replaced import read_replaced_arrays
 
-_OLDER = {"raw_range": "static"}  # of ``Quantize``, in files from before there was a choice
-
 
 @short_repr
 @dataclass(frozen=True, eq=False)
@@ -48,15 +46,20 @@ class Stack:
     ``shape``: its sizes.
     ``cells``: its weights, one entry per layer and direction.
     ``settings``: what is set on it.
-    ``exact``: whether nothing is skipped, quantized or replaced.
+    ``replaced``: whether its weights are others than the parameters: pruned, or rounded with compensation.
     ``digest``: of the weights that were rounded to these; empty: unknown.
     """
 
     shape: StackShape
     cells: tuple[CellMatrices, ...]
     settings: Settings
-    exact: bool
+    replaced: bool = False
     digest: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is skipped, quantized or replaced."""
+        return self.settings.quantize.exact and not self.replaced and not parts(self.settings.policy).acts
 
 
 @short_repr
@@ -93,27 +96,33 @@ def read_stacks(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Sta
 
 
 def _stack(found: dict[str, Any], at: str, arrays: codec.Arrays, kinds: Kinds, name: str) -> Stack:
-    if found["weights"] is None:
+    if not found["weights"]:
         raise ModelFileError(
             f"{name}: the file holds settings without weights, expected one that was written by "
             "adaptive_lstm.save(model, path, weights=True)"
         )
-    shape: StackShape = codec.decode(StackShape, found["shape"], f"{at}.shape", arrays)
+    shape = read_shape(found, at)
     _check_shape(shape, at)
     settings = read_settings(found, shape, at, arrays, kinds)
-    digest, exact = _origin(found, shape, at, arrays)
-    columns = parts(settings.policy).columns
-    cells = read_matrices(found["weights"], shape, settings.quantize, columns, f"{at}.weights", arrays)
-    return Stack(shape, cells, settings, settings.quantize.exact and exact and not parts(settings.policy).acts, digest)
+    replaced, digest = _origin(found, shape, at, arrays)
+    cells = read_matrices(shape, settings.quantize, parts(settings.policy).columns, f"{at}.weights", arrays)
+    return Stack(shape, cells, settings, replaced, digest)
 
 
-def _origin(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays) -> tuple[str, bool]:
-    """The digest of the weights that were rounded, and whether they are the parameters."""
+def _origin(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays) -> tuple[bool, str]:
+    """Whether the parameters were replaced, and the digest of the weights that were rounded."""
     parameters: str = codec.decode(str, found["parameters"], f"{at}.parameters", arrays)
     replaced: bool | str = codec.decode(bool | str, found["replaced"], f"{at}.replaced", arrays)
     if replaced is True:
-        return replaced_digest(parameters, read_replaced_arrays(shape, f"{at}.replaced", arrays)), False
-    return (parameters, True) if replaced is False else (replaced, False)
+        return True, replaced_digest(parameters, read_replaced_arrays(shape, f"{at}.replaced", arrays))
+    return (False, parameters) if replaced is False else (True, replaced)
+
+
+def read_shape(found: dict[str, Any], at: str) -> StackShape:
+    """The sizes in an entry of the header. Raises ``ModelFileError``."""
+    given = codec.with_defaults(StackShape, found["shape"], f"{at}.shape")
+    shape: StackShape = codec.decode(StackShape, given, f"{at}.shape", codec.Arrays({}))
+    return shape
 
 
 def read_settings(found: dict[str, Any], shape: StackShape, at: str, arrays: codec.Arrays, kinds: Kinds) -> Settings:
@@ -124,7 +133,7 @@ def read_settings(found: dict[str, Any], shape: StackShape, at: str, arrays: cod
     """
     policy = decode_policy(found["policy"], f"{at}.policy", arrays, kinds)
     Combined(policy).check(shape)
-    given = _OLDER | codec.mapping(found["quantize"], f"{at}.quantize")
+    given = codec.with_defaults(Quantize, found["quantize"], f"{at}.quantize")
     quantize: Quantize = codec.decode(Quantize, given, f"{at}.quantize", arrays)
     quantize.check(shape)
     monitor: dict[str, Range] | None = codec.decode(dict[str, Range] | None, found["monitor"], "monitor", arrays)

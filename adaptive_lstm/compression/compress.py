@@ -28,7 +28,7 @@ from ..weights.quantization import column_scale, quantize_stack
 from ..weights.replaced import ReplacedWeights
 from .compensated_rounding import round_model
 from .pruning import Prune, prune_model
-from .report import CompressReport, LSTMReport, matrix_reports
+from .report import CompressReport, LSTMReport, bytes_beside, matrix_reports
 
 Rounding = Literal["nearest", "compensated"]
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "compensated")
@@ -154,6 +154,7 @@ def _report(name: str, lstm: AdaptiveLSTM, sensitivity: Sensitivity | None) -> L
         bytes_packed=None if native is None else native.nbytes,
         seconds=seconds,
         faster=faster,
+        bytes_beside=bytes_beside(matrices),
     )
 
 

@@ -73,6 +73,7 @@ class LSTMReport:
     ``seconds``: median time of one timestep at batch 1 with the threads of the process and nothing skipped, (in float32
     as it was, as it is executed now); streamed, or for a bidirectional stack in a short sequence. None as above.
     ``faster``: how many times as fast it is now, from rounds timed side by side; it knows whether it may be quoted.
+    ``bytes_beside``: of what is no matrix, in float32: (biases, both of torch as one; what pruned units give).
     """
 
     name: str
@@ -80,6 +81,7 @@ class LSTMReport:
     bytes_packed: int | None
     seconds: tuple[float, float] | None
     faster: Ratio | None
+    bytes_beside: tuple[int, int]
 
     @property
     def speed(self) -> str:
@@ -110,16 +112,17 @@ class CompressReport:
 
     @property
     def bytes_before(self) -> int:
-        """Bytes of all matrices in float32."""
-        return sum(m.bytes_before for m in self.matrices)
+        """Bytes of all weights in float32."""
+        return sum(m.bytes_before for m in self.matrices) + sum(lstm.bytes_beside[0] for lstm in self.lstms)
 
     @property
     def bytes_after(self) -> int:
-        """Bytes of all matrices in their precision, as a bitmask and the non-zero values where that is smaller.
+        """Bytes of all weights in their precision, as a bitmask and the non-zero values where that is smaller.
 
-        ``save`` stores pruned and compensated weights in float32, so that the precision may still be changed.
+        A file of ``save(weights=True)`` is larger by its header, some 2,000 bytes, and by what its policy holds.
+        ``save`` alone stores pruned and compensated weights in float32, so that the precision may still be changed.
         """
-        return sum(m.bytes_after for m in self.matrices)
+        return sum(m.bytes_after for m in self.matrices) + sum(sum(lstm.bytes_beside) for lstm in self.lstms)
 
     @property
     def sparsity(self) -> float:
@@ -150,6 +153,8 @@ class CompressReport:
             )
         if len(self.matrices) > SHOWN:
             yield f"... and {len(self.matrices) - SHOWN} more matrices (.matrices has all)"
+        beside = sum(sum(lstm.bytes_beside) for lstm in self.lstms)
+        yield f"{'biases':{width}}  fp32{'':12}{beside:>14,} bytes"
         share = self.bytes_after / self.bytes_before
         yield (
             f"{'total':{width}}        {self.sparsity:4.0%} zeros  {self.bytes_before:>10,} -> "
@@ -208,6 +213,16 @@ def matrix_reports(
                 )
             )
     return tuple(found)
+
+
+def bytes_beside(cells: Sequence[CellMatrices]) -> tuple[int, int]:
+    """Bytes of a stack's biases, and of what its pruned units give, as ``save(weights=True)`` stores them."""
+    pruned = 0
+    for cell in cells:
+        if cell.live is not None and cell.constant is not None:
+            bits, kept = (cell.live.size + 7) // 8, 4 * int(np.count_nonzero(cell.constant))
+            pruned += bits + min(cell.constant.nbytes, bits + kept)
+    return sum(cell.bias.nbytes for cell in cells), pruned
 
 
 def stored_bytes(matrix: Matrix) -> int:

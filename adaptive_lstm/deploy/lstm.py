@@ -83,7 +83,7 @@ class LSTM:
         self.quantize: Quantize = settings.quantize
         self.monitor = None if settings.monitor is None else Monitor(settings.monitor)
         self._digest = stack.digest
-        self._parts, self._counts = policy, not stack.exact or policy.acts
+        self._parts, self._counts = policy, stack.replaced or policy.acts
         self._stack = NativeStack(stack.cells, stack.shape, policy, zeros=not stack.exact)
 
     def __repr__(self) -> str:

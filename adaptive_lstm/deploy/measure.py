@@ -119,5 +119,4 @@ def _random(shape: StackShape, quantize: Quantize, policy: Policy) -> LSTM:
         w_ih = quantize_matrix(array(4 * hidden, shape.input_width(cell)), precision, LEVELS)
         w_hh = quantize_matrix(array(4 * hidden, hidden), quantize.precision, LEVELS)
         cells.append(CellMatrices(w_ih, w_hh, array(4 * hidden), None))
-    exact = quantize.exact and isinstance(policy, Dense)
-    return LSTM(Stack(shape, tuple(cells), Settings(policy, quantize, None), exact), "a sample")
+    return LSTM(Stack(shape, tuple(cells), Settings(policy, quantize, None)), "a sample")

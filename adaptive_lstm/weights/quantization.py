@@ -107,22 +107,39 @@ def quantize_matrix(
         )
     if precision == "bf16":
         return Matrix(to_bf16(w))
-    most = (2**31 - 1) // (255 * max(w.shape[1], 1))  # the sums are 32-bit integers
-    if scale is not None:
-        return Matrix(*to_int8(w * scale), levels=min(levels, most), column_scale=scale)
-    if dynamic:
-        return Matrix(*to_int8(w), levels=min(levels, most), dynamic=True)
-    return Matrix(*to_int8(w), levels=levels if levels <= most else 0)  # beyond (H above 8,000) weights only
+    return int8_matrix(*to_int8(w if scale is None else w * scale), levels, scale, dynamic)
 
 
-def _raw_matrix(w: FloatArray, settings: Quantize, x: Site, *, compared: bool) -> Matrix:
-    """The input matrix of raw features; compared: whether a policy compares features of different timesteps."""
-    precision = settings.of(x.shape, "weight_ih", x.cell)
-    assert settings.raw_levels is not None
-    if settings.raw_range == "dynamic":
-        return quantize_matrix(w, precision, 0 if compared else settings.raw_levels, dynamic=not compared)
-    scale = None if settings.raw_scale is None else np.asarray(settings.raw_scale, dtype=np.float32)
-    return quantize_matrix(w, precision, settings.raw_levels, scale)
+def int8_matrix(
+    values: np.ndarray, scale: FloatArray, levels: int, column_scale: FloatArray | None, dynamic: bool
+) -> Matrix:
+    """int8 weights, and how their activations are sent (``sent_to``)."""
+    most = (2**31 - 1) // (255 * max(values.shape[1], 1))  # the sums are 32-bit integers
+    if column_scale is None and not dynamic and levels > most:
+        return Matrix(values, scale)  # H above 8,000: weights only
+    return Matrix(values, scale, min(levels, most), column_scale, dynamic)
+
+
+def sent_to(
+    kind: str, cell: int, shape: StackShape, settings: Quantize, thresholded: Collection[Site] = ()
+) -> tuple[int, FloatArray | None, bool]:
+    """How activations are sent to an int8 matrix: levels, ranges of the columns, and whether ranges are of every row.
+
+    Args:
+        kind: "weight_ih", "weight_hh" or "weight_hr".
+        cell: whose matrix it is.
+        shape, settings, thresholded: as for ``quantize_stack``.
+    """
+    x = Site(shape, cell, "x")
+    if kind == "weight_ih" and x.raw:
+        assert settings.raw_levels is not None
+        if settings.raw_range == "dynamic":
+            return (0, None, False) if x in thresholded else (settings.raw_levels, None, True)
+        scale = None if settings.raw_scale is None else np.asarray(settings.raw_scale, dtype=np.float32)
+        return settings.raw_levels, scale, False
+    bounded = shape.proj_size == 0  # |h| <= 1, which does not hold for a projected h
+    levels = {"weight_ih": settings.input_levels, "weight_hh": settings.levels, "weight_hr": 0}[kind]
+    return levels if bounded else 0, None, False
 
 
 def quantize_stack(
@@ -142,22 +159,19 @@ def quantize_stack(
         NonFiniteError: NaN or infinity in a matrix that is not float32.
     """
     settings.check(shape)
-    bounded = shape.proj_size == 0  # |h| <= 1, which does not hold for a projected h
     out = []
     for cell, t in enumerate(tensors):
-        x = Site(shape, cell, "x")
 
-        def matrix(kind: str, w: torch.Tensor, levels: int, cell: int = cell) -> Matrix:
-            return quantize_matrix(float32(w), settings.of(shape, kind, cell), levels)
+        def matrix(kind: str, w: torch.Tensor, cell: int = cell) -> Matrix:
+            levels, scale, dynamic = sent_to(kind, cell, shape, settings, thresholded)
+            return quantize_matrix(float32(w), settings.of(shape, kind, cell), levels, scale, dynamic=dynamic)
 
         out.append(
             CellMatrices(
-                w_ih=_raw_matrix(float32(t.w_ih), settings, x, compared=x in thresholded)
-                if x.raw
-                else matrix("weight_ih", t.w_ih, settings.input_levels if bounded else 0),
-                w_hh=matrix("weight_hh", t.w_hh, settings.levels if bounded else 0),
+                w_ih=matrix("weight_ih", t.w_ih),
+                w_hh=matrix("weight_hh", t.w_hh),
                 bias=float32(t.bias).copy(),
-                w_hr=None if t.w_hr is None else matrix("weight_hr", t.w_hr, 0),
+                w_hr=None if t.w_hr is None else matrix("weight_hr", t.w_hr),
                 live=None if t.live is None else t.live.cpu().numpy().copy(),
                 constant=None if t.constant is None else float32(t.constant).copy(),
             )

@@ -118,6 +118,19 @@ def test_everything_else_is_refused(changes: dict[str, Any], message: str) -> No
         codec.decode(Outer, found, "at", codec.Arrays({}))
 
 
+def test_what_is_at_its_default_may_be_left_out() -> None:
+    for value in (Outer(1), Outer(2, share=0.5, named={"x": 1.0}), FULL):
+        arrays: codec.Written = {}
+        found = codec.encode_changed(value, "at", arrays)
+        assert "flag" in found or not value.flag
+        assert codec.decode(Outer, codec.with_defaults(Outer, found, "at"), "at", codec.Arrays(arrays)) == value
+    assert codec.encode_changed(Outer(1), "at", {}) == {"count": 1}
+    wrong: list[Any] = [[], {"count": 1, "extra": 0}, {"flag": True}]
+    for given in wrong:
+        with pytest.raises(al.errors.ModelFileError, match="at: got"):
+            codec.decode(Outer, codec.with_defaults(Outer, given, "at"), "at", codec.Arrays({}))
+
+
 def test_a_missing_key_and_a_wrong_array() -> None:
     found = codec.encode(Outer(1), "at", {})
     del found["flag"]

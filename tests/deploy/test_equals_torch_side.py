@@ -116,6 +116,17 @@ def test_policies(tmp_path: Path, shape: StackShape, policy: al.Policy, streams:
         assert_streams_alike(fast, lstm, x)
 
 
+def test_columns_of_zeros_that_nothing_prunes_count(tmp_path: Path) -> None:
+    fast = al.AdaptiveLSTM.from_lstm(lstm_of(SHAPES["plain"])).eval()
+    with torch.no_grad():
+        fast.get_parameter("weight_hh_l1")[:, :4] = 0.0
+    fast.quantize = al.Quantize("int8")
+    al.save(fast, tmp_path / "model.alstm", weights=True)
+    lstm, x = deploy.load(tmp_path / "model.alstm").lstm, signal(T, B, 5)
+    assert_runs_alike(fast, lstm, x)
+    assert_streams_alike(fast, lstm, x)
+
+
 def test_several_lstms_and_their_monitor(tmp_path: Path) -> None:
     model, fast = tagger()
     al.save(fast, tmp_path / "tagger.alstm", weights=True)

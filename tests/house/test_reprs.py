@@ -63,7 +63,7 @@ def calibration() -> al.Calibration:
 def report() -> al.CompressReport:
     """Of hundreds of matrices."""
     matrix = MatrixReport("lstm.weight_ih_l0", "int8", 0.5, 10, 5, 40, 20, 0.1, 0.1, "dense", 3, 0.5)
-    return al.CompressReport((LSTMReport("lstm", (matrix,) * 20, 100, None, None),) * 300)
+    return al.CompressReport((LSTMReport("lstm", (matrix,) * 20, 100, None, None, (8, 0)),) * 300)
 
 
 def translators() -> al.Translators:

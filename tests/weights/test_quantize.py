@@ -213,8 +213,9 @@ def test_the_report_by_hand() -> None:
         assert matrix.bytes_after == {"bf16": 2 * w.numel(), "int8": w.numel() + 4 * len(w)}[matrix.precision]
         assert matrix.error == pytest.approx(float((w - v).norm() / w.norm()), rel=1e-3)
         assert matrix.name in str(report)
-    assert report.bytes_before == sum(m.bytes_before for m in report.matrices)
-    assert report.bytes_after == sum(m.bytes_after for m in report.matrices)
+    biases = 2 * 4 * 4 * H + 4 * 4 * 5
+    assert report.bytes_before == sum(m.bytes_before for m in report.matrices) + biases
+    assert report.bytes_after == sum(m.bytes_after for m in report.matrices) + biases
 
 
 def test_compress_is_undone() -> None:
