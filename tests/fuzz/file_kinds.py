@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import re
@@ -18,20 +19,23 @@ import torch
 from torch import nn
 
 import adaptive_lstm as al
+from adaptive_lstm import deploy
 from adaptive_lstm.artifact.stacks import Stacks, read_stacks
 from adaptive_lstm.calibration.splits import Splits
 from adaptive_lstm.cli.model_file import load_lstms
 from adaptive_lstm.cli.sequence_file import load_sequences
+from adaptive_lstm.errors import AdaptiveLSTMError
 from adaptive_lstm.execution.native_stack import NativeStack
 from adaptive_lstm.policies import parts
 from adaptive_lstm.runtime.monitor import Range
 from adaptive_lstm.types import StackShape
 
-from ..support.artifact_cases import certificate_of, settings, tagger
+from ..support.artifact_cases import certificate_of, prune, settings, tagger
 from ..support.helpers import always_native, infer, signal, torch_lstm
 from ..support.policy_cases import SHAPES, depth_translators, time_translators
 from .damage import DAMAGES, Damage
 from .rewrite import ARCHIVE, JSON, NUMPY, SAFETENSORS, in_order
+from .target import Fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,60 @@ def _pack(found: Stacks) -> None:
         state, x = native.new_state(1), np.zeros(stack.shape.input_size, np.float32)
         y = np.zeros(stack.shape.directions * stack.shape.output_size, np.float32)
         assert state.step(x.ctypes.data, y.ctypes.data)
+
+
+@functools.cache
+def _replaced() -> tuple[nn.Module, bytes]:
+    """A model all of whose weights are replaced, so that a file's are those that run, and the file."""
+    fast = copy.deepcopy(saved()[1])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for lstm in fast.modules():
+            if isinstance(lstm, al.AdaptiveLSTM) and lstm.replaced is None:
+                prune(lstm)
+    return fast, in_order(_written(lambda path: al.save(fast, path, weights=True)))
+
+
+@dataclass(frozen=True)
+class Both:
+    """A file as it was read beside torch and without; None: refused there."""
+
+    beside: nn.Module | None
+    alone: deploy.Model | None
+
+
+def _read_twice(path: Path) -> Both:
+    """What is loaded beside torch loads without; the other way round a file may be of another model."""
+    alone: Any = None
+    try:
+        alone = deploy.load(path)
+    except AdaptiveLSTMError as error:
+        refused = error
+    try:
+        beside = al.load(path, saved()[0])
+    except AdaptiveLSTMError:
+        if alone is None:
+            raise
+        return Both(None, alone)
+    if alone is None and "without weights" not in str(refused):
+        raise Fault(f"deployed.alstm: loaded beside torch, and not without: {refused}") from refused
+    return Both(beside, alone)
+
+
+def _runs_alike(found: Both) -> None:
+    """Both give the same bits and counts; what is read without torch alone runs."""
+    for name, lstm in {} if found.alone is None else found.alone.items():
+        x = signal(6, 2, lstm.shape.input_size)
+        y, state, stats = lstm.run(x.numpy())
+        if found.beside is None:
+            continue
+        fast = found.beside.get_submodule(name)
+        with always_native():
+            want, out = infer(fast, x.transpose(0, 1).contiguous() if fast.batch_first else x)
+        want = want.transpose(0, 1) if fast.batch_first else want
+        same = all(np.array_equal(a, b.numpy()) for a, b in zip((y, *state), (want, *out), strict=True))
+        if not same or stats != fast.last_run:
+            raise Fault("deployed.alstm: other results without torch than beside it")
 
 
 # ---------------------------------------------------------------------------------------------------------- sensitivity
@@ -200,6 +258,14 @@ KINDS = (
         read=read_stacks,
         use=_pack,
         changes={**DAMAGES, **SAFETENSORS},
+    ),
+    FileKind(
+        name="deployed.alstm",
+        original=lambda: _replaced()[1],
+        read=_read_twice,
+        use=_runs_alike,
+        changes={**DAMAGES, **SAFETENSORS},
+        same=lambda found: found.beside is not None and found.alone is not None,
     ),
     FileKind(
         name="certificate.json",
