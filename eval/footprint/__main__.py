@@ -9,6 +9,7 @@ process  all of it, with the start and the end of Python
 weights  bytes as the runtime holds them, packed, for ours; for the others the bytes of the file it loads, for torch in
          int8 those of a file it could save
 peak     of the resident memory of the process, and the part that loading and running added to importing
+installed  what pip writes to disk for it: its packages and all that they require
 """
 
 import argparse
@@ -37,6 +38,7 @@ from adaptive_lstm.peers.contender import ExplicitStateLSTM
 from adaptive_lstm.peers.onnx_export import export
 from adaptive_lstm.peers.silence import no_warnings
 from eval.footprint.child import RUNTIMES, STAGES, VALUE
+from eval.footprint.installed import installed
 from eval.shared import common
 from eval.shared.contenders import STEPS, Shape, publish, shape, stack
 from eval.shared.targets import brief
@@ -163,15 +165,18 @@ def measured(of: Shape, options: argparse.Namespace) -> Iterator[tuple[Record, l
             "seconds": {stage: timing.as_dict() for stage, timing in timings[kind].items()},
             "speed": {} if speed is None else {BASE: speed.as_dict()},
             "weights": held[kind],
+            "installed": installed(kind),
             "memory": {**memory, "added": memory["peak"] - memory["after_import"]},
             "unavailable": [vars(one) for one in unavailable],
         }
         seconds = [format_seconds(timings[kind][stage].median) for stage in (*STAGES, "process")]
-        megabytes = [f"{n / 1e6:.1f} MB" for n in (held[kind], memory["peak"], record["memory"]["added"])]
+        megabytes = [
+            f"{n / 1e6:.1f} MB" for n in (held[kind], memory["peak"], record["memory"]["added"], record["installed"])
+        ]
         yield record, [kind, *seconds, "" if speed is None else brief(speed), *megabytes]
 
 
-HEADER = ["runtime", *STAGES, "process", f"against {BASE}", "weights", "peak", "of it added"]
+HEADER = ["runtime", *STAGES, "process", f"against {BASE}", "weights", "peak", "of it added", "installed"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -66,6 +66,7 @@ def _weights(r: Record) -> plots.Mark:
 def _table(records: Sequence[Record]) -> Table:
     stages = list(dict.fromkeys(stage for r in records for stage in r["seconds"]))
     header = ["stack (I, H, L)", "contender", *stages, "against torch", "weights", "peak memory", "added by the model"]
+    header += ["installed"]
     rows = [
         [
             shape,
@@ -75,12 +76,14 @@ def _table(records: Sequence[Record]) -> Table:
             words.size(r["weights"]),
             words.size(r["memory"]["peak"]),
             words.size(r["memory"]["added"]),
+            words.size(r.get("installed")),
         ]
         for shape, some in by_shape(records).items()
         for r in some
     ]
     caption = (
         "Medians over fresh processes. first, second: a sequence of 100 steps; process: everything, from the start "
-        "of Python to its end; added: by loading and running, beyond importing."
+        "of Python to its end; added: by loading and running, beyond importing; "
+        "installed: what pip writes to disk, with all that is required."
     )
     return table(header, rows, caption=caption, records=records)
