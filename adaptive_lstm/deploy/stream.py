@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -14,8 +15,9 @@ from ..execution.native_rows import write_rows
 from ..execution.native_stack import NativeStack
 from ..policies import Parts
 from ..runtime.arrays import address, as_stored, distances, floats
-from ..runtime.monitor import LOOK, Monitor
+from ..runtime.monitor import Monitor
 from ..runtime.state_check import check_state
+from ..runtime.stream_watch import Watched
 from ..types import FloatArray, Route, RunStats, StreamState
 from ..types.rows import row_numbers
 
@@ -33,10 +35,8 @@ class Stream:
         shape = stack.shape
         self._in, self._out = (batch_size, shape.input_size), (batch_size, shape.output_size)
         self._state = stack.new_state(batch_size)
-        # A stream may exit at its last timestep, where a sequence is not checked: exits there are no sign of drift.
-        self._monitor = None if policy.time_exit is not None else monitor
-        self._watch = None if self._monitor is None else self._monitor.watch(batch_size)
-        self._unwatched = 0
+        self._watched = Watched(monitor, policy, batch_size, partial(stack.counted_in_all, self._state))
+        self._looks = bool(self._watched)
 
     def __enter__(self) -> Stream:
         return self
@@ -45,7 +45,7 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Tell the monitor what the stream did; its buffers are freed with the object."""
-        self._tell_monitor()
+        self._watched.ended()
 
     def step(self, x: Any) -> FloatArray:
         """Advance by one timestep.
@@ -63,11 +63,11 @@ class Stream:
         """
         if not (type(x) is np.ndarray and x.dtype == np.float32 and x.shape == self._in and x.flags.carray):
             x = np.ascontiguousarray(self._checked(x, self._in, "[B, I]"))
+        if self._looks:
+            self._watched.advanced(1)
         y = np.empty(self._out, np.float32)
         if not self._state.step(address(x), address(y)):
             raise refuse_non_finite()
-        if self._watch is not None:
-            self._look(1)
         return y
 
     def run(self, x: Any) -> FloatArray:
@@ -86,12 +86,11 @@ class Stream:
         """
         steps = len(x) if hasattr(x, "__len__") else 0
         given = self._checked(x, (steps, *self._in), "[T, B, I]")
+        self._watched.advanced(steps)
         y = np.empty((steps, *self._out), np.float32)
         where = (address(given), *distances(given)[:2], address(y), *distances(y)[:2], steps)
         if steps and not self._state.run(*where, check=True, open_ended=True):
             raise refuse_non_finite()
-        if self._watch is not None:
-            self._look(steps)
         return y
 
     def ahead(self) -> None:
@@ -115,7 +114,7 @@ class Stream:
         if rows is not None:
             write_rows(self._stack, self._state, np.unique(row_numbers(rows, self._batch)), None)
             return
-        self._tell_monitor()
+        self._watched.ended()
         self._state.reset(self._batch)
 
     @property
@@ -148,15 +147,3 @@ class Stream:
         if given.shape != want:
             raise InputError(f"x: got shape {given.shape}, expected {want} ({letters})")
         return given
-
-    def _look(self, steps: int) -> None:
-        self._unwatched += steps
-        if self._watch is not None and self._unwatched >= LOOK:
-            self._unwatched = 0
-            timesteps, counts = self._stack.counted_in_all(self._state)
-            self._watch.look(counts, timesteps)
-
-    def _tell_monitor(self) -> None:
-        timesteps, counts = self._stack.counted_in_all(self._state)
-        if self._monitor is not None and timesteps:
-            self._monitor.see(counts, timesteps, self._batch)

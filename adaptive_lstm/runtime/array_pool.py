@@ -19,11 +19,12 @@ from ..types import RunStats
 from ..types.states import MOST_ROWS
 from .arrays import as_stored, floats
 from .frame_queue import FrameQueue
-from .monitor import LOOK, Monitor
+from .monitor import Monitor
 from .pool_rows import PoolRows
 from .seats import NOBODY, Seats, StreamStats
 from .snapshot import Snapshot, pack, unpack
 from .state_check import check_state
+from .stream_watch import Watched
 
 _Rows = npt.NDArray[np.int64]
 _Frames = npt.NDArray[Any]
@@ -99,10 +100,7 @@ class StreamPool:
         self._rows = rows = open_rows(options.capacity)
         self.shape, self.dtype, self.options = rows.shape, rows.dtype, options
         self._owner, self._exits = owner, rows.policy.time_exit is not None
-        self._watch = None
-        if monitor is not None and not self._exits:
-            self._watch = monitor.watch(1)  # all streams as one: of any number of them
-        self._ticks = 0
+        self._watched = Watched(monitor, rows.policy, 1, rows.counted)  # all streams as one: of any number of them
         # ``_ticking`` guards the rows and is taken first; ``_lock`` guards everything else, for moments.
         self._ticking, self._lock = threading.Lock(), threading.Lock()
         self._seats = Seats(options.capacity)
@@ -235,10 +233,7 @@ class StreamPool:
                 self._queue.drop(rows)
                 if done is not None:
                     self._seats.done[rows] = done[rows]
-            self._ticks += 1
-            if self._watch is not None and self._ticks % LOOK == 0:
-                timesteps, counts = self._rows.counted()
-                self._watch.look(counts, timesteps)
+            self._watched.advanced(1)
             return ids.tolist(), y[: len(ids)]
 
     def tick_into(self, y: npt.NDArray[Any]) -> list[int]:

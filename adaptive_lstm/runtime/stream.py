@@ -18,9 +18,9 @@ from ..types import RunStats, StreamState
 from ..types.rows import Rows, row_mask, row_numbers
 from ..types.states import check_batch_size
 from .lstm import AdaptiveLSTM
-from .monitor import LOOK, StreamWatch
 from .session import open_session, stats_of
 from .stream_state import check_state
+from .stream_watch import Watched
 from .streamable import check_decisions, check_direction
 from .tensor_check import check_tensor
 
@@ -52,7 +52,6 @@ class Stream:
     def __init__(self, lstm: AdaptiveLSTM, batch_size: int):
         check_streams(lstm)
         check_batch_size(batch_size)
-        self._monitor = lstm.monitor
         self._executor = executor = lstm.executor()
         self._shape, self._batch_first = executor.shape, lstm.batch_first
         self._batch, self._dtype, self._device = batch_size, executor.dtype, executor.device
@@ -60,30 +59,19 @@ class Stream:
         self._fast = self._in if self._device.type == "cpu" else None  # inputs of this shape need few checks
         self._session = session = open_session(executor, batch_size)
         self._advance: Callable[[torch.Tensor], torch.Tensor] = session.step
-        self._watch: StreamWatch | None = None
-        self._unwatched = 0
-        if self._monitor is not None and executor.policy.time_exit is None:
-            self._watch = self._monitor.watch(batch_size)
-            self._advance = self._watched(session.step)
+        self._watched = Watched(lstm.monitor, executor.policy, batch_size, session.counted)
+        if self._watched:
+            self._advance = self._watching(session.step)
 
-    def _watched(self, step: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Single steps of which a monitor sees something now and then; an unmonitored stream pays nothing for it."""
-        left = LOOK
+    def _watching(self, step: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Single steps that a monitor is told of; an unmonitored stream pays nothing for it."""
+        advanced = self._watched.advanced
 
         def advance(x: torch.Tensor) -> torch.Tensor:
-            nonlocal left
-            left -= 1
-            if not left:
-                left = LOOK
-                self._look()
+            advanced(1)
             return step(x)
 
         return advance
-
-    def _look(self) -> None:
-        if self._watch is not None:
-            timesteps, counts = self._session.counted()
-            self._watch.look(counts, timesteps)
 
     def __enter__(self) -> Stream:
         return self
@@ -93,14 +81,7 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Tell the monitor what the stream did; its buffers are freed with the object."""
-        self._tell_monitor()
-
-    def _tell_monitor(self) -> None:
-        # A stream may exit at its last timestep, where a sequence is not checked: exits there are no sign of drift.
-        if self._monitor is not None and self._executor.policy.time_exit is None:
-            timesteps, counts = self._session.counted()
-            if timesteps:
-                self._monitor.see(counts, timesteps, self._batch)
+        self._watched.ended()
 
     # -------------------------------------------------------------------------------------------------- advance
 
@@ -176,10 +157,7 @@ class Stream:
         want = (self._batch, steps, self._in[1]) if self._batch_first else (steps, self._batch, self._in[1])
         self._check(x, want)
         starts = None if done is None else self._starts(done, want[:2])
-        self._unwatched += steps
-        if self._watch is not None and self._unwatched >= LOOK:
-            self._unwatched = 0
-            self._look()
+        self._watched.advanced(steps)
         return self._session.run(resolved(x.detach()), self._batch_first, starts)
 
     def _starts(self, done: Any, want: tuple[int, ...]) -> torch.Tensor | None:
@@ -236,7 +214,7 @@ class Stream:
         if rows is not None:
             self._session.reset_rows(torch.from_numpy(np.unique(row_numbers(rows, self._batch))))
             return
-        self._tell_monitor()
+        self._watched.ended()
         self._session.reset()
 
     @property
