@@ -4,8 +4,6 @@ Names are imported when they are first used, so that rooms which need no torch c
 """
 
 from importlib import import_module as _import_module
-from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,10 +70,7 @@ if TYPE_CHECKING:
     from .types import StreamState as StreamState
     from .weights.precision import Quantize as Quantize
 
-try:
-    __version__ = _version("adaptive-lstm")
-except _PackageNotFoundError:  # the same package under the name of the wheel without torch
-    __version__ = _version("adaptive-lstm-runtime")
+    __version__: str
 
 _MODULES = ("bench", "errors", "losses", "onnx", "policies", "types")
 
@@ -205,10 +200,21 @@ def __getattr__(name: str) -> object:
         value = getattr(_import_module(f".{_EXPORTS[name]}", __name__), name)
     elif name in _MODULES:
         value = _import_module(f".{name}", __name__)
+    elif name == "__version__":
+        value = _version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of what importing deploy takes
+
+    try:
+        return version("adaptive-lstm")
+    except PackageNotFoundError:  # the same package under the name of the wheel without torch
+        return version("adaptive-lstm-runtime")
 
 
 def __dir__() -> list[str]:
