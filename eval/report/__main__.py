@@ -28,7 +28,7 @@ ORDER = (
     "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
     "never_slower", "calls", "linearity", "throughput", "scaling", "cores", "roofline", "limits",
     "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint",
-    "embedded", "losses",
+    "embedded", "arm_bounds", "losses",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

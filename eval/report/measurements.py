@@ -53,6 +53,7 @@ PAGES = (
     Page("cores", "One thread against several", (section("cores"),)),
     Page("footprint", "Memory and start-up", (section("footprint"),)),
     Page("embedded", "Exported C", (section("embedded"),)),
+    Page("arm_bounds", "64-bit ARM on paper", (section("arm_bounds"),)),
     Page("fuzzing", "Fuzzing", (section("fuzzing"),)),
 )
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "audit": "python -m eval.audit --zoo PATH",
     "footprint": "python -m eval.footprint",
     "embedded": "python -m eval.embedded",
+    "arm_bounds": "python -m eval.arm_bounds",
     "fuzzing": "python -m tests.fuzz lstm --cases 100000 --minutes 600 --record eval/results",
 }
 

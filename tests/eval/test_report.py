@@ -41,7 +41,7 @@ def page(folder: Path) -> Page:
 
 TABLES_ONLY = {
     "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded", "pool",
-    "cores",
+    "cores", "arm_bounds",
 }  # fmt: skip
 
 

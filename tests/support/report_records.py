@@ -254,6 +254,12 @@ def embedded() -> list[dict[str, Any]]:
     return [{"group": "1 x 32", "case": "m4 fp32 1", "instructions": 36869.1, "cmsis_nn": None, **record}]
 
 
+def arm_bounds() -> list[dict[str, Any]]:
+    shares = {"Cortex-A55": 0.5, "Neoverse N1": 0.99}
+    record = {"product": "sdot", "shares": shares, "products": 24, "instructions": 36}
+    return [{"group": "neondot", "case": "int8, 6 rows", **record}]
+
+
 def cores() -> list[dict[str, Any]]:
     record = {"precision": "int8", "seconds": {"one": timing(4e-3), "many": timing(2e-3)}, "speed": speed(2.0)}
     case = "3 x 256, batch 1, T = 160, int8, 2 threads"
@@ -262,4 +268,4 @@ def cores() -> list[dict[str, Any]]:
 
 WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, long_stream,
            scaling, cores, throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity,
-           cost_model, audit, footprint, embedded, fuzzing)  # fmt: skip
+           cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip
