@@ -18,7 +18,7 @@ Form = Literal["node", "time", "batch"]
 
 Readers = Mapping[str, list["NodeProto | None"]]
 
-_PROBES = ((3, 5), (4, 2))  # T and B with which moves are followed
+_PROBES = ((3, 5), (4, 2))  # T and B with which moves are followed where the graph takes any
 
 
 def readers_of(nodes: Sequence[LstmNode], scope: Scope) -> Readers:
@@ -50,9 +50,17 @@ def way(source: str, scope: Scope, readers: Readers) -> list[NodeProto]:
 
 
 def form_after(node: LstmNode, moves: Sequence[NodeProto], scope: Scope) -> Form | None:
-    """How the output Y of a node lies after some moves, whatever T and B are; None: otherwise."""
-    found = {_form(node, moves, scope, t, b) for t, b in _PROBES} if moves else {None}
+    """How the output Y of a node lies after some moves, for all T and B that the graph allows; None: otherwise."""
+    found = {_form(node, moves, scope, t, b) for t, b in _sizes(node, scope)} if moves else {None}
     return found.pop() if len(found) == 1 else None
+
+
+def _sizes(node: LstmNode, scope: Scope) -> tuple[tuple[int, int], ...]:
+    """T and B to try: those that the graph fixes for Y, or two others."""
+    y = scope.fixed_shapes.get(node.y, ())
+    if len(y) != 4:
+        return _PROBES
+    return ((y[1], y[0]) if node.layout == 1 else (y[0], y[2]),)
 
 
 def _form(node: LstmNode, moves: Sequence[NodeProto], scope: Scope, t: int, b: int) -> Form | None:

@@ -71,7 +71,9 @@ class Part:
 
 def as_array(value: Any) -> Any:
     """A tensor as an array; anything else as it is."""
-    return value.detach().numpy() if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().numpy() if value.requires_grad else value.numpy()
 
 
 def part_of(

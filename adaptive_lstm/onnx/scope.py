@@ -120,6 +120,16 @@ class Scope:
         return value is not None and not value.any()
 
     @functools.cached_property
+    def fixed_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the values of this graph for which the file states nothing but numbers."""
+        stated = {v.name: v.type.tensor_type.shape.dim for v in (*self.graph.value_info, *self.graph.output)}
+        return {
+            name: tuple(d.dim_value for d in dims)
+            for name, dims in stated.items()
+            if dims and all(d.HasField("dim_value") and d.dim_value > 0 for d in dims)
+        }
+
+    @functools.cached_property
     def inner(self) -> list[tuple[NodeProto, Scope]]:
         """The scopes of the bodies in this graph, each with the node that holds it."""
         found = [(node, body) for node in self.graph.node for a in node.attribute for body in bodies(a)]

@@ -148,7 +148,7 @@ class StackCall:
 
     def _formed(self, y: Tensor) -> Tensor:
         if self.y_form == "node":
-            parted = y.view(*y.shape[:2], self.directions, -1)
+            parted = y.view(*y.shape[:2], self.directions, y.shape[2] // self.directions)
             return parted if self.layout == 1 else parted.transpose(1, 2)
         return y if (self.y_form == "batch") == (self.layout == 1) else y.transpose(0, 1)
 

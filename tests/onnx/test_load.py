@@ -148,6 +148,13 @@ def test_joined_where_the_graph_lets_them(data: bytes, layers: list[int]) -> Non
     assert [lstm.num_layers for lstm in loaded.values()] == layers
 
 
+def test_a_shape_that_the_graph_fixes() -> None:
+    """As exporters write it that know one size only: where Y has no other, a Reshape to that size is a move."""
+    made = onnx.load_model_from_string(chained([helper.make_node("Reshape", ["Y1", "fixed"], ["X2"])]))
+    made.graph.value_info.append(helper.make_tensor_value_info("Y1", onnx.TensorProto.FLOAT, (T, 1, B, H)))
+    assert [lstm.num_layers for lstm in al.onnx.load_lstms(made.SerializeToString()).values()] == [2]
+
+
 def test_weights_behind_constants() -> None:
     """As Constant nodes, transposed, sliced, cast and dequantized."""
     values = weights(1, I, H)

@@ -376,3 +376,9 @@ def test_of_a_zeroed_state_nothing_is_left(tmp_path: Path) -> None:
     with module.watched_by(lambda call: seen.append(call.hx)):
         session.model(torch.zeros(T, B + 1, I))
     assert seen == [None]
+
+
+def test_no_rows() -> None:
+    session = al.onnx.Session(one_node("bidirectional"))
+    y, h, c = session.run(None, {"X": np.zeros((T, 0, I), np.float32)})
+    assert (y.shape, h.shape, c.shape) == ((T, 2, 0, H), (2, 0, H), (2, 0, H))
