@@ -82,7 +82,7 @@ def test_calibrate_save_and_load(session: al.onnx.Session, path: Path, tmp_path:
         objective="macs",
         progress=False,
     )
-    found.apply(session.model)
+    found.apply(session.model, force=True)  # whether so small a model gains time is chance
     assert any(isinstance(lstm.policy, al.Delta) for lstm in session.lstms.values())
     al.save(session.model, tmp_path / "tagger.alstm", certificate=found.certificate)
     wanted = session.run(None, {"x": frames(2, seed=9).numpy()})
