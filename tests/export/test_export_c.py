@@ -83,7 +83,7 @@ def test_every_policy(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["m4", "m7", "m55"])
+@pytest.mark.parametrize("target", ["m4", "m7", "m55", "a53"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_emulated(tmp_path: Path, target: str, policy: str) -> None:
     precision = PRECISIONS["fp32" if policy == "dense" and target == "m7" else "bytes"]
