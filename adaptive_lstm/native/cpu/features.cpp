@@ -26,8 +26,8 @@ uint64_t saved_state() {
 constexpr uint64_t kYmm = 0x6, kZmm = 0xE6, kTiles = 0x60000;
 
 // Since 5.16 Linux requires a process to request tiles, whose state adds 8 KB to every thread.
-constexpr unsigned kTileData = 18;  // number of this component of the state
 #if defined(__linux__) && defined(SYS_arch_prctl)
+constexpr unsigned kTileData = 18;                     // number of this component of the state
 constexpr int kSupported = 0x1021, kRequest = 0x1023;  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM
 bool tiles_supported() {
   uint64_t components = 0;
