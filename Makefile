@@ -15,7 +15,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test fuzz lint bench report pages docs runtime-wheel install clean
+.PHONY: demo test fuzz lint bench report pages docs runtime-wheel wheels install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -58,6 +58,14 @@ runtime-wheel: install
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps -w build/wheel .
 	$(BIN)/python .ci/runtime_wheel.py build/wheel/*.whl dist
+
+# The sdist and manylinux_2_28 wheels, of the package and of the runtime, in dist/. The Pythons of PYTHONS must be here with
+# their headers; aarch64 needs GCC's cross-compiler, named aarch64-linux-gnu-g++.
+DIST ?= dist
+PYTHONS ?= 3.10 3.11 3.12
+ARCHS ?= x86_64 aarch64
+wheels: install
+	$(BIN)/python .ci/wheels.py $(DIST) --pythons $(PYTHONS) --archs $(ARCHS)
 
 install: $(STAMP)
 
