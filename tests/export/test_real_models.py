@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import adaptive_lstm as al
+from adaptive_lstm.types import FloatArray
 from eval import zoo as real
 from eval.zoo.base import ZooModel
 
@@ -19,12 +20,12 @@ STEPS = 32
 INTEGER = al.Quantize("int8", raw="int8", raw_range="dynamic")
 
 
-def given(model: ZooModel) -> Mapping[str, Tensor]:
+def given(model: ZooModel) -> Mapping[str, FloatArray]:
     """What the LSTMs of a model that go forwards only are first given for its first input, by module name; [T, I]."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, FloatArray] = {}
 
     def keep(name: str, args: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, args[0][0, :STEPS])
+        found.setdefault(name, args[0][0, :STEPS].numpy())
 
     for name, module in model.model.named_modules():
         if isinstance(module, nn.LSTM) and not module.bidirectional:
