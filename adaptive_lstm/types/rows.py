@@ -26,9 +26,7 @@ def row_numbers(rows: Rows, batch: int) -> npt.NDArray[np.int64]:
             raise InputError(f"rows: got a mask of shape {index.shape}, expected ({batch},), one entry for every row")
         return np.flatnonzero(index)
     if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-        raise InputError(
-            f"rows: got {index.dtype} of shape {index.shape}, expected whole numbers [n] or a bool mask [{batch}]"
-        )
+        raise InputError(f"rows: got {_told(rows, index)}, expected whole numbers [n] or a bool mask [{batch}]")
     if index.size and (index.min() < 0 or index.max() >= batch):
         wrong = index.min() if index.min() < 0 else index.max()
         raise InputError(f"rows: got {wrong}, expected 0 to {batch - 1}: there are {batch} rows")
@@ -44,8 +42,7 @@ def row_mask(name: str, mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.boo
     found = _array(name, mask, f"a bool mask {list(shape)}")
     if found.dtype != np.bool_ or found.shape != shape:
         raise InputError(
-            f"{name}: got {found.dtype} of shape {found.shape}, expected a bool mask of shape {shape}; of numbers, "
-            "done > 0 makes one"
+            f"{name}: got {_told(mask, found)}, expected a bool mask of shape {shape}; of numbers, done > 0 makes one"
         )
     return found
 
@@ -57,6 +54,10 @@ def _array(name: str, values: Any, expected: str) -> npt.NDArray[Any]:
         return np.array(_of_tensor(values) if hasattr(values, "detach") else values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{name}: got {brief(values)} ({error!s:.100}), expected {expected}") from None
+
+
+def _told(given: Any, array: npt.NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}" if array.dtype.kind in "biufc" else brief(given)
 
 
 def _of_tensor(values: Any) -> Any:

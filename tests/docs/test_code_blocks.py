@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,24 @@ def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_languages() -> None:
     """A block in a language that no test here reads would go unchecked."""
     found = {language for page in PAGES for language, _ in FENCE.findall(page.read_text(encoding="utf-8"))}
-    assert found <= {"", "python", "toml"}, found
+    assert found <= {"", "python", "toml", "dockerfile"}, found
+
+
+def test_containers() -> None:
+    """A recipe copies the wheel that is built, into an image whose Python it takes, and installs what it copied."""
+    recipes = [(name(page), block) for page in PAGES for block in blocks(page, "dockerfile")]
+    assert recipes
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert oldest
+    for page, recipe in recipes:
+        image, copied, installed, command = recipe.splitlines()
+        python = re.fullmatch(r"FROM python:3\.(\d+)-slim", image)
+        assert python, page
+        assert int(python[1]) >= int(oldest[1]), page
+        wheel, *files = copied.removeprefix("COPY dist/").removesuffix(" ./").split()
+        assert fnmatch("adaptive_lstm_runtime-1-cp312-abi3-manylinux_2_28_x86_64.whl", wheel), page
+        assert installed == f"RUN pip install --no-cache-dir {wheel}", page
+        assert set(json.loads(command.removeprefix("CMD "))[1:]) <= set(files), page
 
 
 def commands() -> list[tuple[str, str]]:

@@ -90,12 +90,12 @@ def test_the_mask_has_the_layout_of_the_input() -> None:
 
 
 WRONG: list[tuple[Any, str]] = [
-    (torch.zeros(T, 6, dtype=torch.bool), rf"done: got torch.bool of shape \({T}, 6\), expected .*\({T}, {B}\)"),
+    (torch.zeros(T, 6, dtype=torch.bool), rf"done: got bool of shape \({T}, 6\), expected .*\({T}, {B}\)"),
     (torch.zeros(B, T, dtype=torch.bool), "of shape"),
     (torch.zeros(T, dtype=torch.bool), "of shape"),
-    (torch.zeros(T, B), "done: got torch.float32 .* done > 0 makes one"),
-    ([0, 1], "done: got torch.int64"),
-    ("never", "done: got str"),
+    (torch.zeros(T, B), "done: got float32 .* done > 0 makes one"),
+    ([0, 1], "done: got int64"),
+    ("never", "done: got 'never'"),
     (True, "of shape"),
 ]
 
