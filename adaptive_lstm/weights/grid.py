@@ -14,23 +14,31 @@ def on_grid(matrix: Matrix) -> FloatArray:
     """Float32 weights [rows, columns] from which ``quantize_matrix`` makes this matrix again.
 
     An int8 weight q is q * scale. ``quantize_matrix`` takes the scale of a row from its largest magnitude, divided by
-    the integer that encodes it, which need not give back the same float: among the neighbours of that magnitude one is
-    looked for that does. Where there is none, the scale that comes back is a neighbour too.
+    the integer that encodes it, which need not give back the same float: among the neighbours of that magnitude, in
+    every column that has it, one is looked for that does. Where there is none, the scale that comes back is a neighbour
+    too.
     """
     w = matrix.dequantized()
     if matrix.scale is None:
         return w
-    levels = np.abs(matrix.values.astype(np.int32)).max(axis=1, initial=0)
+    codes = np.abs(matrix.values.astype(np.int32))
+    levels = codes.max(axis=1, initial=0)
     rows = np.flatnonzero(levels)
-    columns = np.abs(matrix.values[rows].astype(np.int32)).argmax(axis=1)
-    factor = np.float32(1) if matrix.column_scale is None else matrix.column_scale[columns]
+    levels, scale = levels[rows], matrix.scale[rows]
+    untried = codes[rows] == levels[:, None]
+    columns = untried.argmax(axis=1)
     found = w[rows, columns]
-    done = np.zeros(len(rows), np.bool_)
-    for step in range(-_STEPS, _STEPS + 1):
-        tried = _moved(w[rows, columns], step)
-        back = (np.abs(tried * factor).astype(np.float64) / levels[rows]).astype(np.float32)
-        fits = ~done & (back == matrix.scale[rows])
-        found, done = np.where(fits, tried, found), done | fits
+    left = np.arange(len(rows))  # those whose scale has not come back
+    while len(left):
+        at = untried[left].argmax(axis=1)
+        untried[left, at] = False
+        for step in range(-_STEPS, _STEPS + 1):
+            tried = _moved(w[rows[left], at], step)
+            sent = tried if matrix.column_scale is None else tried * matrix.column_scale[at]
+            fits = (np.abs(sent).astype(np.float64) / levels[left]).astype(np.float32) == scale[left]
+            columns[left[fits]], found[left[fits]] = at[fits], tried[fits]
+            left, at = left[~fits], at[~fits]
+        left = left[untried[left].any(axis=1)]
     w[rows, columns] = found
     return _no_larger(w, rows, columns, matrix.column_scale)
 
