@@ -76,6 +76,16 @@ class Batch:
         batch.initial = None if hx is None else batch._given(hx, shape)
         return batch
 
+    @staticmethod
+    def of_packed(x: torch.Tensor, sizes: torch.Tensor, initial: Initial) -> Batch:
+        """Packed rows x [sum(sizes), I], sizes [T] int64 and given states, known to fit."""
+        batch = Batch()
+        batch.x, batch.sizes, batch.initial = x, sizes, initial
+        batch.rows, batch.timesteps = initial[0].shape[1], len(x)
+        batch.batch_first = batch._unbatched = False
+        batch._order = None
+        return batch
+
     def _given(self, hx: Any, shape: StackShape) -> Initial:
         """``(h_0, c_0)``, checked, in the order of the rows."""
         if not (isinstance(hx, (tuple, list)) and len(hx) == 2):  # a union is made anew at every call

@@ -23,12 +23,12 @@ def lengths_of(sizes: Sequence[int]) -> Numbers:
 class Part(NamedTuple):
     """Some timesteps of some chunks, as a run takes them.
 
-    ``sizes``: chunks alive at each timestep; none where all have ended.
+    ``sizes`` [T] int64: chunks alive at each timestep; none where all have ended.
     ``at``: where inputs and outputs lie among the packed rows; all chunks of the first timestep first.
     ``own``: those of ``at`` whose outputs are used, as positions in it; None: all.
     """
 
-    sizes: list[int]
+    sizes: torch.Tensor
     at: torch.Tensor
     own: torch.Tensor | None
 
@@ -129,7 +129,7 @@ class ChunkLayout:
         at = self._offsets[np.where(alive, time, 0)] + self.row[chunks][None]
         used = np.broadcast_to((self.number[chunks] == 0) | (first > 0), alive.shape)[alive]
         own = None if used.all() else torch.from_numpy(np.flatnonzero(used))
-        return Part(alive.sum(1).tolist(), torch.from_numpy(at[alive]), own)
+        return Part(torch.from_numpy(alive.sum(1)), torch.from_numpy(at[alive]), own)
 
     @functools.cached_property
     def _lengths(self) -> Numbers:

@@ -102,12 +102,12 @@ class Executor:
         policy, runner = self.policy, self._between_checks()
         return runner if policy.time_exit is None else ExitLoop(self._told(policy.time_exit), runner)
 
-    def _cells(self) -> list[ChunkRunner]:
+    def _cells(self) -> list[Runner]:
         """A runner for every cell alone."""
         if self.native is not None:
-            return [NativeChunks(cell_of(self.native, k)) for k in range(self.shape.num_cells)]
+            return [NativeRunner(cell_of(self.native, k)) for k in range(self.shape.num_cells)]
         dense = parts(Dense())
-        return [ReferenceRunner([w], self.shape.cell(k), dense) for k, w in enumerate(self.tensors)]
+        return [PackedRunner(ReferenceRunner([w], self.shape.cell(k), dense)) for k, w in enumerate(self.tensors)]
 
     @functools.cached_property
     def trial(self) -> SpeedTrial | None:

@@ -290,7 +290,7 @@ def cell_of(stack: NativeStack, cell: int) -> NativeStack:
     one.packed, one._cells = stack.packed[cell : cell + 1], stack._cells[cell : cell + 1]
     one._widths = [one.shape.input_size]
     one._plan, one._policy = _native.Plan([one._cells]), packed_policy(policy, one.shape)
-    one.race, one._idle = None, []
+    one.race, one._idle = None if stack.race is None else _native.ThreadRace(), []
     return one
 
 

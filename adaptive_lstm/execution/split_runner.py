@@ -1,7 +1,8 @@
 """Long sequences in chunks that run side by side: around any runner of single cells, native or reference.
 
-Layer by layer and direction by direction: all chunks of a cell as rows of batches, the seams compared with the states
-that the chunks before have reached, and what is too far off run again from there, in the order of time.
+Layer by layer and direction by direction: all chunks of a cell as rows of batches, which threads share like any rows,
+the seams compared with the states that the chunks before have reached, and what is too far off run again from there, in
+the order of time.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import torch
 
 from ..errors import PolicyError
 from ..policies import Seam, SplitPolicy
-from ..types import ColumnCounts, Counts, DoubleArray, Seams, StackShape, StreamState
+from ..types import ColumnCounts, Counts, DoubleArray, Seams, StackShape
 from .batch import Batch
 from .chunk_layout import ChunkLayout, Numbers, Part
-from .runner import ChunkRunner, Result, Run, Runner
+from .runner import Result, Runner
+from .threads import get_num_threads
 
 ROWS = 16
-"""Chunks that run at once: enough rows to share a pass over the weights, few enough for their states to stay near.
-``python -m eval.split_time`` measures what a pass over so many saves."""
+"""Chunks that run at once on each thread: enough rows to share a pass over the weights, few enough for their states to
+stay near. ``python -m eval.split_time`` measures what a pass over so many saves."""
 
 
 class _States(NamedTuple):
@@ -29,12 +31,6 @@ class _States(NamedTuple):
 
     h: torch.Tensor
     c: torch.Tensor
-
-    @staticmethod
-    def of(run: Run) -> _States:
-        """What the rows of a run have reached."""
-        state = run.state()
-        return _States(state.h[0], state.c[0])
 
     def put(self, chunks: Numbers, states: _States) -> None:
         """Set those of some chunks."""
@@ -47,10 +43,6 @@ class _States(NamedTuple):
         index = torch.from_numpy(chunks).to(self.h.device)
         return _States(self.h.index_select(0, index), self.c.index_select(0, index))
 
-    def stream(self) -> StreamState:
-        """As the state of a stack of this cell alone."""
-        return StreamState.start(self.h[None], self.c[None])
-
 
 class _Tally:
     """What a run has counted so far."""
@@ -60,16 +52,20 @@ class _Tally:
         self._cells: list[Counts] = []
         self._ran: list[int] = []
         self._seams = Seams()
+        self.threads: int | None = None  # that ran natively
 
     def begin_cell(self) -> None:
         """What follows is of the next cell."""
         self._cells.append(Counts.none(StackShape(1, 1, 1)))
         self._ran.append(0)
 
-    def add(self, counts: Counts, timesteps: int) -> None:
+    def add(self, ran: Result, timesteps: int) -> None:
         """A run of some timesteps of the cell."""
-        self._cells[-1] += counts
+        assert ran.counts is not None
+        self._cells[-1] += ran.counts()
         self._ran[-1] += timesteps
+        if ran.threads is not None:
+            self.threads = max(ran.threads, self.threads or 1)
 
     def add_seams(self, residual: DoubleArray, strain: DoubleArray, repeated: int) -> None:
         """All seams of the cell [n]."""
@@ -92,11 +88,11 @@ class SplitRunner:
     Args:
         policy: where to split, and what to run again.
         shape: sizes of the stack.
-        cells: a runner for every cell alone, as a stack of one layer in one direction.
+        cells: a runner for every cell alone, as a stack of one layer in one direction, which counts.
         whole: runs batches of which no row is split.
     """
 
-    def __init__(self, policy: SplitPolicy, shape: StackShape, cells: Sequence[ChunkRunner], whole: Runner):
+    def __init__(self, policy: SplitPolicy, shape: StackShape, cells: Sequence[Runner], whole: Runner):
         self.policy, self.shape, self.cells, self.whole = policy, shape, tuple(cells), whole
 
     def run(self, batch: Batch) -> Result:
@@ -117,7 +113,7 @@ class SplitRunner:
                     ends.append(_CellRun(self, cell, direction, rows, part, tally).run(given))
                 rows = y
         h, c = (torch.stack(each) for each in zip(*ends, strict=True))
-        return Result(batch.unpacked(rows), h, c, tally.total)
+        return Result(batch.unpacked(rows), h, c, tally.total, tally.threads)
 
 
 class _Direction:
@@ -125,11 +121,12 @@ class _Direction:
 
     def __init__(self, layout: ChunkLayout, *, backward: bool):
         self.layout, self._backward = layout, backward
-        self.groups = layout.groups(ROWS, backward=backward)
+        self._rows = ROWS * get_num_threads()
+        self.groups = layout.groups(self._rows, backward=backward)
 
     def repeats(self, chunks: Numbers) -> list[tuple[Numbers, Part]]:
         """As ``ChunkLayout.repeats``."""
-        return self.layout.repeats(chunks, ROWS, backward=self._backward)
+        return self.layout.repeats(chunks, self._rows, backward=self._backward)
 
 
 class _CellRun:
@@ -163,30 +160,26 @@ class _CellRun:
         self._start.put(first, given or zeros)
         self._tally.begin_cell()
         for group in self._direction.groups:
-            run = self._runner.open(self._start.take(group.chunks).stream())
-            self._advance(run, group.warming)
-            self._warm.put(group.chunks, _States.of(run))
-            self._advance(run, group.rest)
-            self._end.put(group.chunks, _States.of(run))
-            self._close(run, group.warming, group.rest)
+            warm = self._advanced(self._start.take(group.chunks), group.warming)
+            self._warm.put(group.chunks, warm)
+            self._end.put(group.chunks, self._advanced(warm, group.rest))
         self._mend()
         return self._end.take(self._layout.last)
 
-    def _advance(self, run: Run, part: Part) -> None:
-        """Run a part, and keep those of its outputs that are used."""
-        if not part.sizes:
-            return
-        at = part.at.to(self._x.device)
-        y = run.advance(self._x.index_select(0, at), part.sizes)
+    def _advanced(self, states: _States, part: Part) -> _States:
+        """Run a part from some states, and keep those of its outputs that are used; the states that it reaches."""
+        if not len(part.sizes):
+            return states
+        at, rows = part.at.to(self._x.device), int(part.sizes[0])
+        given = states.h[None, :rows], states.c[None, :rows]
+        ran = self._runner.run(Batch.of_packed(self._x.index_select(0, at), part.sizes, given))
+        self._tally.add(ran, len(at))
+        y = ran.y
         if part.own is not None:
             own = part.own.to(at.device)
             at, y = at.index_select(0, own), y.index_select(0, own)
         self._y.index_copy_(0, at, y)
-
-    def _close(self, run: Run, *parts: Part) -> None:
-        timesteps = sum(len(part.at) for part in parts)
-        self._tally.add(run.counted(timesteps)(), timesteps)
-        run.close()
+        return _States(torch.cat([ran.h[0], states.h[rows:]]), torch.cat([ran.c[0], states.c[rows:]]))
 
     def _mend(self) -> None:
         """Compare the states at all seams, and run again what was too far off, in the order of time."""
@@ -201,10 +194,7 @@ class _CellRun:
                 residual[anew], strain[anew] = self._compared(seams[anew])
             again = seams[here[~(strain[here] <= 1)]]
             for chunks, part in self._direction.repeats(again) if len(again) else ():
-                run = self._runner.open(self._end.take(chunks - 1).stream())
-                self._advance(run, part)
-                self._end.put(chunks, _States.of(run))
-                self._close(run, part)
+                self._end.put(chunks, self._advanced(self._end.take(chunks - 1), part))
             moved[again] = True
             repeated += len(again)
         self._tally.add_seams(residual, strain, repeated)

@@ -17,10 +17,11 @@ _set: int | None = None  # of the process; None: as many as torch
 def set_num_threads(n: int | None) -> None:
     """Let the native core use up to ``n`` threads, the caller's own among them; None: as many as torch, the default.
 
-    Large batches share out their rows, bidirectional layers their directions, and stacks their layers, one behind the
-    other in time. Results have the same bits whatever the number. The first calls of a new batch size or length run on
-    one thread and on several in turn, and the faster way stays, so a larger number never makes calls slower for long;
-    ``last_run.threads`` says how many served. Torch's own threads are not touched (``torch.set_num_threads``).
+    Large batches share out their rows, sequences that ``SplitTime`` splits their chunks, bidirectional layers their
+    directions, and stacks their layers, one behind the other in time. Results have the same bits whatever the number.
+    The first calls of a new batch size or length run on one thread and on several in turn, and the faster way stays, so
+    a larger number never makes calls slower for long; ``last_run.threads`` says how many served. Torch's own threads
+    are not touched (``torch.set_num_threads``).
 
     Args:
         n: 1 to 256.
