@@ -8,6 +8,7 @@ tick       random weights; a tick of a pool in which every stream has a frame, g
 certified  real recordings as streams, a policy of holding and leaving alone that ``al.calibrate`` certified; every row
            of the pool is one recording after the other, dropped once its stream is done. Share of the time of the same
            recordings with nothing skipped, and share of their multiply-accumulates
+held       the same with a policy of holding timesteps, whatever it costs in quality: settings from careful to bold
 """
 
 import argparse
@@ -25,6 +26,7 @@ from eval import zoo
 from eval.shared import common
 from eval.shared.contenders import Shape, stack
 from eval.zoo.base import ZooModel
+from eval.zoo.material import Material
 
 SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2))
 ROWS = (256, 1024)  # 1024: about what one core serves at 100 frames a second
@@ -33,8 +35,10 @@ MOST = 1.10  # times the bare batched step
 CONFIDENCE = 0.95
 SLACK = 0.10  # by how much the share of the time may exceed that of the work
 FRAMES = 16  # different inputs, in a circle
-GROUPS = ("tick", "certified")
+GROUPS = ("tick", "certified", "held")
 MODELS, SEATS, ROUNDS = ("fsdd-digits", "fsdd-speakers"), 256, 5
+HELD = (0.25, 0.5, 1.0)  # ``x_share`` of ``SkipTimesteps``
+SERVED = frozenset({"hold", "time_exit"})  # decisions by which a row leaves the batch
 
 Record = dict[str, Any]
 Call = Callable[[], object]
@@ -99,9 +103,9 @@ def ticks(options: argparse.Namespace) -> Iterator[Record]:
                 }
 
 
-def served(lstm: al.AdaptiveLSTM, recordings: Sequence[torch.Tensor]) -> tuple[float, al.RunStats]:
-    """Recordings [T, I] through a pool, each stream left once it is done: seconds in the pool, and statistics."""
-    pool, waiting = al.StreamPool(lstm, SEATS, backlog=1), list(recordings[::-1])
+def served(lstm: al.AdaptiveLSTM, streams: Sequence[torch.Tensor]) -> tuple[float, al.RunStats]:
+    """Streams [T, I] through a pool, each left once it is done: seconds in the pool, and statistics."""
+    pool, waiting = al.StreamPool(lstm, SEATS, backlog=1), list(streams[::-1])
     running: dict[int, Iterator[torch.Tensor]] = {}
     y = torch.empty(SEATS, lstm.hidden_size)
     seconds = 0.0
@@ -119,9 +123,9 @@ def served(lstm: al.AdaptiveLSTM, recordings: Sequence[torch.Tensor]) -> tuple[f
             pool.close(stream)
             del running[stream]
         if frames:
-            streams, x = [stream for stream, _ in frames], torch.stack([frame for _, frame in frames])
+            ids, x = [stream for stream, _ in frames], torch.stack([frame for _, frame in frames])
             begin = time.perf_counter()
-            pool.push_each(streams, x)
+            pool.push_each(ids, x)
             pool.tick_into(y)
             seconds += time.perf_counter() - begin
     return seconds, pool.stats
@@ -131,8 +135,7 @@ def certified(model: ZooModel, options: argparse.Namespace) -> Record:
     """Calibrate a model on holding and leaving alone, and serve recordings with and without."""
     material, fast = model.prepared(quick=options.quick), al.adapt(model.model)
     al.compress(fast, quantize=al.Quantize("int8"))
-    families = [al.Family(al.SkipTimesteps), al.Family(al.HoldLayers)]
-    families.append(al.Family(al.ExitInTime, head=fast.get_submodule("fc")))
+    families = [family for family in material.families(fast) if family.kind.decision in SERVED]
     result = al.calibrate(
         fast,
         material.splits,
@@ -145,24 +148,41 @@ def certified(model: ZooModel, options: argparse.Namespace) -> Record:
     )
     result.apply(fast)
     (lstm,) = (m for m in fast.modules() if isinstance(m, al.AdaptiveLSTM))
-    recordings = [x[0] for x in (*material.test, *material.fresh)]
-    dense = al.AdaptiveLSTM.from_lstm(_lstm_of(model.model)).eval()
-    dense.quantize = lstm.quantize
+    about = {"certified": result.certified, "policy": result.certificate.policy}
+    return {"group": "certified", "case": model.name, **about, **shares(lstm, recordings(material), options)}
+
+
+def held(model: ZooModel, options: argparse.Namespace) -> Iterator[Record]:
+    """Serve the same recordings with timesteps held, for several settings."""
+    streams = recordings(model.prepared(quick=options.quick))
+    for x_share in HELD:
+        lstm = al.AdaptiveLSTM.from_lstm(_lstm_of(model.model)).eval()
+        lstm.quantize, lstm.policy = al.Quantize("int8"), al.SkipTimesteps(x_share=x_share)
+        about = {"certified": False, "policy": f"SkipTimesteps(x_share={x_share})"}
+        case = f"{model.name}, x_share {x_share}"
+        yield {"group": "held", "case": case, **about, **shares(lstm, streams, options)}
+
+
+def recordings(material: Material) -> list[torch.Tensor]:
+    """Streams [T, I] that no policy was chosen by."""
+    return [x[0] for x in (*material.test, *material.fresh)]
+
+
+def shares(lstm: al.AdaptiveLSTM, streams: Sequence[torch.Tensor], options: argparse.Namespace) -> Record:
+    """Time and work of a pool with a policy, as shares of those with nothing skipped."""
+    dense = al.AdaptiveLSTM.from_lstm(lstm).eval()
+    dense.quantize, dense.policy = lstm.quantize, al.Dense()
     seconds: list[tuple[float, float]] = []
     for _ in range(1 if options.quick else ROUNDS):
-        (with_policy, stats), (without, all_stats) = served(lstm, recordings), served(dense, recordings)
+        (with_policy, stats), (without, all_stats) = served(lstm, streams), served(dense, streams)
         seconds.append((with_policy, without))
     times = sorted(a / b for a, b in seconds)
     return {
-        "group": "certified",
-        "case": model.name,
-        "certified": result.certified,
-        "policy": result.certificate.policy,
         "work": stats.macs / all_stats.macs,
         "frames": stats.timesteps / all_stats.timesteps,
         "time": times[len(times) // 2],
         "times": times,
-        "streams": len(recordings),
+        "streams": len(streams),
         "seats": SEATS,
         "slack": SLACK,
     }
@@ -176,20 +196,30 @@ def _lstm_of(model: nn.Module) -> nn.LSTM:
 def tick_row(r: Record) -> list[str]:
     """A record of ``ticks`` as cells of the table."""
     medians = [r["ratios"][name]["median"] for name in ("arrays", "dictionary", "every other")]
-    return [r["case"], *("n/a" if m is None else f"{m:.3f}" for m in medians)]
+    return [r["case"], *("n/a" if m is None else f"{m:.3f}" for m in medians), verdict(r)]
+
+
+def verdict(r: common.Record) -> str:
+    """Of outputs in an array over the bare step, or of the share of the time over that of the work."""
+    if r["group"] != "tick":
+        return "PASS" if r["time"] <= r["work"] + r["slack"] else "MISS"
+    median = r["ratios"]["arrays"]["median"]
+    return "n/a" if median is None else "PASS" if median <= r["most"] else "MISS"
 
 
 def show(records: Sequence[Record]) -> None:
     """The tables."""
-    header = ["stack (I, H, L)", "arrays", "dictionary", "every other stream"]
+    header = ["stack (I, H, L)", "arrays", "dictionary", "every other stream", "verdict"]
     rows = [tick_row(r) for r in records if r["group"] == "tick"]
     if rows:
         print(common.table("A tick of a pool, over the bare batched step", header, rows))
-    shares = [
-        [r["case"], r["policy"], f"{r['work']:.2f}", f"{r['time']:.2f}"] for r in records if r["group"] == "certified"
+    rows = [
+        [r["case"], r["policy"], f"{r['work']:.2f}", f"{r['time']:.2f}", verdict(r)]
+        for r in records
+        if r["group"] != "tick"
     ]
-    if shares:
-        print(common.table("Certified holding and leaving", ["model", "policy", "work", "time"], shares))
+    if rows:
+        print(common.table("Holding and leaving", ["model", "policy", "work", "time", "verdict"], rows))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,8 +230,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with common.inference(options.threads):
         common.headline(options)
         records = list(ticks(options)) if "tick" in options.only else []
-        models = zoo.with_material(options.models, options.zoo) if "certified" in options.only else ()
-        records += [certified(model, options) for model in models]
+        models = zoo.with_material(options.models, options.zoo) if {"certified", "held"} & {*options.only} else ()
+        for model in models:
+            records += [certified(model, options)] if "certified" in options.only else []
+            records += held(model, options) if "held" in options.only else []
     common.save(options, "pool", records)
     if options.json:
         print("\n".join(map(json.dumps, records)))

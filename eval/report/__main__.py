@@ -26,7 +26,7 @@ LEAD = (
 )
 ORDER = (
     "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
-    "never_slower", "calls", "linearity", "throughput", "scaling", "cores", "roofline", "limits",
+    "never_slower", "calls", "linearity", "throughput", "bulk", "split_time", "scaling", "cores", "roofline", "limits",
     "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint",
     "embedded", "arm_bounds", "losses",
 )  # fmt: skip

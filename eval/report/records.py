@@ -18,6 +18,8 @@ COMMANDS = {
     "long_stream": "python -m eval.long_stream",
     "pool": "python -m eval.pool --zoo PATH",
     "throughput": "python -m eval.throughput",
+    "bulk": "python -m eval.bulk",
+    "split_time": "python -m eval.split_time --zoo PATH",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",
     "cores": "python -m eval.cores",

@@ -14,7 +14,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing, measure
 from adaptive_lstm.losses import disagreement
-from eval import compression, limits, taxonomy, within_budget, zoo
+from eval import compression, limits, pool, split_time, taxonomy, within_budget, zoo
 from eval.ablation import __main__ as ablation
 from eval.ablation import variants
 from eval.frontier.field import lstms_of
@@ -209,3 +209,65 @@ def test_within_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["bytes"] == found["tried"][-1]["bytes"] or found["verdict"] == "MISS"
     assert found["worst_of"] == "classes that differ"
     assert (found["worst"] <= 1) == (found["distance"] <= FIDELITY)
+
+
+def test_split_time(run: Run, tiny_zoo: ZooModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_time, "CHUNKS", (8,))
+    monkeypatch.setattr(split_time, "WARM_UPS", (1, 4))
+    found = run(split_time.main, "--quick", "--zoo", "unused", "--models", "pjm", "--threads", "2")
+    assert [(r["group"], r["precision"], r["threads"], r["goal"]) for r in found] == [
+        ("tiny", "fp32", 2, None),
+        ("tiny", "int8", 2, None),
+    ]
+    for record in found:
+        assert record["timesteps"] == {"lstm": sum(x.shape[1] for x in tiny_zoo.inputs)}
+        assert_quantiles(record["seconds"])
+        short, long = record["judged"]
+        assert short["setting"] == "chunks of 8, warm-up 1"
+        assert short["residual"] > long["residual"] > 0
+        assert 0 < short["extra"] < long["extra"]
+        assert (short["distance"], long["distance"]) <= (1, 1)
+    assert al.execution.threads.get_num_threads() == torch.get_num_threads()  # what was set for the race is over
+
+
+def test_a_setting_that_changes_too_much_wins_nothing() -> None:
+    near, far = ({"distance": d, "speed": {"median": m}} for d, m in ((0.001, 1.8), (0.2, 5.0)))
+    for goal, judged, verdict in (
+        (1.7, [near, far], "PASS"),
+        (2.0, [near, far], "MISS"),
+        (1.7, [far], "MISS"),
+        (1.7, [near, {"distance": 0.0, "speed": {"median": None}}], "n/a"),
+        (None, [near], ""),
+    ):
+        assert split_time.verdict({"goal": goal, "judged": judged}) == verdict
+
+
+def test_pool(run: Run, tiny_zoo: ZooModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SHAPES", ((3, 8, 1),))
+    monkeypatch.setattr(pool, "ROWS", (4,))
+    monkeypatch.setattr(pool, "SEATS", 7)
+    found = run(pool.main, "--quick", "--zoo", "unused", "--models", "fsdd-digits")
+    ticks = of(found, "tick")
+    assert list(ticks) == ["(3, 8, 1) fp32, 4 streams", "(3, 8, 1) int8, 4 streams"]
+    for record in ticks.values():
+        assert record["ratios"].keys() == {"arrays", "dictionary", "every other"}
+        for timing in record["seconds"].values():
+            assert_quantiles(timing)
+    (certified,), held = of(found, "certified").values(), list(of(found, "held").values())
+    assert [record["policy"] for record in held] == [f"SkipTimesteps(x_share={x})" for x in pool.HELD]
+    streams = len(pool.recordings(tiny_zoo.prepared(quick=True)))
+    for record in (certified, *held):
+        assert (record["streams"], record["seats"]) == (streams, 7)
+        assert record["times"] == [record["time"]]
+        assert record["time"] > 0
+    work = [record["work"] for record in held]
+    assert 0 < work[2] < work[1] < work[0] < 1.1
+    assert certified["work"] <= 1
+
+
+def test_pool_is_judged_by_what_it_skips() -> None:
+    tick = {"group": "tick", "most": 1.1}
+    for median, verdict in ((1.09, "PASS"), (1.11, "MISS"), (None, "n/a")):
+        assert pool.verdict({**tick, "ratios": {"arrays": {"median": median}}}) == verdict
+    for taken, verdict in ((0.59, "PASS"), (0.61, "MISS")):
+        assert pool.verdict({"group": "held", "work": 0.5, "slack": 0.1, "time": taken}) == verdict

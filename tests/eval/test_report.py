@@ -41,7 +41,7 @@ def page(folder: Path) -> Page:
 
 TABLES_ONLY = {
     "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded", "pool",
-    "cores", "arm_bounds",
+    "cores", "bulk", "split_time", "arm_bounds",
 }  # fmt: skip
 
 

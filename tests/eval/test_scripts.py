@@ -24,7 +24,7 @@ from torch import Tensor
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing
 from adaptive_lstm.peers import Unavailable
-from eval import cores, long_stream, scaling, streaming, throughput
+from eval import bulk, cores, long_stream, scaling, streaming, throughput
 from eval.footprint import __main__ as footprint
 from eval.shared import common
 
@@ -240,6 +240,39 @@ def test_a_broken_peer_is_caught() -> None:
             assert "differs from torch fp32" in wrong[0].reason
         with pytest.raises(RuntimeError, match="own runtime is wrong"):
             throughput.check([throughput.Way("ours", "padded", "fp32", True, other)], lstm, batches)
+
+
+# ------------------------------------------------------------------------------------------------------------ bulk
+
+
+def test_bulk(run: Run) -> None:
+    arguments = ("--quick", "--shapes", "3,8,1", "--sequences", "9", "--tokens", "128", "--threads", "1")
+    found = run(bulk.main, *arguments)
+    assert [(record["contender"], record["way"]) for record in found] == [
+        ("torch", "one by one"),
+        ("torch", "sorted"),
+        ("adaptive fp32", "one by one"),
+        ("adaptive fp32", "mapped"),
+        ("adaptive int8", "one by one"),
+        ("adaptive int8", "mapped"),
+    ]
+    for record in found:
+        assert_quantiles(record["seconds"])
+        assert (record["sequences"], record["timesteps"]) == (9, sum(throughput.lengths(9)))
+        assert record["timesteps_per_second"] == pytest.approx(record["timesteps"] / record["seconds"]["median"])
+        assert record["speed"].keys() == set(bulk.BASES)
+
+
+def test_bulk_times_nothing_that_is_wrong() -> None:
+    plain, sequences = torch_lstm(3, 8, batch_first=True), list(torch.randn(3, 4, 3))
+    with torch.no_grad():
+        found = bulk.passes(plain, sequences, 9, 1)
+        bulk.check(found, plain, sequences)
+        mapped = found[-1]
+        for wrong in (lambda y: y[::-1], lambda y: [*y[:-1], y[-1] * math.nan]):
+            broken = bulk.Pass("ours", "mapped", "int8", lambda wrong=wrong: wrong(mapped.run()))  # type: ignore[misc]
+            with pytest.raises(RuntimeError, match="ours, mapped differs from torch"):
+                bulk.check([broken], plain, sequences)
 
 
 # --------------------------------------------------------------------------------------------------------- scaling

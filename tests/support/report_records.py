@@ -213,7 +213,26 @@ def pool() -> list[dict[str, Any]]:
     share = {"certified": True, "policy": "hold 0.1", "work": 0.5, "frames": 0.8, "time": 0.7, "times": [0.6, 0.8],
              "streams": 9, "seats": 4, "slack": 0.1}  # fmt: skip
     return [{"group": "tick", "case": "(4, 8, 2) int8, 4 streams", **tick},
-            {"group": "certified", "case": "fsdd-digits", **share}]  # fmt: skip
+            {"group": "certified", "case": "fsdd-digits", **share},
+            {"group": "held", "case": "fsdd-digits, x_share 1", **share, "certified": False, "time": 0.61}]  # fmt: skip
+
+
+def bulk() -> list[dict[str, Any]]:
+    about = {"sequences": 9, "timesteps": 99, "longest": 30, "batch_tokens": 64, "timesteps_per_second": 1234.0}
+    speeds = {"torch, one by one": speed(3.0), "torch, sorted": speed(None)}
+    return [{"group": "bulk", "case": f"{name}, {way}", **contender(name), "way": way, "seconds": timing(1e-2), **about,
+             "speed": speeds} for name, way in (("torch", "sorted"), ("adaptive int8", "mapped"))]  # fmt: skip
+
+
+def split_time() -> list[dict[str, Any]]:
+    def one(model: str, goal: float | None, *distances: float) -> dict[str, Any]:
+        judged = [{"setting": f"chunks of {64 << i}, warm-up 16", "speed": speed(2.0 - i), "distance": distance,
+                   "residual": 0.01, "extra": 0.25} for i, distance in enumerate(distances)]  # fmt: skip
+        return {"group": model, "case": "int8, 1 thread(s)", "precision": "int8", "threads": 1, "distance": "classes",
+                "timesteps": {"lstm": 2048}, "rows": speed(2.5), "seconds": timing(1e-2), "judged": judged,
+                "goal": goal}  # fmt: skip
+
+    return [one("tagger", 1.7, 0.001, 0.0), one("reader", 1.7, 0.2, 0.001), one("encoder", None, 0.3)]
 
 
 def audit() -> list[dict[str, Any]]:
@@ -267,5 +286,5 @@ def cores() -> list[dict[str, Any]]:
 
 
 WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, long_stream,
-           scaling, cores, throughput, roofline, limits, compression, within_budget, taxonomy, ablation, validity,
-           cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip
+           scaling, cores, throughput, bulk, split_time, roofline, limits, compression, within_budget, taxonomy,
+           ablation, validity, cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip

@@ -1,6 +1,6 @@
 """What a pool of streams costs beside the bare batched step, and whether its time follows the rows that run."""
 
-from eval.pool import MOST, SEATS, SLACK
+from eval.pool import MOST, SEATS, SLACK, verdict
 
 from .. import words
 from ..blocks import Block, Heading, Section, Table, table
@@ -8,12 +8,12 @@ from ..records import Record, Results
 
 
 def _draw(results: Results) -> list[Block]:
-    ticks, shares = results.of("pool", "tick"), results.of("pool", "certified")
+    ticks, shares = results.of("pool", "tick"), results.of("pool", "certified", "held")
     blocks: list[Block] = []
     if ticks:
         blocks += [Heading("A tick over the bare batched step"), _ticks(ticks)]
     if shares:
-        blocks += [Heading("Certified holding and leaving on real streams"), _shares(shares)]
+        blocks += [Heading("Holding and leaving on real streams"), _shares(shares)]
     return blocks
 
 
@@ -34,8 +34,7 @@ def _ticks(records: tuple[Record, ...]) -> Table:
     for r in records:
         medians = [r["ratios"][name]["median"] for name in ("arrays", "dictionary", "every other")]
         told = [words.NA if m is None else f"{m:.2f}" for m in medians]
-        verdict = words.NA if medians[0] is None else "PASS" if medians[0] <= r["most"] else "MISS"
-        rows.append([r["case"], *told, words.seconds(r["seconds"]["bare"]["median"]), verdict])
+        rows.append([r["case"], *told, words.seconds(r["seconds"]["bare"]["median"]), verdict(r)])
     return table(header, rows, caption="The verdict is of outputs in an array.", records=records)
 
 
@@ -48,7 +47,7 @@ def _shares(records: tuple[Record, ...]) -> Table:
             f"{r['work']:.2f}",
             f"{r['time']:.2f} ({r['times'][0]:.2f} to {r['times'][-1]:.2f})",
             words.percent(r["frames"]),
-            "PASS" if r["time"] <= r["work"] + r["slack"] else "MISS",
+            verdict(r),
         ]
         for r in records
     ]
