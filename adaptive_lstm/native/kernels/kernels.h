@@ -140,15 +140,16 @@ struct Kernels {
   // The sums that `dense` adds to y for one row z of a matrix in the dense form, each kSlice columns, before they are
   // scaled: sums [ceil(C / kSlice), R] with stride ss.
   void (*dense_slices)(const Matrix&, const float* z, float* sums, ptrdiff_t ss);
-  // The same as `dense` for Format::int8. z: [n, C] integers; largest: [n] results of `quantize` for them, read if W is dynamic.
+  // The same as `dense` for Format::int8. z: [n, C] integers; largest: [n] results of `quantize` for them, read if W is
+  // dynamic.
   void (*dense_int8)(const Matrix&, const int16_t* z, ptrdiff_t zs, const float* largest, int n, const float* bias,
                      float* y, ptrdiff_t ys, bool reverse, void* scratch);
 
   // acc[R] += W[:, cols] * delta over `count` listed columns. The lists have room for kListSlack entries more. With
   // int8, acc is the exact integer sum, without the scale. `reverse`: as above, and the columns of wide tiles too; with
-  // floats that is another order of summation.
+  // floats that is another order of summation. `once`: the weights are expected beyond the second-level cache.
   void (*columns)(const Matrix&, const int32_t* cols, const float* delta, int count, float* acc, bool reverse);
-  void (*columns_int8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse,
+  void (*columns_int8)(const Matrix&, int32_t* cols, int16_t* delta, int count, int32_t* acc, bool reverse, bool once,
                        void* scratch);
 
   // pre[R] = base + acc, or base + acc * scale of integer sums; base as for `dense`.

@@ -55,7 +55,7 @@ void CellRun::send_ahead(int n, bool reverse) {
   std::swap(ahead.delta, h.delta);
   for (int b = 0; b < n; b++) {
     ahead.sent[b] = scratch.changes.list(kernels, h, b, state.h_row(b));
-    scratch.changes.update(kernels, h, b, reverse, scratch.kernel.data());
+    scratch.changes.update(kernels, h, b, reverse, once, scratch.kernel.data());
   }
   std::swap(ahead.delta, h.delta);
 }

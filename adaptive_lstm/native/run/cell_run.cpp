@@ -152,7 +152,7 @@ int CellRun::send_input(int b, const float* x, ptrdiff_t row, float* gates, bool
     state.x.delta.valid[b] = 0;
     scratch.operand.put_sent(state.x.view(), state.x.delta, b, row);
   } else {
-    scratch.changes.send(kernels, state.x, b, cell.bias.data(), gates + row * gate_stride(), reverse,
+    scratch.changes.send(kernels, state.x, b, cell.bias.data(), gates + row * gate_stride(), reverse, once,
                          scratch.kernel.data());
   }
   return count;
@@ -204,11 +204,11 @@ void CellRun::add_recurrent_row(float* gates, int b, bool reverse) {
   Operand& h = state.recurrent;
   if (state.may_exceed && exceeds(b)) {
     h.sent += cell.w_hh->useful();
-    scratch.changes.send_beyond(kernels, h, b, state.h_row(b), gates, reverse, scratch.kernel.data());
+    scratch.changes.send_beyond(kernels, h, b, state.h_row(b), gates, reverse, once, scratch.kernel.data());
     return;
   }
   h.sent += scratch.changes.list(kernels, h, b, state.h_row(b));
-  scratch.changes.send(kernels, h, b, nullptr, gates, reverse, scratch.kernel.data());
+  scratch.changes.send(kernels, h, b, nullptr, gates, reverse, once, scratch.kernel.data());
 }
 
 // Integers of rows some of which exceed their range, and then have one of their own. Rows that follow each other and

@@ -66,6 +66,7 @@ struct CellRun {
   // Timesteps before this run. Alternating the direction in which tiles are read leaves the end of a large matrix in
   // the cache for the next step.
   const uint32_t tick;
+  const bool once;  // whether the run is one timestep: the caches hold what was read since the weights were read before
 
   // Pre-activations of timesteps [t0, t1) from the input side, bias included, into `gates` in packed row order.
   void project(const Rows<const float>& in, const RowLayout& layout, int t0, int t1, float* gates);

@@ -51,7 +51,7 @@ void ChangeList::recompute(const Kernels& kernels, const Matrix& w, DeltaState& 
       cols_[c] = c;
       delta_int_[c] = sent[c];
     }
-    kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, acc, false, kernel_scratch);
+    kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, acc, false, false, kernel_scratch);
   } else {
     float* acc = delta.acc.data() + size_t(b) * w.rows;
     const float* sent = delta.sent.data() + size_t(b) * w.cols;
@@ -83,7 +83,8 @@ bool ChangeList::needs_refresh(const Matrix& w, DeltaState& delta, int b) const 
   return sum > kFar * size;
 }
 
-void ChangeList::update(const Kernels& kernels, Operand& operand, int b, bool reverse, void* kernel_scratch) {
+void ChangeList::update(const Kernels& kernels, Operand& operand, int b, bool reverse, bool once,
+                        void* kernel_scratch) {
   const Matrix& w = operand.view();
   DeltaState& delta = operand.delta;
   const bool integers = w.format == Format::int8;
@@ -91,7 +92,7 @@ void ChangeList::update(const Kernels& kernels, Operand& operand, int b, bool re
     recompute(kernels, w, delta, b, kernel_scratch);
   } else if (count_ && integers) {
     kernels.columns_int8(w, cols_.data(), delta_int_.data(), count_, delta.acc_int.data() + size_t(b) * w.rows, reverse,
-                         kernel_scratch);
+                         once, kernel_scratch);
   } else if (count_) {
     kernels.columns(w, cols_.data(), delta_.data(), count_, delta.acc.data() + size_t(b) * w.rows, reverse);
   }
@@ -106,7 +107,7 @@ void ChangeList::put(const Kernels& kernels, const Operand& operand, int b, cons
 }
 
 void ChangeList::send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse,
-                             void* kernel_scratch) {
+                             bool once, void* kernel_scratch) {
   const PackedMatrix& packed = *operand.matrix;
   const Matrix& w = operand.view();
   const float range =
@@ -116,7 +117,7 @@ void ChangeList::send_beyond(const Kernels& kernels, Operand& operand, int b, co
     if (c >= packed.useful()) delta_int_[c] = 0;
   }
   std::memset(sums_.data(), 0, w.rows * sizeof(int32_t));
-  kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, sums_.data(), reverse, kernel_scratch);
+  kernels.columns_int8(w, cols_.data(), delta_int_.data(), w.cols, sums_.data(), reverse, once, kernel_scratch);
   std::memset(scaled_.data(), 0, w.rows * sizeof(float));
   kernels.dequantize(sums_.data(), w.scale, nullptr, scaled_.data(), w.rows);
   for (int r = 0; r < w.rows; r++) pre[r] += range * scaled_[r];

@@ -15,20 +15,20 @@ class ChangeList {
   // as sent. Returns how many there are.
   int list(const Kernels& kernels, Operand& operand, int b, const float* z);
 
-  // Brings acc of row b up to date with the listed columns.
-  void update(const Kernels& kernels, Operand& operand, int b, bool reverse, void* kernel_scratch);
+  // Brings acc of row b up to date with the listed columns. `reverse`, `once`: see Kernels::columns_int8.
+  void update(const Kernels& kernels, Operand& operand, int b, bool reverse, bool once, void* kernel_scratch);
   // Sets pre = bias + acc of row b; without a bias, pre += acc.
   static void put(const Kernels& kernels, const Operand& operand, int b, const float* bias, float* pre);
   // Both.
-  void send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse,
+  void send(const Kernels& kernels, Operand& operand, int b, const float* bias, float* pre, bool reverse, bool once,
             void* kernel_scratch) {
-    update(kernels, operand, b, reverse, kernel_scratch);
+    update(kernels, operand, b, reverse, once, kernel_scratch);
     put(kernels, operand, b, bias, pre);
   }
 
   // Adds W times a row z of the operand that exceeds what its integers reach, sent whole in a range of its own, to pre.
   // What counts as sent is z as the integers reach it, all of it.
-  void send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse,
+  void send_beyond(const Kernels& kernels, Operand& operand, int b, const float* z, float* pre, bool reverse, bool once,
                    void* kernel_scratch);
 
  private:

@@ -70,8 +70,8 @@ void Layers::ahead() {
   if (!batch_.constants_restored()) return;
   for (int l = 0; l < int(plan_.layers().size()) && recurs_next(l); l++) {
     CellState& state = batch_.layers()[l][0];
-    CellRun{*state.cell, state, kernels_, scratch_[0], false, tick(state)}.recur_ahead(batch_.active(),
-                                                                                       tick(state) & 1);
+    CellRun{*state.cell, state, kernels_, scratch_[0], false, tick(state), true}.recur_ahead(batch_.active(),
+                                                                                             tick(state) & 1);
   }
 }
 
@@ -94,7 +94,7 @@ void Layers::run_layer(int layer, const Rows<const float>& in, const Rows<float>
     CellState& state = batch_.layers()[layer][d];
     const ptrdiff_t column = ptrdiff_t(d) * state.cell->output;
     const Rows<float> own = out.from_column(column);
-    CellRun cell{*state.cell, state, kernels_, scratch_[0], d > 0, tick(state)};
+    CellRun cell{*state.cell, state, kernels_, scratch_[0], d > 0, tick(state), layout.steps() == 1};
     if (held) {
       const HeldCell where{policy_,     layout, batch_.size(), layer, d, translations ? translations + column : nullptr,
                            width(layer)};

@@ -89,7 +89,7 @@ void Layers::run_wave(const Rows<const float>& x, const Rows<float>& y, const Ro
   const auto run = [&](const Wave::Task& task, int who) {
     const auto [l, d, k] = task;
     CellState& state = batch_.layers()[l][d];
-    CellRun cell{*state.cell, state, kernels_, scratch_[who], d > 0, tick(state)};
+    CellRun cell{*state.cell, state, kernels_, scratch_[who], d > 0, tick(state), false};
     const Rows<const float> in = l ? Rows<const float>(out[l - 1]) : x;
     const Rows<float> own = out[l].from_column(ptrdiff_t(d) * state.cell->output);
     if (directions > 1)

@@ -75,6 +75,7 @@ struct AsimdDot {
     return vreinterpretq_s8_s16(vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s8(q), 8), 8));
   }
   static Quad odd(Quad q) { return vreinterpretq_s8_s16(vshrq_n_s16(vreinterpretq_s16_s8(q), 8)); }
+  static Quad column_words(const Quad (&q)[4], int i, int half) { return half ? odd(q[i]) : even(q[i]); }
   static Acc dot16(Acc a, Quad half, int32_t two) {
     const int16x8_t w = vreinterpretq_s16_s8(half), z = vreinterpretq_s16_s32(vdupq_n_s32(two));
     return vaddq_s32(a, vpaddq_s32(vmull_s16(vget_low_s16(w), vget_low_s16(z)), vmull_high_s16(w, z)));

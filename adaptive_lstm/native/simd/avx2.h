@@ -52,7 +52,9 @@ struct Dot {
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
   static constexpr int word_rows = 6, pairs = 0;
-  static constexpr int row_position(int row) { return 16 * (row % 16 / 4) + 4 * (row / 16) + row % 4; }
+  static constexpr int row_position(int row) {
+    return 16 * (row % 16 / 4) + 8 * (row / 32) + row / 16 % 2 + 2 * (row % 4);
+  }
   using Quad = __m256i;
   using Acc = __m256i;
   static Acc load_acc(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -62,14 +64,18 @@ struct Dot {
   static Acc sub(Acc a, Acc b) { return _mm256_sub_epi32(a, b); }
   static Vec to_float(Acc a) { return {_mm256_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  // Pairs of bytes of columns 0 and 2, then of 1 and 3: masking them gives words of two columns, for a third of the
+  // shuffles that whole quads take. Shuffles, multiplications and sums share the ports.
   static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
     const __m256i w0 = load(c0), w1 = load(c1), w2 = load(c2), w3 = load(c3);
-    const __m256i lo01 = _mm256_unpacklo_epi8(w0, w1), hi01 = _mm256_unpackhi_epi8(w0, w1);
-    const __m256i lo23 = _mm256_unpacklo_epi8(w2, w3), hi23 = _mm256_unpackhi_epi8(w2, w3);
-    q[0] = _mm256_unpacklo_epi16(lo01, lo23);
-    q[1] = _mm256_unpackhi_epi16(lo01, lo23);
-    q[2] = _mm256_unpacklo_epi16(hi01, hi23);
-    q[3] = _mm256_unpackhi_epi16(hi01, hi23);
+    q[0] = _mm256_unpacklo_epi16(w0, w2);
+    q[1] = _mm256_unpackhi_epi16(w0, w2);
+    q[2] = _mm256_unpacklo_epi16(w1, w3);
+    q[3] = _mm256_unpackhi_epi16(w1, w3);
+  }
+  static Quad column_words(const Quad (&q)[4], int i, int half) {
+    const Quad pairs = q[2 * half + i / 2];
+    return i % 2 ? odd(pairs) : even(pairs);
   }
   static Quad even(Quad q) { return _mm256_and_si256(q, _mm256_set1_epi32(0x00FF00FF)); }
   static Quad odd(Quad q) { return _mm256_srli_epi16(q, 8); }

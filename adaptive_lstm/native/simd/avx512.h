@@ -88,6 +88,7 @@ struct Dot {
   }
   static Quad even(Quad q) { return _mm512_and_si512(q, _mm512_set1_epi32(0x00FF00FF)); }
   static Quad odd(Quad q) { return _mm512_srli_epi16(q, 8); }
+  static Quad column_words(const Quad (&q)[4], int i, int half) { return half ? odd(q[i]) : even(q[i]); }
   static Acc dot16(Acc a, Quad half, int32_t two) {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(a) : "v"(half), "v"(_mm512_set1_epi32(two)));
     return a;

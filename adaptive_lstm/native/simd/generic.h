@@ -121,6 +121,7 @@ struct Dot {
     for (int k = 0; k < 8; k++) q.w[k] = q.w[2 * k + 1];
     return q;
   }
+  static Quad column_words(const Quad (&q)[4], int i, int half) { return half ? odd(q[i]) : even(q[i]); }
   static Acc dot16(Acc a, Quad half, int32_t two) {
     int16_t d[2];
     std::memcpy(d, &two, 4);
