@@ -81,6 +81,7 @@ def test_every_policy_in_every_precision(tmp_path: Path, quantize: int, pruned: 
         al.ExitInTime(head(9), threshold=(0.1, float("inf")), starts=(0, 7)),
         al.ExitInTime(nn.Sequential(nn.Dropout(), nn.Linear(9, 4), nn.Sigmoid()), threshold=0.5),
         al.ExitInDepth(head=nn.Linear(9, 1, bias=False)),
+        al.SplitTime(chunk=2**30, warm_up=1, tolerance=(0.0, math.inf, 0.1)),
         al.Combined(),
         al.Combined(al.Combined(al.Delta.uniform(0.1)), al.SkipTimesteps(x_share=0.1), al.ExitInTime()),
     ],

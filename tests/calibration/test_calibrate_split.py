@@ -15,7 +15,9 @@ from adaptive_lstm.analysis.measure_forgetting import WARM_UPS, measure_forgetti
 from adaptive_lstm.calibration.families import default_families
 from adaptive_lstm.errors import InputError, UnsupportedError
 from adaptive_lstm.policies.combined import acts
+from adaptive_lstm.policies.sweep import FitData
 from adaptive_lstm.types import StackShape
+from eval import zoo as models
 
 from ..support.helpers import infer, torch_lstm
 from ..support.virtual_clock import VirtualClock
@@ -94,6 +96,25 @@ def test_refused_where_the_model_remembers(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(point.search_risks[0] > 0.1 for point in result.frontier if point.name != "dense")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "max_loss", "tested", "certified"), [("nnsplit-en", 0.05, 60, True), ("resemblyzer", 0.01, 236, False)]
+)
+def test_real_models(
+    name: str, max_loss: float, tested: int, certified: bool, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence splitter forgets, and the speaker encoder is known to remember all of its window."""
+    model = models.load(name, zoo)
+    material = model.prepared().thinned(2, 6, tested, 0, max_loss)
+    fast: Any = al.adapt(model.model)
+    al.compress(fast, quantize=al.Quantize("int8"))
+    result = calibrated(monkeypatch, fast, material.splits, loss=material.loss, max_loss=material.max_loss)
+    assert [acts(policy) for policy in result.settings.values()] == [certified] * len(result.settings)
+    assert len(result.frontier) > 1
+    if not certified:
+        assert all(point.search_risks[0] > max_loss for point in result.frontier if point.name != "dense")
+
+
 def test_short_sequences_leave_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
     result = calibrated(monkeypatch, tagger(0.0), sequences(length=40))
     assert [point.name for point in result.frontier] == ["dense"]
@@ -117,6 +138,20 @@ def test_where_it_cannot_save_anything_it_is_refused() -> None:
         al.Family(al.SplitTime, chunk=8)
     with pytest.raises(InputError, match="a policy with fixed settings"):
         al.calibrate(tagger(0.0), sequences(), **OPTIONS | {"policies": [al.SplitTime(chunk=8)]})
+
+
+def test_zeros_and_mean_states_are_searched_with_what_was_seen_after_them() -> None:
+    seen = measure_forgetting(tagger(0.0), sequences(6))
+    fit = FitData({"lstm": StackShape(I, H, 2)}, {}, {}, seen)
+    zeros, mean = al.SplitTime.kind.sweeps(al.Family(al.SplitTime), fit)
+    assert (zeros.levels, mean.levels) == ((32.0, 16.0, 8.0), (32.0, 16.0, 8.0))
+    assert mean.name == "split(chunks of 64, from the mean state)"
+    for sweep, start, residuals in (
+        (zeros, None, seen["lstm"].from_zeros),
+        (mean, seen["lstm"].mean, seen["lstm"].from_mean),
+    ):
+        policy: Any = sweep.make(16.0)["lstm"]
+        assert (policy.chunk, policy.warm_up, policy.start, policy.tolerance) == (64, 16, start, residuals[16])
 
 
 def test_how_soon_it_forgets_is_measured() -> None:

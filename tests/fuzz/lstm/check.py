@@ -24,8 +24,8 @@ from .streams import check_stream
 from .surroundings import check_dtype, check_mode
 from .wrong import check_wrong
 
-COVERED = ("weights", "pruned", "quantize", "delta", "hold", "time", "depth", "layout", "given", "signal", "memory",
-           "dtype", "default_dtype", "mode", "odd", "wrong", "bidirectional", "layers")  # fmt: skip
+COVERED = ("weights", "pruned", "quantize", "delta", "hold", "time", "depth", "split", "layout", "given", "signal",
+           "memory", "dtype", "default_dtype", "mode", "odd", "wrong", "bidirectional", "layers")  # fmt: skip
 
 
 def check(case: Case) -> Seen:

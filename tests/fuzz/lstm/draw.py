@@ -18,6 +18,7 @@ HOLDS = ("skip gates", "skip state", "hold layers", "skip and hold", "queue")
 DELTAS = ("uniform", "per column", "raw too", "repeats only", "priced", "zero")
 TIME_EXITS = ("head", "settled", "python head", "never")
 DEPTH_EXITS = ("step", "sequence", "step, agreement", "sequence, agreement", "never")
+SPLITS = ("never repeated", "always repeated", "from states")
 LAYOUTS = ("padded", "unbatched", "packed", "packed, unsorted")
 GIVEN = ("none", "inside", "beyond", "far beyond", "zeros")
 SIGNALS = ("drift", "noise", "jumps", "repeats", "silence", "large", "extreme", "tiny", "denormal")
@@ -86,12 +87,15 @@ def case(choice: random.Random) -> Case:
     if choice.random() < 0.02:  # across a chunk of the kernels, 64 rows
         drawn |= {"steps": choice.randint(60, 130), "batch": 1, "layers": 1, "hidden": choice.randint(1, 20)}
         drawn |= policies(choice, 1, bidirectional) | {"dropout": 0.0, "proj": 0, "weights": "torch", "delta": "no"}
+    if choice.random() < 0.06:  # nothing else may act beside it
+        drawn |= {"split": choice.choice(SPLITS), "delta": "no", "hold": "no", "time": "no", "depth": "no"}
+        drawn |= {"steps": max(drawn["steps"], choice.randint(3, 6))}
     return drawn
 
 
 def policies(choice: random.Random, layers: int, bidirectional: bool) -> dict[str, str]:
     """Policies that may act together on a stack."""
-    chosen = {"delta": "no", "hold": "no", "time": "no", "depth": "no"}
+    chosen = {"delta": "no", "hold": "no", "time": "no", "depth": "no", "split": "no"}
     if choice.random() < 0.3:
         return chosen
     if choice.random() < 0.45:
@@ -121,8 +125,8 @@ def often(choice: random.Random, usual: str, values: tuple[str, ...], share: flo
 LADDER: dict[str, Iterable[Any]] = {
     "odd": ("no",), "wrong": ("no",), "stream": (0, 1, 2, 3, 4), "rows": (0, 1, 2, 3, 4), "mode": ("no_grad",),
     "dtype": ("float32",), "default_dtype": ("float32",), "memory": ("contiguous",), "layout": ("padded",),
-    "given": GIVEN, "time": ("no",), "depth": ("no",), "hold": ("no",), "delta": ("no", "uniform"), "pruned": ("no",),
-    "quantize": ("fp32", "int8"), "weights": ("torch",), "signal": ("drift", "noise"),
+    "given": GIVEN, "split": ("no",), "time": ("no",), "depth": ("no",), "hold": ("no",), "delta": ("no", "uniform"),
+    "pruned": ("no",), "quantize": ("fp32", "int8"), "weights": ("torch",), "signal": ("drift", "noise"),
     "bidirectional": (False,), "proj": (0, 1, 2, 3), "dropout": (0.0,), "bias": (True,), "batch_first": (False,),
     "layers": (1, 2, 3), "batch": (1, 2, 3), "steps": (1, 2, 3, 4, 6, 8, 12, 64, 65), "chunks": ("steps",),
     "hidden": (1, 2, 3, 4, 8, 16, 33), "inputs": (1, 2, 3, 4, 8, 16, 33),

@@ -46,12 +46,9 @@ def _follow(
     case: Case, fast: al.AdaptiveLSTM, reference: Reference, x: Any, hx: Any, got: Outcome, seen: Seen
 ) -> Callable[[], Outcome] | None:
     """The call step by step, for ``must_agree``; None where that is something else."""
-    depth = reference.policy.depth_exit
-    whole = depth is not None and depth.level == "sequence"
     by_cell = case["bidirectional"]
-    if whole or not reference.exact or reference.native is None or not isinstance(x, torch.Tensor):
-        return None
-    if by_cell and reference.policy.acts:
+    exact = reference.exact and reference.native is not None and isinstance(x, torch.Tensor)
+    if not exact or not reference.policy.streams or (by_cell and reference.policy.acts):
         return None
 
     def follow() -> Outcome:

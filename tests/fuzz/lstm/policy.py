@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.policies import DepthTranslators, LinearHead, Map, TimeTranslators
+from adaptive_lstm.policies import DepthTranslators, LinearHead, Map, StartStates, TimeTranslators
 from adaptive_lstm.policies.head import MEASURES, confidence
 from adaptive_lstm.types import FloatArray, Site, StackShape, sites
 
@@ -21,7 +22,8 @@ from .model import generator
 def policy_of(case: Case, shape: StackShape) -> al.Policy:
     """What may be left out."""
     parts: list[al.Policy] = []
-    for name, make in (("delta", _delta), ("hold", _hold), ("time", _time_exit), ("depth", _depth_exit)):
+    makers = {"delta": _delta, "hold": _hold, "time": _time_exit, "depth": _depth_exit, "split": _split}
+    for name, make in makers.items():
         if case[name] != "no":
             parts += make(case[name], shape, random.Random(f"{case['seed']} {name}"), generator(case, name))
     return parts[0] if len(parts) == 1 else al.Combined(*parts) if parts else al.Dense()
@@ -164,3 +166,18 @@ def _depth_exit(kind: str, shape: StackShape, choice: random.Random, g: torch.Ge
         return [al.ExitInDepth(head, translators=translators, level=choice.choice(("step", "sequence")))]
     threshold = _threshold(head, width, measure, g, choice)
     return [al.ExitInDepth(head, translators=translators, threshold=threshold, measure=measure, level=level)]
+
+
+# ------------------------------------------------------------------------------------------------------- splitting
+
+
+def _split(kind: str, shape: StackShape, choice: random.Random, g: torch.Generator) -> list[al.Policy]:
+    """Whether a chunk runs again is never a matter of rounding."""
+    start = None
+    if kind == "from states":
+        h, c = (
+            tuple(0.5 * _floats(g, n) for _ in range(shape.num_cells)) for n in (shape.output_size, shape.hidden_size)
+        )
+        start = StartStates(h, c)
+    tolerance = 0.0 if kind == "always repeated" else math.inf
+    return [al.SplitTime(chunk=choice.randint(1, 3), warm_up=choice.randint(1, 3), tolerance=tolerance, start=start)]

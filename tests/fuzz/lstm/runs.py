@@ -17,7 +17,8 @@ from adaptive_lstm.execution.early_exit import ExitLoop
 from adaptive_lstm.execution.native_chunks import NativeChunks
 from adaptive_lstm.execution.native_stack import cell_of
 from adaptive_lstm.execution.reference_runner import ReferenceRunner
-from adaptive_lstm.execution.runner import ChunkRunner, PackedRunner, Result
+from adaptive_lstm.execution.runner import ChunkRunner, PackedRunner, Result, Runner
+from adaptive_lstm.execution.split_runner import SplitRunner
 from adaptive_lstm.policies import parts
 from adaptive_lstm.types import Counts, Route, Site, StreamState, sites
 
@@ -38,14 +39,17 @@ def outcome_of(out: Any, counts: tuple[int, ...] = ()) -> Outcome:
     return Outcome({"y": y.data, "h": h, "c": c}, counts, in_order=y.sorted_indices is None)
 
 
-class _Counting(PackedRunner):
+class _Counting:
     """Keeps what the last run counted, and of how many timesteps."""
 
     counts: Counts
     timesteps: int
 
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
     def run(self, batch: Batch) -> Result:
-        result = super().run(batch)
+        result = self.runner.run(batch)
         assert result.counts is not None
         self.counts, self.timesteps = result.counts(), batch.timesteps
         return result
@@ -93,13 +97,21 @@ class Reference:
 
         def run(script: Script | None, noise: Noise | None = None) -> Outcome:
             with self._chunks(script, noise) as chunks:
-                runner = _Counting(chunks)
+                runner = _Counting(self._whole(chunks))
                 with self.fast.run_on(runner):
                     out = self.fast(x, hx)
             counts = runner.counts if self.counts else Counts.dense(self.shape, runner.timesteps)
             return outcome_of(out, self.counted(counts, runner.timesteps))
 
         return run
+
+    def _whole(self, chunks: ReferenceRunner | ExitLoop) -> Runner:
+        """Runs whole batches on what runs chunks."""
+        whole, split = PackedRunner(chunks), self.policy.split
+        if split is None or not isinstance(chunks, ReferenceRunner):
+            return whole
+        cells = [ReferenceRunner([w], self.shape.cell(k), parts(al.Dense())) for k, w in enumerate(chunks.weights)]
+        return SplitRunner(split, self.shape, list(map(PackedRunner, cells)), whole)
 
     def chunk(self, x: torch.Tensor, state: StreamState, *, open_ended: bool = True) -> Run:
         """A chunk x [T, B, I] from a state; of a stream, or the end of a call."""
@@ -128,7 +140,7 @@ class _Open:
         self.reference, self.script, self.noise, self.strength = reference, script, noise, strength
         self._stack = ExitStack()
 
-    def __enter__(self) -> ChunkRunner:
+    def __enter__(self) -> ReferenceRunner | ExitLoop:
         reference, script, noise, stack = self.reference, self.script, self.noise, self._stack
         stack.enter_context(torch.no_grad())
         policy = reference.policy if script is None else scripted(reference.policy, script)

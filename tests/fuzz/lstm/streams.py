@@ -20,8 +20,7 @@ from .tensors import lay_out, signal
 
 def check_stream(case: Case, fast: al.AdaptiveLSTM, seen: Seen) -> None:
     """A stream over the signal of a case."""
-    depth = fast.executor().policy.depth_exit
-    if case["bidirectional"] or (depth is not None and depth.level == "sequence"):
+    if case["bidirectional"] or not fast.executor().policy.streams:
         _must_refuse(fast, case["batch"])
         return
     choice, x = random.Random(case["seed"]), signal(case, case["stream"], "stream")
