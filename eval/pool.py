@@ -8,7 +8,8 @@ tick       random weights; a tick of a pool in which every stream has a frame, g
 certified  real recordings as streams, a policy of holding and leaving alone that ``al.calibrate`` certified; every row
            of the pool is one recording after the other, dropped once its stream is done. Share of the time of the same
            recordings with nothing skipped, and share of their multiply-accumulates
-held       the same with a policy of holding timesteps, whatever it costs in quality: settings from careful to bold
+held       the same with a policy of holding timesteps, whatever it costs in quality. A row that holds its state leaves
+           the step; one that holds its gates still runs its cell, which counts no multiply-accumulate
 """
 
 import argparse
@@ -28,6 +29,10 @@ from eval.shared.contenders import Shape, stack
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
+Record = dict[str, Any]
+Call = Callable[[], object]
+Mode = Literal["hold_gates", "hold_state"]
+
 SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2))
 ROWS = (256, 1024)  # 1024: about what one core serves at 100 frames a second
 PRECISIONS: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
@@ -37,11 +42,8 @@ SLACK = 0.10  # by how much the share of the time may exceed that of the work
 FRAMES = 16  # different inputs, in a circle
 GROUPS = ("tick", "certified", "held")
 MODELS, SEATS, ROUNDS = ("fsdd-digits", "fsdd-speakers"), 256, 5
-HELD = (0.25, 0.5, 1.0)  # ``x_share`` of ``SkipTimesteps``
+HELD: tuple[tuple[Mode, float], ...] = (("hold_state", 0.25), ("hold_state", 0.5), ("hold_gates", 0.5))  # and x_share
 SERVED = frozenset({"hold", "time_exit"})  # decisions by which a row leaves the batch
-
-Record = dict[str, Any]
-Call = Callable[[], object]
 
 
 def in_turn(call: Callable[[Any], object], arguments: Sequence[Any]) -> Call:
@@ -155,11 +157,11 @@ def certified(model: ZooModel, options: argparse.Namespace) -> Record:
 def held(model: ZooModel, options: argparse.Namespace) -> Iterator[Record]:
     """Serve the same recordings with timesteps held, for several settings."""
     streams = recordings(model.prepared(quick=options.quick))
-    for x_share in HELD:
+    for mode, x_share in HELD:
         lstm = al.AdaptiveLSTM.from_lstm(_lstm_of(model.model)).eval()
-        lstm.quantize, lstm.policy = al.Quantize("int8"), al.SkipTimesteps(x_share=x_share)
-        about = {"certified": False, "policy": f"SkipTimesteps(x_share={x_share})"}
-        case = f"{model.name}, x_share {x_share}"
+        lstm.quantize, lstm.policy = al.Quantize("int8"), al.SkipTimesteps(x_share=x_share, mode=mode)
+        about = {"certified": False, "policy": f"{mode} {x_share}"}
+        case = f"{model.name}, {mode} {x_share}"
         yield {"group": "held", "case": case, **about, **shares(lstm, streams, options)}
 
 
