@@ -100,7 +100,7 @@ def current(
     for name, weight in weights.items():
         if is_freed(weight):
             raise InputError(
-                f"{name}: got a weight whose memory was freed (its storage was resized to 0), expected its values; "
+                f"{name}: got a weight whose memory was freed (its storage was resized), expected its values; "
                 "where a model is sharded, gather its weights before the call"
             )
     kept = None if old is None else old.fingerprint.followed(weights)

@@ -7,6 +7,7 @@ from torch import nn, strided
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor, maybe_current_level
 from torch.autograd import forward_ad
+from torch.nn.parameter import is_lazy
 
 
 def is_plain(x: torch.Tensor) -> bool:
@@ -48,14 +49,18 @@ def resolved(x: torch.Tensor) -> torch.Tensor:
 
 
 def is_dense(x: torch.Tensor) -> bool:
-    """Whether a tensor is an ordinary array of numbers: not sparse, nested, quantized, of oneDNN's layout or freed."""
-    return x.layout is strided and not x.is_nested and not x.is_quantized and not is_freed(x)
+    """Whether a tensor is an array of numbers: not sparse, nested, quantized, of oneDNN's layout, lazy or freed."""
+    return x.layout is strided and not x.is_nested and not x.is_quantized and not is_lazy(x) and not is_freed(x)
 
 
 def is_freed(x: torch.Tensor) -> bool:
-    """Whether the storage was resized to 0, as sharding does between calls; most of torch reads such memory blindly."""
+    """Whether the storage holds less than the tensor spans: all of it was freed, as sharding does, or a part.
+
+    Most of torch reads such memory blindly.
+    """
     try:
-        return x.untyped_storage().size() == 0 and x.numel() > 0
+        last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        return x.untyped_storage().nbytes() < (last + 1) * x.element_size() and x.numel() > 0
     except RuntimeError:  # wrappers of torch.func do not show their storage
         return False
 
@@ -66,6 +71,8 @@ def not_dense(x: torch.Tensor) -> str:
         return "a nested tensor, expected a dense one; torch.nn.utils.rnn.pack_sequence joins sequences of any lengths"
     if x.is_quantized:
         return f"a quantized tensor ({x.dtype}), expected a dense one; call .dequantize() on it"
+    if is_lazy(x):
+        return f"{type(x).__name__}, which has no values yet; run the module that holds it once"
     if x.layout is strided:
-        return "a tensor whose memory was freed (its storage was resized to 0), expected its values"
+        return "a tensor whose memory was freed (its storage was resized), expected its values"
     return f"a tensor of layout {x.layout}, expected a dense one; call .to_dense() on it"

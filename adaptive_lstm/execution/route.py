@@ -10,6 +10,7 @@ import torch
 from torch import is_grad_enabled, nn
 from torch._C import _get_tracing_state, _is_any_autocast_enabled
 from torch.compiler import is_compiling
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
 from ..policies import Parts, Policy, parts
@@ -57,7 +58,7 @@ def decide(
     if _get_tracing_state() is not None or is_compiling():
         return TRACING, None, None
     x = input.data if isinstance(input, PackedSequence) else input
-    if not isinstance(x, torch.Tensor) or x.numel() == 0:
+    if not isinstance(x, torch.Tensor) or (type(x) is not torch.Tensor and is_lazy(x)) or x.numel() == 0:
         return EMPTY, None, None
     if not is_plain(x) or (hx is not None and not _plain_states(hx)):
         return NOT_PLAIN, None, None

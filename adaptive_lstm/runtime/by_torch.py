@@ -65,7 +65,10 @@ def _check(x: Any, hx: Any) -> None:
     if hx is not None and not (len(given) == 2 and all(isinstance(state, torch.Tensor) for state in given)):
         kinds = [type(state).__name__ for state in given]
         raise InputError(f"got hx of type {type(hx).__name__} {kinds or ''}, expected (h_0, c_0)")
-    for tensor in (x.data if isinstance(x, PackedSequence) else x, *given):
+    values = x.data if isinstance(x, PackedSequence) else x
+    if not isinstance(values, torch.Tensor):
+        raise InputError(f"got a PackedSequence with data of type {type(values).__name__}, expected a torch.Tensor")
+    for tensor in (values, *given):
         if not is_dense(tensor):
             raise InputError(f"LSTM: got {not_dense(tensor)}")
 

@@ -61,14 +61,15 @@ class PoolTensors:
         """
         known: bool = isinstance(y, torch.Tensor) and is_dense(y) and is_plain(y)  # type: ignore[redundant-expr]
         fits = known and y.dim() == 2 and len(y) and y.shape[1] == self._width and y.dtype is self._dtype and y.is_cpu
-        if not fits:
-            got = f"{tuple(y.shape)} of {y.dtype}" if known else type(y).__name__
-            want = f"[n, {self._width}] of {self._dtype} on the CPU, n at least 1"
-            raise InputError(f"y: got {got}, expected plain memory {want}")
-        if self._dtype is self._inside and y.is_contiguous() and not y.is_neg() and not y._is_zerotensor():
+        if not fits or not y.is_contiguous() or y.is_neg() or y._is_zerotensor():
+            got = f"{tuple(y.shape)} of {y.dtype}, strides {y.stride()}" if known else type(y).__name__
+            want = f"[n, {self._width}] of {self._dtype} on the CPU to fill, n at least 1"
+            raise InputError(f"y: got {got}, expected contiguous plain memory {want}")
+        if self._dtype is self._inside:
             return advance(_memory(y, self.computes_in))[0]
         streams, outputs = advance(np.empty(y.shape, self.computes_in))
-        y.detach()[: len(streams)].copy_(torch.from_numpy(outputs))
+        with torch.inference_mode():  # y may have been made there
+            y.detach()[: len(streams)].copy_(torch.from_numpy(outputs))
         return streams
 
 

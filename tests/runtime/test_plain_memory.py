@@ -177,6 +177,31 @@ def test_memory_that_was_freed_is_not_read(ask: str, quantize: str) -> None:
             ASK[ask](fast, freed)
 
 
+@pytest.mark.parametrize("ask", ["chosen rows", "a chunk", "a state"])
+def test_memory_of_which_a_part_was_freed_is_not_read(ask: str) -> None:
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        out = x.clone()
+        out.untyped_storage().resize_(8)
+        return out
+
+    with pytest.raises(al.AdaptiveLSTMError, match="memory was freed"):
+        ASK[ask](adapted(6, 9, 2), cut)
+
+
+@pytest.mark.parametrize("lazy", [torch.nn.UninitializedParameter, torch.nn.parameter.UninitializedBuffer])
+@pytest.mark.parametrize("ask", ASK)
+def test_tensors_without_values_are_refused(ask: str, lazy: Callable[[], torch.Tensor]) -> None:
+    with torch.no_grad(), pytest.raises(al.AdaptiveLSTMError, match="has no values yet"):
+        ASK[ask](adapted(6, 9, 2), lambda x: lazy())
+
+
+@pytest.mark.parametrize("data", [None, [[0.0] * 6] * 3, X[0].numpy(), "data"])
+def test_packed_sequences_of_no_tensors_are_refused(data: Any) -> None:
+    packed = torch.nn.utils.rnn.PackedSequence(data, torch.tensor([1, 1, 1]))
+    with torch.no_grad(), pytest.raises(al.errors.InputError, match="PackedSequence with data of type"):
+        adapted(6, 9, 2)(packed)
+
+
 def test_weights_that_were_freed_are_not_read() -> None:
     fast = adapted(6, 9, 2)
     want = infer(fast, X)

@@ -226,6 +226,17 @@ def test_many_threads_push() -> None:
     assert pool.stats.timesteps == 2 * threads * rounds
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_go_into_memory_of_inference_mode(dtype: torch.dtype) -> None:
+    lstm = of(DELTA).to(dtype)
+    pool, frame = al.StreamPool(lstm, 1), torch.randn(I, dtype=dtype)
+    pool.push(pool.open(), frame)
+    with torch.inference_mode():
+        y = torch.empty(1, H, dtype=dtype)
+    assert len(pool.tick_into(y)) == 1
+    assert torch.equal(y, al.stream(lstm).step(frame[None]))
+
+
 def test_what_is_wrong_harms_nobody() -> None:
     lstm = of(DELTA)
     pool, alone = al.StreamPool(lstm, 2), al.stream(lstm)
@@ -263,6 +274,13 @@ def test_what_is_wrong_harms_nobody() -> None:
     for y in (torch.zeros(2, H + 1), torch.zeros(0, H), torch.zeros(2, H).double(), [0.0], torch.zeros(H)):
         with pytest.raises(InputError, match="y: got"):
             pool.tick_into(y)  # type: ignore[arg-type]
+    memory, cut = torch.zeros(4 * H), torch.zeros(2, H)
+    cut.untyped_storage().resize_(8)
+    overlapping = memory[:H].expand(2, H), memory.as_strided((2, H), (1, 1)), memory.as_strided((2, H), (H - 1, 1))
+    for y in (*overlapping, torch.zeros(H, 2).T, torch._efficientzerotensor((2, H)), torch._neg_view(memory[:H]), cut):
+        with pytest.raises(InputError, match="y: got"):
+            pool.tick_into(y)
+    assert not memory.any()
     assert pool.stream_stats(stream).pushed == 1
     assert pool.stream_stats(other).pushed == 0
     huge = torch.full((I,), 1e30)
