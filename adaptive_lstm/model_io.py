@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
@@ -175,11 +177,21 @@ def copied(model: Model) -> Model:
     """A deep copy, also of a pruned or weight-normed model: its computed weights are copied as they are now.
 
     What the model remembers after a forward with gradients, such as ``self.hx = (h, c)``, is copied too.
+
+    Raises:
+        InputError: it holds what cannot be copied, such as a lock or a generator.
     """
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._update_flat_weights()  # torch.func.functional_call leaves its own there
-    return cast("Model", deep_copied(model, {}))
+    try:
+        return cast("Model", deep_copied(model, {}))
+    except AdaptiveLSTMError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be copied by copy.deepcopy ({error!s:.200}); a copy is what is changed"
+        ) from error
 
 
 def deep_copied(value: Any, memo: dict[int, Any]) -> Any:
@@ -204,27 +216,23 @@ class _AlsoOfGraphs(TorchFunctionMode):
 def memory_kept(model: nn.Module) -> Iterator[None]:
     """Inside the block the model may run; what it remembers on itself, buffers included, is then put back.
 
-    That holds for tensors in containers and in objects (dataclasses, for example) too. Parameters, submodules and the
-    settings of LSTMs are not touched.
+    That holds for tensors and arrays in containers and in objects (dataclasses, for example) too. All of them stay the
+    same objects, which may be shared. Parameters, submodules and the settings of LSTMs are not touched.
     """
-    before = [(module, _memory(module), dict(module._buffers)) for module in model.modules()]
-    objects = [(one, _attributes(one)) for one in _objects_of(model)]
-    values = [(b, b.detach().clone()) for b in model.buffers()]
+    modules = [(module, {name: module.__dict__[name] for name in _memory_names(module)}) for module in model.modules()]
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    memory = _Memory([value for _, own in (*modules, *buffers) for value in own.values()])
     try:
         yield
     finally:
-        for module, memory, buffers in before:
-            for name in _memory_names(module) - memory.keys():
+        for module, own in modules:
+            for name in _memory_names(module) - own.keys():
                 del module.__dict__[name]
-            module.__dict__.update(memory)
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        for one, attributes in objects:
-            _put_back(vars(one), attributes)
-        with torch.no_grad():
-            for buffer, value in values:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+            module.__dict__.update(own)
+        for held, before in buffers:
+            held.clear()
+            held.update(before)
+        memory.put_back()
 
 
 def keeps_memory(function: Function) -> Function:
@@ -241,57 +249,96 @@ def keeps_memory(function: Function) -> Function:
 
 
 def _memory_names(module: nn.Module) -> set[str]:
-    """Attributes that a forward may write: neither torch's own nor those of LSTMs."""
+    """Attributes that a forward may write: neither torch's own nor, of LSTMs, weights and settings."""
+    names = {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
     if isinstance(module, nn.LSTM):
-        return set()
-    return {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
+        return {name for name in names if not name.startswith("_")} - {*_OF_LSTMS, *module._flat_weights_names}
+    return names
 
 
 _TORCHS = frozenset(nn.Module().__dict__)
+_OF_LSTMS = frozenset(nn.LSTM(1, 1, device="meta").__dict__)
 
 
-def _memory(module: nn.Module) -> dict[str, Any]:
-    return {name: _kept(module.__dict__[name]) for name in _memory_names(module)}
+class _Memory:
+    """What values hold now, also in containers and in objects with attributes of their own: all can be put back.
+
+    Args:
+        values: where to look.
+    """
+
+    def __init__(self, values: list[Any]):
+        self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self._containers: list[tuple[Any, list[Any]]] = []
+        self._objects: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        seen: set[int] = set()
+        ahead = deque([(value, DEPTH) for value in values])  # those of least depth first
+        while ahead:
+            value, depth = ahead.popleft()
+            if id(value) in seen:
+                continue
+            container = isinstance(value, dict | list | tuple | set | deque)
+            if not container and not depth and _may_remember(value):
+                continue
+            seen.add(id(value))
+            if container:
+                parts = _entries(value)
+                self._containers.append((value, parts))
+                ahead.extendleft((part, depth) for part in (value.values() if isinstance(value, dict) else parts))
+            elif isinstance(value, torch.Tensor):
+                if _may_be_written(value):
+                    self._tensors.append((value, value.detach().clone()))
+            elif type(value) is np.ndarray and value.flags.writeable and not value.dtype.hasobject:
+                self._arrays.append((value, value.copy()))
+            elif _may_remember(value):
+                self._objects.append((vars(value), dict(vars(value))))
+                ahead.extend((part, depth - 1) for part in vars(value).values())
+
+    def put_back(self) -> None:
+        """As it was; what has not changed is not written to."""
+        for now, before in self._objects:
+            for name in now.keys() - before.keys():
+                if _holds_tensors(now[name]):  # the rest of an object is its own affair
+                    del now[name]
+            now.update({name: value for name, value in before.items() if now.get(name) is not value})
+        for container, parts in self._containers:
+            found = _entries(container)
+            if len(found) != len(parts) or any(map(operator.is_not, found, parts)):
+                _refill(container, parts)
+        with torch.inference_mode():  # tensors may have been made there
+            for tensor, value in self._tensors:
+                if tensor.shape != value.shape:
+                    tensor.data = value
+                elif not torch.equal(tensor, value):
+                    tensor.copy_(value)
+        for array, content in self._arrays:
+            array[...] = content
 
 
-def _kept(value: Any) -> Any:
-    """Containers and tensors as they are now, whatever is written into them later; other objects themselves."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone() if type(value) is torch.Tensor and not value.requires_grad else value
-    if isinstance(value, dict):
-        out = copy.copy(value)  # of its own class
-        for key, one in value.items():
-            out[key] = _kept(one)
-        return out
-    if isinstance(value, list | deque):
-        row = copy.copy(value)
-        for i, one in enumerate(value):
-            row[i] = _kept(one)
-        return row
-    if isinstance(value, tuple):
-        return value._make(map(_kept, value)) if hasattr(value, "_make") else tuple(map(_kept, value))
-    return value
+def _may_be_written(value: torch.Tensor) -> bool:
+    """Not parameters, and of other tensors those with values of their own."""
+    plain = type(value) is torch.Tensor and value.layout is torch.strided and not (value.is_nested or value.is_meta)
+    repeats = plain and any(size > 1 and not stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    return plain and not repeats and not value.requires_grad
 
 
-def _objects_of(model: nn.Module) -> list[Any]:
-    """Objects with attributes of their own that the modules of a model hold, also in containers and in each other."""
-    found: dict[int, Any] = {}
+def _entries(container: Any) -> list[Any]:
+    """What is in a container: values, or keys and values one after another."""
+    if isinstance(container, dict):
+        return [part for item in container.items() for part in item]
+    return list(container)
 
-    def look(value: Any, depth: int) -> None:
-        if isinstance(value, dict):
-            parts = list(value.values())
-        elif isinstance(value, list | tuple | deque):
-            parts = list(value)
-        elif depth and id(value) not in found and _may_remember(value):
-            found[id(value)], depth, parts = value, depth - 1, list(vars(value).values())
-        else:
-            return
-        for part in parts:
-            look(part, depth)
 
-    for module in model.modules():
-        look([module.__dict__[name] for name in _memory_names(module)], DEPTH)
-    return list(found.values())
+def _refill(container: Any, entries: list[Any]) -> None:
+    container.clear()
+    if isinstance(container, dict):
+        for key, value in zip(entries[::2], entries[1::2], strict=True):
+            container[key] = value
+    elif isinstance(container, set):
+        container.update(entries)
+    else:
+        container.extend(entries)
 
 
 def _may_remember(value: Any) -> bool:
@@ -299,24 +346,13 @@ def _may_remember(value: Any) -> bool:
     return not known and hasattr(value, "__dict__") and not type(value).__module__.startswith("torch.")
 
 
-def _attributes(one: Any) -> dict[str, tuple[Any, Any]]:
-    """Each attribute as it is, and as it is kept."""
-    return {name: (value, _kept(value) if _holds_tensors(value) else value) for name, value in vars(one).items()}
-
-
-def _put_back(now: dict[str, Any], attributes: dict[str, tuple[Any, Any]]) -> None:
-    """What has changed or holds tensors; the rest of an object is its own affair."""
-    for name in now.keys() - attributes.keys():
-        if _holds_tensors(now[name]):
-            del now[name]
-    for name, (value, kept) in attributes.items():
-        if kept is not value or now.get(name) is not value:
-            now[name] = kept
-
-
 def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_tensors, value.values()))
-    if isinstance(value, list | tuple | deque):
-        return any(map(_holds_tensors, value))
-    return isinstance(value, torch.Tensor)
+    seen, ahead = set[int](), [value]
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, torch.Tensor):
+            return True
+        if isinstance(one, dict | list | tuple | set | deque) and id(one) not in seen:
+            seen.add(id(one))
+            ahead.extend(one.values() if isinstance(one, dict) else one)
+    return False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,6 +128,56 @@ def test_what_an_object_remembers_is_put_back(run: str) -> None:
     assert all(map(torch.equal, memory.state.state, kept))
     with torch.no_grad():
         torch.testing.assert_close(copy.deepcopy(fast)(SEQUENCES[1]), fast(SEQUENCES[1]))
+
+
+class Shares(nn.Module):
+    """Two modules write into one cache, which leads back to itself; the LSTM remembers what it returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.part = nn.LSTM(4, 12, batch_first=True), nn.Identity()
+        self.cache: dict[str, Any] = {"last": torch.zeros(12), "all": [], "seen": set()}
+        self.cache["itself"] = self.cache
+        self.part.cache = self.cache  # type: ignore[assignment]
+        self.sums = np.zeros(12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, state = self.lstm(x)
+        self.lstm.last = state
+        self.cache["last"].copy_(y[0, -1].detach())
+        self.cache["all"].append(self.part(y))
+        self.cache["seen"].add(x.shape)
+        self.sums += y[0, -1].detach().numpy()
+        return torch.as_tensor(y)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_modules_share_stays_shared(run: str) -> None:
+    fast: Any = al.adapt(Shares().eval())
+    cache, last = fast.cache, fast.cache["last"]
+    RUNS[run](fast)
+    assert fast.cache is fast.part.cache is cache["itself"] is cache
+    assert cache["last"] is last
+    assert not last.any()
+    assert not fast.sums.any()
+    assert (cache["all"], cache["seen"]) == ([], set())
+    assert not hasattr(fast.lstm, "last")
+    with torch.no_grad():
+        fast(SEQUENCES[0])
+    assert len(fast.part.cache["all"]) == 1
+    RUNS[run](fast)
+    assert len(cache["all"]) == 1
+    torch.testing.assert_close(cache["last"], cache["all"][0][0, -1])
+    assert torch.equal(fast.lstm.last[0][0, 0], cache["last"])
+
+
+@pytest.mark.parametrize("held", [threading.Lock, lambda: (n for n in range(3))])
+def test_a_model_that_cannot_be_copied(held: Callable[[], Any]) -> None:
+    model = Recalls().eval()
+    model.memory["held"] = held()
+    with pytest.raises(al.errors.InputError, match="Recalls cannot be copied"):
+        al.adapt(model)
 
 
 def test_what_never_ran_stays_empty() -> None:
