@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import adaptive_lstm as al
+from adaptive_lstm.execution.fingerprint import Fingerprint
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
 
@@ -51,3 +52,35 @@ def test_a_truthy_batch_first_is_one() -> None:
     infer(fast, x)
     fast.batch_first = 1  # type: ignore[assignment]
     assert_close(infer(fast, x), infer(lstm, x), "fp32")
+
+
+def test_a_state_of_another_plan_is_not_run() -> None:
+    """Python shares the list of idle states, so that it may hold anything."""
+    fast, other = adapted(6, 9), adapted(6, 130)
+    x = signal(3, 2, 6)
+    want = infer(fast, x)
+    idle, wider = (lstm.executor().native._idle for lstm in (fast, other))  # type: ignore[union-attr]
+    infer(other, x)
+    kept = idle.copy()
+    for held in (wider[0], 5, type(wider[0]).__new__(type(wider[0]))):
+        idle[:] = [held]
+        with torch.no_grad(), pytest.raises(ValueError, match="idle must hold states of the plan"):
+            fast(x)
+    idle[:] = kept
+    assert_equal(infer(fast, x), want)
+
+
+def test_weights_that_are_no_tensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fingerprint, "stored", lambda self, lstm: [("weight_ih_l0", object(), 0, -1)])
+    with pytest.raises(ValueError, match="weights must be tensors"):
+        infer(adapted(6, 9), signal(3, 2, 6))
+
+
+def test_a_last_run_that_is_none_of_ours() -> None:
+    fast, x = adapted(6, 9), signal(3, 2, 6)
+    want = infer(fast, x)
+    vars(fast)["_last"] = ()
+    with torch.no_grad():
+        assert fast._direct is not None
+        found = fast._direct(fast, x)
+    assert_equal(found, want)

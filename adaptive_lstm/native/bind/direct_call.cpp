@@ -34,15 +34,20 @@ using Weights = std::vector<std::tuple<nb::object, nb::object, uintptr_t, int64_
 struct Idle {
   nb::object states;
   size_t most, most_bytes;
+  nb::handle type = nb::type<StackState>();
 };
 
-// A state out of those, which it returns to; none if the list is empty.
+// A state of a plan out of those, which it returns to; none if the list is empty.
 class Lent {
  public:
-  explicit Lent(const Idle& idle) : idle_(idle) {
+  Lent(const Idle& idle, const Plan& plan) : idle_(idle) {
     const Py_ssize_t n = PyList_Size(idle.states.ptr());
     if (n <= 0) return;
-    state_ = nb::borrow(PyList_GetItem(idle.states.ptr(), n - 1));
+    const nb::object last = nb::borrow(PyList_GetItem(idle.states.ptr(), n - 1));
+    if (last.type().ptr() != idle.type.ptr() || !nb::inst_ready(last) ||
+        &nb::inst_ptr<StackState>(last)->plan() != &plan)
+      throw std::invalid_argument("idle must hold states of the plan");
+    state_ = last;
     if (PyList_SetSlice(idle.states.ptr(), n - 1, n, nullptr)) throw nb::python_error();
   }
   ~Lent() {
@@ -152,8 +157,10 @@ class DirectCall {
                (cells_ - plan_->directions()) * (plan_->directions() + 1) * output_;
     for (const auto& layer : plan_->layers())
       require(layer[0].output == output_ && layer[0].hidden == hidden_, "whole batches need layers of one width");
-    for (const auto& [name, tensor, address, version] : weights)
+    for (const auto& [name, tensor, address, version] : weights) {
+      require(torch_->is_tensor(tensor), "weights must be tensors");
       weights_.push_back({name, tensor, address, version, torch_->inside(tensor.ptr())});
+    }
   }
 
   // output, (h_n, c_n) as of nn.LSTM.forward; None where another must decide who serves, and nothing has been done.
@@ -163,7 +170,7 @@ class DirectCall {
     for (const Weight& weight : weights_) weight.prefetch();
     Given in;
     if (!bypassed_.does_nothing(lstm, of) || !takes(of, x, hx, in)) return nb::none();
-    const Lent lent(idle_);
+    const Lent lent(idle_, *plan_);
     if (!lent) return nb::none();
     const Shapes shapes = shapes_of(in);
     float *y = nullptr, *h = nullptr, *c = nullptr;
@@ -245,7 +252,7 @@ class DirectCall {
 
   int64_t last_timesteps(nb::handle of) const {
     PyObject* last = item(of, last_);
-    return last && PyTuple_Check(last) ? PyLong_AsLongLong(PyTuple_GetItem(last, 2)) : 1;
+    return last && PyTuple_Check(last) && PyTuple_Size(last) > 2 ? PyLong_AsLongLong(PyTuple_GetItem(last, 2)) : 1;
   }
 
   bool run(StackState& state, const Given& in, float* y, float* h, float* c) const {

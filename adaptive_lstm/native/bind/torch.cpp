@@ -73,6 +73,10 @@ bool Torch::intervenes() const {
   return number(PyObject_GetAttr(forward_ad_.ptr(), level_.ptr())) >= 0;
 }
 
+bool Torch::is_tensor(nb::handle object) const {
+  return PyObject_IsInstance(object.ptr(), tensor_) == 1;
+}
+
 bool Torch::look(PyObject* tensor, nb::dlpack::dltensor& out) const {
   if (!look_(tensor, &out)) return true;
   PyErr_Clear();  // no dense memory: whoever asks goes another way

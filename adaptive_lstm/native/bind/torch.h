@@ -63,6 +63,7 @@ class Torch {
         nb::object version, nb::object requires_grad, nb::object is_neg);
 
   bool intervenes() const;
+  bool is_tensor(nb::handle object) const;
   bool grad() const { return truth(PyObject_CallNoArgs(grad_.ptr())); }
   int64_t threads() const { return number(PyObject_CallNoArgs(threads_.ptr())); }
   bool requires_grad(PyObject* tensor) const { return truth(requires_grad_.of(tensor)); }
