@@ -128,6 +128,13 @@ def test_a_name_twice_in_the_header_of_safetensors(tmp_path: Path) -> None:
         tensorfile.contents(path)
 
 
+def test_a_name_twice_among_many() -> None:
+    """Found in one pass: to count every name among all would take minutes."""
+    names = ",".join(f'"{i:x}":0' for i in range(300_000))
+    with pytest.raises(ValueError, match="the name 'last' twice"):
+        strict_json.loads(f'{{{names},"last":0,"last":1}}', 2**20)
+
+
 @pytest.mark.parametrize("found", ["-1", "0", "1.0", "1e0", "True", "", " 1", "1_0", "١", "one", "1" * 5000, "3"])
 def test_versions(saved: tuple[nn.LSTM, Path], found: str) -> None:
     model, path = saved
