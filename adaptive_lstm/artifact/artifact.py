@@ -100,7 +100,8 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
 
     Raises:
         ModelFileError: the file is missing, damaged, altered, of another kind, of a newer version, or of another model,
-            or holds a policy of an unknown class, or a certificate of another policy.
+            or holds a policy of an unknown class, or a certificate of another policy or of a model with other weights
+            around its LSTMs.
         InputError: the model holds no ``nn.LSTM``, or ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
@@ -116,6 +117,11 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
         raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, expected the model that was saved")
     try:
         settings, certificate = _parsed(header, arrays, found, kinds)
+        if certificate is not None and certificate.surroundings != surroundings_digest(model, found):
+            raise ModelFileError(
+                "certificate: it is of a model with other weights around its LSTMs (a head, for example) than this "
+                "one; load that model, or save this one's settings without the certificate"
+            )
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     fast = adapt(model)

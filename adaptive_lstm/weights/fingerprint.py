@@ -48,11 +48,20 @@ def surroundings_digest(model: nn.Module, lstms: Mapping[str, nn.LSTM]) -> str:
 
 
 def _of_bytes(value: object) -> object:
-    """Dtype, shape and digest of the bytes of a tensor; None for state that is no tensor."""
+    """A tensor as dtype, shape and digest of its bytes; containers by their parts; None for what else is no number."""
     import torch
 
+    if isinstance(value, tuple | list):
+        return [_of_bytes(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _of_bytes(one) for key, one in value.items()}
+    if isinstance(value, torch.Tensor) and value.is_quantized:
+        scales = value.q_per_channel_scales() if "channel" in str(value.qscheme()) else value.q_scale()
+        points = value.q_per_channel_zero_points() if "channel" in str(value.qscheme()) else value.q_zero_point()
+        return _of_bytes([value.int_repr(), scales, points])
     if not isinstance(value, torch.Tensor):
-        return None
-    copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # see layout.float32
+        return repr(value) if isinstance(value, bool | int | float | str | bytes) else None
+    # see layout.float32
+    copy = value.detach().resolve_conj().resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
     data = copy.flatten().view(torch.uint8).numpy().tobytes()
     return str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
@@ -152,6 +153,30 @@ def test_a_certificate_beside_another_head_is_refused(tmp_path: Path) -> None:
         fast.get_parameter("fc.weight").mul_(-5)
     with pytest.raises(al.errors.InputError, match="of a model with other weights around the LSTMs"):
         al.save(fast, tmp_path / "model", certificate=certificate)
+
+
+def test_a_file_with_a_certificate_is_of_one_head(tmp_path: Path) -> None:
+    model, fast = tagger()
+    al.save(fast, tmp_path / "certified", certificate=certificate_of(fast))
+    al.save(fast, tmp_path / "settings")
+    al.load(tmp_path / "certified", model)
+    with torch.no_grad():
+        model.fc.weight.mul_(-5)
+    refused(tmp_path / "certified", model, "certificate: it is of a model with other weights around its LSTMs")
+    al.load(tmp_path / "settings", model)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao.quantization is deprecated
+def test_a_quantized_head_counts(tmp_path: Path) -> None:
+    _, fast = tagger()
+    other = copy.deepcopy(fast)
+    with torch.no_grad():
+        other.get_submodule("fc").weight.mul_(-5)  # type: ignore[union-attr, operator]
+    first, second = (torch.ao.quantization.quantize_dynamic(m, {torch.nn.Linear}) for m in (fast, other))
+    assert not any(isinstance(m, torch.nn.Linear) for m in first.modules())
+    al.save(first, tmp_path / "model", certificate=certificate_of(first))
+    with pytest.raises(al.errors.InputError, match="other weights around the LSTMs"):
+        al.save(second, tmp_path / "model", certificate=certificate_of(first))
 
 
 @pytest.mark.parametrize(("share", "left"), [(0.0, 1.0), (0.5, 0.55), (0.9, 0.17)])
