@@ -58,9 +58,13 @@ def is_freed(x: torch.Tensor) -> bool:
 
     Most of torch reads such memory blindly.
     """
+    numbers = x.numel()
+    if not numbers:
+        return False
     try:
-        last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-        return x.untyped_storage().nbytes() < (last + 1) * x.element_size() and x.numel() > 0
+        if not x.is_contiguous():
+            numbers = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        return x.untyped_storage().nbytes() < (x.storage_offset() + numbers) * x.element_size()
     except RuntimeError:  # wrappers of torch.func do not show their storage
         return False
 
