@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import operator
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
@@ -19,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from .codec import brief
 from .errors import AdaptiveLSTMError, InputError
+from .model_memory import holds_tensors, memory_kept, put_back
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
-DEPTH = 3  # of objects in objects that a model remembers something in
 REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -59,9 +56,13 @@ def call(model: nn.Module, item: Any) -> Any:
     A tuple or list holds several arguments. A dict (any mapping) whose keys are all names of arguments of ``forward``
     holds arguments by name; any other dict is one argument. A batch of dataset keys, for example, stays one.
 
+    Inside ``memory_kept`` the model starts from what it remembered there at first.
+
     Raises:
         InputError: ``forward`` does not take such arguments, or fails on an input that is no tensor and holds none.
     """
+    put_back(model)
+    item = _outside_inference(item) if torch.is_grad_enabled() else item
     if isinstance(item, Mapping) and _takes_names(type(model).forward, frozenset(map(str, item))):
         given: tuple[tuple[Any, ...], dict[str, Any]] = (), dict(item)
     elif isinstance(item, tuple | list) and not isinstance(item, PackedSequence):
@@ -75,12 +76,23 @@ def call(model: nn.Module, item: Any) -> Any:
     except Exception as error:
         if isinstance(error, TypeError):
             _check_signature(model, item, given, error)
-        if not _holds_tensors(item):
+        if not holds_tensors(item):
             raise InputError(
                 f"inputs: got {brief(item)} as an input, on which {type(model).__name__} raised {type(error).__name__} "
                 f"({error}), expected batches, each as the model takes it"
             ) from error
         raise
+
+
+def _outside_inference(item: Any) -> Any:
+    """The same, with copies of tensors that were made in inference mode, through which no gradients pass."""
+    if isinstance(item, PackedSequence):
+        return item._replace(data=_outside_inference(item.data))
+    if isinstance(item, dict):
+        return {key: _outside_inference(one) for key, one in item.items()}
+    if type(item) in (tuple, list):
+        return type(item)(map(_outside_inference, item))
+    return item.clone() if isinstance(item, torch.Tensor) and item.is_inference() else item
 
 
 @functools.lru_cache(maxsize=256)
@@ -212,147 +224,34 @@ class _AlsoOfGraphs(TorchFunctionMode):
         return memo[id(tensor)]
 
 
-@contextmanager
-def memory_kept(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model may run; what it remembers on itself, buffers included, is then put back.
+def runs_model(function: Function) -> Function:
+    """For functions of a model (the first argument) that run it, whatever surrounds their call.
 
-    That holds for tensors and arrays in containers and in objects (dataclasses, for example) too. All of them stay the
-    same objects, which may be shared. Parameters, submodules and the settings of LSTMs are not touched.
+    What the model remembers is put back afterwards. Inference mode, which lets no gradients pass, and autocast, under
+    which torch serves the LSTMs, end at their door.
     """
-    modules = [(module, {name: module.__dict__[name] for name in _memory_names(module)}) for module in model.modules()]
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
-    memory = _Memory([value for _, own in (*modules, *buffers) for value in own.values()])
-    try:
-        yield
-    finally:
-        for module, own in modules:
-            for name in _memory_names(module) - own.keys():
-                del module.__dict__[name]
-            module.__dict__.update(own)
-        for held, before in buffers:
-            held.clear()
-            held.update(before)
-        memory.put_back()
-
-
-def keeps_memory(function: Function) -> Function:
-    """For functions of a model (the first argument) that run it: what it remembers is put back afterwards."""
 
     @functools.wraps(function)
     def inside(model: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(model, nn.Module):  # the function says what is wrong
             return function(model, *args, **kwargs)
-        with memory_kept(model):
+        with ExitStack() as around:
+            if torch.is_inference_mode_enabled():
+                around.enter_context(torch.inference_mode(False))
+                around.enter_context(torch.no_grad())
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    around.enter_context(torch.autocast(device, enabled=False))
+            around.enter_context(memory_kept(model))
             return function(model, *args, **kwargs)
 
     return cast("Function", inside)
 
 
-def _memory_names(module: nn.Module) -> set[str]:
-    """Attributes that a forward may write: neither torch's own nor, of LSTMs, weights and settings."""
-    names = {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
-    if isinstance(module, nn.LSTM):
-        return {name for name in names if not name.startswith("_")} - {*_OF_LSTMS, *module._flat_weights_names}
-    return names
-
-
-_TORCHS = frozenset(nn.Module().__dict__)
-_OF_LSTMS = frozenset(nn.LSTM(1, 1, device="meta").__dict__)
-
-
-class _Memory:
-    """What values hold now, also in containers and in objects with attributes of their own: all can be put back.
-
-    Args:
-        values: where to look.
-    """
-
-    def __init__(self, values: list[Any]):
-        self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        self._containers: list[tuple[Any, list[Any]]] = []
-        self._objects: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        seen: set[int] = set()
-        ahead = deque([(value, DEPTH) for value in values])  # those of least depth first
-        while ahead:
-            value, depth = ahead.popleft()
-            if id(value) in seen:
-                continue
-            container = isinstance(value, dict | list | tuple | set | deque)
-            if not container and not depth and _may_remember(value):
-                continue
-            seen.add(id(value))
-            if container:
-                parts = _entries(value)
-                self._containers.append((value, parts))
-                ahead.extendleft((part, depth) for part in (value.values() if isinstance(value, dict) else parts))
-            elif isinstance(value, torch.Tensor):
-                if _may_be_written(value):
-                    self._tensors.append((value, value.detach().clone()))
-            elif type(value) is np.ndarray and value.flags.writeable and not value.dtype.hasobject:
-                self._arrays.append((value, value.copy()))
-            elif _may_remember(value):
-                self._objects.append((vars(value), dict(vars(value))))
-                ahead.extend((part, depth - 1) for part in vars(value).values())
-
-    def put_back(self) -> None:
-        """As it was; what has not changed is not written to."""
-        for now, before in self._objects:
-            for name in now.keys() - before.keys():
-                if _holds_tensors(now[name]):  # the rest of an object is its own affair
-                    del now[name]
-            now.update({name: value for name, value in before.items() if now.get(name) is not value})
-        for container, parts in self._containers:
-            found = _entries(container)
-            if len(found) != len(parts) or any(map(operator.is_not, found, parts)):
-                _refill(container, parts)
-        with torch.inference_mode():  # tensors may have been made there
-            for tensor, value in self._tensors:
-                if tensor.shape != value.shape:
-                    tensor.data = value
-                elif not torch.equal(tensor, value):
-                    tensor.copy_(value)
-        for array, content in self._arrays:
-            array[...] = content
-
-
-def _may_be_written(value: torch.Tensor) -> bool:
-    """Not parameters, and of other tensors those with values of their own."""
-    plain = type(value) is torch.Tensor and value.layout is torch.strided and not (value.is_nested or value.is_meta)
-    repeats = plain and any(size > 1 and not stride for size, stride in zip(value.shape, value.stride(), strict=True))
-    return plain and not repeats and not value.requires_grad
-
-
-def _entries(container: Any) -> list[Any]:
-    """What is in a container: values, or keys and values one after another."""
-    if isinstance(container, dict):
-        return [part for item in container.items() for part in item]
-    return list(container)
-
-
-def _refill(container: Any, entries: list[Any]) -> None:
-    container.clear()
-    if isinstance(container, dict):
-        for key, value in zip(entries[::2], entries[1::2], strict=True):
-            container[key] = value
-    elif isinstance(container, set):
-        container.update(entries)
-    else:
-        container.extend(entries)
-
-
-def _may_remember(value: Any) -> bool:
-    known = isinstance(value, nn.Module | torch.Tensor | type) or callable(value)
-    return not known and hasattr(value, "__dict__") and not type(value).__module__.startswith("torch.")
-
-
-def _holds_tensors(value: Any) -> bool:
-    seen, ahead = set[int](), [value]
-    while ahead:
-        one = ahead.pop()
-        if isinstance(one, torch.Tensor):
-            return True
-        if isinstance(one, dict | list | tuple | set | deque) and id(one) not in seen:
-            seen.add(id(one))
-            ahead.extend(one.values() if isinstance(one, dict) else one)
-    return False
+def require_gradients(model: nn.Module) -> None:
+    """Raise ``InputError`` if gradients cannot pass a model because its weights were made in inference mode."""
+    if any(value.is_inference() for value in (*model.parameters(), *model.buffers())):
+        raise InputError(
+            "the model's weights were made under torch.inference_mode(), which lets no gradients pass; give "
+            "copy.deepcopy(model), made outside of it"
+        )

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..codec import short_repr
 from ..errors import InputError, NonFiniteError
-from ..model_io import as_batches, call, keeps_memory
+from ..model_io import as_batches, call, runs_model
 from ..policies import DepthTranslators, Map, TimeTranslators
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -101,7 +101,7 @@ class _Sums:
         self.count += other.count
 
 
-@keeps_memory
+@runs_model
 def fit_translators(
     model: nn.Module,
     inputs: Iterable[Any],

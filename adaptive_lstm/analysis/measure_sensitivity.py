@@ -12,7 +12,7 @@ from torch import nn
 
 from ..codec import brief, is_whole
 from ..errors import InputError, NonFiniteError
-from ..model_io import Opaque, as_batches, call, first_tensor, keeps_memory, require_function
+from ..model_io import Opaque, as_batches, call, first_tensor, require_function, require_gradients, runs_model
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -92,7 +92,7 @@ def projected_gradients(
         yield torch.autograd.grad((out * v).sum(), tensors, retain_graph=index + 1 < count, allow_unused=True)
 
 
-@keeps_memory
+@runs_model
 def measure_sensitivities(
     model: nn.Module,
     inputs: Iterable[Any],
@@ -127,6 +127,7 @@ def measure_sensitivities(
     if not is_whole(seed):
         raise InputError(f"seed: got {brief(seed)}, expected a whole number")
     require_function(output)
+    require_gradients(model)
     sums = {name: _Sums(lstm) for name, lstm in lstms.items()}
     seen = 0
     for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):

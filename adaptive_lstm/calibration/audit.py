@@ -24,7 +24,8 @@ from ..codec import brief, is_number, is_whole
 from ..errors import InputError
 from ..files import FilePath
 from ..losses import Loss, as_loss
-from ..model_io import call, memory_kept
+from ..model_io import call
+from ..model_memory import memory_kept
 from ..policies import Dense, Policy
 from ..runtime.adapt import adapted_lstms
 from ..weights.fingerprint import surroundings_digest, weights_digest

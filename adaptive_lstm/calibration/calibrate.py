@@ -17,7 +17,7 @@ from torch import nn
 from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..losses import Loss
-from ..model_io import first_tensor, keeps_memory
+from ..model_io import first_tensor, runs_model
 from ..policies import Family, Policy
 from ..progress import Progress
 from ..runtime.adapt import adapted_lstms
@@ -34,7 +34,7 @@ from .time_budget import TimeBudget
 from .workload import Use, check_use
 
 
-@keeps_memory
+@runs_model
 def calibrate(
     model: nn.Module,
     sequences: Iterable[Any] | Splits[Any],

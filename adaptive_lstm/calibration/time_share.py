@@ -13,6 +13,7 @@ from .. import bench
 from ..codec import brief, is_whole
 from ..errors import InputError
 from ..execution.backend import backend_info
+from ..model_io import runs_model
 from ..policies import Dense
 from ..runtime.adapt import adapted_lstms
 from .candidates import Settings
@@ -63,6 +64,7 @@ class TimeShare(bench.Ratio):
         return f"time left: {self.median:.0%}, {1 / self.median:.2f} times as fast as with nothing skipped {spread}"
 
 
+@runs_model
 def time_policy(
     model: nn.Module, inputs: Sequence[Any], *, use: Use = "sequence", rounds: int = TIMING_ROUNDS
 ) -> TimeShare:

@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..model_io import call
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.sequence_batches import packed
 from ..runtime.stream import stream
 
 Use = Literal["sequence", "stream", "batch"]
@@ -82,12 +83,12 @@ def _steps(lstms: Mapping[str, AdaptiveLSTM], rows: Rows) -> Run:
 
 
 def _batches(lstms: Mapping[str, AdaptiveLSTM], rows: Rows) -> Run:
-    batches = [(lstms[name], pack_sequence(list(found), enforce_sorted=False)) for name, found in rows.items()]
+    batches = [(lstms[name], packed(found)) for name, found in rows.items()]
 
     def run() -> None:
         with torch.no_grad():
-            for lstm, packed in batches:
-                lstm(packed)
+            for lstm, x in batches:
+                lstm(x)
 
     return run
 

@@ -17,7 +17,7 @@ from ..analysis.sensitivity import Sensitivity
 from ..bench import Ratio, measure, ratio
 from ..codec import brief, is_one_of
 from ..errors import InputError
-from ..model_io import as_batches, first_tensor, keeps_memory, require_function
+from ..model_io import as_batches, first_tensor, require_function, runs_model
 from ..policies import Dense
 from ..runtime.adapt import adapted_lstms, keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -37,7 +37,7 @@ TIMED, TIMED_SECONDS = 15, 0.002  # timing samples of either side, and their lea
 STEPS = 32  # timesteps of noise that are timed
 
 
-@keeps_memory
+@runs_model
 def compress(
     model: nn.Module,
     inputs: Iterable[Any] | None = None,

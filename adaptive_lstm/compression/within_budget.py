@@ -13,7 +13,7 @@ from torch import nn
 from ..analysis.measure_sensitivity import Output
 from ..codec import brief, is_number
 from ..errors import InputError
-from ..model_io import as_batches, call, check_repeatable, first_tensor, keeps_memory, require_function
+from ..model_io import as_batches, call, check_repeatable, first_tensor, require_function, runs_model
 from ..policies import Dense
 from ..progress import Deadline, OutOfTimeError, Progress, time_limit
 from ..runtime.adapt import adapted_lstms, keep_settings
@@ -42,7 +42,7 @@ PRODUCTS = 150  # of [4H, C] with [C, C]: moments excluded; rounding, refits
 MOMENTS = 6  # second moments of all operands
 
 
-@keeps_memory
+@runs_model
 def compress_within(
     model: nn.Module,
     inputs: Iterable[Any],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from ..errors import InputError
 
@@ -34,7 +34,7 @@ class Batches(Protocol):
 def batches_of(model: Model, layout: Layout) -> Batches:
     """How a model runs batches of a layout."""
     if layout == "packed":
-        return PackedLSTM(model) if isinstance(model, nn.LSTM) else ModelBatches(lambda x: model(pack_sequence(x)))
+        return PackedLSTM(model) if isinstance(model, nn.LSTM) else ModelBatches(lambda x: model(packed(x)))
     if layout == "padded":
         return ModelBatches(_padded(model))
     return ModelBatches(lambda x: model(torch.stack(x)), mixes=False)
@@ -58,6 +58,13 @@ def in_batches(lengths: Sequence[int], most: int, *, mixes: bool) -> Iterator[li
             first += rows
 
 
+def packed(sequences: Sequence[torch.Tensor]) -> PackedSequence:
+    """As torch's ``pack_sequence``, whatever the default device is; in any order of lengths."""
+    lengths: Any = [len(x) for x in sequences]  # of a list torch makes a tensor on the CPU
+    sorted_ = all(a >= b for a, b in pairwise(lengths))
+    return pack_padded_sequence(pad_sequence(list(sequences)), lengths, enforce_sorted=sorted_)
+
+
 class PackedLSTM:
     """An ``nn.LSTM`` alone; results are those of its calls with a sequence [T, I]."""
 
@@ -68,7 +75,7 @@ class PackedLSTM:
 
     def run(self, sequences: Sequence[torch.Tensor]) -> list[Any]:
         """As ``Batches.run``."""
-        output, (h, c) = self._lstm(pack_sequence(list(sequences)))
+        output, (h, c) = self._lstm(packed(sequences))
         y, _ = pad_packed_sequence(output, batch_first=True)
         return [(y[i, : len(x)].clone(), (h[:, i].clone(), c[:, i].clone())) for i, x in enumerate(sequences)]
 

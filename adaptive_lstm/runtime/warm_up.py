@@ -19,7 +19,7 @@ from .lstm import AdaptiveLSTM
 CALLS = 3 * ROUNDS + 1
 
 
-@model_io.keeps_memory
+@model_io.runs_model
 def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
     """Pack the weights of an adapted model, and settle who serves its calls, on how many threads.
 

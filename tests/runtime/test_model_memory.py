@@ -180,6 +180,28 @@ def test_a_model_that_cannot_be_copied(held: Callable[[], Any]) -> None:
         al.adapt(model)
 
 
+@pytest.mark.parametrize("run", ["sensitivity", "within"])
+def test_what_an_input_gives_does_not_depend_on_those_before(run: str) -> None:
+    """A model that goes on from its last state is compared with itself from the same state."""
+    fast: Any = al.adapt(Recalls().eval())
+    seen: list[torch.Tensor] = []
+
+    def output(y: torch.Tensor) -> torch.Tensor:
+        seen.append(y.detach().clone())
+        return y
+
+    if run == "within":
+        al.compress_within(fast, SEQUENCES[:6], change=1e-9, output=output, progress=False)
+    else:
+        al.measure_sensitivities(fast, [SEQUENCES[0]] * 3, output=output, progress=False)
+    with torch.no_grad():
+        first = fast(SEQUENCES[0])
+    of_first = [y for y in seen if torch.allclose(y, first, atol=1e-6)]
+    assert len(of_first) >= (3 if run == "sensitivity" else 2)
+    if run == "sensitivity":
+        assert len(of_first) == len(seen)
+
+
 def test_what_never_ran_stays_empty() -> None:
     model = al.adapt(Remembers(WRAPS["tuple"]).eval())
     RUNS["calibrate"](model)

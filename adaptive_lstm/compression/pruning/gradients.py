@@ -12,7 +12,7 @@ from ...analysis.measure_sensitivity import Output, projected_gradients
 from ...analysis.recorder import run_all_on
 from ...execution.batch import Batch
 from ...execution.runner import Result, Runner
-from ...model_io import Opaque, call
+from ...model_io import Opaque, call, require_gradients
 from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import DoubleArray
@@ -39,8 +39,9 @@ def squared_gradients(
         Sums over batches, [4H, C] of [W_ih | W_hh] for every cell of every LSTM.
 
     Raises:
-        InputError: the output depends on no LSTM.
+        InputError: the output depends on no LSTM, or the weights were made in inference mode.
     """
+    require_gradients(model)
     stacks = torch_runners(lstms, weights)
     matrices = [m for stack in stacks.values() for layer in stack.layers for m in layer.matrices()]
     sums = [torch.zeros(m.shape, dtype=torch.float64, device="cpu") for m in matrices]
