@@ -327,10 +327,13 @@ def short_repr(cls: Class) -> Class:
 def brief(value: object) -> str:
     """A value in at most about TOLD characters; what is deep inside goes first."""
     told = ""
-    for depth in range(TOLD_DEPTH, 0, -1):
-        told = _told(value, depth)
-        if len(told) <= TOLD:
-            return told
+    try:
+        for depth in range(TOLD_DEPTH, 0, -1):
+            told = _told(value, depth)
+            if len(told) <= TOLD:
+                return told
+    except Exception:  # noqa: BLE001 (nested tensors do not know their shape, and any class may define how it is told)
+        return f"<{type(value).__name__}>"
     return f"{told[:TOLD]}..."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ class PoolOptions:
                 raise InputError(f"{name}: got {brief(value)}, expected a whole number, 1 to {MOST_ROWS:,}")
         if self.idle_timeout is not None and not (is_number(self.idle_timeout) and self.idle_timeout > 0):
             raise InputError(f"idle_timeout: got {brief(self.idle_timeout)}, expected seconds, above 0")
+        if not callable(self.clock):
+            raise InputError(f"clock: got {brief(self.clock)}, expected a function that tells the time in seconds")
 
     @property
     def most(self) -> int:
@@ -104,7 +106,13 @@ class StreamPool:
         # ``_ticking`` guards the rows and is taken first; ``_lock`` guards everything else, for moments.
         self._ticking, self._lock = threading.Lock(), threading.Lock()
         self._seats = Seats(options.capacity)
-        self._queue = FrameQueue(options.capacity, options.backlog, self.shape.input_size, self.dtype)
+        try:
+            self._queue = FrameQueue(options.capacity, options.backlog, self.shape.input_size, self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise InputError(
+                f"got capacity {options.capacity:,} and backlog {options.backlog:,}, whose waiting frames do not fit "
+                f"into memory ({error}); expected fewer"
+            ) from error
         self._fresh: set[int] = set()  # rows that start anew before they run
 
     def __len__(self) -> int:
@@ -192,6 +200,8 @@ class StreamPool:
             InputError, NonFiniteError, OverloadError: as ``push``, or a stream is named twice; no frame was taken.
         """
         values = _checked(frames, self._rows, alone=False)
+        if not isinstance(streams, list | tuple):
+            streams = _listed(streams)
         if len(streams) != len(values):
             raise InputError(f"got {len(streams)} streams and {len(values)} frames, expected a frame for each")
         with self._lock:
@@ -323,6 +333,13 @@ class StreamPool:
     def stats(self) -> RunStats:
         """What all streams did together since the pool was made."""
         return self._rows.stats()
+
+
+def _listed(streams: Any) -> list[int]:
+    """Streams in any other container, in its order."""
+    if not isinstance(streams, Iterable):
+        raise InputError(f"streams: got {brief(streams)}, expected a list of numbers from open() or restore()")
+    return list(streams)
 
 
 def _checked(frames: Any, rows: PoolRows, *, alone: bool) -> _Frames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import is_
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +88,9 @@ class Seats:
         known, rows = self._known
         if len(streams) == len(known) and all(map(is_, streams, known)):  # as at most ticks
             return rows
-        found = list(map(self._rows.get, streams))
-        if None in found or {*map(type, streams)} - {int}:
+        whole = not {*map(type, streams)} - {int}  # others may not even be hashed
+        found: list[Any] = list(map(self._rows.get, streams)) if whole else [None]
+        if None in found:
             found = [self.row(stream) for stream in streams]
         if len(set(found)) < len(found):
             raise InputError("got a stream twice, expected one frame for each; push takes several frames [n, I]")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
 
 import adaptive_lstm as al
+from adaptive_lstm import _native
 from adaptive_lstm.execution.fingerprint import Fingerprint
 
 from ..support.helpers import adapted, assert_close, assert_equal, infer, signal, torch_lstm
@@ -54,15 +56,22 @@ def test_a_truthy_batch_first_is_one() -> None:
     assert_close(infer(fast, x), infer(lstm, x), "fp32")
 
 
+def _idle(lstm: al.AdaptiveLSTM) -> list[Any]:
+    native = lstm.executor().native
+    assert native is not None
+    states: list[Any] = native._idle
+    return states
+
+
 def test_a_state_of_another_plan_is_not_run() -> None:
     """Python shares the list of idle states, so that it may hold anything."""
     fast, other = adapted(6, 9), adapted(6, 130)
     x = signal(3, 2, 6)
     want = infer(fast, x)
-    idle, wider = (lstm.executor().native._idle for lstm in (fast, other))  # type: ignore[union-attr]
+    idle, wider = (_idle(lstm) for lstm in (fast, other))
     infer(other, x)
     kept = idle.copy()
-    for held in (wider[0], 5, type(wider[0]).__new__(type(wider[0]))):
+    for held in (wider[0], 5, _native.State.__new__(_native.State)):
         idle[:] = [held]
         with torch.no_grad(), pytest.raises(ValueError, match="idle must hold states of the plan"):
             fast(x)

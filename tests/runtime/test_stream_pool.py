@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 import adaptive_lstm as al
 from adaptive_lstm.errors import InputError, NonFiniteError, OverloadError, UnsupportedError
+from adaptive_lstm.runtime import array_pool
 from adaptive_lstm.runtime.monitor import LOOK, Range
 
 from ..support.helpers import adapted
@@ -226,6 +228,29 @@ def test_many_threads_push() -> None:
     assert pool.stats.timesteps == 2 * threads * rounds
 
 
+@pytest.mark.parametrize("names", [lambda s: dict.fromkeys(s), set, iter, tuple])
+def test_streams_are_named_in_any_container(names: Callable[[list[int]], Any]) -> None:
+    lstm = of(DELTA)
+    pool, x = al.StreamPool(lstm, 2, backlog=1), torch.randn(2, I)
+    streams = [pool.open(), pool.open()]
+    pool.push_each(names(streams), x)
+    with pytest.raises(OverloadError, match=f"stream {streams[0]}: got 1 frames while 1 wait"):
+        pool.push_each(names(streams), x)
+    assert torch.equal(torch.stack(list(pool.tick().values())), al.stream(lstm, 2).step(x))
+
+
+def test_options_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="clock: got 5"):
+        al.StreamPool(of(DELTA), clock=5)  # type: ignore[arg-type]
+
+    def full(*args: Any) -> Any:
+        raise MemoryError("Unable to allocate 640 GiB")
+
+    monkeypatch.setattr(array_pool, "FrameQueue", full)
+    with pytest.raises(InputError, match="backlog 64, whose waiting frames do not fit into memory"):
+        al.StreamPool(of(DELTA))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_go_into_memory_of_inference_mode(dtype: torch.dtype) -> None:
     lstm = of(DELTA).to(dtype)
@@ -268,9 +293,14 @@ def test_what_is_wrong_harms_nobody() -> None:
         ([stream, 9], torch.zeros(2, I), "never opened"),
         ([stream], torch.zeros(2, I), "a frame for each"),
         ([stream], torch.zeros(I), "shape"),
+        (None, torch.zeros(2, I), "streams: got None"),
+        (5, torch.zeros(2, I), "streams: got 5"),
+        ([stream, [other]], torch.zeros(2, I), "expected the number"),
+        ([stream, {}], torch.zeros(2, I), "expected the number"),
+        (iter([stream, "1"]), torch.zeros(2, I), "expected the number"),
     ):
         with pytest.raises(InputError, match=message):
-            pool.push_each(names, frames)
+            pool.push_each(names, frames)  # type: ignore[arg-type]
     for y in (torch.zeros(2, H + 1), torch.zeros(0, H), torch.zeros(2, H).double(), [0.0], torch.zeros(H)):
         with pytest.raises(InputError, match="y: got"):
             pool.tick_into(y)  # type: ignore[arg-type]

@@ -192,6 +192,15 @@ def test_wrong_rows_change_nothing(dtype: torch.dtype) -> None:
                 al.StreamState.merge(state, al.stream(other).state)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")  # torch's own
+def test_nested_tensors_are_no_rows() -> None:
+    rows = torch.nested.nested_tensor([torch.zeros(1)])
+    with al.stream(of(StackShape(5, 9, 2), DELTA), 2) as s:
+        for call in (lambda: s.reset(rows=rows), lambda: s.step(torch.zeros(1, 5), rows=rows)):
+            with pytest.raises(InputError, match="rows: got <Tensor>"):
+                call()
+
+
 def test_a_state_says_which_rows_have_sent_nothing() -> None:
     with al.stream(of(StackShape(5, 9, 2), DELTA), 3) as s:
         s.step(torch.randn(2, 5), rows=[0, 2])
