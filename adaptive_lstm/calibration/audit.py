@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..files import FilePath
 from ..losses import Loss, as_loss
 from ..model_io import call
-from ..model_memory import memory_kept
+from ..model_io.memory import memory_kept
 from ..policies import Dense, Policy
 from ..runtime.adapt import adapted_lstms
 from ..weights.fingerprint import surroundings_digest, weights_digest

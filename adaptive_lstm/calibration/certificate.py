@@ -15,6 +15,7 @@ from .. import codec, strict_json
 from ..codec import short_repr
 from ..errors import InputError
 from ..execution.backend import backend_info
+from ..model_io.memory import put_back
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.fingerprint import model_digest, surroundings_digest
@@ -212,6 +213,7 @@ def make_certificate(
         more: what ``Certificate.more`` holds.
     """
     lstms, info = adapted_lstms(model), backend_info()
+    put_back(model)  # what it remembers in buffers counts as it will be found
     return Certificate(
         certified=outcome is not None,
         policy=policy,

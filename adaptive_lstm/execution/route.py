@@ -29,6 +29,7 @@ TRAINING = Route("torch", "training mode")
 TRACING = Route("torch", "tracing")
 EMPTY = Route("torch", "empty input")
 AUTOCAST = Route("torch", "autocast")
+META = Route("torch", "the meta device, whose tensors hold no values")
 NOT_PLAIN = Route("torch", "an input is not plain memory (traced, transformed or differentiated in forward mode)")
 GRADIENTS = Route("torch", "gradients needed (wrap inference in torch.no_grad() or torch.inference_mode())")
 FOREIGN = Route("torch", "input of another dtype or device")  # raises torch's own error
@@ -63,6 +64,8 @@ def decide(
     if not is_plain(x) or (hx is not None and not _plain_states(hx)):
         return NOT_PLAIN, None, None
     on_cpu = x.is_cpu
+    if not on_cpu and x.is_meta:
+        return META, None, None
     if _is_any_autocast_enabled() and _autocasts(x.device.type):
         return AUTOCAST, None, None
     if is_grad_enabled() and _needs_gradients(lstm, x, hx):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codec import brief, is_number
-from ..errors import InputError, OverloadError, StateError
+from ..errors import InputError, OverloadError, StateError, UnsupportedError
 from ..execution.backend import refuse_non_finite
 from ..types import RunStats
 from ..types.states import MOST_ROWS
@@ -123,6 +123,13 @@ class StreamPool:
 
     def __contains__(self, stream: object) -> bool:
         return stream in self._seats
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """Refuse to be copied or pickled. Raises ``UnsupportedError``."""
+        raise UnsupportedError(
+            "a pool of streams cannot be copied or pickled; make another one and move streams: "
+            "other.restore(pool.snapshot(stream))"
+        )
 
     # ------------------------------------------------------------------------------------------------- come and go
 

@@ -17,7 +17,7 @@ from ..codec import brief, is_one_of, is_whole
 from ..errors import AdaptiveLSTMError, InputError
 from ..execution.threads import at_most, get_num_threads
 from ..execution.uncompiled import uncompiled
-from ..model_memory import memory_kept
+from ..model_io.memory import memory_kept
 from ..progress import Progress
 from .lstm import AdaptiveLSTM
 from .sequence_batches import Layout, Model, batches_of, in_batches

@@ -83,6 +83,14 @@ class Stream:
         """Tell the monitor what the stream did; its buffers are freed with the object."""
         self._watched.ended()
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """Refuse to be copied or pickled. Raises ``UnsupportedError``."""
+        raise UnsupportedError(
+            "a Stream cannot be copied or pickled; open another one and give it the state: other = "
+            "adaptive_lstm.stream(lstm, batch_size); other.state = stream.state. A model that keeps one should open it "
+            "when it is first needed"
+        )
+
     # -------------------------------------------------------------------------------------------------- advance
 
     @uncompiled

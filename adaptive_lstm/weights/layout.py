@@ -104,7 +104,11 @@ def shape_of(lstm: nn.LSTM) -> StackShape:
 
 
 def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
-    """The current weights of an ``nn.LSTM`` by torch's names, each read once: parametrizations compute what is read."""
+    """The current weights of an ``nn.LSTM`` by torch's names, each read once: parametrizations compute what is read.
+
+    Raises:
+        InputError: a weight holds no values: it is on the meta device, or sharded (``DTensor``).
+    """
     parameters = lstm._parameters
     named: dict[str, torch.Tensor] = {}
     for name in lstm._flat_weights_names:
@@ -112,8 +116,23 @@ def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
         if weight is None:
             weight = getattr(lstm, name, None)
         if weight is not None:
+            if not _has_values(weight):
+                raise InputError(
+                    f"{name}: got a {type(weight.data).__name__} on {weight.device} that holds no values here; where a "
+                    "model is sharded, gather its weights before the call (module.unshard()), and give a model of the "
+                    "meta device its weights (load_state_dict(..., assign=True))"
+                )
             named[name] = weight
     return named
+
+
+def _has_values(weight: torch.Tensor) -> bool:
+    if weight.is_meta:
+        return False
+    try:
+        return not weight.is_cpu or not weight.numel() or weight.data_ptr() != 0
+    except RuntimeError:  # wrappers refuse to tell of memory that they do not have
+        return False
 
 
 def tensors_of(lstm: nn.LSTM, weights: Mapping[str, torch.Tensor] | None = None) -> tuple[CellTensors, ...]:

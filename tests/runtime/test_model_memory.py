@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,6 +201,14 @@ def test_what_an_input_gives_does_not_depend_on_those_before(run: str) -> None:
     assert len(of_first) >= (3 if run == "sensitivity" else 2)
     if run == "sensitivity":
         assert len(of_first) == len(seen)
+
+
+def test_a_certificate_is_of_the_model_as_it_is_found(tmp_path: Path) -> None:
+    """A buffer that every call writes holds the same before a calibration and after it."""
+    model = al.adapt(Remembers(WRAPS["tuple"]).eval())
+    found = RUNS["calibrate"](model)
+    assert isinstance(found, al.Calibration)
+    al.save(found.apply(model), tmp_path / "model", certificate=found.certificate)
 
 
 def test_what_never_ran_stays_empty() -> None:

@@ -314,8 +314,39 @@ def test_fully_sharded_models(settings: dict[str, Any]) -> None:
         fully_shard(fast, mesh=mesh)
         assert_equal(infer(fast, X), want)
         assert_equal(infer(fast, X), want)
+        for use in (lambda: al.stream(only_lstm(fast)), lambda: al.report(fast), lambda: only_lstm(fast).executed()):
+            with pytest.raises(
+                al.errors.InputError, match="DTensor on cpu that holds no values here; where a model is"
+            ):
+                use()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@EVERY_SETTING
+def test_on_the_meta_device_sizes_come_from_torch(settings: dict[str, Any]) -> None:
+    fast = al.adapt(Last().eval())
+    with_settings(only_lstm(fast), settings)
+    fast.to("meta")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch serves, where something is set
+        assert fast(X.to("meta")).shape == infer(al.adapt(Last().eval()), X).shape
+    for use in (lambda: al.stream(only_lstm(fast)), lambda: al.report(fast), lambda: al.StreamPool(only_lstm(fast))):
+        with pytest.raises(al.errors.InputError, match="on meta that holds no values here"):
+            use()
+
+
+def test_streams_and_pools_are_not_copied() -> None:
+    fast = al.adapt(Last().eval())
+    lstm = only_lstm(fast)
+    pool = al.StreamPool(lstm, capacity=1)
+    for held in (al.stream(lstm), pool, al.AsyncStreamPool(lstm, capacity=1)):
+        for use in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(al.errors.UnsupportedError, match="cannot be copied or pickled"):
+                use(held)
+    fast.kept = al.stream(lstm)  # type: ignore[assignment]
+    with pytest.raises(al.errors.UnsupportedError, match="should open it when it is first needed"):
+        al.adapt(fast)
 
 
 # --------------------------------------------------------------------------------------------------- what is no tensor

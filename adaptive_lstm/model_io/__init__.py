@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from .codec import brief
-from .errors import AdaptiveLSTMError, InputError
-from .model_memory import holds_tensors, memory_kept, put_back
+from ..codec import brief
+from ..errors import AdaptiveLSTMError, InputError
+from .memory import holds_tensors, memory_kept, put_back
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
 REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
