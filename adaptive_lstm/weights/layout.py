@@ -107,7 +107,7 @@ def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
     """The current weights of an ``nn.LSTM`` by torch's names, each read once: parametrizations compute what is read.
 
     Raises:
-        InputError: a weight holds no values: it is on the meta device, or sharded (``DTensor``).
+        InputError: a weight holds no values: it is on the meta device, sharded (``DTensor``), or its memory was freed.
     """
     parameters = lstm._parameters
     named: dict[str, torch.Tensor] = {}
@@ -117,10 +117,14 @@ def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:
             weight = getattr(lstm, name, None)
         if weight is not None:
             if not _has_values(weight):
+                kind = type(weight.data).__name__
+                got = "weight whose memory was freed (its storage was resized)"
+                if weight.is_meta or kind != "Tensor":
+                    got = f"{kind} on {weight.device} that holds no values here"
                 raise InputError(
-                    f"{name}: got a {type(weight.data).__name__} on {weight.device} that holds no values here; where a "
-                    "model is sharded, gather its weights before the call (module.unshard()), and give a model of the "
-                    "meta device its weights (load_state_dict(..., assign=True))"
+                    f"{name}: got a {got}, expected its values; where a model is sharded, gather its weights before "
+                    "the call (module.unshard()), and give a model of the meta device its weights "
+                    "(load_state_dict(..., assign=True))"
                 )
             named[name] = weight
     return named

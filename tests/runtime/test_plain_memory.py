@@ -209,8 +209,9 @@ def test_weights_that_were_freed_are_not_read() -> None:
     kept, memory = weight.detach().clone(), weight.untyped_storage()
     size = memory.size()
     memory.resize_(0)
-    with pytest.raises(al.errors.InputError, match="weight_hh_l1: got a weight whose memory was freed"):
-        infer(fast, X)
+    for use in (lambda: infer(fast, X), lambda: al.report(fast), lambda: al.stream(fast), fast.executed):
+        with pytest.raises(al.errors.InputError, match="weight_hh_l1: got a weight whose memory was freed"):
+            use()
     memory.resize_(size)
     with torch.no_grad():
         weight.copy_(kept)

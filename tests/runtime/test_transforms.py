@@ -315,9 +315,7 @@ def test_fully_sharded_models(settings: dict[str, Any]) -> None:
         assert_equal(infer(fast, X), want)
         assert_equal(infer(fast, X), want)
         for use in (lambda: al.stream(only_lstm(fast)), lambda: al.report(fast), lambda: only_lstm(fast).executed()):
-            with pytest.raises(
-                al.errors.InputError, match="DTensor on cpu that holds no values here; where a model is"
-            ):
+            with pytest.raises(al.errors.InputError, match="DTensor on cpu that holds no values here, expected"):
                 use()
     finally:
         torch.distributed.destroy_process_group()
