@@ -88,7 +88,7 @@ def _outside_inference(item: Any) -> Any:
     """The same, with copies of tensors that were made in inference mode, through which no gradients pass."""
     if isinstance(item, PackedSequence):
         return item._replace(data=_outside_inference(item.data))
-    if isinstance(item, dict):
+    if type(item) is dict:
         return {key: _outside_inference(one) for key, one in item.items()}
     if type(item) in (tuple, list):
         return type(item)(map(_outside_inference, item))

@@ -67,7 +67,7 @@ class _Memory:
         self._buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
         self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        self._containers: list[tuple[Any, list[Any]]] = []
+        self._containers: list[tuple[Any, list[Any], bool]] = []  # what is in each, and whether an object holds it
         self._objects: list[tuple[dict[str, Any], dict[str, Any]]] = []
         values = [value for _, own in (*self._modules, *self._buffers) for value in own.values()]
         seen: set[int] = set()
@@ -82,7 +82,7 @@ class _Memory:
             seen.add(id(value))
             if container:
                 parts = _entries(value)
-                self._containers.append((value, parts))
+                self._containers.append((value, parts, depth < DEPTH))
                 ahead.extendleft((part, depth) for part in (value.values() if isinstance(value, dict) else parts))
             elif isinstance(value, torch.Tensor):
                 if _may_be_written(value):
@@ -108,9 +108,10 @@ class _Memory:
                 if holds_tensors(now[name]):  # the rest of an object is its own affair
                     del now[name]
             now.update({name: value for name, value in before.items() if now.get(name) is not value})
-        for container, parts in self._containers:
+        for container, parts, inside in self._containers:
             found = _entries(container)
-            if len(found) != len(parts) or any(map(operator.is_not, found, parts)):
+            changed = len(found) != len(parts) or any(map(operator.is_not, found, parts))
+            if changed and (not inside or holds_tensors(parts) or holds_tensors(found)):
                 _refill(container, parts)
         with torch.inference_mode():  # tensors may have been made there
             for tensor, value in self._tensors:

@@ -207,7 +207,7 @@ class StreamPool:
             InputError, NonFiniteError, OverloadError: as ``push``, or a stream is named twice; no frame was taken.
         """
         values = _checked(frames, self._rows, alone=False)
-        if not isinstance(streams, list | tuple):
+        if not isinstance(streams, (list, tuple)):  # a union is made anew at every call
             streams = _listed(streams)
         if len(streams) != len(values):
             raise InputError(f"got {len(streams)} streams and {len(values)} frames, expected a frame for each")

@@ -110,6 +110,24 @@ def test_fused_optimizers(optimizer: str, quantize: str) -> None:
     follows(fast, lstm, quantize)
 
 
+def test_a_fused_step_that_changes_one_column() -> None:
+    """Of large weights few words are compared at every call: here those of the first two columns."""
+    fast, lstm = adapted(64, 64), plain_lstm(64, 64)
+    x = torch.zeros(1, 1, 64)
+    x[..., 5] = 3.0
+    for module in (fast, lstm):
+        weight = module.get_parameter("weight_ih_l0")
+        with torch.no_grad():
+            weight[:, 0], weight[:, 1] = 2.0, 1e-6
+    for _ in range(3):
+        infer_natively(fast, x)
+    for module in (fast, lstm):
+        step = torch.optim.SGD([module.get_parameter("weight_ih_l0")], lr=0.5, fused=True)
+        nn.LSTM.forward(module, x)[0].sum().backward()
+        step.step()
+    assert_close(infer_natively(fast, x), infer(lstm, x), "fp32")
+
+
 def scaled(lstm: nn.LSTM) -> None:
     for p in lstm.parameters():
         p.data.mul_(0.3)

@@ -56,6 +56,10 @@ class Memory:
     steps: int = 0
 
 
+class Notes(dict[str, Any]):
+    """A mapping of its own class, as a model may take or hold."""
+
+
 class Recalls(nn.Module):
     """Goes on from a state that it keeps in an object."""
 
@@ -171,6 +175,38 @@ def test_what_modules_share_stays_shared(run: str) -> None:
     assert len(cache["all"]) == 1
     torch.testing.assert_close(cache["last"], cache["all"][0][0, -1])
     assert torch.equal(fast.lstm.last[0][0, 0], cache["last"])
+
+
+def test_what_an_object_counts_without_tensors_is_its_own_affair() -> None:
+    class Counts(Recalls):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            memory: Any = self.memory["own"][0]
+            memory.seen[len(memory.seen)] = tuple(x.shape)
+            memory.last["y"] = y = super().forward(x)
+            return y
+
+    model = Counts().eval()
+    memory: Any = model.memory["own"][0]
+    memory.seen, memory.last = {}, {}
+    fast: Any = al.adapt(model)
+    memory = fast.memory["own"][0]
+    RUNS["sensitivity"](fast)
+    assert len(memory.seen) >= 4
+    assert memory.last == {}
+
+
+def test_a_batch_of_its_own_class_stays_one() -> None:
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 12, batch_first=True)
+
+        def forward(self, batch: Any) -> torch.Tensor:
+            assert type(batch) is Notes
+            return torch.as_tensor(self.lstm(batch["x"])[0])
+
+    fast = al.adapt(Takes().eval())
+    assert set(al.measure_sensitivities(fast, [Notes(x=SEQUENCES[0])], progress=False)) == {"lstm"}
 
 
 @pytest.mark.parametrize("held", [threading.Lock, lambda: (n for n in range(3))])
