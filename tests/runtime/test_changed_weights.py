@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import vector_to_parameters
 
 import adaptive_lstm as al
+from adaptive_lstm.execution.fingerprint import Fingerprint
 
 from ..support.helpers import adapted, always_native, assert_close, assert_equal, infer, infer_natively, signal
 from ..support.helpers import torch_lstm as plain_lstm
@@ -126,6 +127,20 @@ def test_a_fused_step_that_changes_one_column() -> None:
         nn.LSTM.forward(module, x)[0].sum().backward()
         step.step()
     assert_close(infer_natively(fast, x), infer(lstm, x), "fp32")
+
+
+def test_only_a_change_of_mode_casts_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``predict`` of many libraries says ``eval()`` ahead of every call: all weights would be compared each time."""
+    doubted: list[Fingerprint] = []
+    known = Fingerprint.doubt
+    monkeypatch.setattr(Fingerprint, "doubt", lambda self: doubted.append(self) or known(self))  # type: ignore[func-returns-value]
+    fast = adapted(6, 9, 2)
+    infer_natively(fast, X)
+    fast.eval()
+    fast.train(False)
+    assert not doubted
+    fast.train()
+    assert doubted
 
 
 def scaled(lstm: nn.LSTM) -> None:

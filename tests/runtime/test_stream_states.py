@@ -90,6 +90,9 @@ def wrong_states(state: al.StreamState) -> Iterator[tuple[str, Any]]:
             yield f"{name}: {kind}", replace(state, **{name: change(getattr(state, name))})
         yield f"{name}: NaN", replace(state, **{name: torch.full_like(getattr(state, name), math.nan)})
     inner = state.exit if state.exit is not None else state.hold[0] if state.hold else None
+    if state.hold and state.hold[0].queued is not None:
+        counts = {"run": torch.full_like(state.hold[0].run, 1), "queued": torch.full_like(state.hold[0].run, 2)}
+        yield "queued: more than held", replace(state, hold=(replace(state.hold[0], **counts), *state.hold[1:]))
     for name, value in vars(inner).items() if inner is not None else ():
         changes = {kind: change(value) for kind, change in TENSORS.items()} if isinstance(value, torch.Tensor) else {}
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
