@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .policies import SplitTime as SplitTime
     from .runtime.adapt import adapt as adapt
     from .runtime.async_pool import AsyncStreamPool as AsyncStreamPool
+    from .runtime.from_gates import from_gates as from_gates
     from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
     from .runtime.map_sequences import map_sequences as map_sequences
     from .runtime.monitor import DriftWarning as DriftWarning
@@ -117,6 +118,7 @@ _EXPORTS = {
     "compress_within": "compression.within_budget",
     "export_c": "export.export_c",
     "fit_translators": "analysis.fit_translators",
+    "from_gates": "runtime.from_gates",
     "get_num_threads": "execution.threads",
     "load": "artifact.artifact",
     "load_certificate": "artifact.artifact",
@@ -177,6 +179,7 @@ __all__ = [
     "compress_within",
     "export_c",
     "fit_translators",
+    "from_gates",
     "get_num_threads",
     "load",
     "load_certificate",

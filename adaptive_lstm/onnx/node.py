@@ -18,6 +18,7 @@ from .scope import Array, Scope
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+ORDER = "iofg"  # of the gates; ONNX calls the cell gate c
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 ACTIVATIONS = ("Sigmoid", "Tanh", "Tanh")
 _DTYPES = ("float16", "float32", "float64")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..runtime.from_gates import Cell, assembled
 from ..runtime.lstm import AdaptiveLSTM
+from ..weights.gate_order import in_torch_order
 from .moves import Form, Readers, form_after, readers_of, way
-from .node import LstmNode
+from .node import ORDER, LstmNode
 from .scope import Scope, reads
 
 if TYPE_CHECKING:
@@ -38,33 +40,16 @@ class Stack:
 
     def module(self) -> AdaptiveLSTM:
         """The stack as a module in eval mode; of a reverse one it is the LSTM that runs over reversed time."""
-        first, biased = self.nodes[0], any(node.b is not None for node in self.nodes)
-        lstm = AdaptiveLSTM(
-            input_size=first.w.shape[2],
-            hidden_size=first.hidden_size,
-            num_layers=len(self.nodes),
-            bias=biased,
-            batch_first=first.layout == 1,
-            bidirectional=first.directions == 2,
-            dtype=torch.from_numpy(np.empty(0, first.w.dtype)).dtype,
-            device="meta",  # so that nobody's random numbers are drawn
-        ).to_empty(device="cpu")
-        with torch.no_grad():
-            for layer, node in enumerate(self.nodes):
-                for d, suffix in enumerate(("", "_reverse")[: node.directions]):
-                    _fill(lstm, node, d, f"l{layer}{suffix}")
-        return lstm.eval()
+        first = self.nodes[0]
+        layers = [[_cell(node, d) for d in range(node.directions)] for node in self.nodes]
+        dtype = torch.from_numpy(np.empty(0, first.w.dtype)).dtype
+        return assembled(layers, batch_first=first.layout == 1, dtype=dtype)
 
 
-def _fill(lstm: AdaptiveLSTM, node: LstmNode, d: int, cell: str) -> None:
-    """Copy the weights of one direction of a node: gates i, o, f, c become torch's i, f, g, o."""
-    halves = np.zeros(8 * node.hidden_size) if node.b is None else node.b[d]
-    values = {"weight_ih": node.w[d], "weight_hh": node.r[d]}
-    if lstm.bias:
-        values |= dict(zip(("bias_ih", "bias_hh"), np.split(halves, 2), strict=True))
-    for kind, value in values.items():
-        i, o, f, c = np.split(value, 4)
-        getattr(lstm, f"{kind}_{cell}").copy_(torch.from_numpy(np.concatenate([i, f, c, o])))
+def _cell(node: LstmNode, d: int) -> Cell:
+    """The weights of one direction of a node."""
+    arrays = [node.w[d], node.r[d], *(() if node.b is None else np.split(node.b[d], 2))]
+    return Cell(*(in_torch_order(array, ORDER) for array in arrays))
 
 
 def join(nodes: Sequence[LstmNode], scope: Scope) -> list[Stack]:
