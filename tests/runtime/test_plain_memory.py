@@ -41,6 +41,19 @@ def test_a_negative_bit_is_resolved(packed: bool) -> None:
         assert_close(infer(fast, x, (negated(h), negated(c))), infer(lstm, want, (h, c)), "fp32")
 
 
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+def test_given_states_with_a_negative_bit_or_without_memory(quantize: str) -> None:
+    fast, lstm = adapted(6, 9, 2, quantize=quantize), torch_lstm(6, 9, 2)
+    h, c = torch.rand(2, 2, 9), torch.rand(2, 2, 9)
+    zeros, none = torch.zeros(2, 2, 9), torch._efficientzerotensor((2, 2, 9))
+    for given, want in (
+        ((torch._neg_view(h), c), (-h, c)),
+        ((h, torch._neg_view(c)), (h, -c)),
+        ((none, c), (zeros, c)),
+    ):
+        assert_close(infer(fast, X, given), infer(lstm, X, want), quantize)
+
+
 def test_a_negative_bit_in_a_stream() -> None:
     fast, lstm = adapted(6, 9, 2), torch_lstm(6, 9, 2)
     want, _ = infer(lstm, X)

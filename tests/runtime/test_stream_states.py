@@ -89,10 +89,16 @@ def wrong_states(state: al.StreamState) -> Iterator[tuple[str, Any]]:
         for kind, change in TENSORS.items():
             yield f"{name}: {kind}", replace(state, **{name: change(getattr(state, name))})
         yield f"{name}: NaN", replace(state, **{name: torch.full_like(getattr(state, name), math.nan)})
-    inner = state.exit if state.exit is not None else state.hold[0] if state.hold else None
-    if state.hold and state.hold[0].queued is not None:
-        counts = {"run": torch.full_like(state.hold[0].run, 1), "queued": torch.full_like(state.hold[0].run, 2)}
-        yield "queued: more than held", replace(state, hold=(replace(state.hold[0], **counts), *state.hold[1:]))
+    at = next((i for i, held in enumerate(state.hold) if held.queued is not None), 0)
+    inner = state.exit if state.exit is not None else state.hold[at] if state.hold else None
+
+    def with_hold(made: Any) -> Any:
+        return replace(state, hold=(*state.hold[:at], made, *state.hold[at + 1 :]))
+
+    if state.hold and state.hold[at].queued is not None:
+        held = state.hold[at]
+        counts = {"run": torch.full_like(held.run, 1), "queued": torch.full_like(held.run, 2)}
+        yield "queued: more than held", with_hold(replace(held, **counts))
     for name, value in vars(inner).items() if inner is not None else ():
         changes = {kind: change(value) for kind, change in TENSORS.items()} if isinstance(value, torch.Tensor) else {}
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
@@ -103,8 +109,7 @@ def wrong_states(state: al.StreamState) -> Iterator[tuple[str, Any]]:
             changes |= {f"{kind!r}": kind for kind in (2**64, 3, 3.0, True, "3")}
         for kind, other in changes.items():
             made = replace(inner, **{name: other})
-            whole = {"exit": made} if state.exit is not None else {"hold": (made, *state.hold[1:])}
-            yield f"{name}: {kind}", replace(state, **whole)
+            yield f"{name}: {kind}", replace(state, exit=made) if state.exit is not None else with_hold(made)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
