@@ -1,50 +1,60 @@
-/* The same number of layers and units in CMSIS-NN, int8 with a 16-bit cell, one timestep per call: its instructions as
- * JSON. Weights are arbitrary, because the work does not depend on them. */
-#include <stdio.h>
+/* The LSTM of CMSIS-NN, int8 with a 16-bit cell, one layer a call. */
+#include <math.h>
 #include <string.h>
 
 #include "arm_nnfunctions.h"
-#include "clock.h"
+#include "golden.h"
+#include "int8.h"
+#include "rival.h"
 
-#define STEPS 16
-#define WIDTH (INPUTS > UNITS ? INPUTS : UNITS)
+static int16_t first[OUTPUTS], second[OUTPUTS], cell[LAYERS][OUTPUTS];
+static int8_t hidden[LAYERS][OUTPUTS], output[LAYERS][OUTPUTS], x[INPUTS];
 
-static const int8_t input_weights[UNITS * WIDTH] = {1, -2, 3}, hidden_weights[UNITS * UNITS] = {3, 2, -1};
-static const int32_t bias[UNITS] = {5};
-static int16_t first[UNITS], second[UNITS], cell[LAYERS][UNITS];
-static int8_t hidden[LAYERS][UNITS], output[LAYERS][UNITS], x[STEPS][WIDTH];
+static cmsis_nn_lstm_gate gate(int layer, int k) {
+  static const int32_t nothing[OUTPUTS];
+  const int8_gate *given = &int8_gates[layer][k];
+  cmsis_nn_lstm_gate found = {given->input_multiplier, given->input_shift, given->input, given->bias,
+                              given->hidden_multiplier, given->hidden_shift, given->hidden, nothing,
+                              given->bias, k == 2 ? ARM_TANH : ARM_SIGMOID};
+  return found;
+}
 
-static void step(const cmsis_nn_lstm_params *given, const int8_t *in) {
+static cmsis_nn_lstm_params layers[LAYERS];
+
+void rival_begin(void) {
   for (int l = 0; l < LAYERS; l++) {
-    cmsis_nn_lstm_params layer = *given;
+    cmsis_nn_lstm_params *p = &layers[l];
+    p->time_major = p->batch_size = p->time_steps = 1;
+    p->input_size = l ? OUTPUTS : INPUTS;
+    p->hidden_size = OUTPUTS;
+    p->forget_to_cell_multiplier = p->input_to_cell_multiplier = p->output_multiplier = 1 << 30;
+    p->forget_to_cell_shift = -14;
+    p->input_to_cell_shift = -29 - CELL_POWER;
+    p->output_shift = -29 + HIDDEN_BITS;
+    p->cell_clip = 32767;
+    p->cell_scale_power = CELL_POWER;
+    p->input_gate = gate(l, 0);
+    p->forget_gate = gate(l, 1);
+    p->cell_gate = gate(l, 2);
+    p->output_gate = gate(l, 3);
+  }
+}
+
+void rival_in(const float *given) {
+  for (int k = 0; k < INPUTS; k++) x[k] = (int8_t)lrintf(given[k] / INPUT_SCALE);
+}
+
+void rival_step(void) {
+  const int8_t *in = x;
+  for (int l = 0; l < LAYERS; l++) {
     cmsis_nn_lstm_context room = {first, second, cell[l], hidden[l]};
-    layer.input_size = l ? UNITS : INPUTS;
-    arm_lstm_unidirectional_s8(in, output[l], &layer, &room);
+    arm_lstm_unidirectional_s8(in, output[l], &layers[l], &room);
     in = output[l];
   }
 }
 
-int main(void) {
-  cmsis_nn_lstm_gate gate = {1374389534, -6, input_weights, bias, 1374389534, -6, hidden_weights, bias, NULL, ARM_SIGMOID};
-  cmsis_nn_lstm_params all;
-  double taken = 0;
-  memset(&all, 0, sizeof all);
-  all.time_major = all.batch_size = all.time_steps = 1;
-  all.hidden_size = UNITS;
-  all.forget_to_cell_multiplier = all.input_to_cell_multiplier = all.output_multiplier = 1 << 30;
-  all.forget_to_cell_shift = all.input_to_cell_shift = -14;
-  all.output_shift = -21;
-  all.cell_clip = 32767;
-  all.cell_scale_power = -11;
-  all.forget_gate = all.input_gate = all.cell_gate = all.output_gate = gate;
-  all.cell_gate.activation_type = ARM_TANH;
-  start_clock();
-  for (int t = 0; t < STEPS; t++) {
-    for (int k = 0; k < WIDTH; k++) x[t][k] = (int8_t)(37 * (t + 1) * (k + 3));
-    const uint32_t start = now();
-    step(&all, x[t]);
-    taken += since(start);
-  }
-  printf("{\"instructions\": %.1f}\n", taken / STEPS);
-  return 0;
+void rival_out(float *y) {
+  for (int k = 0; k < OUTPUTS; k++) y[k] = (float)output[LAYERS - 1][k] / (1 << HIDDEN_BITS);
 }
+
+int rival_state(void) { return (int)(sizeof first + sizeof second + sizeof cell + sizeof hidden + sizeof output); }

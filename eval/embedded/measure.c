@@ -1,30 +1,14 @@
-/* Runs the golden sequence of an export on an emulated Cortex-M, and prints what a step takes as JSON. The stack is
- * painted before the steps, and looked at afterwards. */
+/* Runs the golden sequence of an export on an emulated Cortex-M, and prints what a step takes as JSON. */
 #include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
+#include "stack.h"
 #include "vad.h"
 #include "vad_golden.h"
 
-#define STACK 16384
-#define PAINT 0xA5
-
 static vad_state state;
 static float y[VAD_OUTPUTS];
-
-static void __attribute__((noinline)) paint(void) {
-  volatile uint8_t room[STACK];
-  for (int k = 0; k < STACK; k++) room[k] = PAINT;
-}
-
-/* Bytes below this frame that are no longer painted. */
-static int __attribute__((noinline)) used(void) {
-  volatile uint8_t room[STACK];
-  int k = 0;
-  while (k < STACK && room[k] == PAINT) k++;
-  return STACK - k;
-}
 
 int main(void) {
   int same = 1;

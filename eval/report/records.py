@@ -36,7 +36,7 @@ COMMANDS = {
     "cost_model": "python -m eval.cost_model --zoo PATH",
     "audit": "python -m eval.audit --zoo PATH",
     "footprint": "python -m eval.footprint",
-    "embedded": "python -m eval.embedded",
+    "embedded": "python -m eval.embedded --zoo PATH --cmsis-nn PATH --tflite-micro PATH",
     "arm_bounds": "python -m eval.arm_bounds",
     "fuzzing": "python -m tests.fuzz lstm --cases 100000 --minutes 600 --record eval/results",
 }

@@ -23,7 +23,18 @@ from adaptive_lstm.cli.tables import aligned
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 MIN_SAMPLE = 1e-3  # seconds; longer than the protocol asks for: a streaming step then averages over several inputs
-PACKAGES = ("adaptive-lstm", "torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx")
+PACKAGES = (
+    "adaptive-lstm",
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ncnn",
+    "pnnx",
+    "emx-onnx-cgen",
+)
 # Largest difference of any output from torch fp32 on random weights, where outputs lie in (-1, 1). The loose ones only
 # catch a runtime that computes another function; ``eval.quality`` measures the cost of 8 bits on a real model.
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "int8": 1e-1}
