@@ -95,10 +95,9 @@ def wrong_states(state: al.StreamState) -> Iterator[tuple[str, Any]]:
     def with_hold(made: Any) -> Any:
         return replace(state, hold=(*state.hold[:at], made, *state.hold[at + 1 :]))
 
-    if state.hold and state.hold[at].queued is not None:
-        held = state.hold[at]
-        counts = {"run": torch.full_like(held.run, 1), "queued": torch.full_like(held.run, 2)}
-        yield "queued: more than held", with_hold(replace(held, **counts))
+    if state.hold and (queued := state.hold[at].queued) is not None:
+        counts = {"run": torch.full_like(queued, 1), "queued": torch.full_like(queued, 2)}
+        yield "queued: more than held", with_hold(replace(state.hold[at], **counts))
     for name, value in vars(inner).items() if inner is not None else ():
         changes = {kind: change(value) for kind, change in TENSORS.items()} if isinstance(value, torch.Tensor) else {}
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
