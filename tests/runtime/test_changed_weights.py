@@ -133,7 +133,12 @@ def test_only_a_change_of_mode_casts_doubt(monkeypatch: pytest.MonkeyPatch) -> N
     """``predict`` of many libraries says ``eval()`` ahead of every call: all weights would be compared each time."""
     doubted: list[Fingerprint] = []
     known = Fingerprint.doubt
-    monkeypatch.setattr(Fingerprint, "doubt", lambda self: doubted.append(self) or known(self))  # type: ignore[func-returns-value]
+
+    def doubt(self: Fingerprint) -> bool:
+        doubted.append(self)
+        return known(self)
+
+    monkeypatch.setattr(Fingerprint, "doubt", doubt)
     fast = adapted(6, 9, 2)
     infer_natively(fast, X)
     fast.eval()
