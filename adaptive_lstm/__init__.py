@@ -6,6 +6,8 @@ Names are imported when they are first used, so that rooms which need no torch c
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from .execution.when_imported import when_imported as _when_imported
+
 if TYPE_CHECKING:
     from . import bench as bench
     from . import errors as errors
@@ -222,3 +224,7 @@ def _version() -> str:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
+
+
+# So that programs with an LSTM in them can be loaded by a process that has done no more than import this.
+_when_imported("torch", lambda: _import_module(f"{__name__}.export.torch_operator"))

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from .. import bench, codec
+from .. import bench, codec, tensorfile
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..execution.backend import backend_info
@@ -68,6 +68,23 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
             policy, or parameters that have changed since they were replaced.
         ModelFileError: the file cannot be written.
     """
+    header, arrays = _contents(model, certificate, weights)
+    container.write(path, header, arrays, weights=weights)
+
+
+def dumps(lstm: AdaptiveLSTM) -> tuple[bytes, str]:
+    """What ``save(lstm, path, weights=True)`` writes, and the digest of what it says. Raises ``InputError``.
+
+    Of one content there are several files, because safetensors orders its metadata at random.
+    """
+    header, arrays = _contents(lstm, None, weights=True)
+    return container.dumps(header, arrays), tensorfile.checksum(header, arrays)
+
+
+def _contents(
+    model: nn.Module, certificate: Certificate | None, weights: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a file, which have been read back. Raises ``InputError`` as ``save`` does."""
     lstms = lstms_of(model)
     arrays: dict[str, np.ndarray] = {}
     described = {name: _described(lstm, name, f"{i}", weights, arrays) for i, (name, lstm) in enumerate(lstms.items())}
@@ -84,7 +101,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
                 raise InputError(f"{name or 'the LSTM'}: its policy would be read as {settings[name].policy}")
     except AdaptiveLSTMError as error:
         raise InputError(f"the model cannot be saved: {error}") from error
-    container.write(path, header, arrays, weights=weights)
+    return header, arrays
 
 
 def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> M:

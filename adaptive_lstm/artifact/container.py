@@ -21,6 +21,16 @@ def write(path: FilePath, header: Mapping[str, Any], arrays: Mapping[str, np.nda
     tensorfile.write(path, KIND, WITH_WEIGHTS if weights else SETTINGS_ONLY, header, arrays)
 
 
+def dumps(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A file with weights, as bytes."""
+    return tensorfile.dumps(KIND, WITH_WEIGHTS, header, arrays)
+
+
+def loads(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of what ``dumps`` made. Raises ``ModelFileError`` as ``read`` does."""
+    return tensorfile.loads(data, KIND, WITH_WEIGHTS)
+
+
 def read(path: FilePath) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays, as they were written.
 

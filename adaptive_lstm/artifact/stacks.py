@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import codec
+from .. import codec, tensorfile
 from ..codec import short_repr
 from ..errors import AdaptiveLSTMError, ModelFileError
 from ..files import FilePath
@@ -93,6 +93,16 @@ def read_stacks(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Sta
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     return Stacks(out, certificate)
+
+
+def loads_stack(data: bytes) -> tuple[Stack, str]:
+    """The only stack in the bytes of a file, and the digest of what they say. Raises ``ModelFileError``."""
+    header, arrays = container.loads(data)
+    ((name, found),) = container.lstms_in(header).items()
+    given = codec.Arrays(arrays)
+    stack = _stack(found, "0", given, known_kinds(()), name or "the LSTM")
+    given.finish()
+    return stack, tensorfile.checksum(header, arrays)
 
 
 def _stack(found: dict[str, Any], at: str, arrays: codec.Arrays, kinds: Kinds, name: str) -> Stack:

@@ -68,7 +68,7 @@ def decide(
         return META, None, None
     if _is_any_autocast_enabled() and _autocasts(x.device.type):
         return AUTOCAST, None, None
-    if is_grad_enabled() and _needs_gradients(lstm, x, hx):
+    if is_grad_enabled() and needs_gradients(lstm, x, hx):
         return GRADIENTS, None, None
     found = compiled(x)
     executor = found.executor
@@ -102,7 +102,8 @@ def _autocasts(device: str) -> bool:
     return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
 
 
-def _needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:
+def needs_gradients(lstm: nn.LSTM, x: torch.Tensor, hx: Any) -> bool:
+    """Whether autograd would record a call, if it is on."""
     return (
         x.requires_grad
         or any(p.requires_grad for p in lstm._parameters.values() if p is not None)

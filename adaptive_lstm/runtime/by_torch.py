@@ -20,7 +20,7 @@ from ..types import Route
 
 SCRIPT = (
     "torch.jit.script compiles Python source and the native core has none; script the model that was given to adapt() "
-    "(adapt returned a copy), or use torch.jit.trace or torch.export: all of them hold the plain float32 LSTM"
+    "(adapt returned a copy), which holds the plain float32 LSTM, or use torch.jit.trace or torch.export"
 )
 
 

@@ -21,7 +21,7 @@ from ..execution.compiled import Compiled, current
 from ..execution.direct_call import Bypassed, DirectCall
 from ..execution.executor import Executor
 from ..execution.fingerprint import Fingerprint
-from ..execution.route import EMPTY, decide
+from ..execution.route import EMPTY, NOT_PLAIN, TRACING, decide
 from ..execution.runner import Counted, Runner
 from ..execution.torch_choice import Contest, timed
 from ..execution.uncompiled import unseen
@@ -34,12 +34,13 @@ from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
 from .by_torch import SCRIPT, by_torch, warn_of_torch
 from .conversion import convert, plain_class
+from .in_graph import in_graph
 from .monitor import Monitor
 from .plan import Plan
 from .short_calls import note_length
 
 # Rebuilt on demand, never copied, pickled or saved.
-_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls")
+_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls", "_handle")
 
 
 @short_repr
@@ -87,6 +88,7 @@ class AdaptiveLSTM(nn.LSTM):
     _warned: bool = False  # that torch served although something is set
     _short_calls: int = 0  # in a row, with given states; below zero: it has been told
     _detour: Callable[[Any, Any], Any] | None = None  # what serves in place of _serve
+    _handle: str | None = None  # by which graphs find it (in_graph)
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM) -> AdaptiveLSTM:
@@ -102,8 +104,6 @@ class AdaptiveLSTM(nn.LSTM):
         out = copied(lstm)
         convert(out, cls)
         return cast("AdaptiveLSTM", out)
-
-    # ------------------------------------------------------------------------------------------------- settings
 
     @property
     def stack_shape(self) -> StackShape:
@@ -289,8 +289,6 @@ class AdaptiveLSTM(nn.LSTM):
         finally:
             self._detour = before
 
-    # ------------------------------------------------------------------------------------------------- nn.Module
-
     def train(self, mode: bool = True) -> AdaptiveLSTM:
         """As ``nn.Module.train``. Training may write weights without a trace: the next call compares their contents."""
         if mode is not self.training:
@@ -321,9 +319,6 @@ class AdaptiveLSTM(nn.LSTM):
         text += "" if plan.replaced is None else ", replaced weights"
         return text + ("" if plan.quantize.exact else f", quantize={plan.quantize.precision}")
 
-    # --------------------------------------------------------------------------------------------------- forward
-
-    @unseen
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As ``forward``; hooks and all else that ``nn.Module`` does for a call is gone past where it is nothing."""
         if not is_dynamo_compiling():  # first, so that nothing guards what follows
@@ -353,8 +348,9 @@ class AdaptiveLSTM(nn.LSTM):
             NonFiniteError: the input or a given state holds NaN or infinity, and the policy can skip or weights are
                 quantized or replaced; nothing was run.
         """
-        if is_dynamo_compiling():  # torch.export(strict=True) looks into every frame
-            return super().forward(input, hx)
+        if is_dynamo_compiling():  # which looks into every frame
+            node = in_graph(self, input, hx)
+            return super().forward(input, hx) if node is None else node
         return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
 
     def _serve(self, x: Any, hx: Any) -> Any:
@@ -378,6 +374,8 @@ class AdaptiveLSTM(nn.LSTM):
         return batch.restore(y, h, c)
 
     def _by_torch(self, route: Route, contest: Contest | None, x: Any, hx: Any) -> Any:
+        if (route is TRACING or route is NOT_PLAIN) and (node := in_graph(self, x, hx)) is not None:
+            return node
         if contest is None:
             out = by_torch(self, route, x, hx)
         else:

@@ -107,7 +107,7 @@ def test_a_symbolic_trace_of_the_lstm_itself() -> None:
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # of plain LSTMs too
 @pytest.mark.parametrize("strict", [False, True])
-def test_an_export_holds_the_plain_lstm(strict: bool, grad: bool) -> None:
+def test_an_export_computes_what_the_model_does(strict: bool, grad: bool) -> None:
     model = Tagger().eval()
     fast = al.adapt(model)
     with torch.set_grad_enabled(grad):

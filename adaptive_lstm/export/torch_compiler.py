@@ -1,0 +1,25 @@
+"""Lets ``torch.compile`` look into an ``AdaptiveLSTM``, which shows it one operation; it stops at every ``nn.LSTM``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def join() -> None:
+    """Change how the compiler takes modules, of which those of other classes notice nothing."""
+    from torch._dynamo import config
+    from torch._dynamo.variables.builder import VariableBuilder
+
+    plainly = VariableBuilder.wrap_module
+
+    def wrap_module(self: VariableBuilder, value: Any) -> Any:
+        from ..runtime.in_graph import handle_of
+        from ..runtime.lstm import AdaptiveLSTM
+
+        if not isinstance(value, AdaptiveLSTM):
+            return plainly(self, value)
+        handle_of(value)  # which what is traced can only read
+        with config.patch(allow_rnn=True):
+            return plainly(self, value)
+
+    VariableBuilder.wrap_module = wrap_module  # type: ignore[method-assign]
