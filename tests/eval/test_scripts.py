@@ -24,7 +24,7 @@ from torch import Tensor
 import adaptive_lstm as al
 from adaptive_lstm.bench import Timing
 from adaptive_lstm.peers import Unavailable
-from eval import bulk, cores, long_stream, scaling, streaming, throughput
+from eval import bulk, cores, long_stream, savings, scaling, streaming, throughput
 from eval.footprint import __main__ as footprint
 from eval.shared import common
 
@@ -49,6 +49,22 @@ def test_a_run_that_was_broken_off_knows_its_records(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+@pytest.mark.parametrize(
+    ("saved", "quartiles", "verdict"),
+    [
+        (0.1, [0.0, 0.2], "PASS"),
+        (-0.04, [-0.1, 0.05], "n/a"),  # a quarter of the rounds reach the goal
+        (-0.04, [-0.1, -0.03], "MISS"),
+        (None, [-0.5, 0.5], "n/a"),
+    ],
+)
+def test_a_goal_is_missed_only_where_the_quartiles_agree(
+    saved: float | None, quartiles: list[float], verdict: str
+) -> None:
+    [goal] = savings.goals("pjm", "sequence", {"saved": saved, "saved_quartiles": quartiles})
+    assert goal["verdict"] == verdict
+
+
 def test_records_say_which_code_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
