@@ -61,7 +61,7 @@ def _figure(records: list[Record]) -> Figure:
         tuple(panels),
         "Left: the share of all multiply-accumulates that was left out on the test split. Then: the time of the whole "
         "model at batch 1; right of the dashed line the certified policy is faster. Whiskers are quartiles. On whole "
-        "sequences dense int8 reads its weights once for several timesteps, so columns left out save less time than work.",
+        "sequences dense int8 reads its weights once for several timesteps, so skipped columns save less time there.",
         tuple(records),
         left_out=", ".join(lacking),
     )
