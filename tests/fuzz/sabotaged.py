@@ -18,6 +18,7 @@ Change = Callable[[Result], Result]
 
 
 SERVED = {"dtype": "float32", "mode": "no_grad", "wrong": "no", "odd": "no", "weights": "torch", "signal": "drift"}
+SERVED["split"] = "no"  # the last entry of chunks may be one that is thrown away
 
 
 class Sabotaged:
