@@ -84,7 +84,7 @@ def test_certified_where_the_model_forgets(monkeypatch: pytest.MonkeyPatch, tmp_
     assert fast.lstm.last_run.seams.number == 2
     assert 0 < fast.lstm.monitor.expected["strain"].mean < 1
     al.save(fast, tmp_path / "model", certificate=result.certificate)
-    loaded: Any = al.load(tmp_path / "model", tagger(0.0))
+    loaded: Any = al.load(tmp_path / "model", model)
     assert loaded.lstm.policy.tolerance == policy.tolerance
 
 

@@ -90,6 +90,8 @@ def case(choice: random.Random) -> Case:
     if choice.random() < 0.06:  # nothing else may act beside it
         drawn |= {"split": choice.choice(SPLITS), "delta": "no", "hold": "no", "time": "no", "depth": "no"}
         drawn |= {"steps": max(drawn["steps"], choice.randint(3, 6))}
+        if drawn["quantize"] != "fp32":  # cannot be followed step by step either
+            drawn |= {"steps": 3, "batch": min(drawn["batch"], 3)}
     return drawn
 
 
