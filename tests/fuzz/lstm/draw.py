@@ -87,11 +87,9 @@ def case(choice: random.Random) -> Case:
     if choice.random() < 0.02:  # across a chunk of the kernels, 64 rows
         drawn |= {"steps": choice.randint(60, 130), "batch": 1, "layers": 1, "hidden": choice.randint(1, 20)}
         drawn |= policies(choice, 1, bidirectional) | {"dropout": 0.0, "proj": 0, "weights": "torch", "delta": "no"}
-    if choice.random() < 0.06:  # nothing else may act beside it
+    if choice.random() < 0.06 and drawn["quantize"] == "fp32":  # others cannot be followed step by step
         drawn |= {"split": choice.choice(SPLITS), "delta": "no", "hold": "no", "time": "no", "depth": "no"}
         drawn |= {"steps": max(drawn["steps"], choice.randint(3, 6))}
-        if drawn["quantize"] != "fp32":  # cannot be followed step by step either
-            drawn |= {"steps": 3, "batch": min(drawn["batch"], 3)}
     return drawn
 
 
