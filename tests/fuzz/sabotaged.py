@@ -17,8 +17,10 @@ from .target import Case, Seen
 Change = Callable[[Result], Result]
 
 
-SERVED = {"dtype": "float32", "mode": "no_grad", "wrong": "no", "odd": "no", "weights": "torch", "signal": "drift"}
-SERVED["split"] = "no"  # the last entry of chunks may be one that is thrown away
+SERVED = {
+    "dtype": "float32", "mode": "no_grad", "wrong": "no", "odd": "no", "weights": "torch", "signal": "drift",
+    "split": "no",  # the last entry of chunks may be one that is thrown away
+}  # fmt: skip
 
 
 class Sabotaged:

@@ -64,7 +64,7 @@ struct Dot {
   static Acc sub(Acc a, Acc b) { return _mm256_sub_epi32(a, b); }
   static Vec to_float(Acc a) { return {_mm256_cvtepi32_ps(a)}; }
   static Quad load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-  // Pairs of bytes of columns 0 and 2, then of 1 and 3: masking them gives words of two columns, for a third of the
+  // Pairs of bytes of columns 0 and 2, then of 1 and 3: masking them gives words of two columns, for half of the
   // shuffles that whole quads take. Shuffles, multiplications and sums share the ports.
   static void interleave(const uint8_t* c0, const uint8_t* c1, const uint8_t* c2, const uint8_t* c3, Quad q[4]) {
     const __m256i w0 = load(c0), w1 = load(c1), w2 = load(c2), w3 = load(c3);
