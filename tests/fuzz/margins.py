@@ -37,7 +37,7 @@ STRENGTH = 8 * ULP  # of a weight: four times what sums of 70 products round by,
 CELL = 1.6e-6  # of h and c: kernels/elementwise.inc gives e^x - 1 to about 2e-7
 FACTOR = 2.0  # what so few random disturbances may miss of the worst one
 RUNS = 6
-MOST_TIES, MOST_RUNS = 12, 100  # per run, and of a search
+MOST_TIES, MOST_RUNS = 30, 200  # per run, and of a search
 
 
 class Noise:
@@ -117,7 +117,8 @@ def explain(got: Outcome, run: Run, most_runs: int = MOST_RUNS) -> Explanation |
             return Explanation((*flips.values(), *counts), measured.widest)
         if measured.only_counts_that_skip_work(got):  # whether columns are sent, or how rounded, has no part in them
             ties = {flip: tie for flip, tie in ties.items() if tie[0].split()[0] in ("hold", "exit")}
-        rows = differing_rows(got, measured.outcome, measured.allowed) if got.in_order else set()
+        in_order = got.in_order and measured.outcome.in_order
+        rows = differing_rows(got, measured.outcome, measured.allowed) if in_order else set()
         if rows:
             ties = {flip: tie for flip, tie in ties.items() if flip[1] in rows}
         for turned in (measured.evident(ties, got), *closest_ties(ties)):

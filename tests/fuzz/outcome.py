@@ -13,6 +13,7 @@ from adaptive_lstm.types import ColumnCounts, ExitState, HoldState, RunStats, St
 # below it; what does not is not a fault yet, but has to be explained (``margins``).
 CLOSE = 2e-5
 LARGEST = 2.0**120  # sums of a hundred terms of this size overflow in one order and not in another
+LARGEST_SUM = 2.0**123  # its terms, of either sign, are some times larger; partial sums of them may overflow
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,19 @@ class Outcome:
     ``tensors``: outputs and states by name.
     ``counts``: everything that was counted, as ``counted`` gives it; compared exactly.
     ``in_order``: whether the batch rows of the states are those of the run, in order.
+    ``largest_sum``: the largest pre-activation, if it was watched: infinity behind a sigmoid looks like any large one.
     """
 
     tensors: Mapping[str, torch.Tensor]
     counts: tuple[int, ...] = ()
     in_order: bool = True
+    largest_sum: float = 0.0
 
     @property
     def finite(self) -> bool:
         """Whether no float overflowed, or came near it; where one did, the order of a sum decides what comes of it."""
         floats = (t for name, t in self.tensors.items() if t.is_floating_point() and "past" not in name)
-        return all(bool((t.abs() < LARGEST).all()) for t in floats)
+        return self.largest_sum < LARGEST_SUM and all(bool((t.abs() < LARGEST).all()) for t in floats)
 
 
 PER_CELL = len(ColumnCounts._fields)

@@ -19,6 +19,7 @@ import torch
 from adaptive_lstm.execution import reference_cell
 from adaptive_lstm.execution.reference_cell import ReferenceCell, _Operand
 from adaptive_lstm.types import Site
+from adaptive_lstm.weights.precision import MAX_LEVELS
 
 from .outcome import Outcome
 
@@ -119,6 +120,7 @@ class Script:
                 return whole
             # Signed by the side of the whole number that the value is on; 0.5 is the edge.
             margin = torch.where(value >= whole, 0.5 - (value - whole), -(0.5 - (whole - value)))
+            margin = margin.masked_fill(whole.abs() > MAX_LEVELS, float("inf"))  # clipped to the last level anyway
             return self.decide("level", whole, margin, 4 * ULP * value.abs())
 
         def advance(self_: ReferenceCell, x: torch.Tensor, rows: torch.Tensor, time: int) -> None:

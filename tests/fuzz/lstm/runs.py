@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import ExitStack
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 import adaptive_lstm as al
+from adaptive_lstm.execution import reference_cell
 from adaptive_lstm.execution.accounting import run_stats
 from adaptive_lstm.execution.batch import Batch
 from adaptive_lstm.execution.early_exit import ExitLoop
@@ -70,6 +73,7 @@ class Reference:
         executor = fast.executor()
         self.fast, self.policy, self.shape, self.tensors = fast, executor.policy, executor.shape, executor.tensors
         self.native: ChunkRunner | None = None if executor.native is None else executor.chunks
+        self._rows_stay = executor.policy.time_exit is None  # after an exit the rows of a run are those that are left
         # What a run counts by itself; where nothing is skipped, it says that all was done.
         self.counts = executor.policy.acts or fast.replaced is not None
         self._stream_counts = self.counts or (executor.native is not None and executor.native.finite_only)
@@ -96,12 +100,14 @@ class Reference:
         """A whole call."""
 
         def run(script: Script | None, noise: Noise | None = None) -> Outcome:
-            with self._chunks(script, noise) as chunks:
+            with largest_sum() as largest, self._chunks(script, noise) as chunks:
                 runner = _Counting(self._whole(chunks))
                 with self.fast.run_on(runner):
                     out = self.fast(x, hx)
             counts = runner.counts if self.counts else Counts.dense(self.shape, runner.timesteps)
-            return outcome_of(out, self.counted(counts, runner.timesteps))
+            outcome = outcome_of(out, self.counted(counts, runner.timesteps))
+            in_order = outcome.in_order and self._rows_stay
+            return dataclasses.replace(outcome, in_order=in_order, largest_sum=largest[0])
 
         return run
 
@@ -118,10 +124,11 @@ class Reference:
         T, B, _ = x.shape
 
         def run(script: Script | None, noise: Noise | None = None) -> Outcome:
-            with self._chunks(script, noise) as chunks:
+            with largest_sum() as largest, self._chunks(script, noise) as chunks:
                 y, end, counts = advanced(chunks, x, state, open_ended=open_ended)
             counts = counts if self._stream_counts else Counts.dense(self.shape, T * B)
-            return Outcome({"y": y.view(T, B, -1)} | leaves(end), self.counted(counts, T * B))
+            tensors = {"y": y.view(T, B, -1)} | leaves(end)
+            return Outcome(tensors, self.counted(counts, T * B), in_order=self._rows_stay, largest_sum=largest[0])
 
         return run
 
@@ -156,6 +163,20 @@ class _Open:
         self._stack.close()
 
 
+@contextmanager
+def largest_sum() -> Iterator[list[float]]:
+    """Inside, the largest magnitude of a pre-activation of the reference stands in what it gives; NaN is infinite."""
+    plain, largest = reference_cell.cell_update, [0.0]
+
+    def update(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if gates.numel():
+            largest[0] = max(largest[0], float(gates.abs().nan_to_num(nan=float("inf"), posinf=float("inf")).max()))
+        return plain(gates, c)
+
+    with mock.patch.object(reference_cell, "cell_update", update):
+        yield largest
+
+
 def advanced(
     runner: ChunkRunner, x: torch.Tensor, state: StreamState, *, open_ended: bool
 ) -> tuple[torch.Tensor, StreamState, Counts]:
@@ -172,7 +193,7 @@ VACUOUS = 0.1  # a bound of an output, of at most 1 without a projection, that h
 FEW = 40  # runs of a search that has another way to go
 
 
-def must_agree(what: str, got: Outcome, run: Run, seen: Seen, follow: Callable[[], Outcome] | None = None) -> None:
+def must_agree(what: str, got: Outcome, run: Run, seen: Seen, follow: Callable[[], Outcome] | None = None) -> bool:
     """Raise ``Fault`` unless a native run agrees with the reference, or its difference is explained.
 
     Args:
@@ -182,14 +203,17 @@ def must_agree(what: str, got: Outcome, run: Run, seen: Seen, follow: Callable[[
         seen: what is noted.
         follow: does the same natively step by step, each checked against the reference from the state that the native
             run was in; tried where too many decisions differ over the whole run to be found.
+
+    Returns:
+        Whether they could be compared: nothing overflowed.
     """
     want = run(None, None)
     if not want.finite:
         seen.covered.append("compared: overflowed")
-        return
+        return False
     if not differing(got, want):
         seen.covered.append("compared: close")
-        return
+        return True
     found = explain(got, run) if follow is None else explain(got, run, FEW)
     if found is not None:
         note(found, seen)
@@ -200,6 +224,7 @@ def must_agree(what: str, got: Outcome, run: Run, seen: Seen, follow: Callable[[
         if differing(got, followed, dict.fromkeys(got.tensors, ZERO)):
             raise Fault(f"{what}: not what the same steps give\n{told(got, followed)}")
         seen.covered.append("compared: step by step")
+    return True
 
 
 ZERO = torch.zeros(())
