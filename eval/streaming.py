@@ -32,11 +32,12 @@ from adaptive_lstm.bench import MAX_SPREAD, Timing, format_seconds, measure, rat
 from adaptive_lstm.peers import PEERS, Adaptive, Contender, Unavailable
 from eval.shared import common, probes
 from eval.shared.contenders import SHAPES, STEPS, Shape, described, lineup, publish, shape, skipping, stack
-from eval.shared.targets import BASELINES, brief
+from eval.shared.targets import brief
 
 Record = dict[str, Any]
 Tick = Callable[[], object]
 
+BASELINES = ("torch", "torch cells", "ORT", "ORT int8")
 PRIME = 2  # steps right before each timed one: a stream owns the caches between its steps
 SECONDS, STEPS_TIMED = 40.0, (100, 2000)  # for the steps of one shape; least and most timed steps of a contender
 COLD_STEPS = 60

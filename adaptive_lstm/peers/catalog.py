@@ -1,7 +1,8 @@
 """The peers, by name, and how to build them for one LSTM.
 
-LiteRT is missing on purpose: its converter for torch (litert-torch 0.10, the first that accepts torch 2.13) needs jax,
-transformers and a 70 MB compiler, and typing-extensions below 4.13, which conflicts with current packages.
+ONNX Runtime, OpenVINO, tract, MNN and OpenCV read the same ONNX file. LiteRT is missing on purpose: its converter for
+torch (litert-torch 0.10, the first that accepts torch 2.13) needs jax, transformers and a 70 MB compiler, and
+typing-extensions below 4.13, which conflicts with current packages.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..errors import InputError, UnsupportedError
-from . import ncnn, openvino, torch_, torch_cells
+from . import mnn, ncnn, opencv, openvino, torch_, torch_cells, tract
 from . import onnxruntime_ as ort
 from .contender import Builder, BuildRequest, Contender, Engine, ExplicitStateLSTM, Peer, Unavailable
 
@@ -42,6 +43,10 @@ PEERS: Mapping[str, PeerKind] = {
     "OpenVINO bf16": PeerKind("bf16", openvino.bf16),
     "OpenVINO int8": PeerKind("int8", openvino.int8),
     "ncnn": PeerKind("fp32", ncnn.fp32),
+    "tract": PeerKind("fp32", tract.fp32),
+    "MNN": PeerKind("fp32", mnn.fp32),
+    "MNN int8": PeerKind("int8", mnn.int8),
+    "OpenCV": PeerKind("fp32", opencv.fp32),
 }
 
 

@@ -31,7 +31,7 @@ def int8(request: BuildRequest) -> Engine:
     if request.model.lstm.proj_size:
         raise UnsupportedError("torch's dynamically quantized LSTM has no projection (proj_size)")
     with no_warnings():
-        model = ExplicitStateLSTM(_with_bias(request.model.lstm)).eval()
+        model = ExplicitStateLSTM(with_bias(request.model.lstm)).eval()
         quantized = import_module("torch.ao.quantization").quantize_dynamic(model, {nn.LSTM}, torch.qint8)
     if isinstance(quantized.lstm, nn.LSTM):
         raise UnsupportedError("quantize_dynamic left the LSTM in float32")
@@ -102,7 +102,7 @@ class WrittenOut(nn.Module):
         return below[:, None], torch.stack(hs), torch.stack(cs)
 
 
-def _with_bias(lstm: nn.LSTM) -> nn.LSTM:
+def with_bias(lstm: nn.LSTM) -> nn.LSTM:
     """The same function with biases, zeros if it has none: the quantized LSTM requires them."""
     if lstm.bias:
         return lstm

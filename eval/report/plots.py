@@ -31,6 +31,9 @@ FAMILIES = {  # first words of a contender's name -> colour
     "onnx": "#b34e00",
     "openvino": "#00714c",
     "ncnn": "#9a2f6d",
+    "tract": "#7d6200",
+    "mnn": "#5b3fa0",
+    "opencv": "#9c2b2b",
     "litert": "#00707d",
 }
 TINTS = (OURS, "#b34e00", "#00714c", "#9a2f6d", "#00707d", "#5a5f66", "#7d6200")  # for lines that are no contenders

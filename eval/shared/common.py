@@ -33,6 +33,9 @@ PACKAGES = (
     "nncf",
     "ncnn",
     "pnnx",
+    "tract",
+    "mnn",
+    "opencv-python-headless",
     "emx-onnx-cgen",
 )
 # Largest difference of any output from torch fp32 on random weights, where outputs lie in (-1, 1). The loose ones only

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,15 @@ INPUTS, H, L = 6, 16, 2
 # Of the norm of what is compared; OpenVINO's 8 bits have one fixed range for all of h, and this stack is tiny.
 ALLOWED = {"fp32": 1e-5, "bf16": 2e-2, "int8": 4e-2}
 COARSE = {"OpenVINO int8": 0.3}
-NEEDED = {"ORT": ("onnx", "onnxruntime"), "OpenVINO": ("onnx", "openvino"), "ncnn": ("ncnn", "pnnx"), "torch": ()}
+NEEDED = {
+    "torch": (),
+    "ORT": ("onnx", "onnxruntime"),
+    "OpenVINO": ("onnx", "openvino"),
+    "ncnn": ("ncnn", "pnnx"),
+    "tract": ("onnx", "tract"),
+    "MNN": ("onnx", "MNN"),
+    "OpenCV": ("onnx", "cv2"),
+}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "torch compile" else name for name in PEERS]
 
 
@@ -92,9 +101,10 @@ def test_a_built_peer_runs_sequences_and_streams(name: str) -> None:
         assert found.errors[name] > 1e-6, "an 8- or 16-bit peer that is exact was silently left in float32"
 
 
-def test_ten_lengths_are_ten_shapes_for_a_peer_that_compiles_few() -> None:
+@pytest.mark.parametrize("name", ["OpenVINO", "tract"])
+def test_ten_lengths_are_ten_shapes_for_a_peer_that_compiles_few(name: str) -> None:
     lstm = nn.LSTM(INPUTS, H, bidirectional=True).eval()
-    peer = plugged(lstm, "OpenVINO")
+    peer = plugged(lstm, name)
     packed = pack_sequence([torch.randn(n, INPUTS) for n in range(10, 0, -1)])
     with torch.no_grad():
         assert_close(peer(packed), lstm(packed))
@@ -166,14 +176,14 @@ def test_an_imprecise_peer_stays_with_its_error() -> None:
 
 
 def test_a_missing_package_makes_a_peer_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaptive_lstm.peers import ncnn, openvino
+    from adaptive_lstm.peers import mnn, ncnn, opencv, openvino, tract
     from adaptive_lstm.peers import onnx_export as onnx
     from adaptive_lstm.peers import onnxruntime_ as ort
 
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    for module in (ncnn, onnx, openvino, ort):
+    for module in (mnn, ncnn, onnx, opencv, openvino, ort, tract):
         monkeypatch.setattr(module, "import_module", missing)
     present, absent = peers.build(
         nn.LSTM(INPUTS, H), [n for n in PEERS if "torch" not in n], threads=1, inputs=inputs()
@@ -195,6 +205,15 @@ def test_what_a_peer_cannot_run_is_said() -> None:
     (torch_eager,), _ = peers.build(nn.LSTM(INPUTS, H, bidirectional=True), ["torch"], threads=1)
     with pytest.raises(UnsupportedError, match="cannot stream"):
         torch_eager.stream(torch.randn(1, 3, INPUTS))
+
+
+def test_an_older_opencv_is_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptive_lstm.peers import opencv
+
+    older = SimpleNamespace(__version__="4.11.0", dnn=SimpleNamespace())
+    monkeypatch.setattr(opencv, "import_module", lambda name: older)
+    _, absent = peers.build(nn.LSTM(INPUTS, H), ["OpenCV"], threads=1)
+    assert absent == [Unavailable("OpenCV", "OpenCV 4.11.0 reads no LSTM of free length with states, OpenCV 5 does")]
 
 
 def test_bad_requests_are_refused() -> None:
