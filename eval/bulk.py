@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import adaptive_lstm as al
 from adaptive_lstm.bench import format_seconds, ratio
-from adaptive_lstm.runtime.sequence_batches import in_batches
+from adaptive_lstm.runtime.length_batches import in_batches
 from eval.shared import common
 from eval.shared.contenders import SHAPES, Shape, publish, shape, stack
 from eval.shared.targets import brief

@@ -19,8 +19,9 @@ from ..execution.threads import at_most, get_num_threads
 from ..execution.uncompiled import uncompiled
 from ..model_io.memory import memory_kept
 from ..progress import Progress
+from .length_batches import in_batches
 from .lstm import AdaptiveLSTM
-from .sequence_batches import Layout, Model, batches_of, in_batches
+from .sequence_batches import Layout, Model, batches_of
 from .sequence_windows import SequenceCheck, windows
 
 BATCHES_PER_THREAD = 2  # in a window at least, so that none waits long for the others

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import torch
@@ -38,24 +38,6 @@ def batches_of(model: Model, layout: Layout) -> Batches:
     if layout == "padded":
         return ModelBatches(_padded(model))
     return ModelBatches(lambda x: model(torch.stack(x)), mixes=False)
-
-
-def in_batches(lengths: Sequence[int], most: int, *, mixes: bool) -> Iterator[list[int]]:
-    """Numbers of sequences batch by batch, the longest first.
-
-    Args:
-        lengths: of every sequence.
-        most: timesteps of a batch whose sequences are padded to the longest; a sequence that is longer is one alone.
-        mixes: whether different lengths share a batch.
-    """
-    falling = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    groups = [falling] if mixes else [list(same) for _, same in groupby(falling, key=lambda i: lengths[i])]
-    for group in groups:
-        first = 0
-        while first < len(group):
-            rows = max(1, most // lengths[group[first]])
-            yield group[first : first + rows]
-            first += rows
 
 
 def packed(sequences: Sequence[torch.Tensor]) -> PackedSequence:
