@@ -6,6 +6,7 @@ MINUTES ?= 1 # of fuzzing, for LSTMs and for files each; SEED and CASES may be g
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+SERVICES := .venv/.services
 NATIVE := $(wildcard adaptive_lstm/native/*/* adaptive_lstm/native/CMakeLists.txt)
 # An editable install keeps a list of the Python files there were. This file is named by a checksum of that list: if it
 # is missing, files were added, moved or removed, and the package is installed again.
@@ -15,7 +16,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test fuzz lint bench report pages docs runtime-wheel wheels install clean
+.PHONY: demo test test-services fuzz lint bench report pages docs runtime-wheel wheels install clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -24,6 +25,10 @@ demo: install
 # By file, so that what a file prepares once is prepared once.
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# What needs Ray, which is large: `make test` skips these tests, and prints why.
+test-services: $(SERVICES)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/ray 'tests/docs/test_code_blocks.py::test_python[docs/pages/ray.md]'
 
 # Random cases on every instruction set of this machine. What fails is shrunk, and printed with a command that repeats it.
 FUZZ := $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(RECORD),--record eval/results)
@@ -73,6 +78,10 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt $(NATIVE) $(MODULES)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -e '.[demo,dev,docs,peers]'
+	touch $@
+
+$(SERVICES): $(STAMP)
+	$(BIN)/python -m pip install 'ray[data]'
 	touch $@
 
 $(MODULES):

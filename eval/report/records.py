@@ -19,6 +19,7 @@ COMMANDS = {
     "pool": "python -m eval.pool --zoo PATH",
     "throughput": "python -m eval.throughput",
     "bulk": "python -m eval.bulk",
+    "bulk_ray": "python -m eval.bulk_ray",
     "split_time": "python -m eval.split_time --zoo PATH",
     "latency": "python -m eval.latency",
     "scaling": "python -m eval.scaling",

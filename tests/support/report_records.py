@@ -224,6 +224,13 @@ def bulk() -> list[dict[str, Any]]:
              "speed": speeds} for name, way in (("torch", "sorted"), ("adaptive int8", "mapped"))]  # fmt: skip
 
 
+def bulk_ray() -> list[dict[str, Any]]:
+    rates = {"mapped": 4e5, "scorer": 4.2e5, "ray": 3.8e5, "ray with start": 2e5}
+    return [{"group": "bulk_ray", "case": "(8, 16, 1), int8, 2 core(s)", "precision": "int8", "I": 8, "H": 16, "L": 1,
+             "cores": 2, "rates": rates, "shares": {"ray": [0.94, 0.95, 0.97]}, "share": 0.95, "goal": 0.9,
+             "verdict": "PASS"}]  # fmt: skip
+
+
 def split_time() -> list[dict[str, Any]]:
     def one(model: str, goal: float | None, *distances: float) -> dict[str, Any]:
         judged = [{"setting": f"chunks of {64 << i}, warm-up 16", "speed": speed(2.0 - i), "distance": distance,
@@ -289,5 +296,5 @@ def cores() -> list[dict[str, Any]]:
 
 
 WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, long_stream,
-           scaling, cores, throughput, bulk, split_time, roofline, limits, compression, within_budget, taxonomy,
-           ablation, validity, cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip
+           scaling, cores, throughput, bulk, bulk_ray, split_time, roofline, limits, compression, within_budget,
+           taxonomy, ablation, validity, cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip
