@@ -16,6 +16,7 @@ from ..weights.layout import named_weights
 from .direct_call import Bypassed, DirectCall, Monitor, direct_call
 from .executor import Executor
 from .fingerprint import Fingerprint
+from .native_stack import NativeStack
 from .plain import is_freed
 
 PACKS = 3  # in a row that no second call could use
@@ -60,6 +61,11 @@ class Compiled:
         """
         return self.executor is None and self.fingerprint.dear and next(self.calls) < min(1 << self.packs, MOST_CALLS)
 
+    def lent(self) -> Lent | None:
+        """For a copy of the module; None where nothing has been packed, or Python code of the policy runs."""
+        native = None if self.executor is None else self.executor.packed
+        return None if native is None else Lent(self.fingerprint.for_copy(), native)
+
     def torch_won(self, x: torch.Tensor, batch_first: bool) -> bool:
         """Whether torch serves calls such as x in any case, so that weights need not be compared."""
         executor = self.executor
@@ -67,6 +73,20 @@ class Compiled:
             return False
         contest = executor.trial.contest(x, batch_first, dear=True)
         return contest is not None and contest.winner == "torch"
+
+
+@dataclass(frozen=True, eq=False)
+class Lent:
+    """What a copy of a module uses, until it has changed, instead of packing weights that hold the same once more."""
+
+    fingerprint: Fingerprint
+    native: NativeStack
+
+    def to(self, executor: Executor, weights: Mapping[str, torch.Tensor]) -> Executor:
+        """The executor of a copy, with the same settings, that found these weights."""
+        if self.fingerprint.followed(weights) is not None:
+            executor.native = self.native
+        return executor
 
 
 def current(

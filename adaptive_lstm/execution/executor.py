@@ -80,6 +80,11 @@ class Executor:
             return None
         return NativeStack(self._matrices(), self.shape, self.policy, zeros=self._finite_only)
 
+    @property
+    def packed(self) -> NativeStack | None:
+        """``native``, if the weights have been packed."""
+        return vars(self).get("native")
+
     @functools.cached_property
     def runner(self) -> Runner:
         """Runs whole batches, in ``dtype``."""

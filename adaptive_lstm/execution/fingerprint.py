@@ -50,7 +50,9 @@ class Fingerprint:
     def _hold(self, weights: Mapping[str, torch.Tensor], contents: Contents | None) -> None:
         self._contents = contents
         self._look = None if contents is None else contents.look
-        self._seen = [(name, w, w.data_ptr, w.data_ptr(), _version(w), w.detach()) for name, w in weights.items()]
+        self._seen: list[tuple[str, Any, Any, int, int, Any]] = [
+            (name, w, w.data_ptr, w.data_ptr(), _version(w), w.detach()) for name, w in weights.items()
+        ]
 
     def unchanged(self, lstm: nn.LSTM, timesteps: int) -> bool:
         """Whether no change is found since; computed weights always count as changed (``followed`` tells more).
@@ -59,7 +61,7 @@ class Fingerprint:
             lstm: the module.
             timesteps: batch rows times timesteps that ran since the last call.
         """
-        parameters = lstm._parameters
+        parameters: Any = lstm._parameters
         try:
             for name, old, address_of, address, version, _ in self._seen:  # kept short: this runs before every call
                 if parameters[name] is not old or address_of() != address or (version >= 0 and old._version != version):
@@ -99,6 +101,17 @@ class Fingerprint:
         out._hold(weights, contents)
         return out
 
+    def for_copy(self) -> Fingerprint:
+        """The fingerprint for a copy of the module: ``followed`` compares what its weights hold, before its first call.
+
+        It keeps none of these weights alive.
+        """
+        out = object.__new__(Fingerprint)
+        out._layout, out._most, out.dear = self._layout, self._most, self.dear
+        out._contents, out._look = self._contents, None
+        out._seen = [(name, None, None, 0, -1, None) for name, *_ in self._seen]
+        return out
+
     def certainly_unchanged(self, lstm: nn.LSTM) -> bool:
         """Whether nothing has changed since: everything is compared."""
         self.doubt()
@@ -117,7 +130,7 @@ class Fingerprint:
 
 
 def _layout(weights: Mapping[str, torch.Tensor]) -> list[Any]:
-    return [(name, w.dtype, w.shape, w.stride()) for name, w in weights.items()]
+    return [(name, w.dtype, w.shape, w.stride(), w.device) for name, w in weights.items()]
 
 
 def _regions(weights: Mapping[str, torch.Tensor], most: int | None) -> Regions:

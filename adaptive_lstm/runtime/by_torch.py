@@ -14,9 +14,11 @@ from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, UnsupportedError
+from ..execution.batch import Batch
 from ..execution.plain import is_dense, not_dense
 from ..execution.route import NOT_PLAIN
 from ..types import Route
+from ..weights.layout import shape_of
 
 SCRIPT = (
     "torch.jit.script compiles Python source and the native core has none; script the model that was given to adapt() "
@@ -46,6 +48,22 @@ def by_torch(lstm: nn.LSTM, route: Route, x: Any, hx: Any) -> Any:
             f"torch.func cannot transform an LSTM like this ({str(error).splitlines()[0]}); instead of vmap, put the "
             "mapped dimension into the batch"
         ) from error
+
+
+def checked_batch(lstm: nn.LSTM, x: Any, hx: Any) -> Batch:
+    """The arguments of a call that another runner than torch serves.
+
+    Raises:
+        InputError: what nothing but torch could take, or torch neither.
+    """
+    _check(x, hx)
+    values, like = x.data if isinstance(x, PackedSequence) else x, next(lstm.parameters())
+    if values.dtype is not like.dtype or values.device != like.device:
+        raise InputError(
+            f"LSTM: got an input of {values.dtype} on {values.device}, expected {like.dtype} on {like.device} as its "
+            "weights"
+        )
+    return Batch.of(x, hx, shape_of(lstm), lstm.batch_first)
 
 
 def warn_of_torch(route: Route) -> None:

@@ -17,7 +17,7 @@ from ..codec import short_repr
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch, rows_in, timesteps_in
-from ..execution.compiled import Compiled, current
+from ..execution.compiled import Compiled, Lent, current
 from ..execution.direct_call import Bypassed, DirectCall
 from ..execution.executor import Executor
 from ..execution.fingerprint import Fingerprint
@@ -32,7 +32,7 @@ from ..types import Counts, Route, RunStats, StackShape
 from ..weights.layout import CellTensors, named_weights, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
-from .by_torch import SCRIPT, by_torch, warn_of_torch
+from .by_torch import SCRIPT, by_torch, checked_batch, warn_of_torch
 from .conversion import convert, plain_class
 from .in_graph import in_graph
 from .monitor import Monitor
@@ -40,7 +40,7 @@ from .plan import Plan
 from .short_calls import note_length
 
 # Rebuilt on demand, never copied, pickled or saved.
-_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls", "_handle")
+_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls", "_handle", "_lent")
 
 
 @short_repr
@@ -88,6 +88,7 @@ class AdaptiveLSTM(nn.LSTM):
     _warned: bool = False  # that torch served although something is set
     _short_calls: int = 0  # in a row, with given states; below zero: it has been told
     _detour: Callable[[Any, Any], Any] | None = None  # what serves in place of _serve
+    _lent: Lent | None = None  # of the LSTM that this is a copy of
     _handle: str | None = None  # by which graphs find it (in_graph)
 
     @classmethod
@@ -133,13 +134,13 @@ class AdaptiveLSTM(nn.LSTM):
 
     def _set(self, plan: Plan, monitor: Monitor | None) -> None:
         """Take over a plan that fits."""
-        changed = plan is not self._plan
+        changed = plan is not self._plan and not (monitor is self._monitor and plan.compiles_as(self._plan))
         self._plan, self._monitor = plan, monitor
         if changed:
             self._keep(None)  # after the plan: see _compile
 
     def _keep(self, compiled: Compiled | None) -> None:
-        self._compiled, self._direct = compiled, None if compiled is None else compiled.direct
+        self._compiled, self._direct, self._lent = compiled, None if compiled is None else compiled.direct, None
 
     @property
     def policy(self) -> Policy:
@@ -239,7 +240,8 @@ class AdaptiveLSTM(nn.LSTM):
     def _packed(self, weights: Mapping[str, torch.Tensor]) -> Executor:
         plan, dtype = self._plan, next(self.parameters()).dtype
         replaced, executed = plan.replaced is not None, self._executed(weights)
-        return Executor(executed, self.stack_shape, plan.quantize, plan.policy, replaced=replaced, dtype=dtype)
+        made = Executor(executed, self.stack_shape, plan.quantize, plan.policy, replaced=replaced, dtype=dtype)
+        return made if (lent := self._lent) is None else lent.to(made, weights)
 
     def _ready(self, x: torch.Tensor) -> Compiled:
         """What serves a call with x, unless torch does; its executor is None where weights change at every call."""
@@ -261,7 +263,7 @@ class AdaptiveLSTM(nn.LSTM):
         """
 
         def serve(x: Any, hx: Any) -> Any:
-            batch = Batch.of(x, hx, self.stack_shape, self.batch_first)
+            batch = checked_batch(self, x, hx)
             y, h, c, *_ = runner.run(batch)
             return batch.restore(y, h, c)
 
@@ -305,6 +307,7 @@ class AdaptiveLSTM(nn.LSTM):
         out = memo[id(self)] = type(self).__new__(type(self))
         cls: Any = plain_class(self)  # the other one forbids __getstate__
         out.__setstate__(deep_copied(cls.__getstate__(self), memo))  # type: ignore[no-untyped-call]
+        out._lent = self._lent if self._compiled is None else self._compiled.lent()
         return out
 
     def __prepare_scriptable__(self) -> AdaptiveLSTM:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
 
 from ..codec import short_repr
 from ..errors import InputError
@@ -35,6 +38,12 @@ class Plan:
     expected_rates: Mapping[str, Range] | None = None
     weights_stay: bool = False
 
+    def compiles_as(self, other: Plan) -> bool:
+        """Whether a stack that was compiled for the other serves this one too: the same values are set."""
+        if self.replaced is not other.replaced or self.weights_stay is not other.weights_stay:
+            return False
+        return _alike(self.policy, other.policy) and _alike(self.quantize, other.quantize)
+
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` or ``InputError`` unless policy and precision fit a stack."""
         Combined(self.policy).check(shape)
@@ -50,3 +59,23 @@ class Plan:
     def exact(self) -> bool:
         """Whether a run gives what ``nn.LSTM`` gives: nothing is skipped, quantized or replaced."""
         return self.quantize.exact and self.replaced is None and not parts(self.policy).acts
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two values are of the same classes and hold the same, down to what is no frozen dataclass or container.
+
+    That is compared by identity, and so is Python code.
+    """
+    if type(a) is not type(b):
+        return False
+    if is_dataclass(a):
+        kind: Any = type(a)
+        frozen = kind.__dataclass_params__.frozen
+        return frozen and all(_alike(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_alike(value, b[key]) for key, value in a.items())
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    return a is b or (isinstance(a, bool | int | float | str) and a == b)
