@@ -23,11 +23,11 @@ from .. import files, losses
 from ..codec import brief, is_number, is_whole
 from ..errors import InputError
 from ..files import FilePath
-from ..losses import Loss, as_loss
-from ..model_io import call
-from ..model_io.memory import memory_kept
+from ..losses import Loss, Sizes, as_loss
+from ..model_io import RUNS, call, check_repeated, float_tensors
+from ..model_io.memory import memory_kept, put_back, tensors_in
 from ..policies import Dense, Policy
-from ..runtime.adapt import adapted_lstms
+from ..runtime.adapt import adapted_lstms, lstms_of
 from ..weights.fingerprint import surroundings_digest, weights_digest
 from .e_process import EProcess
 from .guarantee import between
@@ -37,6 +37,10 @@ State = Literal["holding", "revoked"]
 Fallback = Policy | Mapping[str, Policy]
 
 CHECKED = 16  # audited calls whose outputs the loss is checked by, as ``calibrate`` does
+REPEATED = 2  # audited calls on which the original runs RUNS times, to see whether it repeats itself
+
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class AuditWarning(UserWarning):
@@ -78,7 +82,7 @@ class Audit:
         self._original, self._loss, self._rate, self._evidence = original, loss, rate, begun.evidence
         self._fallbacks, self._draw, self._lock = list(fallbacks), random.Random(seed).random, threading.Lock()
         self.revocations = begun.revocations
-        self._first: list[Any] = []  # outputs of the original, until there are enough to check the loss by
+        self._first: list[tuple[Any, Sizes | None]] = []  # outputs of the original, to check the loss by
         if self.revocations:
             self._fall_back()
         self._handle = model.register_forward_hook(_Listener(self), with_kwargs=True)
@@ -141,31 +145,38 @@ class Audit:
 
         Raises:
             CalibrationError: a loss outside [0, 1].
-            InputError: the loss means nothing for the first outputs of the original; the audit ends.
+            InputError: the loss means nothing for the first outputs of the original, or the original gives others for
+                the same inputs (dropout that is left on); the audit ends.
         """
-        self._compare(lambda: call(self._original, inputs), output)
+        self._compare(lambda: call(self._original, inputs), output, inputs)
 
-    def _compare(self, dense: Callable[[], Any], output: Any) -> None:
+    def _compare(self, dense: Callable[[], Any], output: Any, inputs: Any) -> None:
         with self._lock:
             self.seen += 1
             chosen = self._draw() < self._rate
         if chosen and self.state == "holding":
             with torch.no_grad(), memory_kept(self._original):
                 expected = dense()
-                self._check_loss(expected)
+                self._check_first(dense, expected, _sizes(self.model, inputs))
                 self.add(self._loss.of(output, expected, None))
 
-    def _check_loss(self, dense: Any) -> None:
-        """End the audit if its loss means nothing for the first outputs, all together."""
+    def _check_first(self, dense: Callable[[], Any], expected: Any, sizes: Sizes | None) -> None:
+        """End the audit if the original gives something else when it runs again, or the loss means nothing for it."""
         with self._lock:
-            if len(self._first) >= CHECKED:
+            seen = len(self._first)
+            if seen >= CHECKED:
                 return
-            self._first.append(dense)
-            if len(self._first) < CHECKED:
-                return
-            outputs, self._first[:] = list(self._first), [None] * CHECKED
+            self._first.append((expected, sizes))
+            first = list(self._first)
+            if len(first) == CHECKED:
+                self._first[:] = [(None, None)] * CHECKED  # let go of the outputs
         try:
-            self._loss.check(outputs, [])
+            for _ in range(RUNS - 1 if seen < REPEATED else 0):
+                put_back(self._original)
+                check_repeated(self._original, float_tensors(expected), float_tensors(dense()))
+            if len(first) == CHECKED:
+                known = [size for _, size in first if size is not None]
+                self._loss.check([out for out, _ in first], known if len(known) == CHECKED else [])
         except InputError:
             self.close()
             raise
@@ -255,7 +266,7 @@ class _Listener:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._audit is not None and not model.training:
             original = self._audit._original
-            self._audit._compare(lambda: original(*args, **kwargs), output)
+            self._audit._compare(lambda: original(*args, **kwargs), output, (args, kwargs))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Listener:
         return _Listener()
@@ -287,8 +298,9 @@ def audit(
     While the mean loss is at most ``max_loss``, the promise is revoked with at most 1 - ``confidence``, over all time
     (``e_process.py``). Once it is revoked, the model falls back and warns. The cost is ``rate`` times that of the
     original. After 16 audited calls the loss is checked as ``calibrate`` checks it: one that means nothing for such
-    outputs ends the audit with an ``InputError`` of that call. A model that keeps a state between calls cannot be
-    audited call by call; use ``Audit.check`` at the end of each sequence.
+    outputs ends the audit with an ``InputError`` of that call. So does an original that, run again on its first audited
+    inputs, gives other outputs. A model that keeps a state between calls cannot be audited call by call; use
+    ``Audit.check`` at the end of each sequence.
 
     Args:
         model: adapted and calibrated, in eval mode, skipping. It is watched by a forward hook until ``Audit.close``.
@@ -317,7 +329,14 @@ def audit(
     begun = Begun(EProcess(limit)) if resume is None else _read(resume, loss, limit, confidence)
     if begun.revocations > len(fallbacks) + 1:
         raise InputError(f"resume: {begun.revocations} promises were revoked, expected the fallbacks of that audit")
-    return Audit(model, original, loss, float(rate), confidence, begun, fallbacks, seed)
+    return Audit(model, original, loss, float(rate), confidence, begun, fallbacks, None if seed is None else int(seed))
+
+
+def _sizes(model: nn.Module, inputs: Any) -> Sizes | None:
+    """What a call was, if an input [B, T, ...] is what the audited LSTMs have just run."""
+    ran = max([0, *(run.timesteps for lstm in lstms_of(model).values() if (run := lstm.last_run))])
+    shapes = [tuple(x.shape) for x in tensors_in(inputs) if x.dim() == 3]
+    return next((Sizes(steps, rows) for rows, steps, _ in shapes if rows * steps == ran), None)
 
 
 def _check_rate(rate: Any) -> None:
@@ -332,6 +351,9 @@ def _check_models(model: nn.Module, original: Any) -> None:
     theirs = {name: m for name, m in original.named_modules() if isinstance(m, nn.LSTM)}
     if original.training:
         raise InputError("original: it is in training mode; call .eval() on it first")
+    for what, one in (("the audited model", model), ("original", original)):
+        if on := [name for name, m in one.named_modules() if isinstance(m, _DROPOUT) and m.training and m.p > 0]:
+            raise InputError(f"{what}: its dropout {', '.join(on[:5])} is in training mode; call .eval() on the model")
     if theirs.keys() != lstms.keys():
         raise InputError(f"original: it holds the LSTMs {sorted(theirs)}, the audited model {sorted(lstms)}")
     for name, lstm in lstms.items():

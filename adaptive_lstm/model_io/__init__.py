@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar, cast
 
@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from ..codec import brief
+from ..codec import brief, is_iterable
 from ..errors import AdaptiveLSTMError, InputError
-from .memory import holds_tensors, memory_kept, put_back
+from .memory import holds_tensors, memory_kept, put_back, tensors_in
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
 REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
@@ -37,7 +37,7 @@ def as_batches(inputs: Iterable[Any]) -> Iterable[Any]:
     """
     if isinstance(inputs, torch.Tensor | PackedSequence | Mapping):
         return [inputs]
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes) or not is_iterable(inputs):
         raise InputError(f"inputs: got {type(inputs).__name__}, expected batches, each as the model takes it")
     return inputs
 
@@ -134,14 +134,20 @@ def check_repeatable(model: nn.Module, items: Iterable[Any], output: Callable[[A
     for item in items:
         first = _once(model, item, output)
         for _ in range(RUNS - 1):
-            if how := _difference(first, _once(model, item, output)):
-                on = [name for name, module in model.named_modules() if module.training]
-                where = f"in training mode: {', '.join(on[:5])}" if on else "dropout, sampling, random crops?"
-                raise InputError(
-                    f"got two outputs for the same input that differ {how}, expected a model that repeats itself: what "
-                    f"skipping or compression changes could not be told from chance. Switch the randomness off "
-                    f"({where}), or seed it inside forward"
-                )
+            check_repeated(model, [first], [_once(model, item, output)])
+
+
+def check_repeated(model: nn.Module, outputs: Sequence[torch.Tensor], again: Sequence[torch.Tensor]) -> None:
+    """Raise ``InputError`` if the tensors that a model gave for one input are others the next time."""
+    how = next(filter(None, map(_difference, outputs, again)), "" if len(outputs) == len(again) else "in number")
+    if how:
+        on = [name for name, module in model.named_modules() if module.training]
+        where = f"in training mode: {', '.join(on[:5])}" if on else "dropout, sampling, random crops?"
+        raise InputError(
+            f"got two outputs for the same input that differ {how}, expected a model that repeats itself: what "
+            f"skipping or compression changes could not be told from chance. Switch the randomness off "
+            f"({where}), or seed it inside forward"
+        )
 
 
 def _difference(first: torch.Tensor, second: torch.Tensor) -> str:
@@ -156,7 +162,12 @@ def _difference(first: torch.Tensor, second: torch.Tensor) -> str:
 
 def _once(model: nn.Module, item: Any, output: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     with memory_kept(model):
-        return output(call(model, item)).detach().double()
+        return picked(output, call(model, item)).detach().double()
+
+
+def float_tensors(output: Any) -> list[torch.Tensor]:
+    """All float tensors in what a model returns, in float64."""
+    return [tensor.detach().double() for tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
 def require_function(output: object) -> None:
@@ -166,6 +177,27 @@ def require_function(output: object) -> None:
             f"output: got {brief(output)}, expected a function that picks a tensor from what the model returns, for "
             "example lambda out: out['logits']"
         )
+
+
+def picked(output: Callable[[Any], Any], made: Any) -> torch.Tensor:
+    """The tensor that an argument ``output`` picks from what a model returned.
+
+    Raises:
+        InputError: it picks none.
+    """
+    try:
+        tensor = output(made)
+    except AdaptiveLSTMError:
+        raise
+    except Exception as error:
+        what = f"raised {type(error).__name__} ({error!s:.200})"
+        raise InputError(f"output: it {what} for what the model returned, {brief(made)}, {_PICKS}") from error
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"output: it gave {brief(tensor)} for what the model returned, {brief(made)}, {_PICKS}")
+    return tensor
+
+
+_PICKS = "expected a tensor, for example by lambda out: out['logits']"
 
 
 def first_tensor(output: Any) -> torch.Tensor:

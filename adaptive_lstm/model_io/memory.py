@@ -155,12 +155,16 @@ def _may_remember(value: Any) -> bool:
 
 def holds_tensors(value: Any) -> bool:
     """Whether a value is a tensor, or a container with one inside."""
+    return next(tensors_in(value), None) is not None
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """A tensor itself, or those in a container, however deep."""
     seen, ahead = set[int](), [value]
     while ahead:
         one = ahead.pop()
         if isinstance(one, torch.Tensor):
-            return True
+            yield one
         if isinstance(one, dict | list | tuple | set | deque) and id(one) not in seen:
             seen.add(id(one))
             ahead.extend(one.values() if isinstance(one, dict) else one)
-    return False
