@@ -118,9 +118,11 @@ class Stream:
                 and x.shape == self._fast
                 and x.dtype is self._dtype
                 and x.layout is strided  # others may not even know whether they are contiguous
-                and x.is_contiguous()
                 and may_step(x)
             )
+            if ready and not x.is_contiguous():  # a slice of a batch
+                ready = is_dense(x)
+                x = x.contiguous() if ready else x
         except RuntimeError:  # nested tensors do not even know their shape
             ready = False
         if ready:
@@ -220,7 +222,9 @@ class Stream:
             InputError: rows that are not there.
         """
         if rows is not None:
-            self._session.reset_rows(torch.from_numpy(np.unique(row_numbers(rows, self._batch))))
+            index = np.unique(row_numbers(rows, self._batch))
+            if len(index):
+                self._session.reset_rows(torch.from_numpy(index))
             return
         self._watched.ended()
         self._session.reset()

@@ -199,6 +199,18 @@ def test_layouts_of_the_input() -> None:
         assert_close(got, want, "fp32")
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_frame_of_a_batch_steps_as_directly_as_any(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = signal(5, batch, 4).transpose(0, 1).contiguous()  # [B, T, I], of which frames are slices
+    one, other = al.stream(adapted(4, 9), batch), al.stream(adapted(4, 9), batch)
+    want = [one.step(frames[:, t].clone()) for t in range(5)]
+    monkeypatch.setattr(al.Stream, "_check", None)
+    for t, y in enumerate(want):
+        assert_equal(other.step(frames[:, t]), y)
+        other.reset(rows=torch.zeros(batch, dtype=torch.bool))  # nobody's sequence has ended
+    assert other.stats.timesteps == 5 * batch
+
+
 def test_a_stream_keeps_the_weights_that_it_was_opened_with() -> None:
     lstm, x = adapted(I, H), signal(20, 1, I)
     want = infer(lstm, x)[0]
