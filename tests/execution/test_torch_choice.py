@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import adaptive_lstm as al
-from adaptive_lstm.execution import torch_choice
+from adaptive_lstm.execution import compiled, torch_choice
+from adaptive_lstm.execution.fingerprint import Fingerprint
 from adaptive_lstm.execution.native_runner import NativeRunner
 from adaptive_lstm.execution.racing import races
 from adaptive_lstm.execution.torch_choice import ROUNDS, Contest
@@ -96,6 +100,49 @@ def test_results_hold_for_the_process_and_alike_sizes() -> None:
     fast.replan()
     assert routes(fast, x, 1) == [settled]
     assert len(torch_choice._contests) == 1
+
+
+class Clock:
+    """Time that only calls and comparisons of weights take: seconds per batch row and timestep."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, native: float, torch: float = 1.0, compared: float = 0.0):
+        self.now, self.native_timesteps = 0.0, 0
+        run, forward, followed = NativeRunner.run, nn.LSTM.forward, Fingerprint.followed
+
+        def timed_run(runner: Any, batch: Any) -> Any:
+            self.now += native * batch.timesteps
+            self.native_timesteps += batch.timesteps
+            return run(runner, batch)
+
+        def timed_forward(lstm: Any, x: Any, hx: Any = None) -> Any:
+            self.now += torch * x.shape[0] * x.shape[1]
+            return forward(lstm, x, hx)
+
+        def timed_followed(fingerprint: Any, weights: Any) -> Any:
+            self.now += compared
+            return followed(fingerprint, weights)
+
+        monkeypatch.setattr(NativeRunner, "run", timed_run)
+        monkeypatch.setattr(nn.LSTM, "forward", timed_forward)
+        monkeypatch.setattr(Fingerprint, "followed", timed_followed)
+        for module in (torch_choice, compiled):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+
+@pytest.mark.parametrize("shape", [(64, 8, 16), (3, 256, 16)])  # a long call, and a large batch
+def test_a_native_side_that_is_far_slower_never_serves(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, native=10.0)
+    assert routes(adapted(*SIZE), torch.randn(shape), 4) == ["torch"] * 4
+    assert 0 < clock.native_timesteps <= shape[0] * shape[1] // 4  # a corner of one call
+
+
+@pytest.mark.parametrize(("compared", "winner"), [(0.0, "native"), (0.5, "torch")])
+def test_comparing_the_weights_counts(compared: float, winner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = adapted(*SIZE), torch.randn(40, 8, 16)
+    prune.l1_unstructured(fast, "weight_hh_l0", 0.3)  # computes the weight for every call
+    Clock(monkeypatch, native=0.8, compared=compared * 40 * 8)
+    routes(fast, x, 2 * ROUNDS + 2)
+    assert routes(fast, x, 3) == [winner] * 3
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 16), (4, 8, 16), (1, 8)])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import adaptive_lstm as al
-from adaptive_lstm.runtime.monitor import EVERY, WINDOW, Monitor, Range
+from adaptive_lstm.runtime.monitor import ENOUGH, EVERY, LOOK, WINDOW, Monitor, Range
 from adaptive_lstm.types import Counts, StackShape
 
 from ..support.helpers import infer
@@ -231,3 +231,17 @@ def test_a_stream_as_calibrated_stays_quiet() -> None:
         stream.run(frames(2000, 1.0))
         stream.state = stream.state
         stream.run(frames(2000, 1.0))
+
+
+def test_looks_at_a_sequence_that_has_ended_do_not_count() -> None:
+    stream, x = streaming(CALM), frames(ENOUGH * LOOK, 1.0)
+    stream.run(x[:LOOK])
+    for part in x[LOOK:].split(LOOK):
+        stream.run(part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream.reset()
+        stream.run(x[:LOOK])
+        stream.run(x[:LOOK])  # the first of the new sequence are looked at
+    with pytest.warns(al.DriftWarning):
+        feed(stream, frames(2 * ENOUGH * LOOK, 1.0), LOOK)
