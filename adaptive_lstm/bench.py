@@ -25,7 +25,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from .codec import short_repr
+from .codec import brief, is_number, is_whole, short_repr
 from .errors import InputError
 from .types import BackendInfo
 
@@ -180,6 +180,9 @@ def ratio(a: Timing, b: Timing) -> Ratio:
     Raises:
         InputError: the two were not measured in one ``measure`` call.
     """
+    for one in (a, b):
+        if not isinstance(one, Timing):
+            raise InputError(f"got {brief(one)}, expected what measure() gives for a contender")
     if a.run != b.run or len(a.samples) != len(b.samples):
         ran = f"{a.name!r}: run {a.run}, {len(a.samples)} samples; {b.name!r}: run {b.run}, {len(b.samples)} samples"
         raise InputError(f"only contenders of one measure() call ran side by side and can be divided, got {ran}")
@@ -195,8 +198,8 @@ def pinned_threads(n: int) -> Iterator[None]:
     Raises:
         InputError: ``n`` is below 1.
     """
-    if n < 1:
-        raise InputError(f"threads must be at least 1, got {n}")
+    if not (is_whole(n) and n >= 1):
+        raise InputError(f"threads must be at least 1, got {brief(n)}")
     import torch
 
     before = torch.get_num_threads()
@@ -245,16 +248,17 @@ def format_seconds(seconds: float) -> str:
 
 
 def _check(contenders: Mapping[str, object], *, repeats: int, warmup: int, min_time: float, prime: int) -> None:
-    if not contenders:
-        raise InputError("no contenders: give at least one name -> call")
+    given: object = contenders
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(f"got {brief(contenders)}, no contenders: give at least one name -> call")
     for name, call in contenders.items():
         if not callable(call):
             raise InputError(f"contender {name!r} must be callable without arguments, got {type(call).__name__}")
     for what, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("prime", prime, 0)):
-        if value < least:
-            raise InputError(f"{what} must be at least {least}, got {value}")
-    if not (math.isfinite(min_time) and min_time >= 0):
-        raise InputError(f"min_time must be a time in seconds, 0 or more, got {min_time}")
+        if not (is_whole(value) and value >= least):
+            raise InputError(f"{what} must be at least {least}, got {brief(value)}, expected a whole number")
+    if not (is_number(min_time) and 0 <= min_time < math.inf):
+        raise InputError(f"min_time must be a time in seconds, 0 or more, got {brief(min_time)}")
 
 
 def _seconds(call: Callable[[], object], calls: int) -> float:

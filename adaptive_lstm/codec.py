@@ -308,6 +308,27 @@ def is_one_of(value: object, names: Iterable[str]) -> bool:
     return isinstance(value, str) and value in names
 
 
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether a value can be iterated; arrays and tensors of no dimension only look as if they could."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ``InputError`` unless a value is True or False, or a number that says so."""
+    if not isinstance(value, bool | int | np.bool_):
+        raise InputError(f"{name}: got {brief(value)}, expected True or False")
+
+
+def plain_numbers(owner: object, *names: str) -> None:
+    """Numpy's numbers in these fields of a frozen dataclass, and in tuples there, become Python's."""
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, np.generic):
+            object.__setattr__(owner, name, value.item())
+        elif isinstance(value, tuple):
+            object.__setattr__(owner, name, tuple(v.item() if isinstance(v, np.generic) else v for v in value))
+
+
 # ----------------------------------------------------------------------------------------------------------- in words
 
 Class = TypeVar("Class", bound=type)

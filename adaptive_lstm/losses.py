@@ -7,6 +7,7 @@ another one. Shapes that can be read in two ways are refused.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,9 +65,14 @@ class Loss:
         """A value of this loss as a float.
 
         Raises:
-            CalibrationError: it lies outside [0, 1].
+            CalibrationError: it is no number, or lies outside [0, 1].
         """
-        found = float(value)
+        try:
+            found = float(value)
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            raise CalibrationError(
+                f"{self.name}: got a loss of {brief(value)} ({error!s:.100}), expected one number in [0, 1]"
+            ) from error
         if not 0 <= found <= 1:  # also catches NaN
             raise CalibrationError(
                 f"{self.name}: got a loss of {found}, expected values in [0, 1]; scale and clip it, for example with "
@@ -87,9 +93,22 @@ def as_loss(loss: Loss | Callable[[Any, Any, Any], float]) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if not callable(loss):
-        raise InputError(f"loss: got {type(loss).__name__}, expected a function of (output, dense_output, target)")
+    given: Any = loss
+    if not callable(given) or isinstance(given, type) or not _takes_three(given):
+        got = brief(given) if callable(given) else type(given).__name__
+        raise InputError(f"loss: got {got}, expected a function of (output, dense_output, target)")
     return Loss(getattr(loss, "__name__", type(loss).__name__), loss)
+
+
+def _takes_three(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with three arguments, as far as that can be known."""
+    try:
+        inspect.signature(getattr(function, "forward", function)).bind(None, None, None)  # of a module
+    except TypeError:
+        return False
+    except ValueError:  # of functions in C
+        return True
+    return True
 
 
 def _single(output: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from .codec import brief, is_number
+from .codec import brief, check_flag, is_number
 from .errors import InputError
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class Progress:
 
     def __init__(self, description: str, unit: str, *, show: bool, total: int | None = None):
         self._description, self._announced, self._total, self._begun = description, False, total, time.perf_counter()
+        check_flag("progress", show)
         disable = None if show else True  # None: where stderr is no terminal
         self._bar = tqdm(desc=description, unit=unit, total=total, disable=disable, leave=None, delay=SETTLED)
 
@@ -91,7 +92,9 @@ def tracked(items: Iterable[T], description: str, unit: str, *, show: bool) -> I
 
 
 def duration(seconds: float) -> str:
-    """A rough time for people: "8 s", "3 min", "1.5 h"."""
+    """A rough time for people: "0.03 s", "8 s", "3 min", "1.5 h"."""
+    if seconds < 1:
+        return f"{max(seconds, 0.01):.1g} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

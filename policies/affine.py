@@ -31,14 +31,15 @@ class Affine:
 
     def __post_init__(self) -> None:
         try:
-            weight, bias = np.ascontiguousarray(self.weight, np.float32), np.ascontiguousarray(self.bias, np.float32)
+            with np.errstate(over="ignore"):
+                weight, bias = (np.ascontiguousarray(a, np.float32) for a in (self.weight, self.bias))
         except (TypeError, ValueError, RuntimeError):
             got = f"weight {brief(self.weight)} and bias {brief(self.bias)}"
             raise PolicyError(f"{self._NAME}: got {got}, expected {self._SHAPES}") from None
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
             raise PolicyError(f"{self._NAME}: got weight {weight.shape} and bias {bias.shape}, expected {self._SHAPES}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise PolicyError(f"{self._NAME}: its weights hold NaN or infinity")
+            raise PolicyError(f"{self._NAME}: its weights hold NaN or infinity, or numbers that float32 does not")
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
 

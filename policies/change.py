@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..codec import brief
+from ..codec import brief, is_number
 from ..errors import PolicyError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ same number."""
 
 def check_limit(value: float | None, where: str) -> None:
     """Raise ``PolicyError`` unless it is a number >= 0 or None; ``where`` names it."""
-    if value is not None and not (isinstance(value, int | float) and value >= 0):  # type: ignore[redundant-expr]
+    if value is not None and not (is_number(value) and value >= 0):
         raise PolicyError(f"{where}: got {brief(value)}, expected a number >= 0 (0 never holds) or None (no condition)")
 
 

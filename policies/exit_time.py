@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..codec import short_repr
+from ..codec import plain_numbers, short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import Counts, StackShape
 from .counts import LONGEST, MOST_KEPT, check_count
@@ -66,6 +66,7 @@ class ExitInTime(Exit):
             raise PolicyError(
                 f"translators: got {type(self.translators).__name__}, expected the time part of fit_translators(...)"
             )
+        plain_numbers(self, "check_every", "patience", "window")
         starts = self.starts or (self.translators.starts if self.translators else (0,))
         starts = tuple(int(s) for s in starts)
         check_buckets(starts)

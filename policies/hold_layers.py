@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..codec import brief, is_one_of, short_repr
+from ..codec import brief, is_one_of, plain_numbers, short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -56,6 +56,7 @@ class HoldLayers:
     def __post_init__(self) -> None:
         if isinstance(self.x_share, tuple | list):
             object.__setattr__(self, "x_share", tuple(self.x_share))
+        plain_numbers(self, "x_share", "h", "cap")
         for value in self.x_share if isinstance(self.x_share, tuple) else (self.x_share,):
             check_limit(value, "x_share")
         if self.x_share is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..codec import brief, is_one_of, short_repr
+from ..codec import brief, is_one_of, plain_numbers, short_repr
 from ..errors import PolicyError
 from ..types import StackShape
 from .change import SEARCHED_LIMITS, Change, check_limit, unchanged
@@ -49,6 +49,7 @@ class SkipTimesteps:
     kind: ClassVar[PolicyKind]
 
     def __post_init__(self) -> None:
+        plain_numbers(self, "x_share", "h", "cap")
         check_limit(self.x_share, "x_share")
         check_limit(self.h, "h")
         if self.x_share is None and self.h is None:

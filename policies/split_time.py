@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..codec import brief, is_number, short_repr
+from ..codec import brief, is_number, plain_numbers, short_repr
 from ..errors import PolicyError
 from ..types import Counts, FloatArray, StackShape
 from .counts import LONGEST, check_count
@@ -90,6 +90,7 @@ class SplitTime:
     kind: ClassVar[PolicyKind]
 
     def __post_init__(self) -> None:
+        plain_numbers(self, "chunk", "warm_up")
         check_count(self.chunk, "chunk", LONGEST)
         check_count(self.warm_up, "warm_up", LONGEST)
         given = self.tolerance

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..codec import short_repr
+from ..codec import brief, is_number, is_one_of, is_whole, short_repr
 from ..errors import InputError, NonFiniteError
 from ..model_io import as_batches, call, runs_model
 from ..policies import DepthTranslators, Map, TimeTranslators
@@ -26,6 +26,7 @@ from ..weights.layout import float32, shape_of
 from .recorder import Recorded, Recorder
 
 MIN_SAMPLES = 300  # timesteps that a time bucket needs for a map of its own
+MOST_RIDGE = 1e30  # beyond, every map is its mean
 BLOCK = 2048  # samples that are added at once: a few at a time cost a pass over all sums each time
 
 
@@ -135,10 +136,12 @@ def fit_translators(
     if lstm is None and len(lstms) > 1:
         raise InputError(f"the model holds {len(lstms)} LSTMs; say which one: lstm={next(iter(lstms))!r}, ...")
     name = next(iter(lstms)) if lstm is None else lstm
-    if name not in lstms:
-        raise InputError(f"lstm: got {name!r}, expected one of {', '.join(map(repr, lstms))}")
-    if buckets < 1 or not ridge >= 0:
-        raise InputError(f"got buckets={buckets} and ridge={ridge}, expected at least 1 and a number >= 0")
+    if not is_one_of(name, lstms):
+        raise InputError(f"lstm: got {brief(name)}, expected one of {', '.join(map(repr, lstms))}")
+    if not (is_whole(buckets) and buckets >= 1):
+        raise InputError(f"buckets: got {brief(buckets)}, expected a whole number from 1")
+    if not (is_number(ridge) and 0 <= ridge <= MOST_RIDGE):
+        raise InputError(f"ridge: got {brief(ridge)}, expected a number from 0 to {MOST_RIDGE:g}")
     recorder, recorded = Recorder({name: lstms[name]}, "states"), list[_States]()
     with keep_settings(lstms.values()), recorder.recording(), torch.no_grad():
         for item in tracked(as_batches(inputs), "translators", "batch", show=progress):
@@ -149,8 +152,8 @@ def fit_translators(
     if not all(np.isfinite(level).all() for r in recorded for level in r.levels):
         raise NonFiniteError("a state of the LSTM is NaN or infinite; clean the inputs")
     shape = shape_of(lstms[name])
-    time = None if shape.bidirectional else _fit_time(recorded, buckets, ridge)
-    depth = _fit_depth(recorded, ridge) if shape.num_layers > 1 else None
+    time = None if shape.bidirectional else _fit_time(recorded, buckets, float(ridge))
+    depth = _fit_depth(recorded, float(ridge)) if shape.num_layers > 1 else None
     return Translators(time, depth)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..codec import brief, is_whole
 from ..errors import InputError, NonFiniteError
-from ..model_io import Opaque, as_batches, call, first_tensor, require_function, require_gradients, runs_model
+from ..model_io import Opaque, as_batches, call, first_tensor, picked, require_function, require_gradients, runs_model
 from ..progress import tracked
 from ..runtime.adapt import adapted_lstms, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -132,10 +132,10 @@ def measure_sensitivities(
     seen = 0
     for item in tracked(as_batches(inputs), "sensitivity", "batch", show=progress):
         seen += 1
-        generator = torch.Generator().manual_seed(seed + seen)
+        generator = torch.Generator().manual_seed((int(seed) + seen) % 2**63)
         recorder = Recorder(lstms, "gates")
         with torch.enable_grad(), recorder.recording():
-            out = output(call(model, item))
+            out = picked(output, call(model, item))
             if not bool(torch.isfinite(out).all()):
                 raise NonFiniteError(f"the model's output for batch {seen} holds NaN or infinity; clean the inputs")
             gates = [g for calls in recorder.calls.values() for made in calls for cell in made.gates for g in cell]

@@ -68,6 +68,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
             policy, or parameters that have changed since they were replaced.
         ModelFileError: the file cannot be written.
     """
+    codec.check_flag("weights", weights)
     header, arrays = _contents(model, certificate, weights)
     container.write(path, header, arrays, weights=weights)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def known_kinds(own: Sequence[object] = ()) -> Kinds:
         InputError: one is no dataclass with a ``PolicyKind`` of its own, or two have one name.
     """
     kinds: dict[str, Any] = {}
-    if not isinstance(own, Iterable):
+    if not codec.is_iterable(own):
         raise InputError(f"policies: got {codec.brief(own)}, expected classes of policies, for example [MyPolicy]")
     for policy in (*_OURS, *own):
         row = row_of(policy) if isinstance(policy, type) else None

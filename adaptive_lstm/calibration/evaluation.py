@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, NonFiniteError
 from ..losses import Loss, Sizes
-from ..model_io import call, copied, first_tensor
+from ..model_io import call, copied, first_tensor, picked
 from ..policies import Dense, parts
 from ..runtime.adapt import adapted_lstms, keep_settings
 from ..runtime.lstm import AdaptiveLSTM, Call
@@ -231,7 +231,7 @@ class Evaluator:
                 dense = call(self.model, inputs)
                 sizes = max((Sizes(c.steps, c.rows) for c in meter.calls), key=lambda s: s.steps, default=Sizes(0, 0))
                 item = LabelledInput(inputs, target, dense, sizes)
-                if not bool(torch.isfinite(self.output(item.dense)).all()):
+                if not bool(torch.isfinite(picked(self.output, item.dense)).all()):
                     raise NonFiniteError("the original model returns NaN or infinity for a sequence; clean the inputs")
                 if not meter.calls:
                     raise InputError("the model's output was computed without calling any of its LSTMs")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codec import brief
+from ..codec import brief, is_number
 from ..errors import InputError
 from .candidates import Candidate, Key
 from .pareto import MIN_COST, Families
@@ -28,7 +28,7 @@ MAX_FIRST = 12  # finalists that are timed for their families, before those that
 
 def check_min_gain(min_gain: Any) -> None:
     """Raise ``InputError`` unless it is a share of the time that can be saved."""
-    if not (isinstance(min_gain, int | float) and 0 <= min_gain < 1):
+    if not (is_number(min_gain) and 0 <= min_gain < 1):
         raise InputError(f"min_gain: got {brief(min_gain)}, expected a share of the time, at least 0 and below 1")
 
 

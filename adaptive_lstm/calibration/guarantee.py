@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..codec import brief
+from ..codec import brief, check_flag, is_iterable
 from ..errors import InputError
 from ..losses import Loss, as_loss
 from ..model_io import first_tensor, require_function
@@ -58,8 +58,10 @@ class Guarantee:
             InputError: no loss, not one limit for each, numbers out of range, or ``output`` is no function.
         """
         require_function(output)
+        check_flag("conditional", conditional)
         losses = tuple(as_loss(one).reading(output) for one in (loss if isinstance(loss, list | tuple) else [loss]))
-        given = list(max_loss) if isinstance(max_loss, list | tuple | np.ndarray) else [max_loss]
+        several = isinstance(max_loss, list | tuple | np.ndarray) and is_iterable(max_loss)
+        given = list(max_loss) if several else [max_loss]
         if len(losses) != len(given) or not losses:
             raise InputError(f"got {len(losses)} losses and {len(given)} values of max_loss, expected one for each")
         limits = tuple(between(m, 0, "max_loss") for m in given)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import CalibrationError
+from ..errors import CalibrationError, InputError
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 
@@ -129,6 +129,8 @@ def _of_packed(packed: PackedSequence) -> Iterator[bytes]:
 
 
 def _of_tensor(tensor: torch.Tensor) -> Iterator[bytes]:
+    if tensor.is_meta:
+        raise InputError("inputs: got a tensor on the meta device, which holds no values, expected its values")
     plain = tensor.detach()
     if plain.is_nested:
         yield from _row(plain.unbind(), ())

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from ..codec import short_repr
+from ..codec import check_flag, short_repr
 from ..errors import InputError
 from ..policies import Policy
 from ..policies.combined import acts
@@ -95,6 +95,7 @@ class Calibration:
             InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or
                 another precision, or the policies are slower than nothing skipped; nothing is changed then.
         """
+        check_flag("force", force)
         lstms = adapted_lstms(model)
         if set(lstms) != set(self.settings):
             raise InputError(f"the model holds the LSTMs {sorted(lstms)}, calibrated were {sorted(self.settings)}")

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.nn.utils.rnn import PackedSequence
 
-from ..codec import brief, is_number, is_whole, short_repr
+from ..codec import brief, is_iterable, is_number, is_whole, short_repr
 from ..errors import CalibrationError, InputError
 from . import risk
 from .input_digest import fingerprint
@@ -40,6 +40,8 @@ def pairs(sequences: Iterable[Any]) -> list[tuple[Any, Any]]:
     Raises:
         CalibrationError: no sequences (an iterator may be used up), or a tuple of another length than two.
     """
+    if not is_iterable(sequences):
+        raise CalibrationError(f"sequences: got {brief(sequences)}, expected a list with one entry for each")
     out = []
     for item in sequences:
         pair = item if isinstance(item, tuple | list) and not isinstance(item, PackedSequence) else (item, None)

@@ -13,14 +13,14 @@ from torch import nn
 
 from ..analysis.measure_sensitivity import Output
 from ..analysis.sensitivity import Sensitivity
-from ..model_io import call, first_tensor
+from ..model_io import call, first_tensor, picked
 from .pruning.search import relative_error
 
 
 @torch.no_grad()
 def outputs(model: nn.Module, batches: Iterable[Any], output: Output = first_tensor) -> list[torch.Tensor]:
     """The model's output for every batch, in float64."""
-    return [output(call(model, item)).double() for item in batches]
+    return [picked(output, call(model, item)).double() for item in batches]
 
 
 def relative_change(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> float:

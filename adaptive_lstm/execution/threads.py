@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..codec import is_whole
+from ..codec import brief, is_whole
 from ..errors import InputError
 
 MOST_THREADS = 256
@@ -31,7 +31,7 @@ def set_num_threads(n: int | None) -> None:
     """
     global _set
     if n is not None and not (is_whole(n) and 1 <= n <= MOST_THREADS):
-        raise InputError(f"n: got {n!r}, expected a number of threads from 1 to {MOST_THREADS}, or None for torch's")
+        raise InputError(f"n: got {brief(n)}, expected a number of threads, 1 to {MOST_THREADS}, or None for torch's")
     _set = None if n is None else int(n)
 
 

@@ -19,7 +19,7 @@ from .. import files
 from ..artifact.artifact import load_certificate, save
 from ..artifact.stacks import Stack, Stacks, read_stacks
 from ..calibration.certificate import Certificate
-from ..codec import brief, short_repr
+from ..codec import brief, is_one_of, short_repr
 from ..errors import InputError, ModelFileError
 from ..files import FilePath
 from ..runtime.adapt import adapt, lstms_of
@@ -163,8 +163,8 @@ def _chosen(stacks: Stacks, lstm: str | None) -> str:
     names = list(stacks.by_name)
     if lstm is None and len(names) == 1:
         return names[0]
-    if lstm not in names:
-        raise InputError(f"lstm: got {lstm!r}, expected one of {', '.join(map(repr, names))}")
+    if lstm is None or not is_one_of(lstm, names):
+        raise InputError(f"lstm: got {brief(lstm)}, expected one of {', '.join(map(repr, names))}")
     return lstm
 
 

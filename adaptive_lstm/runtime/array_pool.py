@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..codec import brief, is_number
+from ..codec import brief, is_iterable, is_number, is_whole
 from ..errors import InputError, OverloadError, StateError, UnsupportedError
 from ..execution.backend import refuse_non_finite
 from ..types import RunStats
@@ -46,8 +46,11 @@ class PoolOptions:
 
     def __post_init__(self) -> None:
         for name, value in (("capacity", self.capacity), ("backlog", self.backlog), ("max_batch", self.max_batch)):
-            if value is not None and (type(value) is not int or not 1 <= value <= MOST_ROWS):
+            if name == "max_batch" and value is None:
+                continue
+            if not (is_whole(value) and 1 <= value <= MOST_ROWS):
                 raise InputError(f"{name}: got {brief(value)}, expected a whole number, 1 to {MOST_ROWS:,}")
+            object.__setattr__(self, name, int(value))
         if self.idle_timeout is not None and not (is_number(self.idle_timeout) and self.idle_timeout > 0):
             raise InputError(f"idle_timeout: got {brief(self.idle_timeout)}, expected seconds, above 0")
         if not callable(self.clock):
@@ -344,9 +347,9 @@ class StreamPool:
 
 def _listed(streams: Any) -> list[int]:
     """Streams in any other container, in its order."""
-    if not isinstance(streams, Iterable):
+    if not is_iterable(streams):
         raise InputError(f"streams: got {brief(streams)}, expected a list of numbers from open() or restore()")
-    return list(streams)
+    return streams.tolist() if hasattr(streams, "tolist") else list(streams)
 
 
 def _checked(frames: Any, rows: PoolRows, *, alone: bool) -> _Frames:

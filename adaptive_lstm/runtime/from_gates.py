@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..codec import brief, check_flag
 from ..errors import InputError
 from ..weights.gate_order import check_order, in_torch_order
 from .lstm import AdaptiveLSTM
@@ -58,11 +59,15 @@ def from_gates(
             no ``nn.LSTM`` has: layers of several widths are several LSTMs.
     """
     letters = check_order(order)
+    for name, value in (("bidirectional", bidirectional), ("batch_first", batch_first)):
+        check_flag(name, value)
     if isinstance(arrays, Mapping):
         layers = _of_names(arrays, letters)
     else:
-        layers = [_of_layer(layer, f"layer {n}", letters, 1 + bidirectional) for n, layer in enumerate(_layers(arrays))]
-    return assembled(layers, batch_first=batch_first, dtype=torch.float32)
+        layers = [
+            _of_layer(layer, f"layer {n}", letters, 1 + bool(bidirectional)) for n, layer in enumerate(_layers(arrays))
+        ]
+    return assembled(layers, batch_first=bool(batch_first), dtype=torch.float32)
 
 
 def assembled(layers: Sequence[Sequence[Cell]], *, batch_first: bool, dtype: torch.dtype) -> AdaptiveLSTM:
@@ -176,7 +181,7 @@ def _of_names(arrays: Mapping[Any, Any], order: str) -> list[list[Cell]]:
     for name, value in arrays.items():
         read = _NAME.fullmatch(name) if isinstance(name, str) else None
         if read is None:
-            raise InputError(f"arrays: got the name {name!r:.80}, expected torch's, such as weight_ih_l0, bias_hh_l0")
+            raise InputError(f"arrays: got the name {brief(name)}, expected torch's, such as weight_ih_l0, bias_hh_l0")
         array = _floats(value, name)
         if read[1] != "weight_hr":
             if array.ndim not in (1, 2) or len(array) % 4:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..codec import brief, is_one_of, is_whole
+from ..codec import brief, is_iterable, is_one_of, is_whole
 from ..errors import AdaptiveLSTMError, InputError
 from ..execution.threads import at_most, get_num_threads
 from ..execution.uncompiled import uncompiled
@@ -107,7 +107,7 @@ def map_sequences(
         m.training for m in model.modules() if m is model or isinstance(m, nn.LSTM)
     ):
         raise InputError("the model is in training mode; call .eval() on it first")
-    if isinstance(sequences, str | bytes | Mapping | PackedSequence) or not isinstance(sequences, Iterable):
+    if isinstance(sequences, str | bytes | Mapping | PackedSequence) or not is_iterable(sequences):
         raise InputError(f"sequences: got {type(sequences).__name__}, expected tensors [T, ...], in a list for example")
     for name, value in (("batch_tokens", batch_tokens), ("window", window), ("threads", threads)):
         if not (is_whole(value) and value >= 1) and not (name == "threads" and value is None):

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from .. import model_io
+from ..codec import brief, is_iterable, is_whole
 from ..errors import InputError
 from ..execution.torch_choice import ROUNDS
+from ..types.states import MOST_ROWS
 from .adapt import adapted_lstms, keep_settings
 from .lstm import AdaptiveLSTM
 
@@ -43,7 +45,7 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
         InputError: the model is not adapted or in training mode, or B or T is below 1.
     """
     lstms = adapted_lstms(model)
-    if not isinstance(shapes, Iterable):
+    if not is_iterable(shapes):
         raise InputError(f"shapes: got {type(shapes).__name__}, expected pairs (B, T), or inputs of the model")
     with torch.no_grad(), keep_settings(lstms.values()):
         for shape in shapes:
@@ -56,11 +58,19 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
 
 
 def _is_pair(shape: Any) -> bool:
-    return isinstance(shape, tuple | list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
+    return isinstance(shape, tuple | list) and len(shape) == 2 and all(is_whole(n) for n in shape)
 
 
 def _zeros(lstm: AdaptiveLSTM, rows: int, timesteps: int) -> torch.Tensor:
-    if min(rows, timesteps) < 1:
-        raise InputError(f"got the shape (B, T) = ({rows}, {timesteps}), expected at least 1 batch row and 1 timestep")
+    if not (1 <= rows <= MOST_ROWS and 1 <= timesteps <= MOST_ROWS):
+        raise InputError(
+            f"got the shape (B, T) = ({brief(rows)}, {brief(timesteps)}), expected at least 1 batch row and 1 "
+            f"timestep, and at most {MOST_ROWS:,} of each"
+        )
     size = (rows, timesteps) if lstm.batch_first else (timesteps, rows)
-    return next(lstm.parameters()).new_zeros(*size, lstm.input_size)
+    try:
+        return next(lstm.parameters()).new_zeros(*map(int, size), lstm.input_size)
+    except RuntimeError as error:
+        raise InputError(
+            f"got the shape (B, T) = ({rows}, {timesteps}), whose inputs do not fit into memory"
+        ) from error

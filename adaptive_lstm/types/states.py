@@ -122,11 +122,12 @@ class StreamState(Generic[Array]):
         """Every row ``n`` times, copies next to each other: as many paths to sample from each.
 
         Raises:
-            InputError: ``n`` is below 1.
+            InputError: ``n`` is below 1, or more rows than a stream can have would come out.
         """
-        if type(n) is not int or n < 1:
-            raise InputError(f"n: got {brief(n)}, expected a whole number from 1")
-        return _joined([self], lambda arrays, axis, fresh: arrays[0].repeat_interleave(n, axis))
+        most = MOST_ROWS // max(self.batch_size, 1)
+        if not (is_whole(n) and 1 <= n <= most):
+            raise InputError(f"n: got {brief(n)}, expected a whole number, 1 to {most:,}")
+        return _joined([self], lambda arrays, axis, fresh: arrays[0].repeat_interleave(int(n), axis))
 
     @staticmethod
     def merge(*states: StreamState) -> StreamState:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codec import brief
 from ..errors import InputError
 from .layout import GATES
 
@@ -24,7 +25,7 @@ def check_order(order: object) -> str:
     letters = "".join("g" if letter in _CELL_GATE else letter for letter in order) if isinstance(order, str) else ""
     if sorted(letters) != sorted(GATES):
         raise InputError(
-            f"order: got {order!r:.80}, expected the four gates in the order of your arrays: 'ifgo' (torch), 'ifco' "
+            f"order: got {brief(order)}, expected the four gates in the order of your arrays: 'ifgo' (torch), 'ifco' "
             "(Keras), 'iofc' (ONNX), 'ijfo' (TensorFlow 1's cells)"
         )
     return letters

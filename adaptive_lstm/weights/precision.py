@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..codec import brief, is_one_of, is_whole, short_repr
+from ..codec import brief, is_one_of, is_whole, plain_numbers, short_repr
 from ..errors import InputError
 from ..types import FloatArray, StackShape
 
@@ -82,6 +82,7 @@ class Quantize:
             )
         if self.raw_levels is None:
             object.__setattr__(self, "raw_levels", RAW_LEVELS[self.raw_range])
+        plain_numbers(self, "levels", "input_levels", "raw_levels")
         for name, least in (("levels", 0), ("input_levels", 0), ("raw_levels", 1)):
             levels = getattr(self, name)
             if not (is_whole(levels) and least <= levels <= MAX_LEVELS):

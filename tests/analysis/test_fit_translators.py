@@ -226,7 +226,13 @@ def test_one_of_several() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"buckets": 0}, "buckets=0"), ({"ridge": -1.0}, "ridge=-1"), ({"ridge": math.nan}, "ridge=nan")],
+    [
+        ({"buckets": 0}, "buckets: got 0"),
+        ({"buckets": True}, "buckets: got True"),
+        ({"ridge": -1.0}, "ridge: got -1"),
+        ({"ridge": math.nan}, "ridge: got nan"),
+        ({"ridge": math.inf}, "ridge: got inf"),
+    ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(al.errors.InputError, match=message):

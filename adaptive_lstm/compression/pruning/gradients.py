@@ -12,7 +12,7 @@ from ...analysis.measure_sensitivity import Output, projected_gradients
 from ...analysis.recorder import run_all_on
 from ...execution.batch import Batch
 from ...execution.runner import Result, Runner
-from ...model_io import Opaque, call, require_gradients
+from ...model_io import Opaque, call, picked, require_gradients
 from ...progress import tracked
 from ...runtime.lstm import AdaptiveLSTM
 from ...types import DoubleArray
@@ -51,7 +51,7 @@ def squared_gradients(
     with torch.enable_grad(), run_all_on(lstms, watched):
         for item in tracked(batches, "gradients", "batch", show=progress):
             seen.clear()
-            out = output(call(model, item))
+            out = picked(output, call(model, item))
             measured = torch.cat(seen) if isinstance(model, Opaque) and seen else out
             for found in projected_gradients(measured, matrices, TAYLOR_PROBES, generator):
                 for total, gradient in zip(sums, found, strict=True):

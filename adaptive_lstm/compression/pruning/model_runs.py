@@ -12,7 +12,7 @@ from torch import nn
 from ...analysis.measure_sensitivity import Output
 from ...analysis.recorder import Recorded, Recorder, run_all_on
 from ...execution.torch_layer import TorchRunner
-from ...model_io import call
+from ...model_io import call, picked
 from ...runtime.adapt import keep_settings
 from ...runtime.lstm import AdaptiveLSTM
 from ...runtime.plan import Plan
@@ -31,7 +31,7 @@ class ModelRuns:
     def outputs(self, weights: Weights, batches: Sequence[Any], output: Output) -> list[torch.Tensor]:
         """The model's output of interest, batch by batch, float64 on the CPU."""
         with torch.no_grad(), run_all_on(self.lstms, torch_runners(self.lstms, weights)):
-            return [output(call(self.model, item)).detach().double().cpu() for item in batches]
+            return [picked(output, call(self.model, item)).detach().double().cpu() for item in batches]
 
     def calls(self, weights: Weights | None, batches: Iterable[Any]) -> dict[str, list[Recorded]]:
         """The calls of every LSTM, in float32 on the CPU; weights None: those that the LSTMs hold, on their own route.

@@ -7,7 +7,7 @@ import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from ...codec import brief, is_one_of
+from ...codec import brief, is_number, is_one_of, plain_numbers
 from ...errors import InputError
 
 Saliency = Literal["auto", "magnitude", "taylor", "activation", "second-order", "obs"]
@@ -102,6 +102,7 @@ class Prune:
             raise InputError(f"raw: got {brief(self.raw)}, expected True or False")
 
     def _check_numbers(self) -> None:
+        plain_numbers(self, "sparsity", "block", "gamma", "ridge")
         if not (_number(self.sparsity) and 0 <= self.share < 1):
             raise InputError(f"sparsity: got {brief(self.sparsity)}, expected a number from 0 to below 1")
         if self.gamma is not None and not (_number(self.gamma) and 0 <= self.gamma <= 1):
@@ -138,4 +139,4 @@ class Prune:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
