@@ -16,7 +16,7 @@ MODULES := build/modules-$(shell find adaptive_lstm policies -name '*.py' | LC_A
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test test-services fuzz lint bench report pages docs runtime-wheel wheels install clean
+.PHONY: demo test test-services fuzz lint bench report pages docs runtime-wheel wheels install clean measure
 .DEFAULT_GOAL := test
 
 demo: install
@@ -44,6 +44,11 @@ lint: install
 
 bench: install
 	$(BIN)/python -m eval.latency
+
+# Every record anew, on this machine and this commit, some hours; goes on where it was stopped. ZOO= names the models.
+measure: install
+	$(BIN)/python -m eval.measure $(if $(ZOO),--zoo $(ZOO))
+	$(MAKE) pages
 
 # Measures nothing: draws the records in eval/results as build/report.html.
 report: install

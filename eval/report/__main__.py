@@ -18,17 +18,14 @@ PAGE = ROOT.parent / "build" / "report.html"
 FIGURES = ROOT.parent / "docs" / "pages" / "figures"
 TITLE = "adaptive_lstm: what it reaches, and where it loses"
 LEAD = (
-    "adaptive_lstm runs pretrained stacked LSTMs on ordinary processors, without retraining them: it takes the place "
-    "of torch.nn.LSTM and gives the same results unless configured otherwise. "
-    "It makes the weights smaller once, and then leaves out, input by input, the work that would hardly change the "
-    "answer. "
-    "A calibration proves on the user's data what that may cost, or says that nothing could be proved."
+    "adaptive_lstm runs pretrained stacked LSTMs on ordinary processors, without retraining. It takes the place of "
+    "torch.nn.LSTM, makes the weights smaller once, and leaves out, input by input, what hardly changes the answer."
 )
 ORDER = (
-    "summary", "origin", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
+    "answers", "summary", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
     "never_slower", "calls", "linearity", "throughput", "bulk", "split_time", "scaling", "cores", "roofline", "limits",
     "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint",
-    "embedded", "arm_bounds", "losses",
+    "embedded", "arm_bounds", "losses", "origin",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

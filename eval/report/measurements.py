@@ -72,6 +72,8 @@ def _index(results: Results) -> str:
         [
             GENERATED,
             "# Measurements",
+            *_answers(results),
+            "## All pages",
             "Every figure on these pages comes from a record in `eval/results`, which carries its machine, versions, "
             "commit and time. `make report` draws the same records as one HTML page with figures.",
             "Contenders of one race run interleaved in one process, in a new order every round; figures are medians, "
@@ -80,6 +82,12 @@ def _index(results: Results) -> str:
             *_table(overview(results)),
         ]
     ) + "\n"  # fmt: skip
+
+
+def _answers(results: Results) -> Iterator[str]:
+    for block in section("answers").draw(results):
+        if not isinstance(block, Missing):
+            yield from _markdown(block)
 
 
 def _page(page: Page, results: Results) -> str:

@@ -47,23 +47,15 @@ def at_ends(axes: Axes, ends: Sequence[Name], size: float) -> None:
                       arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkB": 4})  # fmt: skip
 
 
-def beside(
-    axes: Axes, names: Sequence[Name], size: float, covered: Sequence[tuple[float, float, float, float]] = ()
-) -> None:
-    """A name beside every point, where it covers no other name and no point; a thin line leads back if it is far.
-
-    names: also those without text, which are not to be covered either. covered: further places to keep free, as
-    x0, y0, x1, y1 in pixels.
-    """
+def beside(axes: Axes, names: Sequence[Name], size: float) -> None:
+    """A name beside every point, where it covers no other name and no point; a thin line leads back if it is far."""
     figure = axes.figure
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     inside = axes.get_window_extent()
     places = axes.transData.transform([(one.x, one.y) for one in names])
-    taken = [*((x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places), *covered]
+    taken = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places]
     for place, one in sorted(zip(places, names, strict=True), key=lambda item: float(item[0][0])):
-        if not one.text:
-            continue
         text = axes.annotate(one.text, (one.x, one.y), xytext=(0, 0), textcoords="offset pixels", fontsize=size,
                              color=one.tint, ha="left", va="center", annotation_clip=False)  # fmt: skip
         text.set_in_layout(False)  # the axes stay where they are

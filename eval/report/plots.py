@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from .plot_labels import Name, at_ends, beside
 
-OURS, INK, BAND = "#0058a8", "#33373d", "#e6f1e8"
+OURS, INK = "#0058a8", "#33373d"
 FAMILIES = {  # first words of a contender's name -> colour
     "torch": "#5a5f66",
     "ort": "#b34e00",
@@ -37,7 +37,6 @@ FAMILIES = {  # first words of a contender's name -> colour
     "litert": "#00707d",
 }
 TINTS = (OURS, "#b34e00", "#00714c", "#9a2f6d", "#00707d", "#5a5f66", "#7d6200")  # for lines that are no contenders
-NAMED = ("ours exact", "ours certified")  # in figures of quality against time, whoever beats them
 MARKERS = {"int8": "^", "bf16": "s"}  # fp32: a circle
 SENT = LinearSegmentedColormap.from_list("sent", ["#f4f5f7", "#9db9d6", "#0b3a66"])
 FONT = 8.5
@@ -60,18 +59,6 @@ STYLE: Any = {  # matplotlib wants the type of every key
     "grid.color": "#e9ebee",
     "grid.linewidth": 0.7,
 }
-
-
-@dataclass(frozen=True)
-class Point:
-    """One contender of a frontier: seconds (median, quartiles), share of quality lost (0.01: one percent)."""
-
-    name: str
-    seconds: float
-    low: float
-    high: float
-    lost: float
-    equal: bool
 
 
 @dataclass(frozen=True)
@@ -107,67 +94,6 @@ def marker(who: str) -> str:
     if any(word in who for word in ("delta", "certified", "skip", "exit", "hold")):
         return "D"
     return next((shape for word, shape in MARKERS.items() if word in who), "o")
-
-
-def frontier(points: Sequence[Point], *, band: float, title: str, quality: str) -> str:
-    """Quality lost over time (both axes reach over decades); the band of equal quality is shaded.
-
-    This project's variants (names that begin with "ours") are named without that word, and only if none is as good.
-    """
-    with _figure(4.2, 4.0) as figure:
-        axes = figure.add_subplot()
-        axes.set_xscale("log")
-        axes.set_yscale("symlog", linthresh=band, linscale=1.1)
-        low, high = min([*(p.lost for p in points), -band / 4]), max([*(p.lost for p in points), 3 * band])
-        axes.set_ylim(high * 1.6, low * 1.6)  # better is up
-        left, right = min(p.low for p in points), max(p.high for p in points)
-        axes.set_xlim(left / 1.35, right * 1.6)
-        axes.axhspan(low * 1.6, band, color=BAND, zorder=0, linewidth=0)
-        legend = axes.text(0.99, 0.985, f"equal quality: at most {band:.0%} lost", transform=axes.transAxes,
-                           ha="right", va="top", fontsize=FONT - 1, color="#3f6b4a")  # fmt: skip
-        for variants in _families(points).values():
-            axes.plot([p.seconds for p in variants], [p.lost for p in variants], color=OURS, linewidth=0.8, alpha=0.5)
-        for p in points:
-            tint = colour(p.name)
-            axes.plot([p.low, p.high], [p.lost, p.lost], color=tint, linewidth=1, alpha=0.5)
-            axes.plot(p.seconds, p.lost, marker(p.name), color=tint, markerfacecolor=tint if p.equal else "white",
-                      markersize=6 if tint == OURS else 5, markeredgewidth=1.1, clip_on=False)  # fmt: skip
-        _clock(axes)
-        ticks = [t for t in (-100 * band, -10 * band, 0.0, band, 10 * band, 100 * band) if low * 1.6 <= t <= high * 1.6]
-        axes.set_yticks(ticks, [f"{t:.0%}" for t in ticks])
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel="time (log)", ylabel=f"{quality} lost against torch fp32")
-        _title(figure, title)
-        hidden = {p.name for p in points if p.name not in NAMED and _beaten(p, points, band / 10)}
-        figure.draw_without_rendering()  # lays out the axes, so that places in pixels are known
-        whiskers = axes.transData.transform([(x, p.lost) for p in points for x in (p.low, p.high)]).reshape(-1, 4)
-        shown = ["" if p.name in hidden else p.name.removeprefix("ours ") for p in points]
-        names = [Name(text, colour(p.name), p.seconds, p.lost) for text, p in zip(shown, points, strict=True)]
-        covered = [(x0, y0 - 1.5, x1, y1 + 1.5) for x0, y0, x1, y1 in whiskers]
-        box = legend.get_window_extent()
-        beside(axes, names, FONT - 0.8, covered=[*covered, (box.x0, box.y0, box.x1, box.y1)])
-        return _svg(figure)
-
-
-def _families(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Contenders that differ in the number at the end of their names only, by what comes before it."""
-    found: dict[str, list[Point]] = {}
-    for p in points:
-        if stem := re.match(r"(.*\D)[\d.e+-]+%?$", p.name):
-            found.setdefault(stem[1], []).append(p)
-    return {stem: variants for stem, variants in found.items() if len(variants) > 2}
-
-
-def _beaten(point: Point, points: Sequence[Point], slack: float) -> bool:
-    """Whether a variant of this project needs no name: another is as fast, and loses no more but for ``slack``."""
-    return colour(point.name) == OURS and any(
-        other is not point
-        and colour(other.name) == OURS
-        and other.equal >= point.equal
-        and (other.seconds, other.name) < (point.seconds, point.name)
-        and other.lost <= point.lost + slack
-        for other in points
-    )
 
 
 def dots(

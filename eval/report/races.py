@@ -33,18 +33,14 @@ class Runner:
     def seconds(self) -> float:
         return float(self.timing["median"])
 
-    @property
-    def drawable(self) -> bool:
-        """Whether both its coordinates are numbers."""
-        return words.usable(self.lost) and all(words.usable(self.timing.get(key)) for key in ("median", "p25", "p75"))
-
 
 @dataclass(frozen=True)
 class Race:
     """All contenders on one model in one mode.
 
     peer, mine: the fastest at equal quality; None: none kept it. gain, gain_on_torch: how many times as long the
-    peer, and torch fp32, take as ``mine``; None: not known. unavailable: name -> the reason.
+    peer, and torch fp32, take as ``mine``; None: not known. gain_quartiles: of the paired ratios; None: not
+    paired. unavailable: name -> the reason.
     """
 
     model: str
@@ -54,6 +50,7 @@ class Race:
     peer: Runner | None
     mine: Runner | None
     gain: float | None
+    gain_quartiles: tuple[float, float] | None
     gain_on_torch: float | None
     unavailable: Mapping[str, str]
     record: Record
@@ -94,9 +91,11 @@ def _of_frontier(record: Record) -> Iterator[Race]:
         by_name = {r.name: r for r in runners}
         gain, gain_on_torch = (words.quoted(verdict.get(goal)) for goal in ("best peer", "torch"))
         peer, mine = (by_name.get(verdict[who] or "") for who in ("peer", "ours"))
+        versus = verdict.get("best peer")
+        quartiles = None if gain is None or versus is None else (float(versus["p25"]), float(versus["p75"]))
         threads = "" if record["case"].startswith("1 ") else f", {record['case']}"
         yield Race(record["group"] + threads, USES.get(use, use), metric, tuple(runners), peer, mine, gain,
-                   gain_on_torch, record["unavailable"], record)  # fmt: skip
+                   quartiles, gain_on_torch, record["unavailable"], record)  # fmt: skip
 
 
 def lost_of(dense: Mapping[str, float], figures: Mapping[str, float], distance: float) -> float | None:
@@ -128,4 +127,5 @@ def _of_quality(record: Record) -> Race:
         words.speed(slow.timing, mine.timing) if slow is not None and mine is not None else None
         for slow in (peer, dense)
     )
-    return Race(record["case"], mode, ENCODER_METRIC, tuple(runners), peer, mine, gain, gain_on_torch, {}, record)
+    return Race(record["case"], mode, ENCODER_METRIC, tuple(runners), peer, mine, gain, None, gain_on_torch, {},
+                record)  # fmt: skip

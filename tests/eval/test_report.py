@@ -40,8 +40,8 @@ def page(folder: Path) -> Page:
 
 
 TABLES_ONLY = {
-    "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded", "pool",
-    "cores", "bulk", "split_time", "arm_bounds",
+    "answers", "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded",
+    "pool", "cores", "bulk", "split_time", "arm_bounds",
 }  # fmt: skip
 
 

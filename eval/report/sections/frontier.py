@@ -3,7 +3,7 @@
 from functools import partial
 
 from .. import plots, words
-from ..blocks import Block, Details, Figure, Heading, Missing, Panel, Section, Table, as_table, table
+from ..blocks import Block, Details, Figure, Missing, Panel, Section, Table, table
 from ..races import BAND, STEP, WHOLE, Race, in_mode, races
 from ..records import Results
 
@@ -11,10 +11,11 @@ from ..records import Results
 def _draw(results: Results) -> list[Block]:
     found = races(results)
     blocks: list[Block] = [] if results.of("frontier") else [Missing(("frontier",))]
-    for mode in (WHOLE, STEP):
-        some = [race for race in in_mode(found, mode) if any(r.drawable for r in race.runners)]
-        if some:
-            blocks += [Heading(f"{mode.capitalize()}, batch 1"), _figure(some), as_table(_table(some))]
+    if any(_known(found, mode) for mode in (WHOLE, STEP)):
+        blocks.append(_figure(found))
+    blocks += [
+        Details(f"All contenders, {mode}", (_table(some),)) for mode in (WHOLE, STEP) if (some := in_mode(found, mode))
+    ]
     whole = in_mode(found, WHOLE)
     if rows := [[race.model, name, why] for race in whole for name, why in race.unavailable.items()]:
         caption = "Contenders that could not be built, computed something else, or were too slow to judge."
@@ -29,8 +30,8 @@ SECTION = Section(
     "Quality against time",
     "A fast runtime that breaks the model is useless. Every contender therefore has two coordinates on every "
     "model: its time, and the share of the task's quality that it loses against torch fp32. "
-    f"Inside the shaded band at most {BAND:.0%} is lost. Only contenders of equal quality are compared for speed: "
-    "those in the band, or one decision beside it where a metric knows no smaller step. A hollow marker is not equal. "
+    f"Only contenders of equal quality are compared for speed: those that lose at most {BAND:.0%}, or one decision "
+    "more where a metric knows no smaller step. "
     "Variants of this project: `exact` is float32; `int8` has integer weights and activations; `raw`: the matrix that "
     "reads raw features is int8 too; `bytes`: activations fit a byte, `fine`: they have 8191 levels; `dynamic`: one "
     "range per timestep; `mixed`: the most sensitive matrices in bfloat16; `delta`: int8 with delta columns of that "
@@ -41,37 +42,34 @@ SECTION = Section(
 
 
 def _figure(found: list[Race]) -> Figure:
-    left_out = sum(not r.drawable for race in found for r in race.runners) + sum(
-        len(race.unavailable) for race in found
-    )
     return Figure(
-        tuple(Panel(_alt(race), partial(_plot, race)) for race in found),
-        "Up and to the left is better. Circles are float32, squares bf16, triangles int8, diamonds skip at run time; "
-        "blue is this project, named where no other variant of it is both as fast and as good. Lines beside a marker "
-        "reach from the first to the third quartile of the time. Look for the leftmost filled marker.",
+        tuple(_panel(mode, some) for mode in (WHOLE, STEP) if (some := _known(found, mode))),
+        "How many times as fast the fastest variant of this project is as the fastest peer, which is named, both at "
+        "equal quality; whiskers are quartiles. Right of the dashed line this project is faster.",
         tuple(race.record for race in found),
         layout="two",
-        left_out=f"{left_out} contenders that took no part or have no figures; see below" if left_out else "",
+        left_out=", ".join(f"{race.model} ({race.mode})" for race in found if race.gain is None),
     )
 
 
-def _plot(race: Race) -> str:
-    points = [
-        plots.Point(r.name, r.seconds, r.timing["p25"], r.timing["p75"], r.lost, r.equal)
-        for r in race.runners
-        if r.drawable and r.lost is not None
-    ]
-    return plots.frontier(points, band=BAND, title=race.model, quality=race.metric)
+def _known(found: list[Race], mode: str) -> list[Race]:
+    some = [race for race in in_mode(found, mode) if race.gain is not None and race.peer is not None]
+    return sorted(some, key=lambda race: -(race.gain or 0.0))
 
 
-def _alt(race: Race) -> str:
-    alt = f"{race.model}, {race.mode}: {race.metric} lost over time for {len(race.runners)} contenders."
-    mine, peer = race.mine, race.peer
-    if mine and peer:
-        alt += (
-            f" At equal quality: {mine.name} {words.seconds(mine.seconds)}, {peer.name} {words.seconds(peer.seconds)}."
-        )
-    return alt
+def _panel(mode: str, found: list[Race]) -> Panel:
+    marks = [(race.model, _mark(race)) for race in found]
+    alt = f"Speed against the best peer, {mode}: " + "; ".join(f"{label} {mark.words}" for label, mark in marks)
+    draw = partial(plots.dots, marks, title=f"{mode.capitalize()}, batch 1", unit="times as fast", line=1.0, width=4.6)
+    return Panel(alt, draw)
+
+
+def _mark(race: Race) -> plots.Mark:
+    gain, peer = race.gain, race.peer
+    assert gain is not None
+    assert peer is not None
+    low, high = race.gain_quartiles or (gain, gain)
+    return plots.Mark("", gain, low, high, f"{words.times(gain)} {peer.name}")
 
 
 def _table(found: list[Race]) -> Table:

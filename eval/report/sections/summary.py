@@ -1,4 +1,4 @@
-"""The numbers to remember, each from records, and the table behind them."""
+"""Every model with the fastest contenders of equal quality, and the targets over all of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 from eval.frontier.verdict import means
 
 from .. import words
-from ..blocks import Block, Cards, Missing, Section, Table, table
+from ..blocks import Block, Missing, Section, Table, table
 from ..races import MODEL, STEP, USES, WHOLE, Race, geometric, in_mode, races
 from ..records import Record, Results
-from .savings import promise
 
 HEADER = ["model", "mode", "torch fp32", "best peer at equal quality", "its time", "this project", "its time",
           "against peer", "against torch"]  # fmt: skip
-PROMISE_HELD = "certificates whose limit fresh data kept"
 CAPTION = (
     "Fastest contender that keeps the quality of torch fp32, peers and this project; median seconds per call, batch 1. "
     "n/a: none kept the quality, or the times were too noisy to divide."
@@ -21,12 +19,12 @@ CAPTION = (
 
 
 def _draw(results: Results) -> list[Block]:
-    blocks: list[Block] = [Cards(tuple(_cards(results))), _headline(races(results))]
     records = results.of("frontier")
-    return [*blocks, _targets(list(records))] if records else [Missing(("frontier",)), *blocks]
+    headline = _headline(races(results))
+    return [headline, _targets(list(records))] if records else [Missing(("frontier",)), headline]
 
 
-SECTION = Section("summary", "Headline numbers", "", (), _draw)
+SECTION = Section("summary", "Every model at equal quality", "", (), _draw)
 
 
 def _headline(found: list[Race]) -> Table:
@@ -73,19 +71,3 @@ def _row(race: Race) -> list[str]:
         f"*{words.times(gain)}" if gain is not None and gain >= 1 else words.times(gain),
         words.times(race.gain_on_torch),
     ]
-
-
-def _cards(results: Results) -> list[tuple[str, str]]:
-    found = races(results)
-    cards = []
-    for mode in (WHOLE, STEP):
-        some = in_mode(found, mode)
-        for torch, against in ((False, "best peer at equal quality"), (True, "torch fp32")):
-            mean, count = geometric(some, torch=torch)
-            over = f"geometric mean over {count} models" if count > 1 else "one model" if count else "no usable race"
-            cards.append((words.times(mean), f"as fast as {against}, {mode}; {over}"))
-    certified = [r for r in results.of("savings") if r.get("certified")]
-    if certified:
-        kept = sum(promise(r) == "kept" for r in certified)
-        cards.append((f"{kept} of {len(certified)}", PROMISE_HELD))
-    return cards
