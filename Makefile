@@ -28,7 +28,8 @@ test: install
 
 # What needs Ray, which is large: `make test` skips these tests, and prints why.
 test-services: $(SERVICES)
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/ray 'tests/docs/test_code_blocks.py::test_python[docs/pages/ray.md]'
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/ray tests/serve/test_on_ray.py \
+	  'tests/docs/test_code_blocks.py::test_python[docs/pages/ray.md]'
 
 # Random cases on every instruction set of this machine. What fails is shrunk, and printed with a command that repeats it.
 FUZZ := $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(RECORD),--record eval/results)
@@ -82,11 +83,11 @@ install: $(STAMP)
 # Also compiles the extension, so an edited C++ file is rebuilt here.
 $(STAMP): pyproject.toml constraints.txt $(NATIVE) $(MODULES)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install -e '.[demo,dev,docs,peers]'
+	$(BIN)/python -m pip install -e '.[demo,dev,docs,peers,serve]'
 	touch $@
 
 $(SERVICES): $(STAMP)
-	$(BIN)/python -m pip install 'ray[data]'
+	$(BIN)/python -m pip install 'ray[data,serve]'
 	touch $@
 
 $(MODULES):

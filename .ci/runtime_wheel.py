@@ -1,6 +1,7 @@
 """``python .ci/runtime_wheel.py WHEEL FOLDER``: the wheel ``adaptive-lstm-runtime`` from one of ``adaptive-lstm``.
 
-It holds the same package, so that ``adaptive_lstm.deploy`` runs, but asks for numpy and safetensors, and not for torch.
+It holds the same package, so that ``adaptive_lstm.deploy`` runs, but asks for numpy and safetensors, and not for torch;
+of its extras it keeps ``serve``.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import sys
 import zipfile
 from pathlib import Path
 
 NEEDS = ("numpy", "safetensors")
+EXTRA = re.compile(r"Provides-Extra: serve$|Requires-Dist: .*extra == ['\"]serve['\"]")  # needs no torch either
 LEFT_OUT = ("entry_points.txt",)  # the terminal command needs torch
 
 
@@ -45,7 +48,8 @@ def runtime_wheel(wheel: Path, folder: Path) -> Path:
 def metadata(text: str) -> str:
     """METADATA under the other name, with what the runtime needs in place of what the package needs."""
     head, _, body = text.partition("\n\n")
-    kept = [line for line in head.splitlines() if not line.startswith(("Requires-Dist:", "Provides-Extra:"))]
+    left_out = ("Requires-Dist:", "Provides-Extra:")
+    kept = [line for line in head.splitlines() if EXTRA.match(line) or not line.startswith(left_out)]
     kept = ["Name: adaptive-lstm-runtime" if line.startswith("Name:") else line for line in kept]
     return "\n".join([*kept, *(f"Requires-Dist: {one}" for one in NEEDS)]) + "\n\n" + body
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -67,15 +69,18 @@ class AsyncStreamPool:
     Args:
         pool: is served by this one alone from now on.
         interval: seconds for which frames are gathered; 0: not at all.
+        on_tick: is told after each tick, in the event loop, how many streams it advanced and how many seconds it took.
 
     Raises:
         InputError: an interval out of range.
     """
 
-    def __init__(self, pool: StreamPool, *, interval: float = 0.005):
+    def __init__(
+        self, pool: StreamPool, *, interval: float = 0.005, on_tick: Callable[[int, float], None] | None = None
+    ):
         if not (is_number(interval) and 0 <= interval <= LONGEST):
             raise InputError(f"interval: got {brief(interval)}, expected seconds, 0 to {LONGEST:,}")
-        self._pool, self._interval = pool, interval
+        self._pool, self._interval, self._on_tick = pool, interval, on_tick
         self._thread = ThreadPoolExecutor(1, "adaptive_lstm.pool")  # starts its thread when it is first used
         self._pushes: dict[int, deque[_Push]] = {}
         self._frames, self._enough = asyncio.Event(), asyncio.Event()
@@ -159,6 +164,11 @@ class AsyncStreamPool:
         """As ``StreamPool.stats``."""
         return self._pool.stats
 
+    @property
+    def running(self) -> bool:
+        """Whether it was entered, and neither left nor stopped by a tick that failed."""
+        return self._task is not None and not self._task.done()
+
     # ------------------------------------------------------------------------------------------------------- the loop
 
     async def _serve(self) -> None:
@@ -167,11 +177,17 @@ class AsyncStreamPool:
             await self._gathered()
             while self._pool.waiting:
                 try:
-                    outputs = await loop.run_in_executor(self._thread, self._pool.tick)
+                    outputs, seconds = await loop.run_in_executor(self._thread, self._timed_tick)
                 except Exception as error:
                     self._refuse_all(error)
                     raise
                 self._answer(outputs)
+                if self._on_tick is not None:
+                    self._on_tick(len(outputs), seconds)
+
+    def _timed_tick(self) -> tuple[dict[int, Outputs], float]:
+        start = time.perf_counter()
+        return self._pool.tick(), time.perf_counter() - start
 
     async def _gathered(self) -> None:
         """Wait until there are frames, and then for more."""

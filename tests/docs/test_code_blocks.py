@@ -29,15 +29,18 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-NEEDED = {"docs/pages/ray.md": "ray"}  # packages that `make test` does not install
+NEEDED = {  # packages that need not be there
+    "docs/pages/ray.md": ("ray", "make test-services installs it and runs this"),
+    "docs/pages/serve.md": ("uvicorn", "it comes with the extra 'serve'"),
+}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray warns of itself
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of one page share their names, from top to bottom."""
-    if needed := NEEDED.get(name(page)):
-        pytest.importorskip(needed, reason=f"{needed} is not installed; make test-services installs it and runs this")
+    for needed, where in filter(None, [NEEDED.get(name(page))]):
+        pytest.importorskip(needed, reason=f"{needed} is not installed; {where}")
     for variable, value in (
         ("RAY_AUTH_MODE", "disabled"),
         ("RAY_USAGE_STATS_ENABLED", "0"),

@@ -13,7 +13,7 @@ FOLDERS = ("adaptive_lstm", "policies", "eval", "tests")
 SOURCES = {".py", ".h", ".cpp", ".inc"}
 
 FILE_LINES, FUNCTION_LINES, METHODS = 400, 80, 15
-ROOMS, FLOORS = 24, 11
+ROOMS, FLOORS = 25, 11
 # Classes with more methods: the whole of what a user sees of an LSTM.
 FACADES = {"adaptive_lstm/runtime/lstm.py: AdaptiveLSTM"}
 
