@@ -44,6 +44,23 @@ def load_lstms(path: str | PathLike[str] | bytes) -> dict[str, AdaptiveLSTM]:
     return {stack.name: stack.module() for stack in stacks}
 
 
+def _kinds(scope: Scope) -> set[str]:
+    """Of all nodes of a graph and of the bodies in it."""
+    return {node.op_type for node in scope.graph.node}.union(*(_kinds(body) for _, body in scope.inner))
+
+
+def _instead(kinds: set[str]) -> str:
+    """What a file without LSTM nodes holds."""
+    if others := sorted(kinds & {"GRU", "RNN"}):
+        return f"; it holds {', '.join(others)}"
+    if {"Sigmoid", "Tanh"} <= kinds and kinds & {"MatMul", "Gemm"}:
+        return (
+            "; cells that an exporter wrote as products of matrices, Sigmoid and Tanh are not found, and their weights "
+            "can be given to al.from_gates"
+        )
+    return ", so there is nothing to adapt"
+
+
 def stacks_of(scope: Scope) -> dict[Scope, list[Stack]]:
     """The stacks of a graph and of the bodies in it, by where they lie.
 
@@ -54,7 +71,5 @@ def stacks_of(scope: Scope) -> dict[Scope, list[Stack]]:
     for name, node, where in named(scope):
         parsed.setdefault(where, []).append(parse(name, node, where))
     if not parsed:
-        others = sorted({node.op_type for node in scope.graph.node} & {"GRU", "RNN"})
-        held = f"; it holds {', '.join(others)}" if others else ", so there is nothing to adapt"
-        raise ModelFileError(f"the file holds no node of the kind LSTM{held}")
+        raise ModelFileError(f"the file holds no node of the kind LSTM{_instead(_kinds(scope))}")
     return {where: join(nodes, where) for where, nodes in parsed.items()}

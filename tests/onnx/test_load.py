@@ -235,6 +235,15 @@ def test_files_that_hold_no_lstm(tmp_path: Path) -> None:
     gru = helper.make_node("GRU", ["X", "W", "R"], ["Y"], hidden_size=H)
     with pytest.raises(ModelFileError, match="no node of the kind LSTM; it holds GRU"):
         al.onnx.load_lstms(model([gru], {"X": (T, B, I)}, ["Y"], weights(1, I, H)))
+    body = helper.make_graph([gru], "body", [], [helper.make_empty_tensor_value_info("Y")])
+    branch = helper.make_node("If", ["which"], ["Z"], then_branch=body, else_branch=body)
+    with pytest.raises(ModelFileError, match="no node of the kind LSTM; it holds GRU"):
+        al.onnx.load_lstms(model([branch], {"X": (T, B, I)}, ["Z"], {**weights(1, I, H), "which": np.array([True])}))
+    product = helper.make_node("MatMul", ["X", "M"], ["gates"])
+    squashed = [helper.make_node(kind, ["gates"], [kind]) for kind in ("Sigmoid", "Tanh")]
+    cell = model([product, *squashed], {"X": (T, I)}, ["Sigmoid", "Tanh"], {"M": np.zeros((I, H), np.float32)})
+    with pytest.raises(ModelFileError, match=r"products of matrices, Sigmoid and Tanh .* given to al\.from_gates"):
+        al.onnx.load_lstms(cell)
     with pytest.raises(ModelFileError, match=r"missing\.onnx cannot be read"):
         al.onnx.load_lstms(tmp_path / "missing.onnx")
     (tmp_path / "noise.onnx").write_bytes(b"\x93NUMPY and so on")
