@@ -108,7 +108,7 @@ def main() -> None:
     rows = []
     with common.inference(options.threads):
         common.headline(options)
-        for name in options.models:
+        for name in zoo.present(options.models, options.zoo):
             records = examine(zoo.load(name, options.zoo), options)
             common.save(options, "limits", records)
             rows += [_row(record) for record in records]

@@ -111,7 +111,7 @@ def main() -> None:
     rows = []
     with common.inference(options.threads):
         common.headline(options)
-        for name in options.models:
+        for name in zoo.present(options.models, options.zoo):
             model = zoo.load(name, options.zoo)
             if model.material is None:
                 rows.append([name, *[""] * (len(header) - 2), "no sequences to fit on"])

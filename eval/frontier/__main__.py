@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         records = []
         with common.inference(options.threads):
             common.headline(options)
-            for name in options.models:
+            for name in zoo.present(options.models, options.zoo):
                 records.append(examine(zoo.load(name, options.zoo), options.contenders, options))
                 print(json.dumps(records[-1]) if options.json else detail(records[-1]), flush=True)
                 common.save(options, RECORDS, [records[-1]])

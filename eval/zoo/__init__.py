@@ -6,14 +6,33 @@ here builds one family from its subfolder: ``eval.zoo.load(name, folder)`` gives
 ``FOLDERS`` the subfolders.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pjm, pyannote, resemblyzer, textgenrnn, turbofan
+from . import (
+    arabic,
+    beatnet,
+    charrnn,
+    chemnet,
+    fsdd,
+    nakdimon,
+    nnsplit,
+    pjm,
+    pyannote,
+    resemblyzer,
+    silero,
+    tesseract,
+    textgenrnn,
+    turbofan,
+)
 from .base import ZooModel as ZooModel
+from .base import family
 
-_FAMILIES = (arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pjm, pyannote, resemblyzer, textgenrnn, turbofan)
+# Of those of the second line the packages of registries are the only source; ``eval.zoo fetch`` gets them.
+_KEPT = (arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pjm, pyannote, resemblyzer, textgenrnn, turbofan)
+PACKAGED = {"nakdimon": nakdimon, "silero": silero, "tesseract": tesseract}
 _LOADERS: Mapping[str, Callable[[Path], ZooModel]] = {
     "arabic": arabic.load,
     "beatnet": beatnet.load,
@@ -21,6 +40,7 @@ _LOADERS: Mapping[str, Callable[[Path], ZooModel]] = {
     "chemnet": chemnet.load,
     **{f"fsdd-{task}": partial(fsdd.load, task=task) for task in fsdd.ACCURACY},
     **{f"nnsplit-{language}": partial(nnsplit.load, language=language) for language in nnsplit.TEXT},
+    **{name: module.load for name, module in PACKAGED.items()},
     "pjm": pjm.load,
     "pyannote": pyannote.load,
     "resemblyzer": resemblyzer.load,
@@ -28,7 +48,24 @@ _LOADERS: Mapping[str, Callable[[Path], ZooModel]] = {
     "turbofan": turbofan.load,
 }
 NAMES = tuple(_LOADERS)
-FOLDERS = frozenset(family.FOLDER for family in _FAMILIES)
+FOLDERS = frozenset(module.FOLDER for module in _KEPT)
+
+
+def absent(name: str, zoo: Path) -> str:
+    """Why a model that has to be fetched cannot be loaded; empty: it was, or it is one of those kept in ``FOLDERS``."""
+    if name not in PACKAGED or family(zoo, PACKAGED[name].FOLDER).is_dir():
+        return ""
+    return f"{name} was not fetched: python -m eval.zoo fetch {name}"
+
+
+def present(names: Iterable[str], zoo: Path) -> list[str]:
+    """What there is of the names; of all ``NAMES``, those that were not fetched are left out and said so."""
+    chosen = list(names)
+    if set(chosen) != set(NAMES):
+        return chosen
+    for reason in filter(None, (absent(name, zoo) for name in chosen)):
+        print(reason, file=sys.stderr)
+    return [name for name in chosen if not absent(name, zoo)]
 
 
 def load(name: str, zoo: Path) -> ZooModel:
@@ -45,6 +82,6 @@ def load(name: str, zoo: Path) -> ZooModel:
 
 def with_material(names: Iterable[str], zoo: Path) -> Iterator[ZooModel]:
     """Those of the named models that have real sequences, one at a time."""
-    for name in names:
+    for name in present(names, zoo):
         if (model := load(name, zoo)).material is not None:
             yield model

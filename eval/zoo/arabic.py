@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaptive_lstm.losses import disagreement
 
-from .base import Figure, ZooModel, arrays, decisions, filled
+from .base import Figure, ZooModel, arrays, decisions, family, filled
 from .material import Material, parted, settling_in_depth, skipping_and
 
 FOLDER = "arabic_diacritizer_3xbi256"
@@ -74,7 +74,7 @@ def _is_letter(character: str) -> bool:
 
 def load(zoo: Path) -> ZooModel:
     """One input is one line [1, T]. The figures are diacritic error rates: of all characters, and of letters alone."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     tables = json.loads((folder / "vocab_labels.json").read_text(encoding="utf-8"))
     vocabulary, classes = tables["vocab"], tables["labels"]
     lines = (folder / "tashkeela_test.txt").read_text(encoding="utf-8").splitlines()[:LINES]

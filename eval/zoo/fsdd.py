@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 import adaptive_lstm as al
 from adaptive_lstm.losses import disagreement
 
-from .base import Figure, ZooModel, arrays, decisions, filled, spread
+from .base import Figure, ZooModel, arrays, decisions, family, filled, spread
 from .material import Material, parted, skipping_and
 
 FOLDER = "fsdd_3x128"
@@ -43,7 +43,7 @@ def _exit_in_depth(model: nn.Module) -> al.Family:
 
 def load(zoo: Path, task: Task) -> ZooModel:
     """One input is one recording [1, T, 40] of the test split; the figure is measured on all, packed into one batch."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     weights = arrays(folder / f"weights_{task}.npz")
     test = arrays(folder / "test.npz")
     recordings = test["x"].float().split(test["length"].tolist())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaptive_lstm.losses import Loss
 
-from .base import Figure, Golden, ZooModel, arrays, decisions, filled, spread
+from .base import Figure, Golden, ZooModel, arrays, decisions, family, filled, spread
 from .material import Material, drawn_parts, ranges
 
 FOLDER = "nnsplit_3xbi128"
@@ -90,7 +90,7 @@ def sentence_f1(model: nn.Module, text: Tensor, ends: Tensor) -> float:
 
 def load(zoo: Path, language: Language) -> ZooModel:
     """One input is a window of 500 bytes [1, 500]."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     weights = arrays(folder / f"{language}.npz")
     stored = arrays(folder / f"golden_{language}.npz")
     text, ends = _read(folder / TEXT[language])

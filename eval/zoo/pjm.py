@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaptive_lstm.losses import clipped_error
 
-from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
+from .base import Figure, Golden, ZooModel, arrays, family, filled, lstm_output, mean_difference, spread
 from .material import Material, drawn_parts, ranges, settling_in_time, skipping_and
 
 FOLDER = "pjm_energy_2x256"
@@ -74,7 +74,7 @@ def _windows(path: Path) -> tuple[Tensor, Tensor, float, float]:
 
 def load(zoo: Path) -> ZooModel:
     """One input is one window [1, 90, 5] of a zone that the model never saw."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     files = {zone: folder / f"{zone}_hourly.csv.gz" for zone in SMAPE}
     golden = arrays(folder / "golden.npz")
 

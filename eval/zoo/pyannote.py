@@ -13,7 +13,7 @@ from torch.nn.functional import leaky_relu
 
 from adaptive_lstm.losses import Loss
 
-from .base import Figure, Golden, ZooModel, arrays, decisions, filled, golden_of, lstm_output, spread
+from .base import Figure, Golden, ZooModel, arrays, decisions, family, filled, golden_of, lstm_output, spread
 from .material import Material, drawn_parts, settling_in_depth, skipping_and
 
 FOLDER = "pyannote_seg_4xbi128"
@@ -50,7 +50,7 @@ def _speech(activity: Tensor) -> Tensor:
     return activity.amax(-1) > THRESHOLD
 
 
-def _turns(folder: Path) -> dict[str, list[tuple[float, float]]]:
+def turns_of(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Recording -> (start, end) of everything that anyone says, in seconds, from the .rttm files."""
     turns = defaultdict(list)
     for path in folder.glob("*.rttm"):
@@ -72,13 +72,13 @@ def _spoken(turns: list[tuple[float, float]], chunks: int) -> Tensor:
 
 def load(zoo: Path) -> ZooModel:
     """One input is one chunk of 5 s [1, 293, 60] of a meeting; the figures are those of its frames, speech or not."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     stored = arrays(folder / "weights.npz")
     recordings = arrays(folder / "sincnet_feats_5s.npz")
 
     @torch.no_grad()
     def measure(model: nn.Module, every: int = 1) -> Mapping[str, float]:
-        turns = _turns(folder)
+        turns = turns_of(folder)
         found, spoken = [], []
         for name, features in list(recordings.items())[::every]:
             found += [_speech(model(chunk)) for chunk in features.split(1)]

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from adaptive_lstm.cli.demo.task import SequenceModel
 from adaptive_lstm.losses import cosine_distance
 
-from .base import COSINE, Figure, Golden, ZooModel, arrays, filled, golden_of, lstm_output, spread
+from .base import COSINE, Figure, Golden, ZooModel, arrays, family, filled, golden_of, lstm_output, spread
 from .material import Material, drawn, settling_in_depth, settling_in_time, skipping_and
 
 FOLDER = "resemblyzer_3x256"
@@ -65,7 +65,7 @@ def _embed(model: nn.Module, windows: Tensor) -> Tensor:
 
 def load(zoo: Path) -> ZooModel:
     """One input is one window [1, 160, 40] of an utterance; the figure is the equal error rate over all utterances."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     utterances = arrays(folder / "mel_test_other.npz")
     first_utterance = next(iter(utterances.values()))
 

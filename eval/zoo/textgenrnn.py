@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from adaptive_lstm.losses import disagreement
 
-from .base import ZooModel, arrays, decisions, filled, spread
+from .base import ZooModel, arrays, decisions, family, filled, spread
 from .material import Material, parted
 
 FOLDER = "extras_textgenrnn_beatnet"
@@ -72,7 +72,7 @@ def load(zoo: Path, variant: Variant) -> ZooModel:
     SOURCE.txt gives 3.46 and 2.59 (base) and 2.35 (hacker_news): higher, because its windows did not begin as the model
     was trained, with the border of the title. They are not comparable, so no figure is known.
     """
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     weights = _renamed(arrays(folder / f"textgenrnn_{variant}.npz"))
     vocabulary: dict[str, int] = json.loads((folder / "textgenrnn_vocab.json").read_text(encoding="utf-8"))
 

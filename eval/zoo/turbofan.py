@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adaptive_lstm.losses import clipped_error
 
-from .base import Figure, Golden, ZooModel, arrays, filled, lstm_output, mean_difference, spread
+from .base import Figure, Golden, ZooModel, arrays, family, filled, lstm_output, mean_difference, spread
 from .material import Material, drawn_parts, settling_in_time, skipping_and
 
 FOLDER = "turbofan_2x64"
@@ -51,7 +51,7 @@ def _records(folder: Path) -> dict[str, list[Tensor]]:
 
 def load(zoo: Path) -> ZooModel:
     """One input is the end of the record of one engine [1, 30, 17]."""
-    folder = zoo / FOLDER
+    folder = family(zoo, FOLDER)
     engines = torch.stack([record[-CYCLES:] for record in _records(folder)["test"]])
     life = torch.tensor(np.loadtxt(folder / "RUL_FD001.txt")).clamp(max=LIFE)
     golden = arrays(folder / "golden.npz")

@@ -14,6 +14,8 @@ from adaptive_lstm.runtime.adapt import lstms_of
 from eval import within_budget
 from eval import zoo as real
 
+from ..support.real_models import loaded
+
 RECORDS = Path(__file__).resolve().parents[2] / "eval" / "results" / "within_budget.jsonl"
 RECOMMENDED = {  # the loosest budget that keeps the task, by model
     record["group"]: record["budget"] for record in map(json.loads, RECORDS.read_text(encoding="utf-8").splitlines())
@@ -30,7 +32,7 @@ def larger(fast: torch.nn.Module, report: al.CompressReport, path: Path) -> floa
 
 @pytest.mark.parametrize("name", real.NAMES)
 def test_int8_under_delta(name: str, zoo: Path, tmp_path: Path) -> None:
-    fast = al.adapt(real.load(name, zoo).model)
+    fast = al.adapt(loaded(name, zoo).model)
     report = al.compress(fast, quantize=al.Quantize("int8"))
     assert larger(fast, report, tmp_path / "dense") <= MOST
     for lstm in lstms_of(fast).values():

@@ -15,6 +15,7 @@ from eval import zoo as real
 from eval.zoo.base import ZooModel
 
 from ..support.c_builds import run_golden
+from ..support.real_models import loaded
 
 STEPS = 32
 INTEGER = al.Quantize("int8", raw="int8", raw_range="dynamic")
@@ -39,7 +40,7 @@ def given(model: ZooModel) -> Mapping[str, FloatArray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", real.NAMES)
 def test_real_models(zoo: Path, tmp_path: Path, name: str) -> None:
-    model = real.load(name, zoo)
+    model = loaded(name, zoo)
     inputs = given(model)
     if not inputs:
         pytest.skip(f"C carries no LSTM of {name}: all are bidirectional")
