@@ -42,7 +42,7 @@ from eval.zoo.material import Material
 CONFIDENCE = 0.95
 TIMED = 12  # fresh sequences per timed call
 USES: tuple[Use, ...] = ("sequence", "stream")
-STREAMED = ("resemblyzer", "beatnet", "charrnn", "textgenrnn", "pjm", "fsdd-speakers")  # models that serve streams
+STREAMED = ("resemblyzer", "beatnet", "charrnn", "textgenrnn", "pjm", "fsdd-speakers", "silero")  # serve streams
 ENCODER, WINDOWS, ENCODER_SECONDS = "resemblyzer", (100, 100, 200), 300.0
 ENCODER_LIMIT = 0.02  # of that timed calibration: 200 windows certify nothing stricter
 LEAST = 0.98  # times as fast as with nothing skipped, of every model and use

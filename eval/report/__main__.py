@@ -22,10 +22,10 @@ LEAD = (
     "torch.nn.LSTM, makes the weights smaller once, and leaves out, input by input, what hardly changes the answer."
 )
 ORDER = (
-    "answers", "summary", "frontier", "demo", "savings", "heat", "streaming", "pool", "long_stream", "delta", "latency",
-    "never_slower", "calls", "linearity", "throughput", "bulk", "split_time", "scaling", "cores", "roofline", "limits",
-    "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing", "footprint",
-    "embedded", "arm_bounds", "losses", "origin",
+    "answers", "summary", "frontier", "demo", "savings", "heat", "streaming", "pool", "silero", "long_stream", "delta",
+    "latency", "never_slower", "calls", "linearity", "throughput", "bulk", "split_time", "scaling", "cores", "roofline",
+    "limits", "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing",
+    "footprint", "embedded", "arm_bounds", "losses", "origin",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

@@ -38,6 +38,7 @@ PAGES = (
     Page("streaming", "Streaming", (section("streaming"),)),
     Page("long_stream", "Streams of ten million steps", (section("long_stream"),)),
     Page("pool", "Pools of streams", (section("pool"),)),
+    Page("silero", "Silero VAD beside its own files", (section("silero"),)),
     Page("throughput", "Throughput in batches", (section("throughput"),)),
     Page("bulk", "Many sequences", (section("bulk"),)),
     Page("split_time", "Splitting in time", (section("split_time"),)),

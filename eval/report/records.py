@@ -17,6 +17,7 @@ COMMANDS = {
     "streaming": "python -m eval.streaming",
     "long_stream": "python -m eval.long_stream",
     "pool": "python -m eval.pool --zoo PATH",
+    "silero": "python -m eval.silero --zoo PATH",
     "throughput": "python -m eval.throughput",
     "bulk": "python -m eval.bulk",
     "bulk_ray": "python -m eval.bulk_ray",

@@ -95,9 +95,9 @@ def cells(layer: Layer, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     h, c, found = np.zeros(layer.outputs), np.zeros(layer.outputs), []
     for frame in x:
         given = np.concatenate([frame, h, [1.0]])
-        gate = lambda m, given=given: 1 / (1 + np.exp(-(m @ given)))  # noqa: E731
-        c = gate(forget) * c + gate(entering) * np.tanh(cell @ given)
-        h = gate(leaving) * np.tanh(c)
+        enters, forgets, leaves = (1 / (1 + np.exp(-(m @ given))) for m in (entering, forget, leaving))
+        c = forgets * c + enters * np.tanh(cell @ given)
+        h = leaves * np.tanh(c)
         found.append(h)
     return np.array(found)
 

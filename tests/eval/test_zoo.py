@@ -90,7 +90,8 @@ STREAMED = 3  # inputs per LSTM
 STORED = ["charrnn-bolano", "chemnet", "nnsplit-de", "nnsplit-en", "pjm", "pyannote", "resemblyzer", "turbofan"]
 
 # Models with labelled data, and those among them that take more than a few seconds to measure.
-LONG = {"arabic", "charrnn-bolano", "chemnet", "nnsplit-de", "nnsplit-en", "pjm", "resemblyzer", "textgenrnn-base"}
+LONG = {"arabic", "charrnn-bolano", "chemnet", "nakdimon", "nnsplit-de", "nnsplit-en", "pjm", "resemblyzer"}
+LONG |= {"tesseract", "textgenrnn-base"}
 MEASURED = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in real.NAMES if name != "beatnet"
 ]

@@ -217,6 +217,14 @@ def pool() -> list[dict[str, Any]]:
             {"group": "held", "case": "fsdd-digits, x_share 1", **share, "certified": False, "time": 0.61}]  # fmt: skip
 
 
+def silero() -> list[dict[str, Any]]:
+    names = ("runtime", "runtime silero_vad", "stream exact", "deploy int8")
+    one = {"rows": 16, "seconds": {n: timing(1e-4 / (i + 1)) for i, n in enumerate(names)},
+           "streams": dict.fromkeys(names, 500.0), "peer": "runtime", "ours": "deploy int8"}  # fmt: skip
+    return [{"group": "lstm", "case": "16 stream(s)", **one, "speed": speed(3.6)},
+            {"group": "whole", "case": "16 stream(s)", **one, "speed": speed(None)}]  # fmt: skip
+
+
 def bulk() -> list[dict[str, Any]]:
     about = {"sequences": 9, "timesteps": 99, "longest": 30, "batch_tokens": 64, "timesteps_per_second": 1234.0}
     speeds = {"torch, one by one": speed(3.0), "torch, sorted": speed(None)}
@@ -295,6 +303,7 @@ def cores() -> list[dict[str, Any]]:
     return [{"group": "layers", "case": case, "goal": 1.6, "chosen": 2, "threads": 2, **record}]
 
 
-WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, long_stream,
-           scaling, cores, throughput, bulk, bulk_ray, split_time, roofline, limits, compression, within_budget,
-           taxonomy, ablation, validity, cost_model, audit, footprint, embedded, arm_bounds, fuzzing)  # fmt: skip
+WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, silero,
+           long_stream, scaling, cores, throughput, bulk, bulk_ray, split_time, roofline, limits, compression,
+           within_budget, taxonomy, ablation, validity, cost_model, audit, footprint, embedded, arm_bounds,
+           fuzzing)  # fmt: skip
