@@ -198,6 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--zoo", type=Path, required=True, help="folder of pretrained models; see eval/zoo")
     options = parser.parse_args(arguments)
+    if reason := zoo.absent("silero", options.zoo):
+        parser.error(reason)
     with common.inference(options.threads):
         common.headline(options)
         records = list(examine(options))
