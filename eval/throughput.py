@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, pad_sequence
 
 from adaptive_lstm.bench import format_seconds, ratio
-from adaptive_lstm.peers import PEERS, Adaptive, Unavailable
+from adaptive_lstm.peers import PEERS, Adaptive, Unavailable, build_adaptive
 from eval.shared import common
-from eval.shared.contenders import SHAPES, Shape, lineup, publish, shape, stack
+from eval.shared.contenders import BYTES, SHAPES, Shape, lineup, publish, shape, stack
 from eval.shared.targets import brief
 
 Record = dict[str, Any]
@@ -69,7 +69,8 @@ def batches(inputs: int, size: int) -> list[list[Tensor]]:
 
 def ways(lstm: nn.LSTM, of: list[list[Tensor]], options: argparse.Namespace, threads: int) -> tuple[list[Way], Any]:
     """All contenders padded; torch and ours packed too."""
-    present, unavailable = lineup(lstm, options.peers, threads=threads)
+    coarse = build_adaptive(lstm, BYTES, "adaptive int8, 64 levels")
+    present, unavailable = lineup(lstm, options.peers, threads=threads, more=[coarse])
     padded = [pad_sequence(batch, batch_first=True) for batch in of]
     packed = [pack_sequence(batch, enforce_sorted=False) for batch in of]
 

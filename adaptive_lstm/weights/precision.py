@@ -39,8 +39,9 @@ class Quantize:
             makes wide inputs faster. Features that fill their range tolerate it, features that span decades do not:
             measure it on your model.
         levels: activation levels of the recurrent int8 matrices: h is sent as round(h * levels). 1 to 8191; 1016 (11
-            bits) are about as good as float activations; 127 fit a byte, the fastest, and most models tolerate them;
-            0: weight-only int8. Where h of a batch row exceeds 1, because it was given or an exit in depth put it
+            bits) are about as good as float activations; 127 fit a byte, the fastest where the processor has dot
+            products of bytes; without them, as with AVX2 alone, 64 are; most models tolerate either; 0: weight-only
+            int8. Where h of a batch row exceeds 1, because it was given or an exit in depth put it
             there, that row is sent as round(h * levels / max|h|) in that timestep.
         input_levels: the same for the input matrices of the layers above the first.
         raw_levels: feature x_j is sent to an int8 matrix as round(x_j / range_j * raw_levels); fewer levels where the

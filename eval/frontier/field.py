@@ -22,12 +22,13 @@ from adaptive_lstm.peers.contender import Peer
 from adaptive_lstm.peers.drop_in import DropInPeer
 from adaptive_lstm.policies import parts
 from eval.savings import CONFIDENCE, calibrated
+from eval.shared.contenders import BYTES
 from eval.zoo.base import ZooModel
 from eval.zoo.material import Material
 
 OURS = (
     *("exact", "int8", "int8 raw", "int8 bytes", "int8 raw bytes", "int8 dynamic bytes", "int8 fine"),
-    *("mixed", "delta", "pruned", "certified"),
+    *("int8 coarse", "int8 raw coarse", "int8 dynamic coarse", "mixed", "delta", "pruned", "certified"),
 )
 NAMES = (*PEERS, *OURS)
 FINE = al.Quantize("int8", levels=8191, input_levels=8191)
@@ -37,6 +38,9 @@ INT8 = {  # raw: the matrix that reads raw features too; dynamic: with a range p
     "int8 bytes": al.Quantize("int8", levels=127, input_levels=127),
     "int8 raw bytes": al.Quantize("int8", raw="int8", levels=127, input_levels=127),
     "int8 dynamic bytes": al.Quantize("int8", raw="int8", raw_range="dynamic", levels=127, input_levels=127),
+    "int8 coarse": al.Quantize("int8", levels=64, input_levels=64),
+    "int8 raw coarse": al.Quantize("int8", raw="int8", levels=64, input_levels=64),
+    "int8 dynamic coarse": BYTES,
     "int8 fine": FINE,  # where h is small
 }
 TORCH = "torch"  # always takes part: everything is compared with it

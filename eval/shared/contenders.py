@@ -18,6 +18,8 @@ SHAPES: tuple[Shape, ...] = ((40, 256, 3), (128, 128, 2), (512, 512, 3), (1024, 
 STEPS = 100
 CALIBRATED = 8  # sequences for peers that calibrate
 CHECKED = 20  # timesteps
+# As the int8 of other runtimes: every matrix, with a range per timestep. 64 levels are multiplied as bytes everywhere.
+BYTES = al.Quantize("int8", raw="int8", raw_range="dynamic", raw_levels=64, levels=64, input_levels=64)
 SENT = 0.5  # share of the columns that "int8 + delta" sends; real models need about half to keep their quality
 
 

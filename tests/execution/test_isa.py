@@ -55,7 +55,7 @@ with warnings.catch_warnings(record=True) as caught:
             out[name] = lstm(x)[0]
         out["raw step"] = torch.cat(lstm(x[:1], (start[0], start[1]))[1])[::2]
         many, ends = torch.randn(1, 37, 40), torch.randint(-1016, 1017, (2, 2, 37, 70)) / 1016
-        for levels in (127, 1016):  # so many rows that instruction sets with tiles use them
+        for levels in (64, 127, 1016):  # so many rows that instruction sets with tiles use them
             lstm.quantize = al.Quantize("int8", raw="int8", raw_scale=[4.0] * 40, levels=levels, raw_levels=levels)
             out[f"{levels} wide step"] = torch.cat(lstm(many, (ends[0], ends[1]))[1])[::2]
         square = al.AdaptiveLSTM(64, 128).eval()  # whose columns fill the tiles

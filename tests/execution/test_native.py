@@ -173,7 +173,7 @@ def in_float64(t: CellTensors) -> CellTensors:
     return replace(t, w_ih=t.w_ih.double(), w_hh=t.w_hh.double(), bias=t.bias.double(), w_hr=w_hr)
 
 
-@pytest.mark.parametrize("levels", [1, 127, 128, 1016, 8191])
+@pytest.mark.parametrize("levels", [1, 64, 65, 127, 128, 1016, 8191])
 @pytest.mark.parametrize("batch", [1, 2, 7, 70])
 @pytest.mark.parametrize("x_form", ["int8", "int8_per_column"])
 def test_int8_is_exact_however_it_is_computed(x_form: Format, batch: int, levels: int) -> None:

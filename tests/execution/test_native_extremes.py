@@ -179,6 +179,27 @@ def test_a_stream_of_int8_takes_a_state_of_any_size() -> None:
         assert torch.equal(padded[:n, b], whole[:n, b])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 2, 6, 13])
+@pytest.mark.parametrize("levels", [64, 127, 1016, 8191])
+def test_the_largest_products_do_not_saturate(levels: int, batch: int) -> None:
+    """Weights and activations at the ends of their ranges, where no rounding hides what 16 bits cannot hold."""
+    lstm = nn.LSTM(64, 40).eval()
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        weight = getattr(lstm, name)
+        weight.fill_(127 / 2**16)
+        weight[1::4].neg_()
+        weight[2::4, ::2].neg_()  # neighbours cancel
+        weight[3::4] *= torch.randn_like(weight[3::4]).sign()
+    fast = al.AdaptiveLSTM.from_lstm(lstm).eval()
+    fast.quantize = al.Quantize("int8", raw="int8", raw_scale=[1.0] * 64, levels=levels, raw_levels=levels)
+    for signs in (torch.ones(2, batch, 104), torch.randn(2, batch, 104).sign(), -torch.ones(2, batch, 104)):
+        x, h = signs[:1, :, :64], signs[:1, :, 64:].contiguous()
+        got, want = infer_natively(fast, x, (h, torch.zeros_like(h))), lstm(x, (h, torch.zeros_like(h)))
+        torch.testing.assert_close(got[0], want[0], rtol=0, atol=2e-6)
+        torch.testing.assert_close(got[1][1], want[1][1], rtol=0, atol=2e-6)
+
+
 # ------------------------------------------------------------------------------------------------- huge activations
 
 
@@ -187,7 +208,7 @@ def test_a_stream_of_int8_takes_a_state_of_any_size() -> None:
     ("x_form", "levels", "activity"),
     [
         *(("int8_weight_only", 0, activity) for activity in ACTIVITIES),
-        *(("int8_dynamic", levels, "dense") for levels in (127, 1)),
+        *(("int8_dynamic", levels, "dense") for levels in (127, 64, 1)),
     ],
 )
 def test_sums_of_integers_do_not_overflow(x_form: Format, levels: int, activity: Activity, huge: float) -> None:

@@ -48,6 +48,7 @@ struct Vec {
 struct AsimdDot {
   static constexpr int quad = 4, weight_offset = 0;  // both operands have a sign
   static constexpr bool has_dot8 = true;
+  static constexpr int short_levels = 0;
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1, single_blocks = 1;
   static constexpr int word_rows = 0;

@@ -47,7 +47,8 @@ struct Vec {
 
 struct Dot {
   static constexpr int quad = 4, weight_offset = 128;
-  static constexpr bool has_dot8 = false;  // u8 x s8 multiply-add saturates at 16 bits; words do not
+  static constexpr bool has_dot8 = false;  // u8 x s8 multiply-add saturates at 16 bits; words do not,
+  static constexpr int short_levels = 64;  // nor do two products of 255 * 64
   static constexpr int bytes = 32, lanes = 8;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;
@@ -79,6 +80,21 @@ struct Dot {
   }
   static Quad even(Quad q) { return _mm256_and_si256(q, _mm256_set1_epi32(0x00FF00FF)); }
   static Quad odd(Quad q) { return _mm256_srli_epi16(q, 8); }
+  static Acc dot8(Acc a, Quad q, int32_t four) {
+    const __m256i words = _mm256_maddubs_epi16(q, _mm256_set1_epi32(four));
+    return _mm256_add_epi32(a, _mm256_madd_epi16(words, _mm256_set1_epi16(1)));
+  }
+  // The same of two registers with the four bytes at `four`: in assembly, so that all sums stay in registers.
+  static void dot8_pair(Acc& a, Acc& b, Quad first, Quad second, const uint8_t* four) {
+    alignas(32) static constexpr int16_t ones[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    __m256i words, bytes;
+    __asm__(
+        "vpbroadcastd %6, %3\n\tvpmaddubsw %3, %4, %2\n\tvpmaddubsw %3, %5, %3\n\tvpmaddwd %7, %2, %2\n\t"
+        "vpmaddwd %7, %3, %3\n\tvpaddd %2, %0, %0\n\tvpaddd %3, %1, %1"
+        : "+x"(a), "+x"(b), "=&x"(words), "=&x"(bytes)
+        : "x"(first), "x"(second), "m"(*reinterpret_cast<const int32_t*>(four)),
+          "m"(*reinterpret_cast<const __m256i*>(ones)));
+  }
   // Inline assembly, not intrinsics: GCC 12 adds the products to each other first, and then has too few registers.
   static Acc dot16(Acc a, Quad half, int32_t two) {
     __m256i product;

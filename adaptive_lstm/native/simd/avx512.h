@@ -55,6 +55,7 @@ struct Vec {
 struct Dot {
   static constexpr int quad = 4, weight_offset = 128;  // vpdpbusd: unsigned weights times signed activations
   static constexpr bool has_dot8 = true;
+  static constexpr int short_levels = 0;
   static constexpr int bytes = 64, lanes = 16;
   static constexpr int tile_blocks = 4;
   static constexpr int single_blocks = 2, byte_rows = 6, wide_rows = 3;

@@ -75,6 +75,7 @@ struct Vec {
 struct Dot {
   static constexpr int quad = 4, weight_offset = 128;
   static constexpr bool has_dot8 = false;
+  static constexpr int short_levels = 0;
   static constexpr int bytes = 16, lanes = 4;
   static constexpr int tile_blocks = 1;
   static constexpr int single_blocks = 1, wide_rows = 2, byte_rows = wide_rows;

@@ -33,9 +33,9 @@ SECTION = Section(
     f"Only contenders of equal quality are compared for speed: those that lose at most {BAND:.0%}, or one decision "
     "more where a metric knows no smaller step. "
     "Variants of this project: `exact` is float32; `int8` has integer weights and activations; `raw`: the matrix that "
-    "reads raw features is int8 too; `bytes`: activations fit a byte, `fine`: they have 8191 levels; `dynamic`: one "
-    "range per timestep; `mixed`: the most sensitive matrices in bfloat16; `delta`: int8 with delta columns of that "
-    "threshold scale; `pruned`: blocks of zeros; `certified`: the policy that `al.calibrate` proved.",
+    "reads raw features is int8 too; `bytes`: activations fit a byte, `coarse`: they have 64 levels, `fine`: 8191; "
+    "`dynamic`: one range per timestep; `mixed`: the most sensitive matrices in bfloat16; `delta`: int8 with delta "
+    "columns of that threshold scale; `pruned`: blocks of zeros; `certified`: the policy that `al.calibrate` proved.",
     (),
     _draw,
 )

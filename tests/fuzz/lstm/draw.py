@@ -11,8 +11,8 @@ from ..target import Case, simpler_fields
 WEIGHTS = ("torch", "large", "huge", "tiny", "zeros", "mixed", "grid", "constant units")
 PRUNED = ("no", "columns", "unstructured", "block", "unit", "all units")
 QUANTIZE = (
-    "fp32", "int8", "bf16", "int8, 127 levels", "int8, weights only", "int8, static raw", "int8, dynamic raw",
-    "int8, bf16 raw", "raw only", "mixed",
+    "fp32", "int8", "bf16", "int8, 127 levels", "int8, 64 levels", "int8, weights only", "int8, static raw",
+    "int8, dynamic raw", "int8, bf16 raw", "raw only", "mixed",
 )  # fmt: skip
 HOLDS = ("skip gates", "skip state", "hold layers", "skip and hold", "queue")
 DELTAS = ("uniform", "per column", "raw too", "repeats only", "priced", "zero")
