@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .policies import SplitTime as SplitTime
     from .runtime.adapt import adapt as adapt
     from .runtime.async_pool import AsyncStreamPool as AsyncStreamPool
+    from .runtime.cell import AdaptiveLSTMCell as AdaptiveLSTMCell
     from .runtime.from_gates import from_gates as from_gates
     from .runtime.lstm import AdaptiveLSTM as AdaptiveLSTM
     from .runtime.map_sequences import map_sequences as map_sequences
@@ -79,6 +80,7 @@ _MODULES = ("bench", "errors", "losses", "onnx", "policies", "types")
 
 _EXPORTS = {
     "AdaptiveLSTM": "runtime.lstm",
+    "AdaptiveLSTMCell": "runtime.cell",
     "AdaptiveLSTMError": "errors",
     "AsyncStreamPool": "runtime.async_pool",
     "Audit": "calibration.audit",
@@ -140,6 +142,7 @@ _EXPORTS = {
 
 __all__ = [
     "AdaptiveLSTM",
+    "AdaptiveLSTMCell",
     "AdaptiveLSTMError",
     "AsyncStreamPool",
     "Audit",

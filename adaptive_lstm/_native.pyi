@@ -168,6 +168,7 @@ class DirectCall:
         contested: int,
         check: bool,
         states: bool,
+        one_step: bool,
         together: Callable[..., Any] | None,
         race: ThreadRace | None,
         most_threads: Callable[[], int],

@@ -26,7 +26,7 @@ import adaptive_lstm as al
 from adaptive_lstm.bench import ratio
 from adaptive_lstm.cli.demo.run import int8
 from adaptive_lstm.runtime.adapt import adapted_lstms
-from adaptive_lstm.runtime.lstm import Call
+from adaptive_lstm.runtime.call import Call
 from eval import zoo
 from eval.shared import common
 from eval.zoo.base import ZooModel, first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..codec import short_repr
 from ..errors import PolicyError, UnsupportedError
@@ -78,6 +78,8 @@ class Combined:
     def check(self, shape: StackShape) -> None:
         """Raise what the policies raise if one does not fit the stack."""
         for policy in self.policies:
+            if shape.one_step and acts(policy):
+                refuse_cell(kind_of(policy).name)
             policy.check(shape)
         for layer in range(shape.num_layers):
             deciders = [type(p).__name__ for p in self.parts.hold if p.decides(shape, layer)]
@@ -128,6 +130,14 @@ class Combined:
                 "decides on each timestep from those before; use one or the other"
             )
         return out
+
+
+def refuse_cell(policy: str) -> NoReturn:
+    """Raise ``PolicyError``: a policy was meant for an ``nn.LSTMCell``."""
+    raise PolicyError(
+        f"{policy}: got an LSTM cell, which is called for one timestep and keeps nothing between its calls, so there "
+        "is nothing to leave out; compress it, or set policies on an nn.LSTM"
+    )
 
 
 def acts(policy: Policy) -> bool:

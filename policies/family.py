@@ -11,7 +11,7 @@ from typing import Any
 from ..codec import brief
 from ..errors import PolicyError
 from ..types import StackShape
-from .combined import Combined
+from .combined import Combined, refuse_cell
 from .kind import PolicyKind, row_of
 from .protocol import Policy
 
@@ -66,6 +66,8 @@ class Family:
 
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` or ``UnsupportedError`` if no policy of this family fits the stack."""
+        if shape.one_step:
+            refuse_cell(self.name)
         if self.kind.check_family is not None:
             self.kind.check_family(self, shape)
         else:

@@ -15,7 +15,8 @@ from ..model_io import call
 from ..policies import Policy, Seam, StartStates
 from ..policies.forgetting import Forgetting
 from ..runtime.adapt import adapted_lstms, keep_settings
-from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.call import Call
+from ..runtime.lstm import AdaptiveLSTM
 from ..types import DoubleArray, FloatArray, StackShape
 
 WARM_UPS = (8, 16, 32, 64, 128)

@@ -18,7 +18,8 @@ from ..execution.runner import PackedRunner, Result, Runner
 from ..execution.torch_layer import TorchRunner
 from ..policies import Dense, parts
 from ..runtime.adapt import keep_settings
-from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.call import Call
+from ..runtime.lstm import AdaptiveLSTM
 from ..types import StackShape
 from ..weights.layout import CellTensors, shape_of
 
@@ -164,7 +165,8 @@ class _Gates:
         if not batch.x.requires_grad:  # so that the gates belong to a graph even if all parameters are frozen
             batch.x = batch.x.detach().requires_grad_()
         rows, sizes = batch.packed()
-        call = Recorded(rows.detach(), sizes, batch.initial)
+        given = batch.initial
+        call = Recorded(rows.detach(), sizes, None if given is None else (given[0].detach(), given[1].detach()))
         for kept in (call.operands, call.gates):
             kept += [[] for _ in range(self._cells)]
         self._calls.append(call)

@@ -24,8 +24,7 @@ from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..execution.backend import backend_info
 from ..files import FilePath
 from ..policies import Policy, kind_of, members, parts
-from ..runtime.adapt import adapt, lstms_of
-from ..runtime.conversion import plain_class
+from ..runtime.adapt import adapt, adaptable, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.plan import Plan
 from ..types import StackShape, sites
@@ -126,13 +125,11 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     header, arrays = container.read(path)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__}, expected a torch.nn.Module")
-    found = {
-        name: m
-        for name, m in model.named_modules()
-        if isinstance(m, nn.LSTM) and plain_class(m) in (nn.LSTM, AdaptiveLSTM)
-    }
+    found = adaptable(model)
     if not found:
-        raise InputError(f"{type(model).__name__} holds no torch.nn.LSTM, expected the model that was saved")
+        raise InputError(
+            f"{type(model).__name__} holds no torch.nn.LSTM or LSTMCell, expected the model that was saved"
+        )
     try:
         settings, certificate = _parsed(header, arrays, found, kinds)
         if certificate is not None and certificate.surroundings != surroundings_digest(model, found):
@@ -143,11 +140,8 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
     fast = adapt(model)
-    modules = dict(fast.named_modules())
-    for name, one in settings.items():
-        lstm = modules[name]
-        assert isinstance(lstm, AdaptiveLSTM)
-        lstm.plan = one
+    for name, lstm in lstms_of(fast).items():
+        lstm.plan = settings[name]
     if certificate is not None:
         _tell_of_another_machine(certificate)
     return fast

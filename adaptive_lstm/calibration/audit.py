@@ -27,7 +27,7 @@ from ..losses import Loss, Sizes, as_loss
 from ..model_io import RUNS, call, check_repeated, float_tensors
 from ..model_io.memory import memory_kept, put_back, tensors_in
 from ..policies import Dense, Policy
-from ..runtime.adapt import adapted_lstms, lstms_of
+from ..runtime.adapt import adaptable, adapted_lstms, lstms_of
 from ..weights.fingerprint import surroundings_digest, weights_digest
 from .e_process import EProcess
 from .guarantee import between
@@ -348,7 +348,7 @@ def _check_models(model: nn.Module, original: Any) -> None:
     if not isinstance(original, nn.Module) or original is model:
         raise InputError("original: expected the model that this one was adapted from, another torch.nn.Module")
     lstms = adapted_lstms(model)
-    theirs = {name: m for name, m in original.named_modules() if isinstance(m, nn.LSTM)}
+    theirs = adaptable(original)
     if original.training:
         raise InputError("original: it is in training mode; call .eval() on it first")
     for what, one in (("the audited model", model), ("original", original)):

@@ -29,7 +29,7 @@ from .guarantee import Guarantee
 from .result import Calibration as Calibration
 from .result import Point as Point
 from .splits import Splits, split_sequences
-from .steps import Timed, measure, prepare, prove, record, search
+from .steps import Timed, measure, prepare, prove, record, search, skipping_shapes
 from .time_budget import TimeBudget
 from .workload import Use, check_use
 
@@ -136,7 +136,13 @@ def _lstms(model: nn.Module, sequences: Any) -> dict[str, AdaptiveLSTM]:
             f"sequences: got one {type(sequences).__name__}, expected a list with one input of the model for every "
             "sequence, for example list(x.split(1)) of a batch [N, T, I]"
         )
-    return adapted_lstms(model)
+    lstms = adapted_lstms(model)
+    if not skipping_shapes(lstms):
+        raise InputError(
+            f"got LSTM cells alone ({', '.join(lstms) or 'the model itself'}), expected an LSTM: a cell keeps nothing "
+            "between its calls, so no policy can skip anything; adaptive_lstm.compress(model) makes cells faster"
+        )
+    return lstms
 
 
 def _families(
@@ -148,7 +154,7 @@ def _families(
     split: bool,
 ) -> Sequence[Family]:
     """The families to search: those given, checked, or else the default."""
-    shapes = {name: lstm.stack_shape for name, lstm in lstms.items()}
+    shapes = skipping_shapes(lstms)
     given = default_families(shapes, split=split) if policies is None else policies
     families = check_families(given, shapes, next(model.parameters()))
     if conditional and not any(f.kind.decision == "time_exit" for f in families):

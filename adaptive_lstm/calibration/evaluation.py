@@ -19,7 +19,8 @@ from ..losses import Loss, Sizes
 from ..model_io import call, copied, first_tensor, picked
 from ..policies import Dense, parts
 from ..runtime.adapt import adapted_lstms, keep_settings
-from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.call import Call
+from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import RATES, rates_of
 from ..types import DoubleArray, RunStats
 from ..weights.precision import Quantize

@@ -14,6 +14,7 @@ from ..analysis.measure_sensitivity import measure_sensitivities
 from ..model_io import check_repeatable
 from ..policies import Dense, Family, FitData, SkipTimesteps
 from ..progress import Progress
+from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.monitor import RATES, Range
 from ..types import StackShape
 from . import risk
@@ -70,8 +71,8 @@ class Run:
 
     @property
     def shapes(self) -> dict[str, StackShape]:
-        """Of every LSTM."""
-        return {name: lstm.stack_shape for name, lstm in self.evaluator.lstms.items()}
+        """Of every LSTM that can skip something, which cells cannot."""
+        return skipping_shapes(self.evaluator.lstms)
 
     @property
     def compressed(self) -> bool:
@@ -170,7 +171,8 @@ def prepare(
     first = evaluator.label(splits.search[:1], one_row=one_row)
     guarantee.check(first, size, share)
     for policy in (Dense(), EXTREME):
-        evaluator.run(dict.fromkeys(evaluator.lstms, policy), first)
+        able = skipping_shapes(evaluator.lstms)
+        evaluator.run({name: policy if name in able else Dense() for name in evaluator.lstms}, first)
     with original(evaluator.lstms):
         few = [inputs for inputs, _ in splits.search[:REPEATED]]
         check_repeatable(evaluator.model, few, evaluator.output)
@@ -192,6 +194,11 @@ def prepare(
     )
 
 
+def skipping_shapes(lstms: Mapping[str, AdaptiveLSTM]) -> dict[str, StackShape]:
+    """Sizes of the LSTMs for which there are policies: all but cells."""
+    return {name: lstm.stack_shape for name, lstm in lstms.items() if not lstm.stack_shape.one_step}
+
+
 def _least_runs(splits: Splits[tuple[Any, Any]]) -> int:
     """Runs of the original model whose time a calibration needs at the least: labels, measuring, one candidate."""
     measuring = len(splits.fit) + BACKWARD * PROBES * min(len(splits.fit), SENSITIVITY_SEQUENCES)
@@ -210,9 +217,10 @@ def measure(run: Run, families: Sequence[Family], seed: int) -> FitData:
     with unskipped(lstms):
         if any("sensitivity" in f.kind.needs for f in families):
             few = run.fit[:SENSITIVITY_SEQUENCES]
-            sensitivities = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed, progress=False)
+            found = measure_sensitivities(model, few, probes=PROBES, output=output, seed=seed, progress=False)
+            sensitivities = {name: found[name] for name in run.shapes}
         if any("translators" in f.kind.needs for f in families):
-            translators = {name: fit_translators(model, run.fit, lstm=name, progress=False) for name in lstms}
+            translators = {name: fit_translators(model, run.fit, lstm=name, progress=False) for name in run.shapes}
     if any("forgetting" in f.kind.needs for f in families):
         forgetting = measure_forgetting(model, run.fit[:SENSITIVITY_SEQUENCES])
     return FitData(run.shapes, sensitivities, translators, forgetting)

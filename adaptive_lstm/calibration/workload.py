@@ -14,7 +14,8 @@ from ..codec import brief, is_one_of
 from ..errors import InputError
 from ..model_io import call
 from ..runtime.adapt import adapted_lstms
-from ..runtime.lstm import AdaptiveLSTM, Call
+from ..runtime.call import Call
+from ..runtime.lstm import AdaptiveLSTM
 from ..runtime.sequence_batches import packed
 from ..runtime.stream import stream
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import AdaptiveLSTMError, ModelFileError
 from ..model_io import call
+from ..runtime.adapt import adaptable
 from .lstm_weights import lstms_among
 from .weight_file import SUFFIXES, read_weights
 
@@ -48,7 +49,7 @@ def load_model(spec: str) -> nn.Module:
         ModelFileError: the model has no LSTM, or `spec` cannot be read.
     """
     model = _build(*_factory(spec, "; weights alone cannot be run")).eval()
-    _require_lstm(dict(_of_module(model)), spec)
+    _require_lstm(adaptable(model), spec)
     return model
 
 
@@ -85,7 +86,7 @@ def _factory(spec: str, otherwise: str) -> tuple[Path, str]:
 
 def _require_lstm(lstms: dict[str, nn.LSTM], spec: str) -> dict[str, nn.LSTM]:
     if not lstms:
-        raise ModelFileError(f"no nn.LSTM in {spec}; GRUs and hand-written cells (nn.LSTMCell) are not supported")
+        raise ModelFileError(f"no nn.LSTM in {spec}; for cells (nn.LSTMCell) there is compress, GRUs are not supported")
     return lstms
 
 

@@ -17,7 +17,7 @@ from ..analysis.sensitivity import Sensitivity
 from ..bench import Ratio, measure, ratio
 from ..codec import brief, is_one_of
 from ..errors import InputError
-from ..model_io import as_batches, first_tensor, require_function, runs_model
+from ..model_io import as_batches, copied, first_tensor, require_function, runs_model
 from ..policies import Dense
 from ..runtime.adapt import adapted_lstms, keep_settings, lstms_of
 from ..runtime.lstm import AdaptiveLSTM
@@ -163,8 +163,7 @@ def _times(lstm: AdaptiveLSTM) -> tuple[tuple[float, float], Ratio]:
 
     And how many times as fast those are.
     """
-    now = AdaptiveLSTM.from_lstm(lstm).eval()
-    before = AdaptiveLSTM.from_lstm(lstm).eval()
+    now, before = copied(lstm).eval(), copied(lstm).eval()
     restore(before)
     before.policy = now.policy = Dense()
     timings = measure({"before": _step(before), "now": _step(now)}, repeats=TIMED, warmup=2, min_time=TIMED_SECONDS)

@@ -40,7 +40,14 @@ class Batch:
     _unbatched: bool
 
     @staticmethod
-    def of(input: Any, hx: Any, shape: StackShape, batch_first: bool) -> Batch:  # noqa: A002 (torch's name)
+    def of(
+        input: Any,  # noqa: A002 (torch's name)
+        hx: Any,
+        shape: StackShape,
+        batch_first: bool,
+        *,
+        graph: bool = False,
+    ) -> Batch:
         """The arguments of ``nn.LSTM.forward``.
 
         Args:
@@ -48,6 +55,7 @@ class Batch:
             hx: (h_0, c_0), [L * D, B, ...] or [L * D, ...] beside an unbatched input; None: zeros.
             shape: sizes of the stack.
             batch_first: as of ``nn.LSTM``.
+            graph: whether gradients pass to what gave the states.
 
         Raises:
             InputError: sizes, dtypes or devices do not fit.
@@ -73,7 +81,7 @@ class Batch:
         if features != shape.input_size:
             raise InputError(f"got inputs with {features} features, expected input_size = {shape.input_size}")
         batch.x, batch.batch_first, batch.rows, batch.timesteps = resolved(x), batch_first, rows, timesteps
-        batch.initial = None if hx is None else batch._given(hx, shape)
+        batch.initial = None if hx is None else batch._given(hx, shape, graph)
         return batch
 
     @staticmethod
@@ -86,17 +94,17 @@ class Batch:
         batch._order = None
         return batch
 
-    def _given(self, hx: Any, shape: StackShape) -> Initial:
+    def _given(self, hx: Any, shape: StackShape, graph: bool) -> Initial:
         """``(h_0, c_0)``, checked, in the order of the rows."""
         if not (isinstance(hx, (tuple, list)) and len(hx) == 2):  # a union is made anew at every call
             raise InputError(f"got hx of type {type(hx).__name__}, expected (h_0, c_0)")
-        h = self._given_state("h_0", hx[0], shape.num_cells, shape.output_size)
-        c = self._given_state("c_0", hx[1], shape.num_cells, shape.hidden_size)
+        h = self._given_state("h_0", hx[0], shape.num_cells, shape.output_size, graph)
+        c = self._given_state("c_0", hx[1], shape.num_cells, shape.hidden_size, graph)
         if self._order is None or self._order[0] is None:
             return h, c
         return h.index_select(1, self._order[0]), c.index_select(1, self._order[0])
 
-    def _given_state(self, name: str, state: Any, cells: int, width: int) -> torch.Tensor:
+    def _given_state(self, name: str, state: Any, cells: int, width: int, graph: bool) -> torch.Tensor:
         want = (cells, width) if self._unbatched else (cells, self.rows, width)
         if not isinstance(state, torch.Tensor):
             raise InputError(f"{name}: got {type(state).__name__}, expected a tensor of shape {want}")
@@ -105,7 +113,7 @@ class Batch:
         x = self.x
         if state.dtype is not x.dtype or not ((state.is_cpu and x.is_cpu) or state.device == x.device):
             raise InputError(f"{name}: got {state.dtype} on {state.device}, expected {x.dtype} on {x.device}")
-        given = resolved(state.detach() if state.requires_grad else state)
+        given = resolved(state.detach() if state.requires_grad and not graph else state)
         return given.unsqueeze(1) if self._unbatched else given
 
     def restore(self, y: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[Any, Initial]:

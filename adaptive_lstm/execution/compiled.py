@@ -93,7 +93,7 @@ def current(
     old: Compiled | None,
     lstm: nn.LSTM,
     make: Make,
-    bypassed: Bypassed,
+    bypassed: Bypassed | None,
     monitor: Monitor | None,
     *,
     exact: bool,
@@ -107,7 +107,7 @@ def current(
         old: the last one.
         lstm: the module.
         make: compiles weights by name.
-        bypassed: what a direct call goes past.
+        bypassed: what a direct call goes past; None: none may.
         monitor: what it tells of its runs.
         exact: whether torch's results would be the same.
         compare: whether contents are compared.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of nn.Module, and of all modules
 
 DirectCall = Callable[..., Any]
-"""(lstm, input, hx=None) -> ``output, (h_n, c_n)``, or None: ``nn.Module.__call__`` and ``route.decide`` go on."""
+"""(module, input, hx=None) -> as its ``forward``, or None: ``nn.Module.__call__`` and ``route.decide`` go on."""
 
 
 class Monitor(Protocol):
@@ -40,46 +40,46 @@ class Monitor(Protocol):
 class Bypassed:
     """What a direct call goes past; it serves only while none of it does anything.
 
-    ``lstm_class``: the class whose instances are called so.
+    ``module_class``: the class whose instances are called so: of ``nn.LSTM``, or of ``nn.LSTMCell``.
     ``absent``: attributes of the module that must be missing, None or an empty dictionary.
     ``methods``: of it and of what it inherits, by owner and name, as they are defined.
     """
 
-    lstm_class: type[nn.LSTM]
+    module_class: type[nn.Module]
     absent: tuple[str, ...]
     methods: tuple[tuple[Any, str, Any], ...]
 
     @staticmethod
-    def by(lstm_class: type[nn.LSTM], *absent: str) -> Bypassed:
+    def by(module_class: type[nn.Module], *absent: str) -> Bypassed:
         """What calls of a class go past: its ``forward`` and its own attributes, and what ``nn.Module`` does."""
-        methods = (nn.Module, "__call__"), (nn.Module, "_call_impl"), (lstm_class, "forward")
+        methods = (nn.Module, "__call__"), (nn.Module, "_call_impl"), (module_class, "forward")
         hooks = (f"_{kind}_hooks" for kind in HOOKS)
         return Bypassed(
-            lstm_class,
+            module_class,
             (*absent, "forward", "_compiled_call_impl", *hooks),
             tuple((owner, name, getattr(owner, name)) for owner, name in methods),
         )
 
 
 def direct_call(
-    lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, bypassed: Bypassed, monitor: Monitor | None
+    lstm: nn.LSTM, executor: Executor, fingerprint: Fingerprint, bypassed: Bypassed | None, monitor: Monitor | None
 ) -> DirectCall | None:
     """Serves calls of one compiled stack with plain tensors in eval mode, for as long as the weights are as they were.
 
     It answers None wherever ``decide`` might choose anybody but the native core, or ``Batch.of`` refuse the arguments.
 
     Args:
-        lstm: the module.
+        lstm: the module, or a cell in the form of one.
         executor: its compiled stack.
         fingerprint: of its weights.
-        bypassed: what such a call goes past.
+        bypassed: what such a call goes past; None: no call may go past its Python code, as that of a subclass.
         monitor: what the module's attribute ``_monitor`` holds; calls are left to others while it holds another.
 
     Returns:
-        None if no call can be served like that: a subclass, another runner, weights that are computed or compared at
+        None if no call can be served like that: another runner, weights that are computed or compared at
         every call, or a torch whose tensors only Python can read.
     """
-    if type(lstm) is not bypassed.lstm_class:
+    if bypassed is None:
         return None
     if executor.call_route.by != "native" or executor.computes_in is not executor.dtype or fingerprint.dear:
         return None
@@ -88,6 +88,9 @@ def direct_call(
         return None
     if executor.policy.split is not None:
         return None
+    one_step = executor.shape.one_step
+    if one_step:  # by the names of the cell
+        weights = [(name.removesuffix("_l0"), w, address, version) for name, w, address, version in weights]
     trial = executor.trial
     return stack.direct_call(
         access,
@@ -95,6 +98,7 @@ def direct_call(
         weights=weights,
         contents=fingerprint.contents,
         contested=-1 if trial is None else trial.small,
+        one_step=one_step,
         states=not executor.skips_over_time,  # there, calls are counted (runtime.short_calls)
         counts=executor.counts,
         most_threads=get_num_threads,
@@ -110,7 +114,7 @@ def _native_form(bypassed: Bypassed) -> _native.Bypassed:
 
     empty = [getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in HOOKS]
     return _native.Bypassed(
-        bypassed.lstm_class,
+        bypassed.module_class,
         absent=list(map(sys.intern, bypassed.absent)),
         empty=empty,
         methods=[

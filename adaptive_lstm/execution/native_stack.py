@@ -147,6 +147,7 @@ class NativeStack:
         contents: Any,
         contested: int,
         states: bool,
+        one_step: bool,
         counts: bool,
         most_threads: Callable[[], int],
         route: Route,
@@ -162,6 +163,7 @@ class NativeStack:
             contents: what they hold (``Contents``), or None.
             contested: numbers of an input beyond which torch may be as fast on several rows or threads; -1: never.
             states: whether calls with given states are served.
+            one_step: whether these are calls of an ``nn.LSTMCell``.
             counts: whether batches are counted.
             most_threads: how many may serve a call.
             route, policy: what is remembered of a call.
@@ -181,6 +183,7 @@ class NativeStack:
             contested=contested,
             check=self.finite_only,
             states=states,
+            one_step=one_step,
             together=self._counts if counts else None,
             race=self.race,
             most_threads=most_threads,

@@ -1,4 +1,4 @@
-"""Lets ``torch.compile`` look into an ``AdaptiveLSTM``, which shows it one operation; it stops at every ``nn.LSTM``."""
+"""Lets ``torch.compile`` look into adaptive LSTMs and cells, which show it one operation; it stops at ``nn.LSTM``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ def join() -> None:
     plainly = VariableBuilder.wrap_module
 
     def wrap_module(self: VariableBuilder, value: Any) -> Any:
+        from ..runtime.cell import AdaptiveLSTMCell
         from ..runtime.in_graph import handle_of
         from ..runtime.lstm import AdaptiveLSTM
 
-        if not isinstance(value, AdaptiveLSTM):
+        if not isinstance(value, AdaptiveLSTM | AdaptiveLSTMCell):
             return plainly(self, value)
-        handle_of(value)  # which what is traced can only read
+        handle_of(value.as_lstm if isinstance(value, AdaptiveLSTMCell) else value)  # what is traced can only read it
         with config.patch(allow_rnn=True):
             return plainly(self, value)
 

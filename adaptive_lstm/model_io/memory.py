@@ -50,11 +50,14 @@ def _memory_names(module: nn.Module) -> set[str]:
     names = {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
     if isinstance(module, nn.LSTM):
         return {name for name in names if not name.startswith("_")} - {*_OF_LSTMS, *module._flat_weights_names}
+    if hasattr(type(module), "as_lstm"):  # an adaptive cell
+        return {name for name in names if not name.startswith("_")} - _OF_CELLS
     return names
 
 
 _TORCHS = frozenset(nn.Module().__dict__)
 _OF_LSTMS = frozenset(nn.LSTM(1, 1, device="meta").__dict__)
+_OF_CELLS = frozenset({*nn.LSTMCell(1, 1, device="meta").__dict__, "weight_ih", "weight_hh", "bias_ih", "bias_hh"})
 
 
 class _Memory:

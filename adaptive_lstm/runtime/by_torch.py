@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -20,27 +20,30 @@ from ..execution.route import NOT_PLAIN
 from ..types import Route
 from ..weights.layout import shape_of
 
+if TYPE_CHECKING:
+    from .lstm import AdaptiveLSTM
+
 SCRIPT = (
     "torch.jit.script compiles Python source and the native core has none; script the model that was given to adapt() "
     "(adapt returned a copy), which holds the plain float32 LSTM, or use torch.jit.trace or torch.export"
 )
 
 
-def by_torch(lstm: nn.LSTM, route: Route, x: Any, hx: Any) -> Any:
-    """The output of ``nn.LSTM.forward``; in a symbolic trace the LSTM becomes one node, as torch's own do.
+def by_torch(lstm: AdaptiveLSTM, route: Route, x: Any, hx: Any) -> Any:
+    """The output of ``plain_forward``; in a symbolic trace the LSTM becomes one node, as torch's own do.
 
     Raises:
         InputError: x or hx is no dense tensor, or hx no pair.
         UnsupportedError: a symbolic trace starts at the LSTM itself, or torch cannot transform LSTMs like this.
     """
     if isinstance(x, Proxy):
-        return _node(lstm, x, hx)
+        return node_of(lstm, x, hx)
     _check(x, hx)
     if route is not NOT_PLAIN:
-        return nn.LSTM.forward(lstm, x, hx)
+        return lstm.plain_forward(x, hx)
     try:
         with _without_onednn() if torch.is_grad_enabled() else nullcontext():
-            return nn.LSTM.forward(lstm, x, hx)
+            return lstm.plain_forward(x, hx)
     except RuntimeError as error:
         if maybe_current_level() is None:
             raise
@@ -63,7 +66,7 @@ def checked_batch(lstm: nn.LSTM, x: Any, hx: Any) -> Batch:
             f"LSTM: got an input of {values.dtype} on {values.device}, expected {like.dtype} on {like.device} as its "
             "weights"
         )
-    return Batch.of(x, hx, shape_of(lstm), lstm.batch_first)
+    return Batch.of(x, hx, shape_of(lstm), lstm.batch_first, graph=torch.is_grad_enabled())
 
 
 def warn_of_torch(route: Route) -> None:
@@ -91,9 +94,14 @@ def _check(x: Any, hx: Any) -> None:
             raise InputError(f"LSTM: got {not_dense(tensor)}")
 
 
-def _node(lstm: nn.LSTM, x: Proxy, hx: Any) -> Any:
+def node_of(module: nn.Module, x: Proxy, hx: Any) -> Any:
+    """A call of a module in a symbolic trace.
+
+    Raises:
+        UnsupportedError: the trace starts at the module itself.
+    """
     try:
-        path: str = cast("Any", x.tracer).path_of_module(lstm)
+        path: str = cast("Any", x.tracer).path_of_module(module)
     except NameError:
         path = ""
     if not path:

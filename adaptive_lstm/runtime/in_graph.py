@@ -201,7 +201,8 @@ def _nobody_traces() -> Iterator[None]:
 @contextmanager
 def _own_weights(lstm: AdaptiveLSTM) -> Iterator[None]:
     """Inside, an LSTM has the weights in whose place ``torch.export`` has put fake tensors."""
-    state = dict(itertools.chain(lstm.named_parameters(), lstm.named_buffers()))
+    holder: nn.Module = getattr(lstm, "cell", lstm)  # of a cell in the form of an LSTM
+    state = dict(itertools.chain(holder.named_parameters(), holder.named_buffers()))
     fakes = {name: value for name, value in state.items() if isinstance(value, FakeTensor)}
     behind: dict[int, torch.Tensor] = {}
     for mode in {value.fake_mode for value in fakes.values()}:
@@ -210,5 +211,5 @@ def _own_weights(lstm: AdaptiveLSTM) -> Iterator[None]:
             behind[id(converter.tensor_memo.get(number))] = tensor
     if any(id(fake) not in behind for fake in fakes.values()):
         raise UnsupportedError("torch.export of a model with fake weights: there are no values to keep in the program")
-    with _reparametrize_module(lstm, {name: behind[id(fake)] for name, fake in fakes.items()}):
+    with _reparametrize_module(holder, {name: behind[id(fake)] for name, fake in fakes.items()}):
         yield

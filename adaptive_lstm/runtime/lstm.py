@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,6 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 from torch.fx import Proxy
 
-from ..codec import short_repr
 from ..errors import InputError, UnsupportedError
 from ..execution.accounting import run_stats
 from ..execution.batch import Batch, rows_in, timesteps_in
@@ -33,6 +32,7 @@ from ..weights.layout import CellTensors, named_weights, shape_of, tensors_of
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
 from .by_torch import SCRIPT, by_torch, checked_batch, warn_of_torch
+from .call import Call
 from .conversion import convert, plain_class
 from .in_graph import in_graph
 from .monitor import Monitor
@@ -40,25 +40,7 @@ from .plan import Plan
 from .short_calls import note_length
 
 # Rebuilt on demand, never copied, pickled or saved.
-_RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls", "_handle", "_lent")
-
-
-@short_repr
-@dataclass(frozen=True)
-class Call:
-    """A finished call of an ``AdaptiveLSTM``, as an observer sees it (``AdaptiveLSTM.watched_by``).
-
-    ``input``, ``hx``: its arguments.
-    ``rows``: B, the batch rows of the input.
-    ``seconds``: how long it took.
-    ``stats``: what it did; None if a runner stood in for the LSTM's own (``AdaptiveLSTM.run_on``).
-    """
-
-    input: Any
-    hx: Any
-    rows: int
-    seconds: float
-    stats: RunStats | None
+RUNTIME = ("_compiled", "_direct", "_last", "_detour", "_origin", "_warned", "_short_calls", "_handle", "_lent")
 
 
 class AdaptiveLSTM(nn.LSTM):
@@ -231,11 +213,16 @@ class AdaptiveLSTM(nn.LSTM):
         plan = self._plan
         with torch.no_grad():
             monitor, compare = self._monitor, not plan.weights_stay
-            new = current(old, self, self._packed, BYPASSED, monitor, exact=exact, compare=compare)
+            new = current(old, self, self._packed, self._bypassed, monitor, exact=exact, compare=compare)
         self._keep(new)
         if self._plan is not plan:  # set by another thread, which may have cleared what was there before
             self._keep(None)
         return new
+
+    @property
+    def _bypassed(self) -> Bypassed | None:
+        """What a direct call goes past; None: nothing may be gone past."""
+        return BYPASSED if type(self) is AdaptiveLSTM else None
 
     def _packed(self, weights: Mapping[str, torch.Tensor]) -> Executor:
         plan, dtype = self._plan, next(self.parameters()).dtype
@@ -301,14 +288,18 @@ class AdaptiveLSTM(nn.LSTM):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {key: value for key, value in state.items() if key not in _RUNTIME}
+        return {key: value for key, value in state.items() if key not in RUNTIME}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdaptiveLSTM:
         out = memo[id(self)] = type(self).__new__(type(self))
         cls: Any = plain_class(self)  # the other one forbids __getstate__
         out.__setstate__(deep_copied(cls.__getstate__(self), memo))  # type: ignore[no-untyped-call]
-        out._lent = self._lent if self._compiled is None else self._compiled.lent()
+        out._lent = self.lent()
         return out
+
+    def lent(self) -> Lent | None:
+        """What a copy uses until its weights change."""
+        return self._lent if self._compiled is None else self._compiled.lent()
 
     def __prepare_scriptable__(self) -> AdaptiveLSTM:
         raise UnsupportedError(SCRIPT)
@@ -355,6 +346,10 @@ class AdaptiveLSTM(nn.LSTM):
             node = in_graph(self, input, hx)
             return super().forward(input, hx) if node is None else node
         return self._serve(input, hx) if self._detour is None else self._detour(input, hx)
+
+    def plain_forward(self, x: Any, hx: Any) -> Any:
+        """``nn.LSTM.forward``, whatever is set."""
+        return nn.LSTM.forward(self, x, hx)
 
     def _serve(self, x: Any, hx: Any) -> Any:
         route, executor, contest = decide(self, self._ready, x, hx)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import strided
+from torch import nn, strided
 
 from ..errors import InputError, UnsupportedError
 from ..execution.plain import is_dense, may_step, resolved
@@ -28,13 +28,17 @@ from .tensor_check import check_tensor
 def check_streams(lstm: AdaptiveLSTM) -> None:
     """Raise ``InputError`` or ``UnsupportedError`` unless an LSTM can stream."""
     if not isinstance(lstm, AdaptiveLSTM):
-        raise InputError(
-            f"got {type(lstm).__name__}, expected an AdaptiveLSTM; convert with adaptive_lstm.adapt(model)"
-        )
+        raise InputError(f"got {type(lstm).__name__}, expected an AdaptiveLSTM; {_advice(lstm)}")
     check_direction(lstm.stack_shape)
     if lstm.training:
         raise UnsupportedError("the LSTM is in training mode; call .eval() on it before streaming")
     check_decisions(lstm.executor().policy)
+
+
+def _advice(module: object) -> str:
+    if isinstance(module, nn.LSTMCell):
+        return "a cell is a step already: call it with its last states"
+    return "convert with adaptive_lstm.adapt(model)"
 
 
 class Stream:

@@ -39,7 +39,8 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
 
     Args:
         model: an adapted model in eval mode, or an ``AdaptiveLSTM``.
-        shapes: pairs (B, T) that every LSTM of the model is called with; or inputs that the model is called with.
+        shapes: pairs (B, T) that every LSTM of the model is called with, and cells with B rows; or inputs that the
+            model is called with.
 
     Raises:
         InputError: the model is not adapted or in training mode, or B or T is below 1.
@@ -67,6 +68,7 @@ def _zeros(lstm: AdaptiveLSTM, rows: int, timesteps: int) -> torch.Tensor:
             f"got the shape (B, T) = ({brief(rows)}, {brief(timesteps)}), expected at least 1 batch row and 1 "
             f"timestep, and at most {MOST_ROWS:,} of each"
         )
+    timesteps = 1 if lstm.stack_shape.one_step else timesteps
     size = (rows, timesteps) if lstm.batch_first else (timesteps, rows)
     try:
         return next(lstm.parameters()).new_zeros(*map(int, size), lstm.input_size)

@@ -46,13 +46,17 @@ class BackendInfo:
 
 @dataclass(frozen=True)
 class StackShape:
-    """Sizes of a stacked LSTM."""
+    """Sizes of a stacked LSTM.
+
+    ``one_step``: it is an ``nn.LSTMCell``, whose calls hold one timestep, and which keeps nothing between them.
+    """
 
     input_size: int
     hidden_size: int
     num_layers: int
     proj_size: int = 0
     bidirectional: bool = False
+    one_step: bool = False
 
     @functools.cached_property
     def directions(self) -> int:

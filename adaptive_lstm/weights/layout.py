@@ -99,8 +99,9 @@ class CellTensors:
 
 
 def shape_of(lstm: nn.LSTM) -> StackShape:
-    """Sizes of an ``nn.LSTM``."""
-    return StackShape(lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.proj_size, lstm.bidirectional)
+    """Sizes of an ``nn.LSTM``, or of a cell in the form of one."""
+    sizes = lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.proj_size, lstm.bidirectional
+    return StackShape(*sizes, getattr(lstm, "one_step", False))
 
 
 def named_weights(lstm: nn.LSTM) -> dict[str, torch.Tensor]:

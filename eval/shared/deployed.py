@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import adaptive_lstm as al
 from adaptive_lstm.losses import Loss
-from adaptive_lstm.runtime.lstm import Call
+from adaptive_lstm.runtime.call import Call
 
 FloatArray = npt.NDArray[np.float64]
 

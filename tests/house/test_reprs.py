@@ -81,6 +81,7 @@ def audit() -> al.Audit:
 
 BIG: dict[str, Any] = {
     "AdaptiveLSTM": adapted,
+    "AdaptiveLSTMCell": lambda: al.AdaptiveLSTMCell.from_cell(torch.nn.LSTMCell(2, 3)),
     "AsyncStreamPool": lambda: al.AsyncStreamPool(adapted(), 4),
     "Audit": audit,
     "BackendInfo": al.backend_info,

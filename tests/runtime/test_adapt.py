@@ -272,7 +272,7 @@ class GatedCell(nn.GRUCell):
 
 
 OTHERS: dict[str, tuple[nn.Module, str]] = {
-    "cell": (nn.LSTMCell(I, H), r"0 \(LSTMCell\)"),
+    "cell": (nn.RNNCell(I, H), r"0 \(RNNCell\)"),
     "gru": (nn.GRU(I, H), r"0 \(GRU\)"),
     "nested": (nn.ModuleDict({"a": nn.RNN(I, H), "b": GatedCell(I, H)}), r"0.a \(RNN\), 0.b \(GatedCell\)"),
 }
@@ -280,7 +280,7 @@ OTHERS: dict[str, tuple[nn.Module, str]] = {
 
 @pytest.mark.parametrize(("other", "named"), OTHERS.values(), ids=OTHERS)
 def test_what_adapt_leaves_is_said_once(other: nn.Module, named: str, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(al.errors.InputError, match=f"it holds {named}, and only torch.nn.LSTM is converted"):
+    with pytest.raises(al.errors.InputError, match=f"it holds {named}, and only those two are converted"):
         al.adapt(nn.Sequential(other, nn.Linear(2, 2)))
     assert not caplog.records
     fast = al.adapt(nn.Sequential(other, nn.LSTM(I, H)))
@@ -300,9 +300,9 @@ def test_quantized_and_scripted_lstms_are_named() -> None:
         warnings.simplefilter("ignore")  # both are deprecated
         quantized = torch.ao.quantization.quantize_dynamic(LastState().eval(), {nn.LSTM})
         scripted = torch.jit.script(nn.Sequential(nn.LSTM(I, H)))
-    with pytest.raises(al.errors.InputError, match=r"LastState holds no torch.nn.LSTM; it holds lstm \(LSTM\)"):
+    with pytest.raises(al.errors.InputError, match=r"holds no torch.nn.LSTM or LSTMCell; it holds lstm"):
         al.adapt(quantized)
-    with pytest.raises(al.errors.InputError, match=r"holds no torch.nn.LSTM; it holds 0 \(LSTM\)"):
+    with pytest.raises(al.errors.InputError, match=r"holds no torch.nn.LSTM or LSTMCell; it holds 0 \(LSTM\)"):
         al.adapt(scripted)
 
 

@@ -9,7 +9,7 @@ import adaptive_lstm as al
 from adaptive_lstm.execution.batch import Batch
 from adaptive_lstm.execution.runner import Result
 from adaptive_lstm.runtime.adapt import keep_settings
-from adaptive_lstm.runtime.lstm import Call
+from adaptive_lstm.runtime.call import Call
 from adaptive_lstm.runtime.monitor import Range
 
 from ..support.helpers import OnReference, adapted, always_native, infer, signal

@@ -1,10 +1,11 @@
-// A call of an LSTM as one native entry: it checks what may have changed since the weights were packed, reads torch's
-// tensors, runs, and makes the results. What surrounds a short sequence in Python takes longer than the sequence.
+// A call of an LSTM or of an LSTM cell as one native entry: it checks what may have changed since the weights were
+// packed, reads torch's tensors, runs, and makes the results. What surrounds a short sequence in Python takes longer
+// than the sequence.
 #include <array>
 #include <memory>
 
 #include "bind/counters.h"
-#include "bind/torch.h"
+#include "bind/given.h"
 #include "bind/turns.h"
 #include "pack/contents.h"
 #include "run/whole_batch.h"
@@ -85,40 +86,6 @@ struct Bypassed {
   }
 };
 
-// What a call is given, as memory. h_0 and c_0 are kept alive while others may run, for they may come in a list.
-struct Given {
-  Plain x, h_0, c_0;
-  std::array<nb::object, 2> states;
-  int time = 0, row = -1;  // the dimensions of x; -1: no batch dimension
-  int rows = 1, steps = 0;
-};
-
-// A tensor with its features side by side; where they lie apart, as in a spectrogram that was transposed, a copy that
-// `memory` keeps.
-Plain side_by_side(const Plain& x, std::unique_ptr<float[]>& memory) {
-  if (x.dense()) return x;
-  const int last = x.dims - 1;
-  const int64_t width = x.size[last], apart = x.stride[last], inner = x.size[last - 1];
-  const int64_t outer = x.dims == 3 ? x.size[0] : 1, between = x.dims == 3 ? x.stride[0] : 0;
-  memory.reset(new float[size_t(outer * inner * width)]);
-  float* to = memory.get();
-  for (int64_t o = 0; o < outer; o++)
-    for (int64_t i = 0; i < inner; i++, to += width) {
-      const float* from = x.data + o * between + i * x.stride[last - 1];
-      for (int64_t k = 0; k < width; k++) to[k] = from[k * apart];
-    }
-  Plain out = x;
-  out.data = memory.get();
-  out.stride[last] = 1;
-  out.stride[last - 1] = width;
-  if (x.dims == 3) out.stride[0] = inner * width;
-  return out;
-}
-
-Rows<const float> rows_of(const Plain& state) {
-  return {state.data, state.stride[0], state.dims == 3 ? state.stride[1] : 0};
-}
-
 class DirectCall {
  public:
   // torch: reads and makes tensors.
@@ -127,12 +94,13 @@ class DirectCall {
   // weights: every parameter; contents: what they hold, or None.
   // contested: numbers of an input beyond which torch may be as fast, unless it is one row on one thread; -1: never.
   // check: inputs must be finite. states: whether calls with given states are served too.
+  // one_step: whether these are calls of a cell: x [B, I] or [I], states without a dimension of cells.
   // together: puts counters together (Counted); None: nothing is counted.
   // race, most_threads: whether several threads serve a call, and () -> how many at most.
   // remembered: route and policy of a call.
   // monitor: what the module's attribute _monitor must hold; is told the rates of every call that is counted, or None.
   DirectCall(std::shared_ptr<Torch> torch, Bypassed bypassed, std::shared_ptr<Plan> plan, Idle idle,
-             const Weights& weights, nb::object contents, int64_t contested, bool check, bool states,
+             const Weights& weights, nb::object contents, int64_t contested, bool check, bool states, bool one_step,
              nb::object together, std::shared_ptr<ThreadRace> race, nb::object most_threads,
              std::array<nb::object, 2> remembered, nb::object monitor)
       : torch_(std::move(torch)),
@@ -144,12 +112,14 @@ class DirectCall {
         contested_(contested),
         check_(check),
         states_(states),
+        one_step_(one_step),
         together_(std::move(together)),
         race_(std::move(race)),
         most_threads_(std::move(most_threads)),
         remembered_(std::move(remembered)),
         monitor_(std::move(monitor)),
         take_(monitor_.is_none() || together_.is_none() ? nb::none() : nb::object(monitor_.attr("take"))),
+        pushed_out_(plan_->bytes() >= kPushesOut),
         cells_(int64_t(plan_->layers().size()) * plan_->directions()),
         output_(plan_->output(0)),
         hidden_(plan_->layers()[0][0].hidden) {
@@ -163,18 +133,22 @@ class DirectCall {
     }
   }
 
-  // output, (h_n, c_n) as of nn.LSTM.forward; None where another must decide who serves, and nothing has been done.
+  // output, (h_n, c_n) as of nn.LSTM.forward, or h_1, c_1 as of nn.LSTMCell.forward; None where another must decide who
+  // serves, and nothing has been done.
   nb::object serve(nb::handle lstm, nb::handle x, nb::handle hx) {
     const nb::object of = nb::steal(PyObject_GenericGetDict(lstm.ptr(), nullptr));
     if (!of.is_valid()) throw nb::python_error();
     for (const Weight& weight : weights_) weight.prefetch();
+    if (look_ && pushed_out_) look_->prefetch();
     Given in;
     if (!bypassed_.does_nothing(lstm, of) || !takes(of, x, hx, in)) return nb::none();
     const Lent lent(idle_, *plan_);
     if (!lent) return nb::none();
     const Shapes shapes = shapes_of(in);
     float *y = nullptr, *h = nullptr, *c = nullptr;
-    const nb::object out = torch_->make(shapes.y, y), h_n = torch_->make(shapes.h, h), c_n = torch_->make(shapes.c, c);
+    const nb::object out = one_step_ ? nb::none() : torch_->make(shapes.y, y);
+    const nb::object h_n = torch_->make(shapes.h, h), c_n = torch_->make(shapes.c, c);
+    if (one_step_) y = h;                                  // the same numbers
     if (!run(lent.get(), in, y, h, c)) return nb::none();  // who asks another is told why
     const int64_t timesteps = int64_t(in.rows) * in.steps;
     remember(of, lent.get(), timesteps);
@@ -182,7 +156,8 @@ class DirectCall {
       const Rates found = rates(lent.get(), columns_, timesteps, in.rows);
       take_(found.activity, found.ran, found.exits, in.rows);
     }
-    return nb::make_tuple(out, nb::make_tuple(h_n, c_n));
+    const nb::object states = nb::make_tuple(h_n, c_n);
+    return one_step_ ? states : nb::make_tuple(out, states);
   }
 
   template <class Visit>
@@ -201,24 +176,34 @@ class DirectCall {
     if ((monitor ? monitor : Py_None) != monitor_.ptr()) return false;
     const bool grad = torch_->grad();
     if (!torch_->read(x.ptr(), in.x) || (grad && torch_->requires_grad(x.ptr()))) return false;
-    PyObject* batch_first = item(of, batch_first_);
-    if (batch_first != Py_True && batch_first != Py_False) return false;
-    if (!fits(batch_first == Py_True, in) || (!hx.is_none() && !takes_states(hx, grad, in))) return false;
+    if (!(one_step_ ? fits(in) : laid_out(of, in)) || (!hx.is_none() && !takes_states(hx, grad, in))) return false;
     return unchanged(of, grad);
   }
 
-  bool fits(bool batch_first, Given& in) const {
-    const Plain& x = in.x;
-    if (x.dims < 2 || x.size[x.dims - 1] != plan_->input()) return false;
-    if (x.dims == 3) {
-      in.time = batch_first;
-      in.row = !batch_first;
+  // Whether these are sequences; finds their dimensions.
+  bool laid_out(nb::handle of, Given& in) const {
+    PyObject* batch_first = item(of, batch_first_);
+    if ((batch_first != Py_True && batch_first != Py_False) || in.x.dims < 2) return false;
+    if (in.x.dims == 3) {
+      in.time = batch_first == Py_True;
+      in.row = batch_first != Py_True;
     }
-    const int64_t rows = x.dims == 3 ? x.size[in.row] : 1, steps = x.size[in.time];
+    return fits(in);
+  }
+
+  bool fits(Given& in) const {
+    const Plain& x = in.x;
+    if (one_step_) {
+      if (x.dims == 3 || (x.dims == 1 && !x.dense())) return false;
+      in.time = -1;
+      in.row = x.dims - 2;
+    }
+    if (x.size[x.dims - 1] != plan_->input()) return false;
+    const int64_t rows = in.row < 0 ? 1 : x.size[in.row], steps = in.time < 0 ? 1 : x.size[in.time];
     if (rows < 1 || rows > kMostRows || steps < 1 || steps > kMostSteps) return false;
     in.rows = int(rows);
     in.steps = int(steps);
-    const bool small = contested_ < 0 || x.dims == 2 || rows * steps * plan_->input() <= contested_;
+    const bool small = contested_ < 0 || in.row < 0 || rows * steps * plan_->input() <= contested_;
     return small || (rows == 1 && torch_->threads() == 1);
   }
 
@@ -230,9 +215,9 @@ class DirectCall {
       PyObject* state = in.states[i].ptr();
       Plain& seen = i ? in.c_0 : in.h_0;
       if (!torch_->read(state, seen) || (grad && torch_->requires_grad(state))) return false;
-      if (seen.dims != in.x.dims || seen.size[0] != cells_ || !seen.dense()) return false;
-      if (seen.size[seen.dims - 1] != (i ? hidden_ : output_) || (seen.dims == 3 && seen.size[1] != in.rows))
-        return false;
+      if (seen.dims != in.x.dims || (!one_step_ && seen.size[0] != cells_) || !seen.dense()) return false;
+      if (seen.size[seen.dims - 1] != (i ? hidden_ : output_)) return false;
+      if (in.row >= 0 && seen.size[seen.dims - 2] != in.rows) return false;
     }
     return true;
   }
@@ -265,13 +250,14 @@ class DirectCall {
     const Plain x = side_by_side(in.x, memory);
     const ptrdiff_t width = output_ * plan_->directions();
     const bool rows_outside = in.row == 0;
-    const WholeBatch batch{{x.data, x.stride[in.time], in.row < 0 ? 0 : x.stride[in.row]},
+    const int row = in.row < 0 ? -1 : x.dims - 2;  // of a given state
+    const WholeBatch batch{{x.data, in.time < 0 ? 0 : x.stride[in.time], in.row < 0 ? 0 : x.stride[in.row]},
                            {y, rows_outside ? width : width * in.rows, rows_outside ? width * in.steps : width},
                            in.rows,
                            in.steps,
                            nullptr,
-                           rows_of(in.h_0),
-                           rows_of(in.c_0),
+                           rows_of(in.h_0, row),
+                           rows_of(in.c_0, row),
                            {h, in.rows * output_, output_},
                            {c, in.rows * hidden_, hidden_}};
     return run_fastest(state, batch, check_, race_.get(), threads);
@@ -290,7 +276,10 @@ class DirectCall {
     if (key == shapes_.key) return shapes_;
     const int64_t width = output_ * plan_->directions();
     Shapes made{key, {}, {}, {}};
-    if (in.row < 0) {
+    if (one_step_) {
+      made.h = in.row < 0 ? new_shape({output_}) : new_shape({in.rows, output_});
+      made.c = in.row < 0 ? new_shape({hidden_}) : new_shape({in.rows, hidden_});
+    } else if (in.row < 0) {
       made.y = new_shape({in.steps, width});
       made.h = new_shape({cells_, output_});
       made.c = new_shape({cells_, hidden_});
@@ -314,7 +303,8 @@ class DirectCall {
     if (PyDict_SetItem(of.ptr(), last_.ptr(), told_.ptr())) throw nb::python_error();
   }
 
-  static constexpr double kShort = 1 << 20;  // bytes of weights that are read before another thread would wake
+  static constexpr double kShort = 1 << 20;      // bytes of weights that are read before another thread would wake
+  static constexpr size_t kPushesOut = 1 << 18;  // bytes of weights
   static constexpr int64_t kMostSteps = int64_t(1) << 30;
 
   std::shared_ptr<Torch> torch_;
@@ -325,12 +315,13 @@ class DirectCall {
   nb::object contents_;
   Contents* look_;
   int64_t contested_;
-  bool check_, states_;
+  bool check_, states_, one_step_;
   nb::object together_;
   std::shared_ptr<ThreadRace> race_;
   nb::object most_threads_;
   std::array<nb::object, 2> remembered_;
   nb::object monitor_, take_;
+  bool pushed_out_;          // whether the weights of a run push all else out of the caches
   int64_t cells_, columns_;  // columns_: of all cells, x and h
   ptrdiff_t output_, hidden_;
   Shapes shapes_;
@@ -362,18 +353,18 @@ void bind_direct_call(nb::module_& m) {
            }),
            nb::arg("of"), nb::kw_only(), nb::arg("absent"), nb::arg("empty"), nb::arg("methods"));
   nb::class_<DirectCall>(m, "DirectCall", nb::type_slots(collected<DirectCall>()))
-      .def(nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan,
-                       nb::list idle, size_t most, size_t most_bytes, const Weights& weights, nb::object contents,
-                       int64_t contested, bool check, bool states, nb::object together,
-                       std::shared_ptr<ThreadRace> race, nb::object most_threads, nb::object route, nb::object policy,
-                       nb::object monitor) {
-             return std::make_shared<DirectCall>(torch, bypassed, plan, Idle{idle, most, most_bytes}, weights, contents,
-                                                 contested, check, states, together, race, most_threads,
-                                                 std::array<nb::object, 2>{route, policy}, monitor);
-           }),
-           nb::arg("torch"), nb::arg("bypassed"), nb::arg("plan"), nb::kw_only(), nb::arg("idle"), nb::arg("most_idle"),
-           nb::arg("most_bytes"), nb::arg("weights"), nb::arg("contents").none(), nb::arg("contested"),
-           nb::arg("check"), nb::arg("states"), nb::arg("together").none(), nb::arg("race").none(),
-           nb::arg("most_threads"), nb::arg("route"), nb::arg("policy"), nb::arg("monitor").none())
+      .def(
+          nb::new_([](std::shared_ptr<Torch> torch, const Bypassed& bypassed, std::shared_ptr<Plan> plan, nb::list idle,
+                      size_t most, size_t most_bytes, const Weights& weights, nb::object contents, int64_t contested,
+                      bool check, bool states, bool one_step, nb::object together, std::shared_ptr<ThreadRace> race,
+                      nb::object most_threads, nb::object route, nb::object policy, nb::object monitor) {
+            return std::make_shared<DirectCall>(torch, bypassed, plan, Idle{idle, most, most_bytes}, weights, contents,
+                                                contested, check, states, one_step, together, race, most_threads,
+                                                std::array<nb::object, 2>{route, policy}, monitor);
+          }),
+          nb::arg("torch"), nb::arg("bypassed"), nb::arg("plan"), nb::kw_only(), nb::arg("idle"), nb::arg("most_idle"),
+          nb::arg("most_bytes"), nb::arg("weights"), nb::arg("contents").none(), nb::arg("contested"), nb::arg("check"),
+          nb::arg("states"), nb::arg("one_step"), nb::arg("together").none(), nb::arg("race").none(),
+          nb::arg("most_threads"), nb::arg("route"), nb::arg("policy"), nb::arg("monitor").none())
       .def("serve", &DirectCall::serve, nb::arg("lstm"), nb::arg("x").none(), nb::arg("hx").none() = nb::none());
 }

@@ -136,6 +136,14 @@ bool Contents::look(int64_t timesteps) {
   return same;
 }
 
+void Contents::prefetch() const {
+  for (const Word& word : known_->words) __builtin_prefetch(regions_[word.region].data + word.at);
+  if (regions_.empty()) return;
+  const Region& region = regions_[region_];
+  const size_t at = block_ * kDigestBytes, end = std::min(at + kDigestBytes, region.bytes);
+  for (size_t i = at; i < end; i += 64) __builtin_prefetch(region.data + i);
+}
+
 bool Contents::next_blocks_hold(int64_t timesteps) {
   const size_t blocks = std::max(known_->blocks, kFewest);
   owed_ += blocks * size_t(std::min(std::max<int64_t>(timesteps, 1), kTurn));

@@ -30,6 +30,9 @@ class Contents {
   bool look(int64_t timesteps);
   static constexpr int64_t kTurn = 1024;
 
+  // Fetches what the next look is going to read.
+  void prefetch() const;
+
   // How often look() found no difference.
   int64_t looks() const { return looks_; }
 
