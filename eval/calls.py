@@ -7,7 +7,10 @@ native  the native core alone, on memory that is there: no tensors, no checks
 step    ``stream.step(x)``, for one timestep without given states
 torch   ``nn.LSTM`` on the same inputs
 
-What a call adds is the difference of the medians of call and native; the bar is BAR. ``parts`` tells where a floor
+What a call adds is the difference of the medians of call and native; the bar is BAR. ``cell`` is the same for
+``cell(x, (h_0, c_0))`` beside ``nn.LSTMCell``; what it adds is the difference to the step of a stream with the same
+weights, and the bar is CELL_BAR.
+``parts`` tells where a floor
 lies: what it adds to one timestep of the native core, which has taken the caches, that torch.empty_like makes three
 results of these sizes, and that an ``nn.Module`` calls a ``forward`` which does nothing.
 """
@@ -24,7 +27,7 @@ from adaptive_lstm.bench import format_seconds
 from adaptive_lstm.weights.precision import Precision
 from eval.shared import common
 
-BAR = 6e-6
+BAR, CELL_BAR = 6e-6, 4e-6
 CASES: tuple[tuple[tuple[int, int, int], Precision], ...] = (
     ((16, 16, 1), "fp32"),
     ((16, 16, 1), "int8"),
@@ -32,6 +35,7 @@ CASES: tuple[tuple[tuple[int, int, int], Precision], ...] = (
     ((40, 128, 3), "int8"),
     ((40, 256, 2), "int8"),
 )
+CELLS: tuple[tuple[int, Precision], ...] = ((128, "fp32"), (128, "int8"), (256, "fp32"), (256, "int8"))
 LENGTHS = (1, 10)
 PARTS = ("nn.Module", "three results")
 Calls = dict[str, Callable[[], object]]
@@ -57,6 +61,17 @@ def contenders(
         stream, row = al.stream(fast), x[0]
         calls["step"] = lambda: stream.step(row)
     return calls | {"torch": lambda: lstm(x, hx)}
+
+
+def of_cell(size: int, precision: Precision) -> Calls:
+    """One step of a cell by name; I = H = size."""
+    cell = nn.LSTMCell(size, size).eval()
+    fast = al.AdaptiveLSTMCell.from_cell(cell)
+    fast.quantize = al.Quantize(precision)
+    x, hx = torch.randn(1, size), (torch.rand(1, size), torch.rand(1, size))
+    stream = al.stream(fast.as_lstm)
+    calls: Calls = {"call": lambda: fast(x, hx), "native": _native(fast.as_lstm, x, hx, 1)}
+    return calls | {"step": lambda: stream.step(x), "torch": lambda: cell(x, hx)}
 
 
 def _native(fast: al.AdaptiveLSTM, x: torch.Tensor, hx: Any, steps: int) -> Callable[[], object]:
@@ -104,6 +119,14 @@ def examine(*, quick: bool) -> Iterator[dict[str, Any]]:
                         "seconds": {who: timing.as_dict() for who, timing in timings.items()},
                         "added": timings["call"].median - timings["native"].median,
                     }
+    for width, precision in CELLS:
+        timings = common.race(of_cell(width, precision), quick=quick, seconds=1)
+        yield {
+            "group": "cell",
+            "case": f"({width}, {width}) {precision}",
+            "seconds": {who: timing.as_dict() for who, timing in timings.items()},
+            "added": timings["call"].median - timings["step"].median,
+        }
     for size, precision in CASES:
         timings = common.race(parts(size, precision), quick=quick, seconds=1)
         medians = {who: timing.median for who, timing in timings.items()}
@@ -128,6 +151,10 @@ def main() -> None:
     names = ("call", "native", "step", "torch")
     rows = [[r["case"], *(_median(r, name) for name in names), format_seconds(r["added"])] for r in calls]
     print(common.table("What a call costs", ["case", *names, "added"], rows))
+    cells = [r for r in records if r["group"] == "cell"]
+    rows = [[r["case"], *(_median(r, name) for name in names), format_seconds(r["added"])] for r in cells]
+    title = f"What a call of a cell costs (bar: {format_seconds(CELL_BAR)})"
+    print(common.table(title, ["case", *names, "added"], rows))
     some = [r for r in records if r["group"] == "parts"]
     rows = [[r["case"], *(format_seconds(r["added"][name]) for name in PARTS)] for r in some]
     print(common.table("What parts of a call add to the native core", ["case", *PARTS], rows))

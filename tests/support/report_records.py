@@ -204,7 +204,11 @@ def calls() -> list[dict[str, Any]]:
     call = {"seconds": {name: timing(1e-5) for name in ("call", "native", "step", "torch")}, "added": 4e-6}
     parts = ("nn.Module", "three results")
     part = {"seconds": {name: timing(1e-6) for name in ("native", *parts)}, "added": dict.fromkeys(parts, 2e-6)}
-    return [{"group": "call", "case": "(4, 8, 1) fp32, T 1", **call}, {"group": "parts", "case": "(4, 8, 1)", **part}]
+    return [
+        {"group": "call", "case": "(4, 8, 1) fp32, T 1", **call},
+        {"group": "cell", "case": "(8, 8) int8", **call},
+        {"group": "parts", "case": "(4, 8, 1)", **part},
+    ]
 
 
 def pool() -> list[dict[str, Any]]:

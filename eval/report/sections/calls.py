@@ -1,6 +1,6 @@
 """What a call costs beyond its arithmetic."""
 
-from eval.calls import BAR, PARTS
+from eval.calls import BAR, CELL_BAR, PARTS
 
 from .. import words
 from ..blocks import Block, Paragraph, Section, Table, table
@@ -17,7 +17,8 @@ def _draw(results: Results) -> list[Block]:
         f"{above} of {len(calls)} calls add more than {words.seconds(BAR)}. The most: {worst['case']}, "
         f"{words.seconds(worst['added'])}."
     )
-    return [Paragraph(text), _calls(calls), *([_parts(parts)] if parts else [])]
+    cells = results.of("calls", "cell")
+    return [Paragraph(text), _calls(calls), *([_cells(cells)] if cells else []), *([_parts(parts)] if parts else [])]
 
 
 SECTION = Section(
@@ -35,6 +36,18 @@ def _calls(records: tuple[Record, ...]) -> Table:
     rows = [[r["case"], *(_median(r, name) for name in NAMES), words.seconds(r["added"])] for r in records]
     header = ["LSTM (I, H, L), precision, timesteps", *NAMES.values(), "added"]
     return table(header, rows, caption="Median times; added: call without the native core alone.", records=records)
+
+
+def _cells(records: tuple[Record, ...]) -> Table:
+    names = {**NAMES, "torch": "nn.LSTMCell"}
+    rows = [[r["case"], *(_median(r, name) for name in names), words.seconds(r["added"])] for r in records]
+    above = sum(r["added"] > CELL_BAR for r in records)
+    caption = (
+        "A step of an LSTM cell with given states, one row. Median times; added: what it takes longer than the step of "
+        "a stream. "
+        f"{above} of {len(records)} add more than {words.seconds(CELL_BAR)}."
+    )
+    return table(["cell (I, H), precision", *names.values(), "added"], rows, caption=caption, records=records)
 
 
 def _parts(records: tuple[Record, ...]) -> Table:
