@@ -19,7 +19,11 @@ def join() -> None:
 
         if not isinstance(value, AdaptiveLSTM | AdaptiveLSTMCell):
             return plainly(self, value)
-        handle_of(value.as_lstm if isinstance(value, AdaptiveLSTMCell) else value)  # what is traced can only read it
+        if isinstance(value, AdaptiveLSTMCell):
+            value.__dict__["_lstm"] = value.as_lstm
+            handle_of(value.as_lstm)  # what is traced can only read both
+        else:
+            handle_of(value)
         with config.patch(allow_rnn=True):
             return plainly(self, value)
 

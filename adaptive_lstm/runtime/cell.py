@@ -42,7 +42,7 @@ class AdaptiveLSTMCell(nn.LSTMCell):
     _direct: DirectCall | None = None
     _detour: Any = None
     _handle: str | None = None
-    _lstm: CellAsLSTM | None = None
+    _lstm: CellAsLSTM | None = None  # kept for compilers, which cannot make it
 
     @classmethod
     def from_cell(cls, cell: nn.LSTMCell) -> AdaptiveLSTMCell:
@@ -64,10 +64,8 @@ class AdaptiveLSTMCell(nn.LSTMCell):
     @property
     def as_lstm(self) -> CellAsLSTM:
         """The cell in the form of an LSTM of one layer; both have the same attributes and weights."""
-        found = self._lstm
-        if found is None or found.cell is not self:  # a replica of torch has copied the attributes
-            found = self.__dict__["_lstm"] = as_lstm(self)
-        return found
+        found = self._lstm  # which would keep the cell until the garbage collector comes: only compilers need it
+        return found if found is not None and found.cell is self else as_lstm(self)
 
     @property
     def stack_shape(self) -> StackShape:

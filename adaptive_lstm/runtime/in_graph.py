@@ -38,25 +38,26 @@ SIZE = 32  # bytes of the digest that the bytes of an LSTM begin with
 
 _copies: WeakValueDictionary[bytes, torch.Tensor] = WeakValueDictionary()
 _numbers = itertools.count(1)
-_by_handle: WeakValueDictionary[str, AdaptiveLSTM] = WeakValueDictionary()
+_by_handle: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
 
 
 def handle_of(lstm: AdaptiveLSTM) -> str:
     """The name by which operations of this process find an LSTM."""
     if lstm._handle is None:
         lstm.__dict__["_handle"] = str(next(_numbers))
-    _by_handle[str(lstm._handle)] = lstm
+    _by_handle[str(lstm._handle)] = getattr(lstm, "cell", lstm)  # a cell is what stays
     return str(lstm._handle)
 
 
 def by_handle(handle: str) -> AdaptiveLSTM:
     """The LSTM with a handle. Raises ``InputError``."""
-    lstm = _by_handle.get(handle)
-    if lstm is None:
+    found: Any = _by_handle.get(handle)
+    if found is None:
         raise InputError(
             "a graph calls an AdaptiveLSTM that is not in this process any more; keep the model that was compiled or "
             "traced, or use torch.export, whose programs hold a copy of it"
         )
+    lstm: AdaptiveLSTM = getattr(found, "as_lstm", found)
     return lstm
 
 
@@ -170,7 +171,7 @@ def _copy(lstm: AdaptiveLSTM) -> tuple[torch.Tensor, str]:
 
 def _packed(handle: str) -> torch.Tensor:
     """An LSTM as bytes, uint8 [n], made as if nobody traced; the same tensor for the same content."""
-    with _nobody_traces(), _own_weights(_by_handle[handle]):
+    with _nobody_traces(), _own_weights(by_handle(handle)):
         made: torch.Tensor = torch.ops.adaptive_lstm.packed(handle)
         return _copies.setdefault(made.numpy()[:SIZE].tobytes(), made)
 

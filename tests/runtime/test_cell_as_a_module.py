@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +48,21 @@ def test_copies_keep_their_settings(copied: Callable[[nn.Module], Any]) -> None:
         with torch.no_grad():
             other.weight_ih.zero_()
     assert_equal(infer(fast, x), expected)
+
+
+def test_a_cell_is_freed_at_once() -> None:
+    """It does not wait for the garbage collector, which comes late where few objects hold large weights."""
+    gc.collect()
+    gc.disable()
+    try:
+        fast = adapted(cell_of(6, 9), "int8")
+        infer(fast, torch.zeros(1, 6))
+        assert fast.last_run is not None
+        seen = weakref.ref(fast)
+        del fast
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_what_it_holds_is_what_a_cell_holds() -> None:
