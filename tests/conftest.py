@@ -53,12 +53,17 @@ def float64_on_reference() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def zoo() -> Path:
+def zoo_if_any() -> Path:
+    """Where the zoo would be, for models that ``eval.zoo fetch`` may have put into build/zoo instead."""
+    return Path(os.environ.get("ADAPTIVE_LSTM_ZOO", ROOT.parent / "shared" / "zoo"))
+
+
+@pytest.fixture(scope="session")
+def zoo(zoo_if_any: Path) -> Path:
     """The folder of real pretrained models and real data; it is not part of the project."""
-    folder = Path(os.environ.get("ADAPTIVE_LSTM_ZOO", ROOT.parent / "shared" / "zoo"))
-    if not folder.is_dir():
-        pytest.skip(f"no folder of real models at {folder}; ADAPTIVE_LSTM_ZOO=PATH names another one")
-    return folder
+    if not zoo_if_any.is_dir():
+        pytest.skip(f"no folder of real models at {zoo_if_any}; ADAPTIVE_LSTM_ZOO=PATH names another one")
+    return zoo_if_any
 
 
 @pytest.fixture

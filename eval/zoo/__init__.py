@@ -3,7 +3,7 @@
 The files are no part of the project. A folder holds one subfolder per family, with its weights, its data, and a
 SOURCE.txt with their origin, their licence, and the figures of the dense model. Every module
 here builds one family from its subfolder: ``eval.zoo.load(name, folder)`` gives one model, ``NAMES`` are all of them,
-``FOLDERS`` the subfolders.
+``FOLDERS`` the subfolders of those that nobody has to fetch.
 """
 
 import sys
@@ -30,9 +30,9 @@ from . import (
 from .base import ZooModel as ZooModel
 from .base import family
 
-# Of those of the second line the packages of registries are the only source; ``eval.zoo fetch`` gets them.
 _KEPT = (arabic, beatnet, charrnn, chemnet, fsdd, nnsplit, pjm, pyannote, resemblyzer, textgenrnn, turbofan)
 PACKAGED = {"nakdimon": nakdimon, "silero": silero, "tesseract": tesseract}
+"""Those that ``eval.zoo fetch`` gets from packages, weights and all; a zoo need not hold them."""
 _LOADERS: Mapping[str, Callable[[Path], ZooModel]] = {
     "arabic": arabic.load,
     "beatnet": beatnet.load,

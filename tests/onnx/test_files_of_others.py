@@ -56,9 +56,9 @@ def given(session: al.onnx.Session, name: str, rate: int, rows: int) -> dict[str
 
 
 @pytest.mark.parametrize("name", [name for name in silero.FILES if name != CELLS])
-def test_files_of_silero_vad(name: str, zoo: Path) -> None:
+def test_files_of_silero_vad(name: str, zoo_if_any: Path) -> None:
     """Branches, states and rates as the files take them."""
-    path = fetched("silero", zoo) / f"{name}.onnx"
+    path = fetched("silero", zoo_if_any) / f"{name}.onnx"
     lstms = al.onnx.load_lstms(path)
     assert len(lstms) == LSTMS.get(name, 1)
     assert {(m.input_size, m.hidden_size, m.num_layers) for m in lstms.values()} == {(128, 128, 1)}
@@ -71,9 +71,9 @@ def test_files_of_silero_vad(name: str, zoo: Path) -> None:
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_compressed_file_of_silero_vad(zoo: Path, tmp_path: Path) -> None:
+def test_compressed_file_of_silero_vad(zoo_if_any: Path, tmp_path: Path) -> None:
     """Its LSTMs in int8, in all branches, saved and loaded; the answer stays near that of the file."""
-    path = fetched("silero", zoo) / "silero_vad.onnx"
+    path = fetched("silero", zoo_if_any) / "silero_vad.onnx"
     session, again = al.onnx.Session(path), al.onnx.Session(path)
     feed = given(session, "silero_vad", 16_000, 3)
     (want, _) = session.run(None, feed)
@@ -87,9 +87,9 @@ def test_compressed_file_of_silero_vad(zoo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["silero", "nakdimon"])
-def test_cells_written_as_products(name: str, zoo: Path) -> None:
+def test_cells_written_as_products(name: str, zoo_if_any: Path) -> None:
     """Of both files the refusal says what they hold instead of LSTM nodes: of one in an If, of one in a Loop."""
-    path = fetched(name, zoo) / (f"{CELLS}.onnx" if name == "silero" else nakdimon.FILE)
+    path = fetched(name, zoo_if_any) / (f"{CELLS}.onnx" if name == "silero" else nakdimon.FILE)
     for reader in (al.onnx.load_lstms, al.onnx.Session):
         with pytest.raises(ModelFileError, match="no node of the kind LSTM; cells that an exporter wrote as products"):
             reader(path)

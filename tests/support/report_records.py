@@ -225,8 +225,8 @@ def silero() -> list[dict[str, Any]]:
     names = ("runtime", "runtime silero_vad", "stream exact", "deploy int8")
     one = {"rows": 16, "seconds": {n: timing(1e-4 / (i + 1)) for i, n in enumerate(names)},
            "streams": dict.fromkeys(names, 500.0), "peer": "runtime", "ours": "deploy int8"}  # fmt: skip
-    return [{"group": "lstm", "case": "16 stream(s)", **one, "speed": speed(3.6)},
-            {"group": "whole", "case": "16 stream(s)", **one, "speed": speed(None)}]  # fmt: skip
+    return [{"group": "lstm", "case": "16 streams", **one, "speed": speed(3.6)},
+            {"group": "whole", "case": "16 streams", **one, "speed": speed(None)}]  # fmt: skip
 
 
 def bulk() -> list[dict[str, Any]]:
