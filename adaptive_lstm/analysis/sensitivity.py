@@ -114,7 +114,8 @@ class Sensitivity:
         header, arrays = tensorfile.read(path, _KIND, _VERSION, unsigned=_UNSIGNED)
         try:
             said = codec.mapping(header, "header", ("shape", "steps"))
-            shape: StackShape = codec.decode(StackShape, said["shape"], "shape", codec.Arrays({}))
+            given = codec.with_defaults(StackShape, said["shape"], "shape")
+            shape: StackShape = codec.decode(StackShape, given, "shape", codec.Arrays({}))
             steps = said["steps"]
             if type(steps) is not int or steps < 1:
                 raise codec.unexpected(steps, "steps", "a whole number from 1")

@@ -116,7 +116,9 @@ def test_altered_numbers_are_refused(saved: Path) -> None:
 
 def test_files_of_before_have_no_checksum(measured: Sensitivity, saved: Path) -> None:
     metadata, contents = parts(saved)
-    save_file(contents, saved, metadata | {"version": "1", "header": json.dumps(unsigned(metadata))})
+    header = unsigned(metadata)
+    del header["shape"]["one_step"]  # there were no cells
+    save_file(contents, saved, metadata | {"version": "1", "header": json.dumps(header)})
     for old, new in zip(arrays(measured.moments), arrays(Sensitivity.load(saved).moments), strict=True):
         np.testing.assert_array_equal(old, new)
 
