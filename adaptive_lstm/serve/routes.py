@@ -49,6 +49,9 @@ async def _whole(service: Service, key: Key, frames: tensors.Frames) -> tensors.
 
 
 async def _part(service: Service, key: Key, asked: tensors.Request) -> tuple[tensors.Frames, int]:
+    found = service.sequences.get(key)
+    if found is not None:
+        require_free(found)
     if asked.start:
         sequence = service.start(key)
     else:

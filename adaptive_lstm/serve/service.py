@@ -20,7 +20,7 @@ from .sequences import End, Key, Sequence, Sequences
 from .store import Store
 
 IDLE, MOVED, CLOSED = End(1001, "idle"), End(1012, "moved"), End(1000, "closed")
-REPLACED, STOPPED = End(1008, "started anew"), End(1012, "stopped")
+REPLACED, TAKEN, STOPPED = End(1008, "started anew"), End(1008, "taken over"), End(1012, "stopped")
 PATIENCE = 10.0  # seconds that a snapshot waits for results to be taken
 MOST_CHECKS = 4  # comparisons of an audit at once
 
@@ -80,11 +80,10 @@ class Service:
     # --------------------------------------------------------------------------------------------- sequences of clients
 
     def start(self, key: Key) -> Sequence:
-        """A new sequence, in place of an older one of this key. Raises ``Refusal``."""
+        """A new sequence, in place of an older one of this key, whoever holds it. Raises ``Refusal``."""
         self._require_ready()
         old = self.sequences.get(key)
         if old is not None:
-            require_free(old)
             self.close(old, REPLACED)
         sequence = self.sequences.open(key)
         if self.audited is not None and random.random() < self.audited.share:
@@ -94,18 +93,30 @@ class Service:
     async def resume(self, key: Key) -> Sequence:
         """The open sequence of this key, or one that continues from the store.
 
+        A connection that holds it loses it: its client may have come back before its end was noticed.
+
         Raises:
-            Refusal: there is none, or a connection holds it.
+            Refusal: there is none.
             StateError: the snapshot is of another model.
         """
         self._require_ready()
         found = self.sequences.get(key)
-        if found is None:
-            snapshot = None if self.store is None else await self.store.get(key)
-            if snapshot is None:
-                raise Refusal(404, f"there is no sequence {key.name:.50} to resume; start one")
-            found = await self.restore(key, snapshot)
-        return require_free(found)
+        if found is not None and not found.held:
+            return found
+        snapshot = await self._taken_over(found) if found is not None else None
+        if snapshot is None and self.store is not None:
+            snapshot = await self.store.get(key)
+        if snapshot is None:
+            raise Refusal(404, f"there is no sequence {key.name:.50} to resume; start one")
+        return await self.restore(key, snapshot)
+
+    async def _taken_over(self, held: Sequence) -> bytes | None:
+        """The last snapshot of a sequence that ends here; None if nobody takes its results."""
+        snapshot = None
+        with contextlib.suppress(asyncio.TimeoutError):
+            snapshot, _ = await asyncio.wait_for(held.last_snapshot(TAKEN), PATIENCE)
+        self.close(held, TAKEN)
+        return snapshot
 
     async def restore(self, key: Key, snapshot: bytes) -> Sequence:
         """A new sequence that continues from a snapshot. Raises as ``resume``."""

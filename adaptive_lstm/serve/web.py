@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from ..errors import AdaptiveLSTMError
@@ -64,6 +64,8 @@ async def body_of(request: Request, most: int) -> bytes:
 
     try:
         return await asyncio.wait_for(whole(), UPLOAD)
+    except ClientDisconnect:
+        raise Refusal(400, "the client left before its body had come") from None
     except asyncio.TimeoutError:
         raise Refusal(408, f"the body did not come within {UPLOAD:.0f} seconds") from None
 

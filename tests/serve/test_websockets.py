@@ -224,12 +224,13 @@ def test_names_of_sequences(server: Server, lstm: deploy.LSTM) -> None:
         async with client(url) as one:
             assert one.hello == {"sequence_id": "mic-7", "frames": 0, "input_size": 5, "output_size": 24}
             await one.ask(x[:4])
-            for second in (url, f"{url}&resume=true"):
-                with pytest.raises(websockets.InvalidStatus, match="409"):
-                    async with client(second):
-                        pass
             kept = await asyncio.to_thread(server.ask, "GET", f"{server.path}/sequences/mic-7")
             assert kept.headers["x-frames"] == "4"
+            for flags in ({"sequence_start": True}, {"sequence_resume": True}, {}):
+                tensor = {"name": "x", "shape": [1, 5], "datatype": "FP32", "data": [0] * 5}
+                said = json.dumps({"inputs": [tensor], "parameters": {"sequence_id": "mic-7", **flags}}).encode()
+                refused = await asyncio.to_thread(server.ask, "POST", f"{server.path}/infer", said)
+                assert (refused.status, "held by a connection" in refused.json["error"]) == (409, True)
         await until(lambda: server.metric("streams") == 0)
         for bad in ("?sequence_id=mic-7&resume=true", "?resume=perhaps", "?other=1", f"?sequence_id={'x' * 200}"):
             with pytest.raises(websockets.InvalidStatus, match=r"40[04]"):
@@ -240,5 +241,25 @@ def test_names_of_sequences(server: Server, lstm: deploy.LSTM) -> None:
         async with client(f"{server.stream}?sequence_id=mic-8&resume=true") as one:
             assert one.hello["frames"] == 4
             np.testing.assert_array_equal(await one.ask(x[4:]), alone(lstm, x)[4:])
+
+    asyncio.run(main())
+
+
+def test_a_client_that_comes_back_takes_its_stream_over(server: Server, lstm: deploy.LSTM) -> None:
+    """Its old connection may be one that nobody has noticed to be dead."""
+    x, url = frames(10, 12, lstm.shape.input_size), f"{server.stream}?sequence_id=mic-9"
+
+    async def main() -> None:
+        async with client(url) as first:
+            np.testing.assert_array_equal(await first.ask(x[:4]), alone(lstm, x)[:4])
+            async with client(f"{url}&resume=true") as second:
+                assert await first.closed() == (1008, "taken over")
+                assert second.hello["frames"] == 4
+                np.testing.assert_array_equal(await second.ask(x[4:]), alone(lstm, x)[4:])
+                async with client(url) as third:
+                    assert await second.closed() == (1008, "started anew")
+                    np.testing.assert_array_equal(await third.ask(x), alone(lstm, x))
+                    assert server.metric("streams") == 1
+        await until(lambda: server.metric("streams") == 0)
 
     asyncio.run(main())
