@@ -7,8 +7,9 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from ..deploy import LSTM, AsyncStreamPool
 from ..errors import AdaptiveLSTMError
@@ -22,7 +23,7 @@ from .store import Store
 IDLE, MOVED, CLOSED = End(1001, "idle"), End(1012, "moved"), End(1000, "closed")
 REPLACED, TAKEN, STOPPED = End(1008, "started anew"), End(1008, "taken over"), End(1012, "stopped")
 PATIENCE = 10.0  # seconds that a snapshot waits for results to be taken
-MOST_CHECKS = 4  # comparisons of an audit at once
+MOST_CHECKS = 64  # comparisons of an audit that wait; more are left out
 
 log = logging.getLogger("adaptive_lstm.serve")
 
@@ -57,7 +58,8 @@ class Service:
         self.metrics = Metrics(self)
         self.draining = False
         self._segments: dict[Sequence, Segment] = {}
-        self._at_work = set[asyncio.Task[object]]()
+        self._at_work = set[asyncio.Task[None]]()
+        self._checks = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -209,17 +211,20 @@ class Service:
     def _compare(self, sequence: Sequence) -> None:
         """Let the audit see what was kept of a sequence."""
         segment = self._segments.pop(sequence, None)
-        if segment and self.audited is not None and len(self._at_work) < self.options.streams + MOST_CHECKS:
-            self._work(asyncio.to_thread(self._checked, self.audited, *segment.all()))
+        if segment and self.audited is not None and self._checks < MOST_CHECKS:
+            self._checks += 1
+            self._work(self._checked(self.audited, *segment.all()))
 
-    def _checked(self, audited: Audited, x: Frames, y: Frames) -> None:
+    async def _checked(self, audited: Audited, x: Frames, y: Frames) -> None:
         try:
-            audited.check(x, y)
+            await asyncio.to_thread(audited.check, x, y)
         except Exception:  # whatever the caller's check raises: streams go on
             log.exception("a comparison of the audit failed")
+        finally:
+            self._checks -= 1
 
-    def _work(self, what: object) -> None:
-        task: asyncio.Task[object] = asyncio.ensure_future(what)  # type: ignore[call-overload]
+    def _work(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
 

@@ -16,6 +16,7 @@ from .service import Service, log
 from .tensors import sequence_name
 
 UPLOAD = 30.0  # seconds that a body may take
+READ_AWAY = 8  # times the limit, so that clients that are still sending hear why they are refused
 LONGEST_CLIENT = 200  # characters that tell a client
 
 
@@ -50,16 +51,21 @@ async def body_of(request: Request, most: int) -> bytes:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "got a compressed body, expected one as it is")
     told = request.headers.get("content-length", "0")
-    if len(told) > 12 or not told.isdecimal() or int(told) > most:
+    if len(told) > 12 or not told.isdecimal() or int(told) > READ_AWAY * most:
         raise _too_long(most)
 
     async def whole() -> bytes:
         parts, size = [], 0
         async for part in request.stream():
             size += len(part)
+            if size > READ_AWAY * most:
+                break
             if size > most:
-                raise _too_long(most)
-            parts.append(part)
+                parts.clear()
+            else:
+                parts.append(part)
+        if size > most:
+            raise _too_long(most)
         return b"".join(parts)
 
     try:

@@ -187,6 +187,7 @@ def test_bad_headers_and_paths(server: Server) -> None:
         )
         assert reply.status == 400, (length, reply)
     assert server.ask("POST", path, body, Content_Encoding="gzip").status == 415
+    assert server.ask("POST", path, body, Content_Length="99999999999").status == 413
     for method, other, status in (
         ("GET", path, 405),
         ("POST", "/v2/models/eyes/infer", 404),
