@@ -72,10 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = ServeOptions(**given)
         app = _application(_model(file, lstm), options, snapshots)
         with _listening(host, port) as listener:
-            address = "{}:{}".format(*listener.getsockname()[:2])
+            at, port = listener.getsockname()[:2]
+            address = f"[{at}]:{port}" if ":" in at else f"{at}:{port}"
             print(f"serving {options.name} at http://{address}/v2/models/{options.name}", flush=True)
             asyncio.run(_serve(app, options, listener))
-    except (AdaptiveLSTMError, OSError) as error:
+    except (AdaptiveLSTMError, OSError, OverflowError) as error:  # the last: of a port
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -296,6 +296,7 @@ def test_the_command_explains_itself_and_its_errors(tmp_path: Path) -> None:
         (["absent.alstm"], "no such file"),
         (["--streams", "0"], "streams: got 0"),
         (["--host", "256.0.0.1"], ""),
+        (["--port", "99999"], "port must be 0-65535"),
         (["--snapshots", "/proc/nothing"], "cannot be used"),
     ):
         done = command(*arguments)
