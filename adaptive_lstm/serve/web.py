@@ -55,7 +55,7 @@ async def body_of(request: Request, most: int) -> bytes:
         raise _too_long(most)
 
     async def whole() -> bytes:
-        parts, size = [], 0
+        parts, size = list[bytes](), 0
         async for part in request.stream():
             size += len(part)
             if size > READ_AWAY * most:
