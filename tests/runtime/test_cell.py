@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,6 +224,17 @@ def test_changed_weights_are_noticed(change: Callable[[nn.LSTMCell], None]) -> N
     change(fast)
     assert_close(infer(fast, *args), infer(cell, *args), "fp32")
     assert not torch.equal(before, infer(cell, *args)[0])
+
+
+def test_a_promise_that_weights_stay() -> None:
+    fast = adapted(cell_of(6, 9))
+    fast.plan = replace(fast.plan, weights_stay=True)
+    x = torch.ones(1, 6)
+    before = infer(fast, x)
+    fast.weight_ih.data.mul_(2)
+    assert_equal(infer(fast, x), before)
+    fast.replan()
+    assert not torch.equal(infer(fast, x)[0], before[0])
 
 
 @direct

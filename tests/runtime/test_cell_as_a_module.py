@@ -33,7 +33,16 @@ def saved(cell: nn.Module) -> nn.Module:
     return torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickled, saved])
+def copied_as_lstm(cell: al.AdaptiveLSTMCell) -> nn.Module:
+    return copy.deepcopy(cell.as_lstm).cell
+
+
+def pickled_as_lstm(cell: al.AdaptiveLSTMCell) -> nn.Module:
+    lstm: Any = pickled(cell.as_lstm)
+    return lstm.cell  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickled, saved, copied_as_lstm, pickled_as_lstm])
 def test_copies_keep_their_settings(copied: Callable[[nn.Module], Any]) -> None:
     fast = adapted(cell_of(6, 9), "int8")
     x = torch.randn(2, 6)
