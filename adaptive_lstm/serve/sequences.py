@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from ..runtime.array_async_pool import AsyncStreamPool
 from .options import ServeOptions
 from .refusals import Refusal
@@ -107,7 +108,11 @@ class Sequence:
         while self.waiting:
             await self._some_went()
         self._require_open()
-        return await self._pool.snapshot(self.stream), self.frames
+        try:
+            return await self._pool.snapshot(self.stream), self.frames
+        except InputError:
+            self._require_open()  # it was closed meanwhile
+            raise
 
     async def _some_went(self) -> None:
         self._require_open()

@@ -61,6 +61,7 @@ async def _sequence(service: Service, websocket: WebSocket) -> Sequence:
 async def _deny(websocket: WebSocket, response: Response, reason: str) -> None:
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(response)
+        await asyncio.sleep(0)  # uvicorn calls it an error if this ends before its connection does
     else:
         await websocket.close(1008, reason[:REASON])
 

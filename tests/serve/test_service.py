@@ -245,6 +245,21 @@ def test_restoring_that_nobody_waits_for_leaves_no_stream(lstm: deploy.LSTM) -> 
     asyncio.run(main())
 
 
+def test_a_sequence_that_ends_while_its_snapshot_is_taken_says_so(lstm: deploy.LSTM) -> None:
+    async def main() -> None:
+        service = Service(lstm, ServeOptions())
+        async with service.running():
+            await run(service, KEY, frames(0, 3, 5))
+            sequence = service.going_on(KEY)
+            taking = asyncio.ensure_future(sequence.snapshot())
+            await asyncio.sleep(0)
+            service.close(sequence, CLOSED)
+            found = await asyncio.gather(taking, return_exceptions=True)
+            assert isinstance(found[0], Refusal | tuple), found  # the snapshot may have come first
+
+    asyncio.run(main())
+
+
 def test_a_folder_keeps_snapshots_apart_and_not_for_ever(tmp_path: Path) -> None:
     now = [0.0]
 

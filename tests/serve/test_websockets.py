@@ -195,6 +195,7 @@ def test_limits_of_a_client_and_of_all(strict: Server) -> None:
             pass
 
     asyncio.run(main())
+    assert "ERROR" not in strict.log
 
 
 def test_idle_streams_and_those_that_take_nothing_are_closed(strict: Server, lstm: deploy.LSTM) -> None:
