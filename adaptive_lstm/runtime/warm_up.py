@@ -40,7 +40,7 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
     Args:
         model: an adapted model in eval mode, or an ``AdaptiveLSTM``.
         shapes: pairs (B, T) that every LSTM of the model is called with, and cells with B rows; or inputs that the
-            model is called with.
+            model is called with. One pair, tensor or dict alone is one of them.
 
     Raises:
         InputError: the model is not adapted or in training mode, or B or T is below 1.
@@ -49,7 +49,7 @@ def warm_up(model: nn.Module, shapes: Iterable[Any]) -> None:
     if not is_iterable(shapes):
         raise InputError(f"shapes: got {type(shapes).__name__}, expected pairs (B, T), or inputs of the model")
     with torch.no_grad(), keep_settings(lstms.values()):
-        for shape in shapes:
+        for shape in [shapes] if _is_pair(shapes) else model_io.as_batches(shapes):
             for _ in range(CALLS):
                 if _is_pair(shape):
                     for lstm in lstms.values():

@@ -203,3 +203,13 @@ def test_warm_up_settles(batch_first: bool) -> None:
         al.warm_up(fast.train(), [(1, 1)])
     with pytest.raises(al.AdaptiveLSTMError, match="no AdaptiveLSTM"):
         al.warm_up(Model().eval(), [(1, 1)])
+
+
+@pytest.mark.parametrize("given", ["tensor", "dict", "pair"])
+def test_what_is_warmed_up_may_come_alone(given: str) -> None:
+    lstm, x = adapted(*SIZE), torch.randn(40, 8, 16)
+    alone: Any = {"tensor": x, "dict": {"input": x}, "pair": (8, 40)}[given]
+    al.warm_up(lstm, alone)
+    assert len(torch_choice._contests) == 1
+    assert len(set(routes(lstm, x, 3))) == 1
+    assert len(torch_choice._contests) == 1
