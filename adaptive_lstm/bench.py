@@ -216,6 +216,8 @@ def machine(executes: BackendInfo) -> dict[str, object]:
     Args:
         executes: as ``adaptive_lstm.backend_info`` gives it.
     """
+    if not isinstance(executes, BackendInfo):
+        raise InputError(f"executes: got {brief(executes)}, expected what adaptive_lstm.backend_info() gives")
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -241,6 +243,9 @@ def _torch_version() -> str | None:
 
 def format_seconds(seconds: float) -> str:
     """A time with the unit that fits it: '7.9 us', '1.48 ms', '2.10 s'."""
+    if not is_number(seconds):
+        raise InputError(f"seconds: got {brief(seconds)}, expected a number")
+    seconds = float(seconds)
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"

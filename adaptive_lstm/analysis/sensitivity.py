@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import codec, tensorfile
-from ..codec import short_repr
-from ..errors import ModelFileError
+from ..codec import brief, is_number, is_whole, short_repr
+from ..errors import InputError, ModelFileError
 from ..files import FilePath
 from ..policies import Delta
 from ..types import FloatArray, Site, StackShape, sites
@@ -54,14 +54,24 @@ class Sensitivity:
 
     def columns(self, site: Site, gamma: float) -> npt.NDArray[np.float64]:
         """Saliency s_j of every column [C] of an operand's matrix, with s_j^2 = sum_r F_r^gamma W_rj^2."""
+        self._check_site(site)
+        if not (is_number(gamma) and 0 <= gamma <= 1):
+            raise InputError(f"gamma: got {brief(gamma)}, expected a number from 0 to 1")
         w = self.weights[site.cell][0 if site.operand == "x" else 1].astype(np.float64)
         rows = self.rows[site.cell] ** gamma if gamma else np.ones(len(w))
         return np.asarray(np.sqrt(rows @ w**2))
 
     def column_curves(self, site: Site) -> Curves:
         """Activity and residual of every column of an operand at the measured thresholds."""
+        self._check_site(site)
         width = self.shape.input_width(site.cell)
         return self.curves[site.cell].part(slice(None, width) if site.operand == "x" else slice(width, None))
+
+    def _check_site(self, site: object) -> None:
+        """Raise ``InputError`` unless it is an operand of the stack."""
+        cells = range(self.shape.num_cells)
+        if not (isinstance(site, Site) and is_whole(site.cell) and site.cell in cells and site.operand in ("x", "h")):
+            raise InputError(f"site: got {brief(site)}, expected a Site(shape, cell, operand) with a cell in {cells}")
 
     def activity(self, policy: Delta) -> float:
         """The share of columns that a policy is expected to compute, as in ``RunStats.activity``.
@@ -69,8 +79,11 @@ class Sensitivity:
         An estimate from the dense run; between the measured thresholds it is interpolated.
 
         Raises:
+            InputError: it is no ``Delta``.
             PolicyError: the policy does not fit the stack.
         """
+        if not isinstance(policy, Delta):
+            raise InputError(f"policy: got {brief(policy)}, expected a Delta")
         sent, possible = 0.0, 0
         for site in sites(self.shape):
             threshold = policy.threshold(site)

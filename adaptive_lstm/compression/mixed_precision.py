@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..analysis.sensitivity import Sensitivity
+from ..codec import brief, is_number
 from ..errors import InputError
 from ..weights.precision import PRECISIONS, Precision, Quantize
 from ..weights.quantization import quantize_matrix
@@ -39,17 +40,23 @@ def mixed_precision(
     """
     if (size is None) == (error is None):
         raise InputError("give one budget: size=0.3 (share of float32) or error=0.01 (change of the output)")
-    if error is not None and not error >= 0:
-        raise InputError(f"error: got {error}, expected a number of at least 0")
+    if error is not None and not (is_number(error) and error >= 0):
+        raise InputError(f"error: got {brief(error)}, expected a number of at least 0")
+    if size is not None and not (is_number(size) and 0 <= size < np.inf):
+        raise InputError(f"size: got {brief(size)}, expected a share of the bytes in float32")
+    if not isinstance(sensitivity, Sensitivity):
+        raise InputError(f"sensitivity: got {brief(sensitivity)}, expected what measure_sensitivity gives")
+    if not isinstance(base, Quantize | None):
+        raise InputError(f"base: got {brief(base)}, expected adaptive_lstm.Quantize, or None")
     options, shape = _options(sensitivity), sensitivity.shape
     chosen = {name: min(found.items(), key=lambda option: option[1][0])[0] for name, found in options.items()}
     projection = shape.num_cells * shape.proj_size * (shape.hidden_size + 4)  # int8 with a scale per row
     whole = sum(by["fp32"][0] for by in options.values()) + 4 * shape.num_cells * shape.proj_size * shape.hidden_size
     least = projection + sum(options[name][p][0] for name, p in chosen.items())
-    if size is not None and not size * whole >= least:
+    if size is not None and float(size) * whole < least:
         raise InputError(f"size: got {size}, expected at least {least / whole:.4f}, the smallest possible size")
-    budget = np.inf if size is None else size * whole
-    while error is None or sum(options[name][p][1] for name, p in chosen.items()) > error**2:
+    budget = np.inf if size is None else float(size) * whole
+    while error is None or sum(options[name][p][1] for name, p in chosen.items()) > float(error) * float(error):
         spent = projection + sum(options[name][p][0] for name, p in chosen.items())
         steps = []
         for name, now in chosen.items():

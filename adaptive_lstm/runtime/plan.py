@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..codec import short_repr
+from ..codec import brief, short_repr
 from ..errors import InputError
 from ..policies import Combined, Dense, Policy, parts
 from ..types import StackShape
 from ..weights.precision import Quantize
 from ..weights.replaced import ReplacedWeights
-from .monitor import Range
+from .monitor import RATES, Range
 
 
 @short_repr
@@ -47,6 +47,12 @@ class Plan:
     def check(self, shape: StackShape) -> None:
         """Raise ``PolicyError`` or ``InputError`` unless policy and precision fit a stack."""
         Combined(self.policy).check(shape)
+        rates: Any = {} if self.expected_rates is None else self.expected_rates
+        known = isinstance(rates, Mapping) and rates.keys() <= set(RATES)
+        if not known or not all(isinstance(one, Range) for one in rates.values()):
+            raise InputError(
+                f"expected_rates: got {brief(rates)}, expected the Range of some of {', '.join(RATES)}, or None"
+            )
         if not isinstance(self.replaced, ReplacedWeights | None):
             raise InputError(f"replaced: got {type(self.replaced).__name__}, expected what compress made, or None")
         if not isinstance(self.quantize, Quantize):

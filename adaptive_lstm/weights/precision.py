@@ -68,7 +68,7 @@ class Quantize:
     raw_range: RawRange = "static"
 
     def __post_init__(self) -> None:
-        raw = self.raw if self.raw is not None else "fp32" if self.precision == "fp32" else "bf16"
+        raw = self.raw if self.raw is not None else "fp32" if is_one_of(self.precision, ("fp32",)) else "bf16"
         if not isinstance(self.matrices, Mapping):
             raise InputError(f"matrices: got {brief(self.matrices)}, expected precisions by the names of parameters")
         for name, value in {"precision": self.precision, "raw": raw, **self.matrices}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -16,6 +17,7 @@ from torch import nn
 import adaptive_lstm as al
 from adaptive_lstm.codec import digest
 from adaptive_lstm.model_io import first_tensor
+from adaptive_lstm.types import StackShape
 
 from ..support.small_task import Classifier
 
@@ -44,6 +46,12 @@ def small() -> Any:
     return al.from_gates([np.ones((3, 8)), np.ones((2, 8)), np.ones(8)], "ifco")
 
 
+@functools.cache
+def sensitivity() -> Any:
+    """Of the small one."""
+    return al.measure_sensitivity(small(), torch.zeros(4, 1, 3))
+
+
 def threads(n: Any) -> None:
     """Set them, and put back the default."""
     try:
@@ -59,6 +67,7 @@ def pool() -> Any:
     return made
 
 
+MADE = (fast, original, sensitivity)  # arguments that are made for each call
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "adapt": (al.adapt, {"model": None}),
     "load": (al.load, {"path": "missing", "model": None, "policies": ()}),
@@ -151,6 +160,20 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "expand": (lambda n: al.stream(small()).state.expand(n), {"n": 1}),
     "warm_up rows": (lambda rows: al.warm_up(small(), [(rows, 1)]), {"rows": 1}),
     "warm_up timesteps": (lambda timesteps: al.warm_up(small(), [(1, timesteps)]), {"timesteps": 1}),
+    "mixed_precision size": (al.mixed_precision, {"sensitivity": sensitivity, "size": 0.5, "base": None}),
+    "mixed_precision error": (al.mixed_precision, {"sensitivity": sensitivity, "error": 0.5}),
+    "columns": (
+        lambda **given: sensitivity().columns(**given), {"site": al.Site(StackShape(3, 2, 1), 0, "x"), "gamma": 0.5},
+    ),
+    "column_curves": (lambda site: sensitivity().column_curves(site), {"site": al.Site(StackShape(3, 2, 1), 0, "x")}),
+    "activity": (lambda policy: sensitivity().activity(policy), {"policy": al.Delta()}),
+    "expected_rates": (
+        lambda rates: setattr(small(), "plan", dataclasses.replace(small().plan, expected_rates=rates)),
+        {"rates": None},
+    ),
+    "precision": (lambda precision: al.Quantize(precision), {"precision": "int8"}),
+    "format_seconds": (al.bench.format_seconds, {"seconds": 1.0}),
+    "machine": (al.bench.machine, {"executes": al.backend_info()}),
     "a loss": (al.losses.disagreement.checked, {"value": 0.1}),
     "audit.add": (lambda loss: al.audit(fast(), original(), max_loss=0.1).add(loss), {"loss": 0.1}),
     "ratio": (lambda timing: al.bench.ratio(timing, timing), {"timing": None}),
@@ -164,7 +187,7 @@ def test_a_wrong_type_is_refused_in_words(name: str) -> None:
     function, arguments = CALLS[name]
     for changed in arguments:
         for value in JUNK:
-            given = {key: made() if made is fast or made is original else made for key, made in arguments.items()}
+            given = {key: made() if any(made is one for one in MADE) else made for key, made in arguments.items()}
             try:
                 function(**given | {changed: value})
             except al.AdaptiveLSTMError as error:
