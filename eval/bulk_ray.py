@@ -116,9 +116,8 @@ def rounds(of: Shape, precision: Any, options: argparse.Namespace, folder: Path)
     """The rates of all ways, once per round."""
     ray, path = import_module("ray"), folder / "model.alstm"
     check(of, precision, path)
-    blocks = options.batches * options.cores
-    rows = [{"x": x.numpy()} for x in sequences(of)] * blocks
-    dataset = ray.data.from_items(rows, override_num_blocks=blocks).materialize()
+    (block,) = ray.data.from_items([{"x": x.numpy()} for x in sequences(of)], override_num_blocks=1).to_arrow_refs()
+    dataset = ray.data.from_arrow_refs([block] * (options.batches * options.cores))
     with ProcessPoolExecutor(options.cores, mp_context=get_context("spawn")) as pool:
 
         def together(rate: Rate) -> float:

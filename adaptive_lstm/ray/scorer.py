@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from .. import deploy
 from ..codec import brief, is_whole
-from ..errors import InputError, NonFiniteError, UnsupportedError
+from ..errors import InputError, ModelFileError, NonFiniteError, UnsupportedError
 from ..execution.threads import MOST_THREADS, at_most
 from ..files import FilePath
 from ..policies import Policy
@@ -94,7 +96,7 @@ class Scorer:
         added = {"outputs": outputs, "final": final, "activity": activity, "certificate": certificate}
         self._added = {role: _name(role, name) for role, name in added.items()}
         _require_different(self._added)
-        model = deploy.load(path, policies=policies)
+        model = _loaded(path, policies)
         self._lstm = _chosen(model, lstm)
         self._certificate = in_words(model.certificate)
         self._head, self._most, self._threads = head, int(batch_tokens), int(threads)
@@ -186,6 +188,16 @@ def _require_different(added: Mapping[str, str | None]) -> None:
     if twice:
         roles = " and ".join(role for role, name in added.items() if name in twice)
         raise InputError(f"{roles}: got {twice.pop()!r} for both, expected a name each")
+
+
+def _loaded(path: FilePath, policies: Sequence[type[Policy]]) -> deploy.Model:
+    try:
+        return deploy.load(path, policies=policies)
+    except ModelFileError as error:
+        if os.path.exists(path):
+            raise
+        where = f"seen from {os.getcwd()} on {platform.node()}"  # of a worker, which the caller does not see
+        raise ModelFileError(f"path: {error}, {where}; give an absolute path that every node finds") from None
 
 
 def _chosen(model: deploy.Model, name: str | None) -> deploy.LSTM:

@@ -283,8 +283,14 @@ def test_wrong_options(tmp_path: Path, options: Any, message: str) -> None:
 
 
 def test_files_that_are_not_there_or_hold_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"nothing\.alstm"):
+    with pytest.raises(
+        ModelFileError, match=r"no such file: .*nothing\.alstm, seen from .* an absolute path that every"
+    ):
         Scorer(tmp_path / "nothing.alstm")
+    (tmp_path / "words.alstm").write_text("words")
+    with pytest.raises(ModelFileError, match=r"words\.alstm") as told:
+        Scorer(tmp_path / "words.alstm")
+    assert "every node" not in str(told.value)
     al.save(al.adapt(lstm_of(SHAPES["plain"])), tmp_path / "settings.alstm")
     with pytest.raises(ModelFileError, match="weights"):
         Scorer(tmp_path / "settings.alstm")
