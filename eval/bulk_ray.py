@@ -116,13 +116,16 @@ def rounds(of: Shape, precision: Any, options: argparse.Namespace, folder: Path)
     """The rates of all ways, once per round."""
     ray, path = import_module("ray"), folder / "model.alstm"
     check(of, precision, path)
-    (block,) = ray.data.from_items([{"x": x.numpy()} for x in sequences(of)], override_num_blocks=1).to_arrow_refs()
-    dataset = ray.data.from_arrow_refs([block] * (options.batches * options.cores))
+    rows = [{"x": x.numpy()} for x in sequences(of)] * options.together
+    (block,) = ray.data.from_items(rows, override_num_blocks=1).to_arrow_refs()
+    dataset = ray.data.from_arrow_refs([block] * (options.blocks * options.cores))
     with ProcessPoolExecutor(options.cores, mp_context=get_context("spawn")) as pool:
 
         def together(rate: Rate) -> float:
             """Of all processes."""
-            waiting = [pool.submit(rate, of, precision, path, options.batches) for _ in range(options.cores)]
+            waiting = [
+                pool.submit(rate, of, precision, path, options.blocks * options.together) for _ in range(options.cores)
+            ]
             return sum(one.result() for one in waiting)
 
         for _ in range(options.rounds):
@@ -146,8 +149,9 @@ def measured(of: Shape, options: argparse.Namespace) -> Iterator[tuple[common.Re
             "H": of[1],
             "L": of[2],
             "cores": options.cores,
-            "batches": options.batches,
-            "timesteps": options.cores * options.batches * sum(lengths(SEQUENCES)),
+            "blocks": options.blocks,
+            "block": options.together * SEQUENCES,
+            "timesteps": options.cores * options.blocks * options.together * sum(lengths(SEQUENCES)),
             "rates": {way: statistics.median(one[way] for one in found) for way in found[0]},
             "shares": shares,
             "share": share,
@@ -164,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks")
     parser.add_argument("--precisions", type=common.one_of(*PRECISIONS), default=PRECISIONS, help="of the weights")
     parser.add_argument("--cores", type=common.positive, default=2, help="processes of each way (default 2)")
-    parser.add_argument("--batches", type=common.positive, default=12, help="of 256 sequences, per core (default 12)")
+    parser.add_argument("--blocks", type=common.positive, default=6, help="of the data, per core (default 6)")
+    parser.add_argument("--together", type=common.positive, default=4, help="batches of 256 in a block (default 4)")
     parser.add_argument("--rounds", type=common.positive, default=3, help="in which all ways run in turn (default 3)")
     options = parser.parse_args(argv)
     try:
@@ -173,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("Ray is not installed: pip install 'adaptive-lstm[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    if options.batches < 2:
-        parser.error("--batches: got 1, expected 2 at least: the first of each actor is not counted")
+    if options.blocks < 2:
+        parser.error("--blocks: got 1, expected 2 at least: the first of each actor is not counted")
     ours = not ray.is_initialized()
     if ours:
         ray.init(num_cpus=options.cores, include_dashboard=False, object_store_memory=STORE, log_to_driver=False)
