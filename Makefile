@@ -47,7 +47,7 @@ bench: install
 	$(BIN)/python -m eval.latency
 
 # Every record anew, on this machine and this commit, some hours; goes on where it was stopped. ZOO= names the models.
-measure: install
+measure: $(SERVICES)
 	$(BIN)/python -m eval.measure $(if $(ZOO),--zoo $(ZOO))
 	$(MAKE) pages
 

@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, metavar="I,H,L", help="stacks")
     parser.add_argument("--precisions", type=common.one_of(*PRECISIONS), default=PRECISIONS, help="of the weights")
     parser.add_argument("--cores", type=common.positive, default=2, help="processes of each way (default 2)")
-    parser.add_argument("--blocks", type=common.positive, default=6, help="of the data, per core (default 6)")
+    parser.add_argument("--blocks", type=common.positive, default=4, help="of the data, per core (default 4)")
     parser.add_argument("--together", type=common.positive, default=4, help="batches of 256 in a block (default 4)")
     parser.add_argument("--rounds", type=common.positive, default=3, help="in which all ways run in turn (default 3)")
     options = parser.parse_args(argv)

@@ -21,7 +21,7 @@ from eval.report.records import COMMANDS
 from eval.shared.common import RESULTS, ROOT, commit, one_of
 
 STATE = ROOT.parent / "build" / "measure.json"
-PARALLEL = ("cores", "throughput", "bulk", "pool")  # ask what threads give
+PARALLEL = ("cores", "throughput", "bulk", "bulk_ray", "pool")  # ask what threads give
 ELSEWHERE = ("quality", "embedded", "fuzzing")  # quality stands in for frontier; the others time nothing
 NAMES = tuple(name for name in COMMANDS if name not in ELSEWHERE)
 VARIANTS = {"validity": ((), ("--objective", "latency"))}  # evaluations that run more than once, with these options
