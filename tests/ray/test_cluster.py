@@ -26,7 +26,11 @@ from ..support.helpers import adapted, native_only, signal
 ray = pytest.importorskip("ray", reason="Ray is not installed; make test-services installs it and runs this")
 pyarrow = pytest.importorskip("pyarrow", reason="comes with Ray")
 parquet = pytest.importorskip("pyarrow.parquet", reason="comes with Ray")
-pytestmark = [native_only, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]  # it warns of itself
+pytestmark = [
+    native_only,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # it warns of itself
+]
 ROOT = Path(__file__).resolve().parents[2]
 I = 3  # noqa: E741 (the letter of the input size everywhere)
 ROWS, FILES = 24, 4
