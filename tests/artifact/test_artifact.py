@@ -212,7 +212,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         next(fast.parameters())[0] += 1
     refused("the weights have changed since they were pruned or rounded")
     fast.replaced = None
-    with pytest.raises(al.errors.InputError, match="no AdaptiveLSTM or cell; convert it first"):
+    with pytest.raises(al.errors.InputError, match="no AdaptiveLSTM or AdaptiveLSTMCell; convert it first"):
         al.save(lstm_of(STACK), path)
     full = mock.patch("os.replace", side_effect=OSError(28, "No space left on device"))
     with full, pytest.raises(al.errors.ModelFileError, match="cannot write"):
