@@ -59,7 +59,7 @@ async def _part(service: Service, key: Key, asked: tensors.Request) -> tuple[ten
     y = await _run(service, sequence, asked.frames)
     if asked.end:
         service.close(sequence, CLOSED)
-        await service.forget(key)
+        await service.forget(key, sequence)
     return y, sequence.frames
 
 
@@ -90,7 +90,7 @@ async def sequence(request: Request) -> Response:
         open_one = service.sequences.get(key)
         if open_one is not None:
             service.close(require_free(open_one), CLOSED)
-        await service.forget(key)
+        await service.forget(key, open_one)
         return Response(status_code=204)
     found = service.sequences.get(key)
     if found is None:

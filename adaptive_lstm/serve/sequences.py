@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ class Sequence:
     ``heard``: when frames last came or outputs last went.
     ``held``: a connection has it for itself.
     ``saved``: frames that its snapshot in the store has seen; ``saved_at``: when.
+    ``keeping``: is held by whoever changes what the store has of it, from before a snapshot is taken.
     ``end``: why it ended, or None.
     """
 
@@ -49,7 +50,7 @@ class Sequence:
         self.waiting, self.held, self.end = 0, False, None
         self.heard = self.saved_at = clock()
         self._turn, self._went = asyncio.Lock(), asyncio.Event()
-        self.ended = asyncio.Event()
+        self.ended, self.keeping = asyncio.Event(), asyncio.Lock()
 
     end: End | None
 
@@ -90,11 +91,14 @@ class Sequence:
         async with self._turn:
             return await self._settled()
 
-    async def last_snapshot(self, end: End) -> tuple[bytes, int]:
-        """The same, and it ends with it."""
+    async def last_snapshot(self, end: End, keep: Callable[[bytes], Awaitable[None]] | None = None) -> bytes:
+        """What ``restore`` continues from; it ends with it, once ``keep`` has kept it: its client then looks for it."""
         async with self._turn:
             try:
-                return await self._settled()
+                snapshot, _ = await self._settled()
+                if keep is not None:
+                    await keep(snapshot)
+                return snapshot
             finally:
                 self.finish(end)
 

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from ..deploy import LSTM, AsyncStreamPool
@@ -116,7 +117,7 @@ class Service:
         """The last snapshot of a sequence that ends here; None if nobody takes its results."""
         snapshot = None
         with contextlib.suppress(asyncio.TimeoutError):
-            snapshot, _ = await asyncio.wait_for(held.last_snapshot(TAKEN), PATIENCE)
+            snapshot = await asyncio.wait_for(held.last_snapshot(TAKEN), PATIENCE)
         self.close(held, TAKEN)
         return snapshot
 
@@ -153,11 +154,14 @@ class Service:
         self._compare(sequence)
         self.sequences.close(sequence, end)
 
-    async def forget(self, key: Key) -> None:
-        """Its client wants the sequence no longer: nor its snapshot."""
+    async def forget(self, key: Key, ended: Sequence | None) -> None:
+        """The client of a sequence, which has ended if it was here, wants its snapshot no longer."""
         if self.store is not None:
             try:
-                await self.store.drop(key)
+                async with contextlib.AsyncExitStack() as held:
+                    if ended is not None:
+                        await held.enter_async_context(ended.keeping)
+                    await self.store.drop(key)
             except (AdaptiveLSTMError, OSError) as error:
                 log.warning("a snapshot could not be deleted: %s", error)
 
@@ -178,25 +182,27 @@ class Service:
                 if now - sequence.heard > options.idle_timeout:
                     self.close(sequence, IDLE)
                 elif self._due(sequence, now):
-                    sequence.saved_at = now
                     self._work(self._save(sequence))
 
     def _due(self, sequence: Sequence, now: float) -> bool:
         new = sequence.saved != sequence.frames
-        return self.store is not None and new and now - sequence.saved_at >= self.options.checkpoint
+        at_it = self.store is None or sequence.keeping.locked()
+        return new and not at_it and now - sequence.saved_at >= self.options.checkpoint
 
     async def _save(self, sequence: Sequence) -> None:
-        with contextlib.suppress(Refusal, asyncio.TimeoutError):  # it ended, or its client takes no results
-            snapshot, frames = await asyncio.wait_for(sequence.snapshot(), PATIENCE)
-            await self._put(sequence, snapshot)
-            sequence.saved = frames
+        async with sequence.keeping:
+            sequence.saved_at = self._clock()
+            with contextlib.suppress(Refusal, asyncio.TimeoutError):  # it ended, or its client takes no results
+                snapshot, frames = await asyncio.wait_for(sequence.snapshot(), PATIENCE)
+                await self._put(sequence, snapshot)
+                sequence.saved = frames
 
     async def _move(self, sequence: Sequence) -> None:
         end = STOPPED if self.store is None else MOVED
         try:
             if self.pool.running:  # else nobody can tell where it is
-                snapshot, _ = await asyncio.wait_for(sequence.last_snapshot(end), PATIENCE)
-                await self._put(sequence, snapshot)
+                async with sequence.keeping:
+                    await asyncio.wait_for(sequence.last_snapshot(end, partial(self._put, sequence)), PATIENCE)
         except (Refusal, asyncio.TimeoutError, AdaptiveLSTMError) as error:
             log.warning("a sequence ends without a snapshot: %r", error)
         self.close(sequence, end)

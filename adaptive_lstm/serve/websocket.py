@@ -43,7 +43,7 @@ async def stream(websocket: WebSocket) -> None:
     finally:
         service.close(sequence, end)
     if end == CLOSED:
-        await service.forget(sequence.key)
+        await service.forget(sequence.key, sequence)
     elif end != VANISHED:
         with contextlib.suppress(Exception):  # the client may be gone, or takes nothing
             await asyncio.wait_for(websocket.close(end.code, end.reason), FAREWELL)

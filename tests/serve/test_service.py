@@ -219,6 +219,40 @@ def test_only_new_frames_are_stored_and_idle_streams_closed(lstm: deploy.LSTM, t
     asyncio.run(main())
 
 
+def test_a_slow_store_has_the_last_word(lstm: deploy.LSTM, tmp_path: Path) -> None:
+    """Nobody hears that a stream has moved before it is there, and no snapshot outlives a sequence that was closed."""
+    ends = []
+
+    class Slow(FolderStore):
+        async def put(self, key: Key, snapshot: bytes) -> None:
+            sequence = service.sequences.get(key)
+            ends.append(None if sequence is None else sequence.end)
+            putting.set()
+            await go_on.wait()
+            await super().put(key, snapshot)
+
+    async def main() -> None:
+        closed = Key("me", "closed")
+        async with service.running():
+            await run(service, KEY, frames(0, 3, 5))
+            await run(service, closed, frames(0, 3, 5))
+            await putting.wait()  # a checkpoint of both is on its way
+            sequence = service.going_on(closed)
+            service.close(sequence, CLOSED)
+            forgetting = asyncio.ensure_future(service.forget(closed, sequence))
+            draining = asyncio.ensure_future(service.drain())
+            await asyncio.sleep(0.05)
+            go_on.set()
+            await asyncio.gather(forgetting, draining)
+            assert await store.get(closed) is None
+            assert await store.get(KEY) is not None
+            assert ends == [None] * len(ends)
+
+    putting, go_on, store = asyncio.Event(), asyncio.Event(), Slow(tmp_path)
+    service = Service(lstm, ServeOptions(checkpoint=0.04), store)
+    asyncio.run(main())
+
+
 def test_restoring_that_nobody_waits_for_leaves_no_stream(lstm: deploy.LSTM) -> None:
     async def main() -> None:
         service = Service(lstm, ServeOptions(streams=2))
