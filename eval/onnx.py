@@ -13,7 +13,7 @@ The bar is BAR: session may take so many times as long as adapted.
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,12 @@ CASES: tuple[tuple[tuple[int, int, int], bool], ...] = (
     ((128, 512, 1), False),
 )
 LENGTHS = (1, 20, 200)
-NAMES = ("session", "run", "adapted", "runtime")
+NAMES = {
+    "session": "session.model(x)",
+    "run": "session.run(None, feed)",
+    "adapted": "al.adapt(model)(x)",
+    "runtime": "ONNX Runtime",
+}
 
 
 class _Model(nn.Module):
@@ -94,8 +99,8 @@ def examine(*, quick: bool, threads: int) -> Iterator[dict[str, Any]]:
                 }
 
 
-def main() -> None:
-    options = common.parser(__doc__).parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = common.parser(__doc__).parse_args(argv)
     with common.inference(options.threads):
         common.headline(options)
         records = list(examine(quick=options.quick, threads=options.threads))

@@ -59,7 +59,7 @@ def is_freed(x: torch.Tensor) -> bool:
     Most of torch reads such memory blindly.
     """
     numbers = x.numel()
-    if not numbers:
+    if type(numbers) is not int or not numbers:  # a symbol of an exporter, whose tensors have no memory
         return False
     try:
         if not x.is_contiguous():

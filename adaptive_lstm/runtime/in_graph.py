@@ -127,7 +127,7 @@ def _fits(lstm: AdaptiveLSTM, x: Any, hx: Any) -> bool:
 def _has_copy(lstm: AdaptiveLSTM, x: torch.Tensor) -> bool:
     """Whether a copy stands for an LSTM: exact calls in other dtypes are torch's, and ONNX has LSTMs of its own."""
     native = x.dtype is torch.float32 or not lstm.plan.exact
-    return native and x.dtype is lstm.weight_ih_l0.dtype and not bool(torch.onnx.is_in_onnx_export())
+    return native and x.dtype is lstm.weight_ih_l0.dtype and not _exports_onnx()
 
 
 def _check_input(lstm: AdaptiveLSTM, x: torch.Tensor) -> None:
@@ -157,6 +157,11 @@ def _before_2_7() -> bool:
     return is_compiling() and not is_dynamo_compiling()
 
 
+def _exports_onnx() -> bool:
+    """Whether ``torch.onnx.export`` is running; asked outside of what the compiler traces, where torch says no."""
+    return bool(torch.onnx.is_in_onnx_export())
+
+
 _is_exporting: Any = getattr(torch.compiler, "is_exporting", _before_2_7)
 
 
@@ -183,7 +188,7 @@ def _digest(handle: str) -> str:
         return data.numpy()[:SIZE].tobytes().hex()
 
 
-_constants: Any = (_packed, _digest)
+_constants: Any = (_packed, _digest, _exports_onnx)
 for _constant in _constants:  # as torch._dynamo.assume_constant_result does it: called while tracing
     _constant._dynamo_marked_constant = True
 

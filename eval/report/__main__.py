@@ -23,9 +23,9 @@ LEAD = (
 )
 ORDER = (
     "answers", "summary", "frontier", "demo", "savings", "heat", "streaming", "pool", "silero", "long_stream", "delta",
-    "latency", "never_slower", "calls", "linearity", "throughput", "bulk", "split_time", "scaling", "cores", "roofline",
-    "limits", "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model", "audit", "fuzzing",
-    "footprint", "embedded", "arm_bounds", "losses", "origin",
+    "latency", "never_slower", "calls", "onnx", "graphs", "linearity", "throughput", "bulk", "split_time", "scaling",
+    "cores", "roofline", "limits", "compression", "within_budget", "taxonomy", "ablation", "validity", "cost_model",
+    "audit", "fuzzing", "footprint", "embedded", "arm_bounds", "losses", "origin",
 )  # fmt: skip
 SECTIONS = tuple(map(section, ORDER))
 

@@ -33,6 +33,8 @@ PAGES = (
     Page("frontier", "Quality against time on real models", (section("summary"), section("frontier"))),
     Page("never_slower", "Exact LSTMs against nn.LSTM", (section("never_slower"),)),
     Page("calls", "What a call costs", (section("calls"),)),
+    Page("onnx", "Through an ONNX file", (section("onnx"),)),
+    Page("graphs", "Compiled models", (section("graphs"),)),
     Page("latency", "Latency with random weights", (section("latency"), section("delta"))),
     Page("linearity", "Time against skipped work", (section("linearity"),)),
     Page("streaming", "Streaming", (section("streaming"),)),

@@ -28,6 +28,8 @@ COMMANDS = {
     "linearity": "python -m eval.linearity",
     "never_slower": "python -m eval.never_slower",
     "calls": "python -m eval.calls",
+    "onnx": "python -m eval.onnx",
+    "graphs": "python -m eval.graphs --zoo PATH",
     "roofline": "python -m eval.roofline",
     "limits": "python -m eval.limits --zoo PATH",
     "compression": "python -m eval.compression --zoo PATH",

@@ -41,7 +41,7 @@ def page(folder: Path) -> Page:
 
 TABLES_ONLY = {
     "answers", "summary", "origin", "losses", "fuzzing", "never-slower", "calls", "demo", "linearity", "embedded",
-    "pool", "cores", "bulk", "split_time", "arm_bounds",
+    "pool", "cores", "bulk", "split_time", "arm_bounds", "onnx", "graphs",
 }  # fmt: skip
 
 

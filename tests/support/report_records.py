@@ -211,6 +211,16 @@ def calls() -> list[dict[str, Any]]:
     ]
 
 
+def onnx() -> list[dict[str, Any]]:
+    seconds = {name: timing(1e-4) for name in ("session", "run", "adapted", "runtime")}
+    return [{"group": "call", "case": "(4, 8, 1), T 1", "seconds": seconds, "ratio": 1.3}]
+
+
+def graphs() -> list[dict[str, Any]]:
+    seconds = {"eager": timing(2e-3), "compiled": timing(2.1e-3)}
+    return [{"group": "encoder", "case": "int8, T 160", "seconds": seconds, "speed": speed(0.95), "verdict": "MISS"}]
+
+
 def pool() -> list[dict[str, Any]]:
     ratios = {name: {"median": m} for name, m in (("arrays", 1.05), ("dictionary", 1.2), ("every other", None))}
     tick = {"most": 1.1, "ratios": ratios, "seconds": {"bare": timing(1e-3)}}
@@ -307,7 +317,7 @@ def cores() -> list[dict[str, Any]]:
     return [{"group": "layers", "case": case, "goal": 1.6, "chosen": 2, "threads": 2, **record}]
 
 
-WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, linearity, streaming, pool, silero,
-           long_stream, scaling, cores, throughput, bulk, bulk_ray, split_time, roofline, limits, compression,
+WRITERS = (frontier, demo, savings, heatmap, latency, never_slower, calls, onnx, graphs, linearity, streaming, pool,
+           silero, long_stream, scaling, cores, throughput, bulk, bulk_ray, split_time, roofline, limits, compression,
            within_budget, taxonomy, ablation, validity, cost_model, audit, footprint, embedded, arm_bounds,
            fuzzing)  # fmt: skip
