@@ -221,7 +221,7 @@ def test_only_new_frames_are_stored_and_idle_streams_closed(lstm: deploy.LSTM, t
 
 def test_a_slow_store_has_the_last_word(lstm: deploy.LSTM, tmp_path: Path) -> None:
     """Nobody hears that a stream has moved before it is there, and no snapshot outlives a sequence that was closed."""
-    ends = []
+    ends = list[object]()
 
     class Slow(FolderStore):
         async def put(self, key: Key, snapshot: bytes) -> None:
