@@ -54,7 +54,10 @@ class Scorer:
         lstm: name of the LSTM in the model; None: the only one.
         sequences: column of the sequences: arrays or nested lists [T, I] of any length each, or one array [N, T, I].
         lengths: column of their lengths, where they are padded; None: they are not.
-        outputs, final, activity, certificate: names of the added columns.
+        outputs: name of an added column, as above; None: it is not added.
+        final: the same.
+        activity: the same.
+        certificate: the same.
         head: called with the outputs [T, D * P] of every sequence; gives what stands in their column instead, a number
             or an array. It travels to the actors, so it must be small or read its own file.
         batch_tokens: timesteps of a pack, counting each sequence as long as the longest; a longer one runs alone.
