@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import adaptive_lstm as al
 from adaptive_lstm.errors import InputError, NonFiniteError, StateError
+from adaptive_lstm.policies import Map, TimeTranslators
 from adaptive_lstm.types import StackShape
 
+from ..support.artifact_cases import prune
 from ..support.helpers import adapted, assert_equal, signal
 from ..support.policy_cases import DELTA, FAMILIES
 
@@ -213,3 +216,28 @@ def test_a_state_says_which_rows_have_sent_nothing() -> None:
         broken.sent_h[0][0, 1] = float("nan")
         with pytest.raises(StateError, match="NaN"):
             s.state = broken
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+def test_rows_that_left_keep_what_they_left_with(quantize: str) -> None:
+    """Also where a unit is pruned to a constant, which a state that is set is given anew in the rows that go on."""
+    translators = TimeTranslators((0,), (Map(-np.eye(6, dtype=np.float32), np.zeros(6, np.float32)),))
+    policy = al.ExitInTime(None, threshold=9.0, check_every=2, window=1, translators=translators)
+    lstm = adapted(3, 6, 1, policy=policy, quantize=quantize)
+    prune(lstm)
+    x, many, lone = signal(8, 4, 3), al.stream(lstm, 4), [al.stream(lstm) for _ in range(4)]
+
+    def step(t: int, *rows: int) -> None:
+        many.step(x[t][list(rows)], rows=list(rows))
+        for row in rows:
+            lone[row].step(x[t, row : row + 1])
+
+    for t in range(5):
+        step(t, 0, 1)  # which leave
+    many.state, parents = many.state.select([0, 2, 1, 3]), [one.state for one in lone]
+    for one, parent in zip(lone, (0, 2, 1, 3), strict=True):
+        one.state = parents[parent]
+    step(5, 1, 3)
+    assert many.exited.tolist() == [True, False, True, False]
+    assert many.state.h[0, 0, 1] == -0.25  # the constant, translated
+    assert torch.equal(many.state.h, torch.cat([one.state.h for one in lone], 1))

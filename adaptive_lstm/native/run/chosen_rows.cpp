@@ -56,10 +56,9 @@ void TimeExits::take(int to, const TimeExits& other, int from) {
 }
 
 void StackState::put_in_order() {
-  if (time_exits_)
-    time_exits_->put_in_order();
-  else
-    batch_.rejoin();
+  if (time_exits_) return time_exits_->put_in_order();
+  batch_.restore_constants();  // as there
+  batch_.rejoin();
 }
 
 bool StackState::step_rows(const int64_t* rows, int n, const float* x, float* y) {

@@ -145,6 +145,7 @@ void TimeExits::run_apart(Layers& layers, const Rows<const float>& x, const Rows
 }
 
 void TimeExits::put_in_order() {
+  batch_.restore_constants();  // while rows that have exited are apart: they keep their translation
   batch_.rejoin();
   passes_over_ = true;
 }

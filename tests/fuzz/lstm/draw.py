@@ -82,6 +82,8 @@ def case(choice: random.Random) -> Case:
     if drawn["signal"] == "extreme" and drawn["quantize"] in ("int8, dynamic raw", "raw only"):
         drawn["signal"] = "large" if layers > 1 else "extreme"
     alone = drawn["bidirectional"] or drawn["depth"].startswith("sequence")  # cannot be followed step by step
+    if alone and drawn["delta"] != "no" and layers > 2:  # every layer multiplies them too
+        drawn["weights"] = "torch" if drawn["weights"] in ("large", "huge", "mixed") else drawn["weights"]
     if (drawn["quantize"] != "fp32" and alone) or drawn["batch"] > 5:
         drawn |= {"steps": min(drawn["steps"], choice.randint(1, 3))}
     if choice.random() < 0.02:  # across a chunk of the kernels, 64 rows
