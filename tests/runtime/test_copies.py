@@ -130,7 +130,7 @@ def test_the_same_setting_once_more_keeps_what_was_packed(setting: str) -> None:
         al.ExitInTime(al.LinearHead(np.ones((3, 9), np.float32), np.zeros(3, np.float32)), threshold=0.9),
         OnReference(al.Delta(h=0.1, x=(0.1, 0.2))),
     ],
-    ids=repr,
+    ids=["other thresholds of x", "no thresholds of x", "another kind", "an exit", "on the reference"],
 )
 def test_another_policy_is_executed(other: Any) -> None:
     lstm = made("delta")
