@@ -211,6 +211,7 @@ def test_throughput(run: Run) -> None:
             ("ORT", ("padded",)),
             ("adaptive fp32", ("padded", "packed")),
             ("adaptive int8", ("padded", "packed")),
+            ("adaptive int8, 64 levels", ("padded", "packed")),
         )
         for form in forms
     }
