@@ -153,8 +153,10 @@ def test_measuring(run: Run) -> None:
         "int8",
         "--cores",
         "1",
-        "--batches",
+        "--blocks",
         "2",
+        "--together",
+        "1",
         "--rounds",
         "1",
     )
