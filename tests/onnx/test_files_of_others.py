@@ -23,7 +23,8 @@ CELLS = "silero_vad_op18_ifless"  # whose LSTMs are written as products of matri
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.NAMES)
+# Torch cannot export the frames that Silero's front end cuts; its own files are tested below.
+@pytest.mark.parametrize("name", [name for name in models.NAMES if name != "silero"])
 def test_every_model_of_the_zoo(name: str, zoo: Path, tmp_path: Path) -> None:
     if not all((zoo / folder).is_dir() for folder in models.FOLDERS):
         pytest.skip(f"not all models are in {zoo}")
