@@ -46,18 +46,6 @@ HELD: tuple[tuple[Mode, float], ...] = (("hold_state", 0.25), ("hold_state", 0.5
 SERVED = frozenset({"hold", "time_exit"})  # decisions by which a row leaves the batch
 
 
-def in_turn(call: Callable[[Any], object], arguments: Sequence[Any]) -> Call:
-    """A call with one argument after the other, in a circle."""
-    at = 0
-
-    def one() -> object:
-        nonlocal at
-        at = (at + 1) % len(arguments)
-        return call(arguments[at])
-
-    return one
-
-
 def calls(lstm: al.AdaptiveLSTM, rows: int) -> dict[str, Call]:
     """A step of so many rows in every way."""
     frames = torch.randn(FRAMES, rows, lstm.input_size)
@@ -80,10 +68,10 @@ def calls(lstm: al.AdaptiveLSTM, rows: int) -> dict[str, Call]:
         pools[2].tick_into(y)
 
     return {
-        "bare": in_turn(bare.step, list(frames)),
-        "arrays": in_turn(arrays, list(frames)),
-        "dictionary": in_turn(mapping, list(frames)),
-        "every other": in_turn(half, drawn),
+        "bare": common.in_turn(bare.step, list(frames)),
+        "arrays": common.in_turn(arrays, list(frames)),
+        "dictionary": common.in_turn(mapping, list(frames)),
+        "every other": common.in_turn(half, drawn),
     }
 
 

@@ -164,18 +164,8 @@ def check(contenders: Mapping[str, Step], frames: Floats) -> None:
 def timed(contenders: Mapping[str, Step], frames: Floats, *, quick: bool) -> dict[str, Timing]:
     """The time of a call, by contender."""
     check(contenders, frames)
-    return common.race({name: _around(step, frames) for name, step in contenders.items()}, quick=quick, prime=2)
-
-
-def _around(step: Step, frames: Floats) -> Callable[[], object]:
-    at = 0
-
-    def call() -> object:
-        nonlocal at
-        at = (at + 1) % len(frames)
-        return step(frames[at])
-
-    return call
+    calls = {name: common.in_turn(step, list(frames)) for name, step in contenders.items()}
+    return common.race(calls, quick=quick, prime=2)
 
 
 def heard(folder: Path, rows: int) -> torch.Tensor:

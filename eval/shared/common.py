@@ -94,6 +94,18 @@ def race(
     return measure(contenders, repeats=max(5, min(60, repeats)), warmup=1, min_time=MIN_SAMPLE, prime=prime)
 
 
+def in_turn(call: Callable[[Any], object], arguments: Sequence[Any]) -> Callable[[], object]:
+    """A call with one argument after the other, in a circle."""
+    at = 0
+
+    def one() -> object:
+        nonlocal at
+        at = (at + 1) % len(arguments)
+        return call(arguments[at])
+
+    return one
+
+
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A title and rows as aligned plain text, names to the left and figures to the right."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
