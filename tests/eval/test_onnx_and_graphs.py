@@ -33,7 +33,7 @@ class Encoder(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "LENGTHS", (2,))
     with torch.no_grad():

@@ -98,8 +98,6 @@ void CellRun::project_dense(const Rows<const float>& in, const RowLayout& layout
   const int steps = t1 - t0, batch = layout.sizes[t0];
   if (steps == 1 || adjacent) {
     dense(w, in.at(t0, 0), in.row, int(rows), bias, gates, stride, tick & 1);
-  } else if (batch == 1) {
-    dense(w, in.at(t0, 0), in.time, steps, bias, gates, stride, false);
   } else if (!in.offset && steps > batch) {  // [B, T, I]: one product per batch row
     for (int b = 0; b < batch; b++)
       dense(w, in.at(t0, b), in.time, steps, bias, gates + b * stride, batch * stride, b & 1);

@@ -89,6 +89,10 @@ def case(choice: random.Random) -> Case:
     if choice.random() < 0.02:  # across a chunk of the kernels, 64 rows
         drawn |= {"steps": choice.randint(60, 130), "batch": 1, "layers": 1, "hidden": choice.randint(1, 20)}
         drawn |= policies(choice, 1, bidirectional) | {"dropout": 0.0, "proj": 0, "weights": "torch", "delta": "no"}
+    elif choice.random() < 0.01:  # beyond a block of rows, which is 128
+        drawn |= {"steps": choice.randint(2, 3), "batch": choice.choice((129, 130, 257)), "stream": 0, "rows": 0}
+        drawn |= {"hidden": choice.randint(1, 20), "layers": min(drawn["layers"], 2), "proj": 0, "weights": "torch"}
+        drawn |= policies(choice, drawn["layers"], bidirectional) | {"delta": "no"}
     if choice.random() < 0.06 and drawn["quantize"] == "fp32":  # others cannot be followed step by step
         drawn |= {"split": choice.choice(SPLITS), "delta": "no", "hold": "no", "time": "no", "depth": "no"}
         drawn |= {"steps": max(drawn["steps"], choice.randint(3, 6))}

@@ -88,7 +88,8 @@ def inputs(case: Case) -> tuple[Any, Any]:
     if case["layout"] == "padded":
         x = lay_out(x, case["memory"], g)
         return x, plain(x)
-    lengths = torch.randint(1, case["steps"] + 1, (case["batch"],), generator=g)
+    least = int(torch.randint(1, case["steps"] + 1, (1,), generator=g))
+    lengths = torch.randint(least, case["steps"] + 1, (case["batch"],), generator=g)
     lengths[int(torch.randint(case["batch"], (1,), generator=g))] = case["steps"]
     ordered = case["layout"] == "packed"
     lengths = lengths.sort(descending=True).values if ordered else lengths
