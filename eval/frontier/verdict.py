@@ -15,7 +15,7 @@ from eval.shared import common
 
 FASTER, SLOWER, CLOSE, NONE = "faster", "slower", "too close", "n/a"
 # Use -> goal: how many times as fast as the best peer, and as torch, in the geometric mean over the zoo.
-TARGETS = {"whole": {"best peer": 2.0, "torch": 8.0}, "step": {"best peer": 5.0, "torch": 50.0}}
+TARGETS = {"whole": {"best peer": 4.0, "torch": 9.0}, "step": {"best peer": 10.0, "torch": 25.0}}
 
 Record = Mapping[str, Any]
 
