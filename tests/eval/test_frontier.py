@@ -281,14 +281,14 @@ def ratios(name: str, median: float | None, spread: float = 0.05, **more: Any) -
 
 
 def test_means_over_the_zoo() -> None:
-    found = means([ratios("a-x", 1.0), ratios("a-y", 4.0), ratios("b", 8.0), ratios("c", None)])
+    found = means([ratios("a-x", 3.0), ratios("a-y", 4.0), ratios("b", 8.0), ratios("c", None)])
     whole = {(one["goal"], one["over"]): one for one in found if one["use"] == "whole"}
     over_models, over_families = whole["best peer", "models"], whole["best peer", "families"]
-    assert over_models["median"] == pytest.approx(32 ** (1 / 3))
-    assert over_families["median"] == pytest.approx((2 * 8) ** 0.5)
+    assert over_models["median"] == pytest.approx(96 ** (1 / 3))
+    assert over_families["median"] == pytest.approx((12**0.5 * 8) ** 0.5)
     assert (over_models["verdict"], whole["torch", "models"]["verdict"]) == ("PASS", "MISS")
     assert over_models["left out"] == ["c"]
-    assert means([ratios("b", 2.0)])[0]["verdict"] == CLOSE
+    assert means([ratios("b", 4.0)])[0]["verdict"] == CLOSE
     assert all(one["verdict"] == NONE for one in found if one["use"] == "step")
 
 

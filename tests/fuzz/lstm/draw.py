@@ -87,7 +87,7 @@ def case(choice: random.Random) -> Case:
     if (drawn["quantize"] != "fp32" and alone) or drawn["batch"] > 5:
         drawn |= {"steps": min(drawn["steps"], choice.randint(1, 3))}
     if drawn["memory"] == "zero tensor" and drawn["dtype"] in ("bfloat16", "float16"):
-        drawn["memory"] = "contiguous"  # on processors with AMX torch's own LSTM of those reads memory that is not there
+        drawn["memory"] = "contiguous"  # with AMX torch's own LSTM of those reads memory that is not there
     if choice.random() < 0.02:  # across a chunk of the kernels, 64 rows
         drawn |= {"steps": choice.randint(60, 130), "batch": 1, "layers": 1, "hidden": choice.randint(1, 20)}
         drawn |= policies(choice, 1, bidirectional) | {"dropout": 0.0, "proj": 0, "weights": "torch", "delta": "no"}
