@@ -23,7 +23,7 @@ class Contents(Protocol):
     def look(self, timesteps: int) -> bool:
         """False if a difference is found.
 
-        A few words of every region are compared at every look, everything within 1,024 timesteps.
+        A few words of every region are compared at every look, everything within 4,096 timesteps.
 
         Args:
             timesteps: batch rows times timesteps that ran since the last look.

@@ -50,7 +50,7 @@ class AdaptiveLSTM(nn.LSTM):
     *is* ``nn.LSTM.forward``. Changed weights are noticed at the next call, also in shared memory, in
     inference mode, after fused optimizers, and where hooks compute them for each call. Writes through ``.data`` or
     numpy in eval mode leave no trace: to a whole tensor they are noticed at the next call, to a few elements within
-    1,024 timesteps (batch rows times timesteps). ``replan()`` is certain at once. ``Plan.weights_stay`` promises that
+    4,096 timesteps (batch rows times timesteps). ``replan()`` is certain at once. ``Plan.weights_stay`` promises that
     nothing of the kind happens.
 
     bfloat16, float16 and float64: exact calls are torch's own. What is quantized, pruned or may skip is computed in

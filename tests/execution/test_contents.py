@@ -11,7 +11,7 @@ from adaptive_lstm.execution import contents
 from adaptive_lstm.execution.backend import native
 from adaptive_lstm.execution.contents import Contents, HashedContents, Regions
 
-TURN = 1024  # timesteps in which everything is compared
+TURN = 4096  # timesteps in which everything is compared
 
 Make = Callable[[Regions], Contents]
 

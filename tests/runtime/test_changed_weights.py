@@ -192,7 +192,7 @@ def test_one_element_through_data_is_noticed_in_time() -> None:
     infer_natively(fast, X)
     for module in (fast, lstm):
         module.get_parameter("weight_hh_l1").data[3, 4] = 2.0
-    follows(fast, lstm, calls=1024 // (X.shape[0] * X.shape[1]) + 2)
+    follows(fast, lstm, calls=4096 // (X.shape[0] * X.shape[1]) + 2)
     for module in (fast, lstm):
         module.get_parameter("weight_hh_l1").data[5, 4] = 2.0
     fast.replan()

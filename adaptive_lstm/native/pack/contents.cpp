@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kWords = kDigestBytes / 8;
 constexpr size_t kQuarters = 4;        // of a region: the gates of a gate matrix and of a bias
 constexpr size_t kSearched = 1 << 14;  // words of a quarter among which some are chosen
-constexpr size_t kFewest = 64;         // blocks that fewer count as, so that a small model is compared more often
+constexpr size_t kFewest = 256;        // blocks that fewer count as, so that a small model is compared more often
 
 // Odd numbers without a pattern (splitmix64), so that no word of weights is likely to be one of them.
 constexpr std::array<uint64_t, kWords> make_keys() {

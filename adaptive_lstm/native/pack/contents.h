@@ -28,7 +28,7 @@ class Contents {
   // kTurn timesteps (batch rows times timesteps). Everything is compared where `always`, and once
   // after doubt() or a difference.
   bool look(int64_t timesteps);
-  static constexpr int64_t kTurn = 1024;
+  static constexpr int64_t kTurn = 4096;
 
   // Fetches what the next look is going to read.
   void prefetch() const;

@@ -90,13 +90,14 @@ void Holding::run() {
 int Holding::start_chunk(int done) {
   const bool by_h = state_.decider && state_.decider->h;
   guess_ = by_h && !queues_ && !state_.x.thresholded() && !layout_.rows && hold_.share < kMostlyHeld;
-  const int steps = layout_.steps();
-  const int some = by_h && !guess_ ? 1 : std::min(chunk_steps(held_.batch), steps - done);
+  const int steps = layout_.steps(), least = by_h && !guess_ ? 1 : chunk_steps(held_.batch);
+  const size_t room = by_h || queues_ ? 0 : size_t(least) * std::max(held_.batch, 1);
   scratch_.x.clear();
   scratch_.row.clear();
   scratch_.groups.clear();
-  for (int i = 0; i < some; i++) {
-    const int t = run_.backward ? steps - 1 - done - i : done + i;
+  int some = 0;
+  for (; done + some < steps && (some < least || scratch_.x.size() + size_t(held_.batch) <= room); some++) {
+    const int t = run_.backward ? steps - 1 - done - some : done + some;
     if (!guess_) decide(t);
     if (queues_) list_late(t);
     list_own(t);

@@ -62,9 +62,10 @@ struct HeldCell {
 
 // Runs one cell over all timesteps of a run.
 //
-// A layer that does not decide, or decides by its input alone, knows what all timesteps of a chunk do before it runs
-// them: the input side is one matrix product over the rows that run. Where the decision needs h, either a chunk is
-// projected in the expectation that its rows run, or each timestep on its own.
+// A layer that does not decide, or decides by its input alone, knows what timesteps do before it runs them: the input
+// side is one matrix product over the rows that run, of as many timesteps as it takes to fill a chunk with such rows.
+// Where the decision needs h, either a chunk is projected in the expectation that its rows run, or each timestep on its
+// own.
 class Holding {
  public:
   Holding(CellRun& run, HoldScratch& scratch, const HeldCell& held, const Rows<const float>& in,

@@ -50,6 +50,14 @@ struct Vec {
     const __m512i n = _mm512_castps_si512(biased.v);
     return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_permutexvar_epi32(n, table), _mm512_slli_epi32(n, 19)))};
   }
+  // The true 2^(n / 16) over power(biased), less 1.
+  static Vec power_tail(Vec biased) {
+    const __m512 table = _mm512_setr_ps(0.0f, 4.628547e-8f, -1.19921575e-8f, 4.7297824e-8f, 3.193418e-8f,
+                                        3.6210572e-8f, -3.099072e-8f, -7.475213e-9f, 1.7114271e-8f, -3.0476834e-8f,
+                                        5.233334e-9f, 6.1075918e-9f, -1.4719605e-8f, -5.258795e-9f, -6.1282597e-9f,
+                                        5.1406093e-9f);
+    return {_mm512_permutexvar_ps(_mm512_castps_si512(biased.v), table)};
+  }
 };
 
 struct Dot {
