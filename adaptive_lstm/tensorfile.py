@@ -48,12 +48,15 @@ def write(path: FilePath, kind: str, version: int, header: Mapping[str, Any], ar
 def dumps(
     kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str = "it"
 ) -> bytes:
-    """What ``write`` writes, as bytes. Raises ``ModelFileError``, with ``name`` in its message, as ``write`` does."""
+    """What ``write`` writes, as bytes: the same for the same content.
+
+    Raises ``ModelFileError``, with ``name`` in its message, as ``write`` does.
+    """
     text = json.dumps(dict(header) | {_CHECKSUM: checksum(header, arrays)}, separators=(",", ":"))
     metadata = {"format": f"adaptive_lstm {kind}", "version": str(version), "header": text}
     try:
         strict_json.loads(text, MAX_VALUES)
-        data = save({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata)
+        data = _in_order(save({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata))
         if _length(data) > MAX_HEADER:
             raise ValueError(f"got a header of {_length(data):,} bytes, expected at most {MAX_HEADER:,}")
     except (SafetensorError, ValueError) as error:
@@ -159,6 +162,16 @@ def _head(file: BinaryIO, size: int, name: str) -> tuple[bytes, dict[str, Any]]:
         raise ValueError(f"got {size:,} bytes, but its header describes {len(head) + end:,}")
     files.require_memory(2 * size, name)  # as bytes and as arrays
     return head, said
+
+
+def _in_order(data: bytes) -> bytes:
+    """A file whose metadata is sorted: safetensors writes it in an order drawn at random."""
+    end = 8 + _length(data)
+    said = json.loads(data[8:end])
+    said["__metadata__"] = dict(sorted(said["__metadata__"].items()))
+    head = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)  # so that the arrays stay aligned
+    return len(head).to_bytes(8, "little") + head + data[end:]
 
 
 def _length(data: bytes) -> int:

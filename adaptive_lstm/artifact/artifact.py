@@ -73,10 +73,7 @@ def save(model: nn.Module, path: FilePath, *, certificate: Certificate | None = 
 
 
 def dumps(lstm: AdaptiveLSTM) -> tuple[bytes, str]:
-    """What ``save(lstm, path, weights=True)`` writes, and the digest of what it says. Raises ``InputError``.
-
-    Of one content there are several files, because safetensors orders its metadata at random.
-    """
+    """What ``save(lstm, path, weights=True)`` writes, and the digest of what it says. Raises ``InputError``."""
     header, arrays = _contents(lstm, None, weights=True)
     return container.dumps(header, arrays), tensorfile.checksum(header, arrays)
 

@@ -278,6 +278,17 @@ def test_a_file_that_lies_about_its_size_is_refused_before_it_is_read(tmp_path: 
         tensorfile.contents(path)
 
 
+def test_the_same_content_is_the_same_file() -> None:
+    arrays = {f"{i}": np.arange(i, dtype=np.float32) for i in range(5)}
+    header = {"name": "naïve", "values": [1, 0.1, None]}
+    once = {tensorfile.dumps("case", 1, header, dict(reversed(arrays.items()))) for _ in range(20)}
+    assert len(once) == 1
+    assert once == {tensorfile.dumps("case", 1, header, arrays)}
+    found, back = tensorfile.loads(*once, "case", 1)
+    assert found == header
+    assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+
+
 def test_arrays_of_no_dimension_and_of_no_length_come_back(tmp_path: Path) -> None:
     arrays = {"scalar": np.array(3.0), "empty": np.zeros((0, 4), np.float32), "turned": np.arange(6.0).reshape(2, 3).T}
     tensorfile.write(tmp_path / "file", "model", 1, {}, arrays)

@@ -287,8 +287,9 @@ def test_programs_check_their_input() -> None:
             torch.export.export(only_lstm(fast), (X, state))
 
 
-def test_altered_programs_are_refused() -> None:
-    program = exported(model_with(SETTINGS["int8"]))
+def test_altered_programs_are_refused_and_alter_no_other() -> None:
+    fast = model_with(SETTINGS["int8"])
+    program = exported(fast)
     (call, *_) = [node for node in program.graph.nodes if "adaptive_lstm" in str(node.target)]
     (model,) = program.constants.values()
     digest, sizes = call.args[4], call.args[5]
@@ -298,6 +299,10 @@ def test_altered_programs_are_refused() -> None:
     model[-1] += 1
     with pytest.raises(al.errors.ModelFileError):
         operation(X, None, None, model, digest[::-1], sizes, True)
+    (other,) = exported(fast).constants.values()
+    assert_equal(operation(X, None, None, other, digest, sizes, True)[0], infer(only_lstm(fast), X)[0])
+    assert not torch.equal(other, model)
+    assert other.numpy()[:32].tobytes().hex() == digest
 
 
 # ------------------------------------------------------------------------------------------------------------- tracing
