@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..types import StackShape
-from .packed import check_packed
+from .packed import checked
 from .plain import resolved
 
 Initial = tuple[torch.Tensor, torch.Tensor]
@@ -64,8 +64,7 @@ class Batch:
         batch.sizes = batch._order = None
         batch._unbatched = False
         if isinstance(input, PackedSequence):
-            check_packed(input)
-            x, sizes, *order = input
+            x, sizes, *order = checked(input)
             rows, batch_first = int(sizes[0]), False
             batch.sizes, batch._order = sizes, (order[0], order[1])
             timesteps, features = x.shape

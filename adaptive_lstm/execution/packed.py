@@ -8,23 +8,36 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
-from .plain import is_plain
+from .plain import is_plain, resolved
 
 MAKE = "torch.nn.utils.rnn.pack_padded_sequence makes one"
 
 
-def check_packed(packed: PackedSequence) -> None:
-    """Raise ``InputError`` unless the sizes cover the data, and the indices are permutations of the rows."""
-    data, sizes = packed.data, packed.batch_sizes
+def checked(packed: PackedSequence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Data, batch sizes, sorted and unsorted indices; the last three in memory, which zeros of torch may lack.
+
+    Raises:
+        InputError: the sizes do not cover the data, or the indices are no permutations of the rows.
+    """
+    data, (sizes, *given) = packed[0], map(_in_memory, packed[1:])
     _check_sizes(data, sizes)
     rows = int(sizes[0])
-    given = {"sorted_indices": packed.sorted_indices, "unsorted_indices": packed.unsorted_indices}
-    orders = [_permutation(name, order, rows, data.device) for name, order in given.items() if order is not None]
-    if len(orders) == 2 and not torch.equal(orders[0][orders[1]], torch.arange(rows, device=data.device)):
+    names = ("sorted_indices", "unsorted_indices")
+    for name, order in zip(names, given, strict=True):
+        if order is not None:
+            _check_permutation(name, order, rows, data.device)
+    there, back = given
+    both = there is not None and back is not None
+    if both and not torch.equal(there[back], torch.arange(rows, device=data.device)):
         raise InputError(
-            f"got a PackedSequence whose unsorted_indices {_shown(orders[1])} do not undo its sorted_indices "
-            f"{_shown(orders[0])}, expected the inverse permutation; {MAKE}"
+            f"got a PackedSequence whose unsorted_indices {_shown(back)} do not undo its sorted_indices "
+            f"{_shown(there)}, expected the inverse permutation; {MAKE}"
         )
+    return data, sizes, there, back
+
+
+def _in_memory(given: Any) -> Any:
+    return resolved(given) if isinstance(given, torch.Tensor) and is_plain(given) else given
 
 
 def _check_sizes(data: torch.Tensor, sizes: Any) -> None:
@@ -40,8 +53,8 @@ def _check_sizes(data: torch.Tensor, sizes: Any) -> None:
         )
 
 
-def _permutation(name: str, order: Any, rows: int, device: torch.device) -> torch.Tensor:
-    """``order``, if it holds every number of a row once."""
+def _check_permutation(name: str, order: Any, rows: int, device: torch.device) -> None:
+    """Raise ``InputError`` unless ``order`` holds every number of a row once."""
     if not (isinstance(order, torch.Tensor) and is_plain(order)):
         raise InputError(f"{name} of a PackedSequence: got {type(order).__name__}, expected a tensor of int64; {MAKE}")
     whole = order.dtype == torch.int64 and order.device == device
@@ -50,7 +63,6 @@ def _permutation(name: str, order: Any, rows: int, device: torch.device) -> torc
             f"{name} of a PackedSequence: got {_shown(order)} ({order.dtype} on {order.device}), expected int64 on "
             f"{device} with every number below {rows}, the first of its batch sizes, once; {MAKE}"
         )
-    return order
 
 
 def _shown(numbers: torch.Tensor) -> str:

@@ -34,6 +34,7 @@ from ..weights.replaced import ReplacedWeights
 from .by_torch import SCRIPT, by_torch, checked_batch, warn_of_torch
 from .call import Call
 from .conversion import convert, plain_class
+from .exact_by_torch import exact_by_torch
 from .in_graph import in_graph
 from .monitor import Monitor
 from .plan import Plan
@@ -352,6 +353,8 @@ class AdaptiveLSTM(nn.LSTM):
         return nn.LSTM.forward(self, x, hx)
 
     def _serve(self, x: Any, hx: Any) -> Any:
+        if (out := exact_by_torch(self, self._compiled, x, hx)) is not None:
+            return out
         route, executor, contest = decide(self, self._ready, x, hx)
         if executor is None:
             return self._by_torch(route, contest, x, hx)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Plan:
             )
         self.quantize.check(shape)
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether a run gives what ``nn.LSTM`` gives: nothing is skipped, quantized or replaced."""
         return self.quantize.exact and self.replaced is None and not parts(self.policy).acts

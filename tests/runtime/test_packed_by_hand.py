@@ -43,6 +43,7 @@ INDICES = {
     "a number": torch.tensor(0),
     "on no device": whole(0, 1, 2).to("meta"),
     "a list": [0, 1, 2],
+    "zeros without memory": torch._efficientzerotensor((3,), dtype=torch.int64),
 }
 BATCH_SIZES = {
     "grown": whole(1, 2, 3),
@@ -58,6 +59,7 @@ BATCH_SIZES = {
     "a matrix": SIZES[None],
     "a number": torch.tensor(6),
     "on no device": SIZES.to("meta"),
+    "zeros without memory": torch._efficientzerotensor((3,), dtype=torch.int64),
     "a list": [3, 2, 1],
 }
 BAD = {f"sorted_indices {name}": packed(in_order=v) for name, v in INDICES.items()}
@@ -106,3 +108,14 @@ def test_good_ones_are_torchs(given: bool) -> None:
     ):
         args = (good, (h, c)) if given else (good,)
         assert_close(infer_natively(fast, *args), infer(lstm, *args), "fp32")
+
+
+@pytest.mark.parametrize("quantize", ["fp32", "int8"])
+def test_zeros_without_memory_are_indices(quantize: str) -> None:
+    """torch makes them of gradients that are zero; nothing lies at their address."""
+    fast, zero = adapted(4, 8, quantize=quantize), torch._efficientzerotensor((1,), dtype=torch.int64)
+    want = infer(fast, packed(whole(1, 1, 1, 1, 1, 1)))
+    for in_order, back in ((zero, None), (None, zero), (zero, zero)):
+        got = infer(fast, packed(whole(1, 1, 1, 1, 1, 1), in_order, back), (GIVEN[0][:, :1], GIVEN[1][:, :1]))
+        assert torch.equal(got[0].data, want[0].data)
+        assert torch.equal(got[1][0], want[1][0])
