@@ -84,7 +84,8 @@ class Combined:
         for layer in range(shape.num_layers):
             deciders = [type(p).__name__ for p in self.parts.hold if p.decides(shape, layer)]
             if len(deciders) > 1:
-                raise PolicyError(f"layer {layer}: {' and '.join(deciders)} both decide on it; remove one of them")
+                more = f" and {len(deciders) - 2} more" if len(deciders) > 2 else ""
+                raise PolicyError(f"layer {layer}: {' and '.join(deciders[:2])}{more} decide on it; keep one of them")
         if shape.bidirectional and any(p.action == "queue_input" for p in self.parts.hold):
             raise UnsupportedError(
                 "a policy that queues inputs needs one direction: the backward one would have to wait for inputs that "

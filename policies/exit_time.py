@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..codec import plain_numbers, short_repr
+import numpy as np
+
+from ..codec import brief, is_whole, plain_numbers, short_repr
 from ..errors import PolicyError, UnsupportedError
 from ..types import Counts, StackShape
 from .counts import LONGEST, MOST_KEPT, check_count
@@ -67,8 +69,14 @@ class ExitInTime(Exit):
                 f"translators: got {type(self.translators).__name__}, expected the time part of fit_translators(...)"
             )
         plain_numbers(self, "check_every", "patience", "window")
-        starts = self.starts or (self.translators.starts if self.translators else (0,))
-        starts = tuple(int(s) for s in starts)
+        given: Any = self.starts
+        if given is None:
+            given = self.translators.starts if self.translators else (0,)
+        if not (isinstance(given, tuple | list | np.ndarray) and len(given) and all(is_whole(s) for s in given)):
+            raise PolicyError(
+                f"starts: got {brief(given)}, expected whole numbers, the first timestep of every bucket of threshold"
+            )
+        starts = tuple(int(s) for s in given)
         check_buckets(starts)
         self._resolve(len(starts), "time buckets")
         check_count(self.check_every, "check_every", LONGEST)

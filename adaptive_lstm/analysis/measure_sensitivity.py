@@ -24,6 +24,7 @@ from .sensitivity import Sensitivity
 
 Output = Callable[[Any], torch.Tensor]
 
+MOST_PROBES = 10_000
 _ROWS = 4096  # operands that are multiplied in float64 at once
 
 
@@ -122,8 +123,10 @@ def measure_sensitivities(
         NonFiniteError: the model's output holds NaN or infinity.
     """
     lstms = adapted_lstms(model)
-    if not (is_whole(probes) and probes >= 1):
-        raise InputError(f"probes: got {brief(probes)}, expected a whole number, at least 1")
+    if not (is_whole(probes) and 1 <= probes <= MOST_PROBES):
+        raise InputError(
+            f"probes: got {brief(probes)}, expected a whole number, at least 1 and at most {MOST_PROBES:,}"
+        )
     if not is_whole(seed):
         raise InputError(f"seed: got {brief(seed)}, expected a whole number")
     require_function(output)

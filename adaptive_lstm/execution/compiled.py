@@ -18,9 +18,11 @@ from .executor import Executor
 from .fingerprint import Fingerprint
 from .native_stack import NativeStack
 from .plain import is_freed
+from .route import THROUGH_FLOAT32
 
 PACKS = 3  # in a row that no second call could use
 MOST_CALLS = 128  # between two looks at weights that change at every look
+DTYPES = frozenset({torch.float32}) | THROUGH_FLOAT32
 HEAD = 4096  # bytes of every weight that are compared while weights change at every call
 
 Make = Callable[[Mapping[str, torch.Tensor]], Executor]
@@ -113,11 +115,17 @@ def current(
         compare: whether contents are compared.
 
     Raises:
-        InputError: weights whose memory was freed.
+        InputError: weights whose memory was freed, or that are of several dtypes, or of none that an LSTM has.
     """
     start = time.perf_counter()
     weights = named_weights(lstm)
+    dtype = next(iter(weights.values())).dtype
     for name, weight in weights.items():
+        if weight.dtype is not dtype or dtype not in DTYPES:
+            raise InputError(
+                f"{name}: got a weight of {weight.dtype}, expected one dtype for all weights, which module.to(dtype) "
+                "gives: float32, float64, bfloat16 or float16"
+            )
         if is_freed(weight):
             raise InputError(
                 f"{name}: got a weight whose memory was freed (its storage was resized), expected its values; "

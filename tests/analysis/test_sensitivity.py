@@ -175,6 +175,7 @@ def test_refusals() -> None:
         (nn.LSTM(I, H), X, 8, "no AdaptiveLSTM"),
         (fast, [], 8, "no batches"),
         (fast, X, 0, "probes: got 0"),
+        (fast, X, 2**70, "at most 10,000"),
         (fast, X * torch.nan, 8, "NaN or infinity"),
         (al.adapt(Tagger()).train(), X, 8, "training mode"),
     ):

@@ -197,3 +197,24 @@ def test_what_float32_cannot_hold_is_refused(value: float) -> None:
             infer(lstm, *args)
     with al.stream(lstm, batch_size=2) as s, pytest.raises(al.errors.NonFiniteError):
         s.step(x[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.int64], ids=str)
+@pytest.mark.parametrize("name", ["weight_hh_l1", "bias_ih_l0"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_of_several_dtypes_are_refused(name: str, dtype: torch.dtype, precision: str) -> None:
+    fast = adapted(INPUT, H, L, quantize=precision)
+    setattr(fast, name, nn.Parameter(fast.get_parameter(name).detach().to(dtype), requires_grad=False))
+    x = signal(3, 2, INPUT)
+    for run in (lambda: infer(fast, x), lambda: al.stream(fast, 2)):
+        with pytest.raises(al.errors.InputError, match=f"{name}: got a weight of {dtype}, expected one dtype"):
+            run()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.float8_e4m3fn], ids=str)
+def test_weights_of_no_dtype_of_an_lstm_are_refused(dtype: torch.dtype) -> None:
+    fast = adapted(INPUT, H, L, quantize="int8")
+    for name, p in list(fast.named_parameters()):
+        setattr(fast, name, nn.Parameter(p.detach().to(dtype), requires_grad=False))
+    with pytest.raises(al.errors.InputError, match=f"got a weight of {dtype}, expected one dtype"):
+        infer(fast, signal(3, 2, INPUT).to(dtype))
