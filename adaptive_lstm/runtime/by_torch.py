@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -41,12 +41,14 @@ def by_torch(lstm: AdaptiveLSTM, route: Route, x: Any, hx: Any) -> Any:
     _check(x, hx)
     if route is not NOT_PLAIN:
         return lstm.plain_forward(x, hx)
-    try:
+    if maybe_current_level() is None:
         with _without_onednn() if torch.is_grad_enabled() else nullcontext():
             return lstm.plain_forward(x, hx)
-    except RuntimeError as error:
-        if maybe_current_level() is None:
-            raise
+    try:
+        return lstm.plain_forward(x, hx)
+    except RuntimeError as error:  # torch.func maps oneDNN's LSTM over a batch, and differentiates torch's other one
+        with suppress(RuntimeError), _without_onednn():
+            return lstm.plain_forward(x, hx)
         raise UnsupportedError(
             f"torch.func cannot transform an LSTM like this ({str(error).splitlines()[0]}); instead of vmap, put the "
             "mapped dimension into the batch"

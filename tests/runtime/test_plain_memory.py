@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -96,6 +97,41 @@ def test_torch_func_does_what_it_does_with_nn_lstm(transform: Callable[[Any], to
         assert got == want
     else:
         assert_close(got, want, "fp32")
+
+
+@DEPRECATED
+@pytest.mark.filterwarnings(
+    "ignore:There is a performance drop:UserWarning", "ignore:LSTM with projections:UserWarning"
+)
+@pytest.mark.parametrize("proj_size", [0, 4])
+def test_gradients_by_torch_func(proj_size: int) -> None:
+    """Per sample, of inputs and of parameters, and forward: by whichever of torch's two LSTMs can."""
+    fast, lstm = adapted(6, 9, 1, proj_size=proj_size), torch_lstm(6, 9, 1, proj_size=proj_size)
+    rows = X.transpose(0, 1)
+
+    def loss(module: nn.Module, p: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.func.functional_call(module, p, (x[:, None],))[0].pow(2).sum()
+        return out
+
+    want, want_x = [], []
+    for row in rows:
+        row = row.clone().requires_grad_()
+        lstm.zero_grad()
+        loss(lstm, dict(lstm.named_parameters()), row).backward()
+        want.append({name: torch.as_tensor(p.grad).clone() for name, p in lstm.named_parameters()})
+        want_x.append(torch.as_tensor(row.grad))
+    given = {name: p.detach() for name, p in fast.named_parameters()}
+    over_rows = torch.func.vmap(torch.func.grad(lambda p, x: loss(fast, p, x), argnums=(0, 1)), in_dims=(None, 0))
+    if proj_size:  # torch maps no LSTM with projections, its own neither
+        with pytest.raises(al.errors.UnsupportedError, match=r"torch\.func cannot transform"):
+            over_rows(given, rows)
+    else:
+        got, got_x = over_rows(given, rows)
+        assert_close(got_x, torch.stack(want_x), "fp32")
+        for name, found in got.items():
+            assert_close(found, torch.stack([one[name] for one in want]), "fp32")
+    forward = torch.func.jacfwd(lambda x: loss(fast, given, x))(rows[0])
+    assert_close(forward, want_x[0], "fp32")
 
 
 def test_fake_and_zero_tensors() -> None:
