@@ -30,6 +30,7 @@ SIZES = ((16, 16, 1), (40, 128, 3), (256, 256, 2), (512, 512, 2))
 BATCHES, LENGTHS = (1, 2, 8, 32, 256), (1, 16, 64)
 MACS = 4e9  # larger cells are left out
 DTYPES = (torch.bfloat16, torch.float16, torch.float64)
+OTHER_DTYPES = (((16, 16, 1), 1, 1), ((40, 128, 1), 1, 10), ((40, 256, 2), 1, 16), ((40, 256, 2), 8, 16))  # size, B, T
 
 
 class _Dropped(nn.Module):
@@ -63,12 +64,12 @@ def cells() -> Iterator[tuple[str, nn.LSTM, nn.LSTM, torch.Tensor]]:
                         adapt(lstm),
                         torch.randn(length, batch, size[0]),
                     )
-    size = (40, 256, 2)
     for dtype in DTYPES:
-        for batch, length in ((1, 16), (8, 16)):
+        for size, batch, length in OTHER_DTYPES:
             lstm = nn.LSTM(*size).eval().to(dtype)
             x = torch.randn(length, batch, size[0]).to(dtype)
             yield f"{str(dtype).removeprefix('torch.')} {size}, B {batch}, T {length}", lstm, adapt(lstm), x
+    size = (40, 256, 2)
     for name, change in COMPUTED.items():
         for batch, length in ((1, 1), (1, 64), (8, 64)):
             lstm = nn.LSTM(*size).eval()
