@@ -86,7 +86,7 @@ class Lent:
 
     def to(self, executor: Executor, weights: Mapping[str, torch.Tensor]) -> Executor:
         """The executor of a copy, with the same settings, that found these weights."""
-        if self.fingerprint.followed(weights) is not None:
+        if self.fingerprint.held_by(weights) is not None:
             executor.native = self.native
         return executor
 
@@ -131,7 +131,7 @@ def current(
                 f"{name}: got a weight whose memory was freed (its storage was resized), expected its values; "
                 "where a model is sharded, gather its weights before the call"
             )
-    kept = None if old is None else old.fingerprint.followed(weights)
+    kept = None if old is None else old.fingerprint.followed(lstm, weights)
     if old is not None and old.executor is not None and kept is not None:
         gate = _never if kept.dear else kept.unchanged
         seconds = time.perf_counter() - start

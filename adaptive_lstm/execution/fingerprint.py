@@ -32,7 +32,7 @@ class Fingerprint:
         most: bytes of every weight that are compared; None: all.
     """
 
-    __slots__ = ("_contents", "_layout", "_look", "_most", "_seen", "dear")
+    __slots__ = ("_contents", "_layout", "_look", "_most", "_seen", "_uncounted", "dear")
 
     def __init__(
         self, lstm: nn.LSTM, weights: Mapping[str, torch.Tensor], *, contents: bool = True, most: int | None = None
@@ -40,11 +40,11 @@ class Fingerprint:
         _watch_optimizers()
         found = None
         self._layout, self._most = _layout(weights), most
-        stored = {name: w for name, w in weights.items() if name in lstm._parameters}
-        uncounted = any(w.is_inference() or w.is_shared() for w in stored.values())
+        stored = _stored(lstm, weights)
+        self._uncounted = _uncounted(stored)
         if contents and all(w.is_cpu for w in weights.values()):
-            found = contents_of(_regions(weights, most), always=uncounted)
-        self.dear = found is not None and (uncounted or len(stored) < len(weights))
+            found = contents_of(_regions(weights, most), always=self._uncounted)
+        self.dear = found is not None and (self._uncounted or len(stored) < len(weights))
         self._hold(weights if contents else stored, found)
 
     def _hold(self, weights: Mapping[str, torch.Tensor], contents: Contents | None) -> None:
@@ -85,29 +85,47 @@ class Fingerprint:
         """What the weights held, if contents are compared."""
         return self._contents
 
-    def followed(self, weights: Mapping[str, torch.Tensor]) -> Fingerprint | None:
-        """The fingerprint of weights that hold what these held, wherever they are; None if they do not."""
+    def followed(self, lstm: nn.LSTM, weights: Mapping[str, torch.Tensor]) -> Fingerprint | None:
+        """The fingerprint of weights that hold what these held, wherever they are; None if they do not.
+
+        How it compares is decided anew: they may be shared by now, for example, or computed.
+        """
+        if self._contents is None:
+            return None
+        stored = _stored(lstm, weights)
+        uncounted = _uncounted(stored)
+        if (uncounted, uncounted or len(stored) < len(weights)) != (self._uncounted, self.dear):
+            out = Fingerprint(lstm, weights, most=self._most)  # first: a write after it is noticed
+            return out if self.held_by(weights) is not None else None
+        contents = self.held_by(weights)
+        if contents is None:
+            return None
+        out = self._alike()
+        out._hold(weights, contents)
+        return out
+
+    def held_by(self, weights: Mapping[str, torch.Tensor]) -> Contents | None:
+        """The same contents where these weights are; None if they hold something else, or nothing is compared."""
         if self._contents is None or _layout(weights) != self._layout:
             return None
         counted = [
             w is old and w.data_ptr() == address and version >= 0 and w._version == version
             for w, (_, old, _, address, version, _) in zip(weights.values(), self._seen, strict=True)
         ]
-        contents = self._contents.moved(_regions(weights, self._most), counted)
-        if contents is None:
-            return None
+        return self._contents.moved(_regions(weights, self._most), counted)
+
+    def _alike(self) -> Fingerprint:
+        """One that compares as this does, and holds nothing yet."""
         out = object.__new__(Fingerprint)
-        out._layout, out._most, out.dear = self._layout, self._most, self.dear
-        out._hold(weights, contents)
+        out._layout, out._most, out._uncounted, out.dear = self._layout, self._most, self._uncounted, self.dear
         return out
 
     def for_copy(self) -> Fingerprint:
-        """The fingerprint for a copy of the module: ``followed`` compares what its weights hold, before its first call.
+        """The fingerprint for a copy of the module: ``held_by`` compares what its weights hold, before its first call.
 
         It keeps none of these weights alive.
         """
-        out = object.__new__(Fingerprint)
-        out._layout, out._most, out.dear = self._layout, self._most, self.dear
+        out = self._alike()
         out._contents, out._look = self._contents, None
         out._seen = [(name, None, None, 0, -1, None) for name, *_ in self._seen]
         return out
@@ -127,6 +145,16 @@ class Fingerprint:
         if self._contents is not None:
             self._contents.doubt()
         return self._contents is not None
+
+
+def _stored(lstm: nn.LSTM, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those that are parameters of the module; the others are computed for every call."""
+    return {name: w for name, w in weights.items() if name in lstm._parameters}
+
+
+def _uncounted(stored: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there are writes to them that torch does not count."""
+    return any(w.is_inference() or w.is_shared() for w in stored.values())
 
 
 def _layout(weights: Mapping[str, torch.Tensor]) -> list[Any]:
