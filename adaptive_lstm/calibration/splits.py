@@ -70,7 +70,8 @@ def check_distinct(fingerprints: Mapping[str, str]) -> None:
         if digest in first:
             raise CalibrationError(
                 f"{first[digest]} and {name} are equal, expected all sequences to differ: the same sequence could be "
-                "used both to choose a policy and to test it; remove duplicates"
+                "used both to choose a policy and to test it; remove duplicates. Beside arrays nothing else counts, "
+                "since it may be a label: a number that makes another sequence belongs into an array of several"
             )
         first[digest] = name
 

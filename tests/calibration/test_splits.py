@@ -142,14 +142,16 @@ ALIKE = [
     ({"a": X, "b": 1}, {"b": 1, "a": X.clone()}),
     (X.numpy(), X.numpy().copy()),
     (X.clone().requires_grad_(), X),
+    (Clip(X, 8000), Clip(X, 16000)),  # what stands beside arrays may be a label
+    ({"x": X}, {"y": X}),
 ]
 DIFFERENT = [
     (Clip(X), Clip(X + 1)),
-    (Clip(X, 8000), Clip(X, 16000)),
+    (Clip(1, 8000), Clip(1, 16000)),
     (Slots(X), Slots(X + 1)),
     (Record(X), Record(X + 1)),
     (Lazy(X), Lazy(X + 1)),
-    ({"x": X}, {"y": X}),
+    ({"x": 1}, {"y": 1}),
     ({1: "a", 2: "b"}, {1: "b", 2: "a"}),
     (torch.tensor([2**53]), torch.tensor([2**53 + 1])),
     (torch.tensor([math.nan, 0.0]), torch.tensor([0.0, math.nan])),
