@@ -84,13 +84,39 @@ def projected_gradients(
     """Gradients of v . ``out`` with respect to the tensors, for ``count`` random projections v, standard normal.
 
     Raises:
-        InputError: the output depends on no LSTM.
+        InputError: no gradient leads from the output to an LSTM, or the graph of an earlier run does.
     """
     if not (tensors and out.requires_grad):
-        raise InputError("the output does not depend on any LSTM; pass output=... to pick one that does")
+        raise InputError(_NO_GRADIENT)
+    if not all(tensor.requires_grad for tensor in tensors):
+        raise InputError(
+            "the model calls an LSTM under torch.no_grad() or inference_mode(): the output does not depend on any "
+            "LSTM there as far as gradients tell; call it without, and the whole model under no_grad where you need "
+            "no gradients"
+        )
     for index in range(count):
         v = torch.randn(out.shape, generator=generator, dtype=torch.float64, device="cpu").to(out)
-        yield torch.autograd.grad((out * v).sum(), tensors, retain_graph=index + 1 < count, allow_unused=True)
+        more = index + 1 < count
+        try:
+            found = torch.autograd.grad((out * v).sum(), tensors, retain_graph=more, allow_unused=True)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _OF_EARLIER_RUNS):
+                raise
+            raise InputError(
+                "gradients lead from the output into an earlier run of the model: it goes on from a tensor that it has "
+                "kept where nothing can put it back, in a closure or a global variable, or writes to it in place. Keep "
+                "what it remembers in an attribute of the module, or detached (state.detach())"
+            ) from error
+        if all(gradient is None for gradient in found):
+            raise InputError(_NO_GRADIENT)
+        yield found
+
+
+_NO_GRADIENT = (
+    "the output does not depend on any LSTM as far as gradients tell; pass output=... to pick one that does, and look "
+    "for torch.no_grad(), detach() or numpy between an LSTM and the output"
+)
+_OF_EARLIER_RUNS = ("backward through the graph a second time", "modified by an inplace operation")  # torch's words
 
 
 @runs_model

@@ -25,7 +25,8 @@ from ..errors import InputError
 from ..files import FilePath
 from ..losses import Loss, Sizes, as_loss
 from ..model_io import RUNS, call, check_repeated, float_tensors
-from ..model_io.memory import memory_kept, put_back, tensors_in
+from ..model_io.attributes import tensors_in
+from ..model_io.memory import memory_kept, put_back
 from ..policies import Dense, Policy
 from ..runtime.adapt import adaptable, adapted_lstms, lstms_of
 from ..weights.fingerprint import surroundings_digest, weights_digest

@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..codec import brief, is_iterable
 from ..errors import AdaptiveLSTMError, InputError
-from .memory import holds_tensors, memory_kept, put_back, tensors_in
+from .attributes import holds_tensors, tensors_in
+from .memory import memory_kept, put_back
 
 RUNS = 3  # of one input: torch's generator may give the same draw twice in a row
 REPEATED = 1e-3  # of the largest output: by so much two runs may differ, as sums in another order do
@@ -142,7 +143,11 @@ def check_repeated(model: nn.Module, outputs: Sequence[torch.Tensor], again: Seq
     how = next(filter(None, map(_difference, outputs, again)), "" if len(outputs) == len(again) else "in number")
     if how:
         on = [name for name, module in model.named_modules() if module.training]
-        where = f"in training mode: {', '.join(on[:5])}" if on else "dropout, sampling, random crops?"
+        where = (
+            f"in training mode: {', '.join(on[:5])}"
+            if on
+            else "dropout, sampling, random crops, a state in a closure or a global variable?"
+        )
         raise InputError(
             f"got two outputs for the same input that differ {how}, expected a model that repeats itself: what "
             f"skipping or compression changes could not be told from chance. Switch the randomness off "

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .attributes import Attributes, holds_tensors, is_of_user, may_remember
+
 DEPTH = 3  # of objects in objects that a model remembers something in
 
 _kept: ContextVar[Mapping[int, _Memory]] = ContextVar("kept", default=MappingProxyType({}))  # by id of models
@@ -25,8 +27,10 @@ def memory_kept(model: nn.Module) -> Iterator[None]:
 
     So it is ahead of every ``model_io.call`` inside the block: what an input gives does not depend on those before.
 
-    That holds for tensors and arrays in containers and in objects (dataclasses, for example) too. All of them stay the
-    same objects, which may be shared. Parameters, submodules and the settings of LSTMs are not touched.
+    That holds for tensors and arrays in containers, in objects (dataclasses, for example, also with slots), in
+    attributes of the classes of modules, and in modules that a container holds, too. All of them stay the same objects,
+    which may be shared. Parameters, submodules and the settings of LSTMs are not touched. What a closure or a global
+    variable holds is not found.
     """
     around = _kept.get()
     memory = around.get(id(model)) or _Memory(model)
@@ -45,7 +49,13 @@ def put_back(model: nn.Module) -> None:
         memory.put_back()
 
 
-def _memory_names(module: nn.Module) -> set[str]:
+def changed(model: nn.Module) -> frozenset[int]:
+    """Ids of the values that runs inside ``memory_kept`` have written to, or put others in place of."""
+    memory = _kept.get().get(id(model))
+    return frozenset() if memory is None else frozenset(memory.changed)
+
+
+def memory_names(module: nn.Module) -> set[str]:
     """Attributes that a forward may write: neither torch's own nor, of LSTMs, weights and settings."""
     names = {name for name in module.__dict__ if name != "training" and name not in _TORCHS}
     if isinstance(module, nn.LSTM):
@@ -64,66 +74,97 @@ class _Memory:
     """What a model remembers now, also in containers and in objects with attributes of their own, to be put back."""
 
     def __init__(self, model: nn.Module):
-        self._modules = [
-            (module, {name: module.__dict__[name] for name in _memory_names(module)}) for module in model.modules()
-        ]
-        self._buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+        self.changed: set[int] = set()  # ids of values that a run has written to or replaced
+        self._modules: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._buffers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
         self._containers: list[tuple[Any, list[Any], bool]] = []  # what is in each, and whether an object holds it
-        self._objects: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        values = [value for _, own in (*self._modules, *self._buffers) for value in own.values()]
-        seen: set[int] = set()
-        ahead = deque([(value, DEPTH) for value in values])  # those of least depth first
-        while ahead:
-            value, depth = ahead.popleft()
-            if id(value) in seen:
+        self._objects: list[Attributes] = []
+        self._seen: set[int] = set()
+        self._ahead: deque[tuple[Any, int]] = deque()  # those of least depth first
+        self._add_modules(model, DEPTH)
+        while self._ahead:
+            value, depth = self._ahead.popleft()
+            if id(value) not in self._seen:
+                self._add(value, depth)
+
+    def _add_modules(self, model: nn.Module, depth: int) -> None:
+        """A module with those inside, and the attributes of their classes, which others may share."""
+        for module in model.modules():
+            if id(module) in self._seen:
                 continue
-            container = isinstance(value, dict | list | tuple | set | deque)
-            if not container and not depth and _may_remember(value):
-                continue
-            seen.add(id(value))
-            if container:
-                parts = _entries(value)
-                self._containers.append((value, parts, depth < DEPTH))
-                ahead.extendleft((part, depth) for part in (value.values() if isinstance(value, dict) else parts))
-            elif isinstance(value, torch.Tensor):
-                if _may_be_written(value):
-                    self._tensors.append((value, value.detach().clone()))
-            elif type(value) is np.ndarray and value.flags.writeable and not value.dtype.hasobject:
-                self._arrays.append((value, value.copy()))
-            elif _may_remember(value):
-                self._objects.append((vars(value), dict(vars(value))))
-                ahead.extend((part, depth - 1) for part in vars(value).values())
+            self._seen.add(id(module))
+            own, buffers = {name: module.__dict__[name] for name in memory_names(module)}, dict(module._buffers)
+            self._modules.append((module, own))
+            self._buffers.append((module._buffers, buffers))
+            self._ahead.extend((value, depth) for value in (*own.values(), *buffers.values()))
+            for kind in filter(is_of_user, type(module).__mro__):
+                if id(kind) not in self._seen:
+                    self._seen.add(id(kind))
+                    self._add_object(kind, DEPTH)
+
+    def _add_object(self, value: Any, depth: int) -> None:
+        self._objects.append(Attributes(value))
+        self._ahead.extend((part, depth - 1) for part in self._objects[-1].before.values())
+
+    def _add(self, value: Any, depth: int) -> None:
+        container = isinstance(value, dict | list | tuple | set | deque)
+        if not container and not depth and may_remember(value):
+            return
+        if isinstance(value, nn.Module):
+            self._add_modules(value, depth)
+            return
+        self._seen.add(id(value))
+        if container:
+            parts = _entries(value)
+            self._containers.append((value, parts, depth < DEPTH))
+            self._ahead.extendleft((part, depth) for part in (value.values() if isinstance(value, dict) else parts))
+        elif isinstance(value, torch.Tensor):
+            if _may_be_written(value):
+                self._tensors.append((value, value.detach().clone()))
+        elif type(value) is np.ndarray and value.flags.writeable and not value.dtype.hasobject:
+            self._arrays.append((value, value.copy()))
+        elif may_remember(value):
+            self._add_object(value, depth)
 
     def put_back(self) -> None:
         """As it was; what has not changed is not written to."""
         for module, own in self._modules:
-            for name in _memory_names(module) - own.keys():
+            self._replaced(module.__dict__, own)
+            for name in memory_names(module) - own.keys():
                 del module.__dict__[name]
             module.__dict__.update(own)
         for held, buffers in self._buffers:
+            self._replaced(held, buffers)
             if list(held) != list(buffers) or any(map(operator.is_not, held.values(), buffers.values())):
                 held.clear()
                 held.update(buffers)
-        for now, before in self._objects:
-            for name in now.keys() - before.keys():
-                if holds_tensors(now[name]):  # the rest of an object is its own affair
-                    del now[name]
-            now.update({name: value for name, value in before.items() if now.get(name) is not value})
+        for one in self._objects:
+            self._replaced(one.now(), one.before)
+            one.put_back()
         for container, parts, inside in self._containers:
             found = _entries(container)
-            changed = len(found) != len(parts) or any(map(operator.is_not, found, parts))
-            if changed and (not inside or holds_tensors(parts) or holds_tensors(found)):
-                _refill(container, parts)
+            if len(found) != len(parts) or any(map(operator.is_not, found, parts)):
+                self.changed.update([id(container), *map(id, parts)])
+                if not inside or holds_tensors(parts) or holds_tensors(found):
+                    _refill(container, parts)
         with torch.inference_mode():  # tensors may have been made there
             for tensor, value in self._tensors:
                 if tensor.shape != value.shape:
                     tensor.data = value.clone()
                 elif not torch.equal(tensor, value):
                     tensor.copy_(value)
+                else:
+                    continue
+                self.changed.add(id(tensor))
         for array, content in self._arrays:
-            array[...] = content
+            if not np.array_equal(array, content):
+                self.changed.add(id(array))
+                array[...] = content
+
+    def _replaced(self, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        self.changed.update(id(value) for name, value in before.items() if now.get(name) is not value)
 
 
 def _may_be_written(value: torch.Tensor) -> bool:
@@ -149,25 +190,3 @@ def _refill(container: Any, entries: list[Any]) -> None:
         container.update(entries)
     else:
         container.extend(entries)
-
-
-def _may_remember(value: Any) -> bool:
-    known = isinstance(value, nn.Module | torch.Tensor | type) or callable(value)
-    return not known and hasattr(value, "__dict__") and not type(value).__module__.startswith("torch.")
-
-
-def holds_tensors(value: Any) -> bool:
-    """Whether a value is a tensor, or a container with one inside."""
-    return next(tensors_in(value), None) is not None
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """A tensor itself, or those in a container, however deep."""
-    seen, ahead = set[int](), [value]
-    while ahead:
-        one = ahead.pop()
-        if isinstance(one, torch.Tensor):
-            yield one
-        if isinstance(one, dict | list | tuple | set | deque) and id(one) not in seen:
-            seen.add(id(one))
-            ahead.extend(one.values() if isinstance(one, dict) else one)
