@@ -12,7 +12,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -27,15 +27,14 @@ from ..losses import Loss, Sizes, as_loss
 from ..model_io import RUNS, call, check_repeated, float_tensors
 from ..model_io.attributes import tensors_in
 from ..model_io.memory import memory_kept, put_back
-from ..policies import Dense, Policy
+from ..policies import Dense
 from ..runtime.adapt import adaptable, adapted_lstms, lstms_of
 from ..weights.fingerprint import surroundings_digest, weights_digest
+from .audit_record import Begun, Fallback, digests_of, read_record
 from .e_process import EProcess
 from .guarantee import between
 
 State = Literal["holding", "revoked"]
-
-Fallback = Policy | Mapping[str, Policy]
 
 CHECKED = 16  # audited calls whose outputs the loss is checked by, as ``calibrate`` does
 REPEATED = 2  # audited calls on which the original runs RUNS times, to see whether it repeats itself
@@ -48,15 +47,6 @@ class AuditWarning(UserWarning):
     """An audit found that a model loses more than was promised."""
 
 
-@dataclass(frozen=True)
-class Begun:
-    """Where an audit starts: the evidence, calls seen and promises revoked so far."""
-
-    evidence: EProcess
-    seen: int = 0
-    revocations: int = 0
-
-
 class Audit:
     """An audit that runs; made by ``audit``. Threads may share the audited model.
 
@@ -66,6 +56,7 @@ class Audit:
         confidence: the promise of a model that keeps its limit is revoked with at most 1 - ``confidence``, ever.
         seen: calls so far.
         revocations: promises revoked so far; more than one only with ``fallbacks``, each for the policy of its time.
+            The evidence is against the policy that serves now.
     """
 
     def __init__(
@@ -82,7 +73,7 @@ class Audit:
         self.model, self.limit, self.confidence, self.seen = model, begun.evidence.limit, confidence, begun.seen
         self._original, self._loss, self._rate, self._evidence = original, loss, rate, begun.evidence
         self._fallbacks, self._draw, self._lock = list(fallbacks), random.Random(seed).random, threading.Lock()
-        self.revocations = begun.revocations
+        self.revocations, self._policies = begun.revocations, begun.policies or digests_of(model, fallbacks)
         self._first: list[tuple[Any, Sizes | None]] = []  # outputs of the original, to check the loss by
         if self.revocations:
             self._fall_back()
@@ -195,40 +186,41 @@ class Audit:
                 self._revoke_if_due()
 
     def merge(self, other: Audit | Mapping[str, Any]) -> None:
-        """Add the evidence of an audit that ran elsewhere, in another process, on other calls.
+        """Add what an audit found that ran elsewhere, in another process, on other calls.
+
+        Evidence is of one policy. Where both have the same policy, their evidence becomes one. If the other has fallen
+        back further, this one follows: it takes over the policy and the evidence against that, and warns. What the
+        other found against a policy that is already revoked here counts no more, only its calls do.
 
         Args:
             other: the audit, or what its ``as_dict`` gave. Merge each once.
 
         Raises:
-            InputError: another limit, confidence or loss; nothing is changed then.
+            InputError: another limit, confidence or loss, or other policies; nothing is changed then.
         """
         told = other.as_dict() if isinstance(other, Audit) else other
-        begun = _read(told, self._loss, self.limit, self.confidence)
+        begun = read_record(told, self._loss, self.limit, self.confidence, self._policies)
         with self._lock:
-            before = self.state
-            merged = self._evidence.merged(begun.evidence)
-            self._evidence = replace(merged, peak=max(merged.peak, self._evidence.peak))
             self.seen += begun.seen
-            if before == "holding":
-                self._revoke_if_due()
+            if begun.revocations > self.revocations:
+                self.revocations, self._evidence = begun.revocations, begun.evidence
+                self._fall_back()
+                _warn(self, "an audit that was merged has found more", stacklevel=3)
+            elif begun.revocations == self.revocations:
+                before, merged = self.state, self._evidence.merged(begun.evidence)
+                self._evidence = replace(merged, peak=max(merged.peak, self._evidence.peak))
+                if before == "holding":
+                    self._revoke_if_due()
 
     def _revoke_if_due(self) -> None:
         if self.state == "holding":
             return
-        found, more = self._evidence, self.revocations < len(self._fallbacks)
-        then = "The next more careful policy serves now" if more else "Nothing is skipped any more"
+        found = self._evidence
         self.revocations += 1
         self._fall_back()
-        if more:
+        if self.revocations <= len(self._fallbacks):
             self._evidence = EProcess(self.limit)  # another policy, another promise
-        warnings.warn(
-            f"adaptive_lstm: the promise {self._loss.name} <= {self.limit:g} is revoked: {found.mean:.4f} over "
-            f"{found.count} audited calls. {then}; streams that are open keep their policy. The "
-            "inputs are unlike those of the calibration; calibrate again on recent ones.",
-            AuditWarning,
-            stacklevel=3,
-        )
+        _warn(self, f"{found.mean:.4f} over {found.count} audited calls")
 
     def _fall_back(self) -> None:
         """Set the policies that as many revocations lead to."""
@@ -246,6 +238,7 @@ class Audit:
             "confidence": self.confidence,
             "seen": self.seen,
             "revocations": self.revocations,
+            "policies": list(self._policies),
             "evidence": self._evidence.as_dict(),
         }
 
@@ -256,6 +249,19 @@ class Audit:
             ModelFileError: the file cannot be written.
         """
         files.write(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
+
+
+def _warn(audit: Audit, found: str, *, stacklevel: int = 4) -> None:
+    """Say that a promise is revoked, and what serves now."""
+    more = audit.revocations <= len(audit._fallbacks)
+    then = "The next more careful policy serves now" if more else "Nothing is skipped any more"
+    warnings.warn(
+        f"adaptive_lstm: the promise {audit._loss.name} <= {audit.limit:g} is revoked: {found}. {then}. Streams that "
+        "are open, also after reset(), and stream pools keep the policy that they were opened with: open them anew. "
+        "The inputs are unlike those of the calibration; calibrate again on recent ones.",
+        AuditWarning,
+        stacklevel=stacklevel,
+    )
 
 
 class _Listener:
@@ -297,11 +303,13 @@ def audit(
             print(audit.state, audit.evidence)
 
     While the mean loss is at most ``max_loss``, the promise is revoked with at most 1 - ``confidence``, over all time
-    (``e_process.py``). Once it is revoked, the model falls back and warns. The cost is ``rate`` times that of the
-    original. After 16 audited calls the loss is checked as ``calibrate`` checks it: one that means nothing for such
-    outputs ends the audit with an ``InputError`` of that call. So does an original that, run again on its first audited
-    inputs, gives other outputs. A model that keeps a state between calls cannot be audited call by call; use
-    ``Audit.check`` at the end of each sequence.
+    (``e_process.py``). Once it is revoked, the model falls back and warns: its next call has the other policy. Streams
+    that are open keep theirs, also after ``reset()``, and so do the streams of a ``StreamPool`` that was made before,
+    those too that join it later: open streams and pools anew. The cost is ``rate`` times that of the original. After 16
+    audited calls the loss is checked as ``calibrate`` checks it: one that means nothing for such outputs ends the audit
+    with an ``InputError`` of that call. So does an original that, run again on its first audited inputs, gives other
+    outputs. A model that keeps a state between calls cannot be audited call by call; use ``Audit.check`` at the end of
+    each sequence.
 
     Args:
         model: adapted and calibrated, in eval mode, skipping. It is watched by a forward hook until ``Audit.close``.
@@ -327,9 +335,8 @@ def audit(
         raise InputError(f"seed: got {brief(seed)}, expected a whole number, or None for another draw in every process")
     _check_models(model, original)
     _check_fallbacks(model, fallbacks)
-    begun = Begun(EProcess(limit)) if resume is None else _read(resume, loss, limit, confidence)
-    if begun.revocations > len(fallbacks) + 1:
-        raise InputError(f"resume: {begun.revocations} promises were revoked, expected the fallbacks of that audit")
+    policies = digests_of(model, fallbacks)
+    begun = Begun(EProcess(limit)) if resume is None else read_record(resume, loss, limit, confidence, policies)
     return Audit(model, original, loss, float(rate), confidence, begun, fallbacks, None if seed is None else int(seed))
 
 
@@ -374,26 +381,3 @@ def _check_fallbacks(model: nn.Module, fallbacks: Sequence[Fallback]) -> None:
         for name, lstm in lstms.items():
             policy = fallback[name] if isinstance(fallback, Mapping) else fallback
             replace(lstm.plan, policy=policy).check(lstm.stack_shape)
-
-
-def _read(told: Mapping[str, Any], loss: Loss, limit: float, confidence: float) -> Begun:
-    """Read what ``Audit.as_dict`` gave.
-
-    Raises:
-        InputError: something else, or of another audit.
-    """
-    try:
-        begun = Begun(EProcess.from_dict(told["evidence"]), int(told["seen"]), int(told["revocations"]))
-        asked = str(told["loss"]), float(told["confidence"])
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"got no audit, expected what Audit.as_dict() gives: {error!r:.100}") from error
-    if min(begun.seen, begun.revocations) < 0:
-        raise InputError(
-            f"got an audit of {begun.seen} calls with {begun.revocations} promises revoked, expected no negative counts"
-        )
-    if (*asked, begun.evidence.limit) != (loss.name, confidence, limit):
-        raise InputError(
-            f"got an audit of {asked[0]} <= {begun.evidence.limit:g} at confidence {asked[1]:g}, "
-            f"expected {loss.name} <= {limit:g} at confidence {confidence:g}"
-        )
-    return begun

@@ -34,7 +34,7 @@ class AuditState(Protocol):
 
 @dataclass(frozen=True)
 class Audited:
-    """An audit of what a server computes.
+    """An audit of what a server computes. It only reports: after a revocation the server serves on with its policy.
 
     ``audit``: whose state is shown, as ``adaptive_lstm.audit`` returns it.
     ``check``: is given frames [n, I] of one sequence from its start and their outputs [n, P], in a thread of its own,
