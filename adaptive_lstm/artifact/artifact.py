@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -18,10 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from .. import bench, codec, tensorfile
+from .. import codec, tensorfile
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
-from ..execution.backend import backend_info
 from ..files import FilePath
 from ..policies import Policy, kind_of, members, parts
 from ..runtime.adapt import adapt, adaptable, lstms_of
@@ -35,6 +33,7 @@ from ..weights.precision import Quantize
 from ..weights.quantization import quantize_stack
 from ..weights.replaced import ReplacedWeights
 from . import container
+from .machine import tell_of_another_machine
 from .matrices import read_matrices, write_matrices
 from .policies import Kinds, decode_policy, encode_policy, known_kinds
 from .stacks import read_settings, read_shape
@@ -140,7 +139,7 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     for name, lstm in lstms_of(fast).items():
         lstm.plan = settings[name]
     if certificate is not None:
-        _tell_of_another_machine(certificate)
+        tell_of_another_machine(certificate.savings, stacklevel=2)
     return fast
 
 
@@ -183,20 +182,6 @@ def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mappin
         raise InputError(
             f"certificate: it covers {codec.brief(certificate.policy)}, and the model has another policy; set the "
             "certified one (calibration.apply(model)), or save without the certificate"
-        )
-
-
-def _tell_of_another_machine(certificate: Certificate) -> None:
-    """Warn if the time that a policy leaves was measured on a machine unlike this one."""
-    there = certificate.savings
-    here = (bench.cpu_model(), backend_info().isa)
-    if "cpu" in there and (there["cpu"], there["isa"]) != here:
-        warnings.warn(
-            f"adaptive_lstm: the policy was timed on {there['cpu']} ({there['isa']}), and this is {here[0]} "
-            f"({here[1]}), where it may save another share of the time than {1 - there['time']:.0%}; measure it here "
-            "with adaptive_lstm.time_policy(model, inputs)",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import codec, strict_json
+from .. import bench, codec, strict_json
 from ..codec import short_repr
 from ..errors import InputError
 from ..execution.backend import backend_info
@@ -26,6 +26,7 @@ from .guarantee import Guarantee
 from .input_digest import fingerprint_of_all
 from .splits import Splits
 from .time_share import TimeShare
+from .time_words import in_words
 
 NOTHING = "dense"  # the name of the candidate that skips nothing
 # Certified with ``forward``: a stream may also exit at its very last timestep (see ``Stream``).
@@ -65,7 +66,9 @@ class Certificate:
         made: when, UTC.
         seconds: that finding the policy took.
         finalists: of a search by time: ``kept_limits``, how many candidates kept all limits on the search split;
-            ``timed``, how many of them were timed; ``fastest``, the fields of the best ``TimeShare``. None if none was.
+            ``timed``, how many of them were timed; ``fastest``, the fields of the best ``TimeShare``, None if none was
+            timed; ``out_of_time``, whether ``seconds`` ended the timing. None if none kept the limits, and in a search
+            by multiply-accumulates.
         more: where nothing that skips passed and testing ended with a ``policy`` that lost less than the limits: its
             mean ``losses``, and how many sequences would certify them, in the ``test`` split and ``sequences`` in all.
     """
@@ -131,22 +134,23 @@ class Certificate:
 
     def _time_share(self) -> str:
         """What was measured of the chosen policies, in words."""
-        share, (low, high) = self.savings["time"], self.savings["time_quartiles"]
-        where = "".join(f", {self.savings[name]}" for name in ("use", "isa") if name in self.savings)
-        spread = f"(quartiles {low:.2f} to {high:.2f}{where})"
-        if low > 1:
-            return f"SLOWER: {share:.2f} times the time of nothing skipped {spread}"
-        return f"time left: {share:.0%} {spread}"
+        low, high = self.savings["time_quartiles"]
+        share = bench.Ratio(self.savings["time"], low, high, bench.MIN_ROUNDS)
+        return in_words(share, ", ".join(f"{self.savings[name]}" for name in ("use", "isa") if name in self.savings))
 
     def _fastest(self) -> list[str]:
-        """Why a search by time skips nothing, in a line; none if it was not by time."""
+        """Why a search by time skips nothing, in lines; none if it was not by time, or nothing kept the limits."""
         if not self.finalists:
             return []
-        kept, share = self.finalists["kept_limits"], self.finalists["fastest"]
-        return [
-            f"  {kept} candidates that skip kept the limits in the search; the fastest ran {1 / share['median']:.2f} "
-            f"times as fast as nothing skipped (quartiles of its time {share['p25']:.2f} to {share['p75']:.2f})"
-        ]
+        kept, timed, share = (self.finalists[name] for name in ("kept_limits", "timed", "fastest"))
+        lines = [f"  {kept} candidates that skip kept the limits in the search, and {timed} of them were timed"]
+        if share is not None:
+            fastest = bench.Ratio(share["median"], share["p25"], share["p75"], bench.MIN_ROUNDS)
+            lines.append(f"  the fastest of these: {in_words(fastest)}")
+        if self.finalists.get("out_of_time"):
+            when = "before all finalists were" if timed else "before any candidate was"
+            lines.append(f"  the time that seconds= allows ended {when} timed: give more seconds")
+        return lines
 
     def _more(self) -> list[str]:
         """How many sequences would have done, in a line; none if that is not known, or nothing more was wanted."""

@@ -89,7 +89,8 @@ class Calibration:
 
         Args:
             model: the one that was calibrated, or a copy.
-            force: apply policies that were measured slower than nothing skipped too.
+            force: apply policies that were measured slower than nothing skipped too: even the lower quartile of their
+                time is above. Those of which no gain was measured are applied; ``time`` says so.
 
         Raises:
             InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or

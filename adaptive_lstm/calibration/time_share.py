@@ -18,6 +18,7 @@ from ..policies import Dense
 from ..runtime.adapt import adapted_lstms
 from .candidates import Settings
 from .evaluation import copy_with
+from .time_words import in_words
 from .workload import Use, workload
 
 TIMING_ROUNDS = 15  # interleaved, of the policies and of none
@@ -56,12 +57,7 @@ class TimeShare(bench.Ratio):
         return asdict(self)
 
     def __str__(self) -> str:
-        spread = f"(quartiles {self.p25:.2f} to {self.p75:.2f}, use {self.use!r}, {self.threads} threads, {self.isa})"
-        if self.slower:
-            return f"SLOWER: {self.median:.2f} times as long as with nothing skipped {spread}"
-        if not self.meaningful:
-            return f"time left not known: the machine was not quiet {spread}"
-        return f"time left: {self.median:.0%}, {1 / self.median:.2f} times as fast as with nothing skipped {spread}"
+        return in_words(self, f"use {self.use!r}, {self.threads} threads, {self.isa}")
 
 
 @runs_model

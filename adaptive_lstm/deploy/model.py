@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import strict_json
+from ..artifact.machine import tell_of_another_machine
 from ..artifact.stacks import read_stacks
 from ..errors import InputError, ModelFileError
 from ..files import FilePath
@@ -52,6 +53,8 @@ class Model(Mapping[str, LSTM]):
 def load(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Model:
     """The LSTMs of a file that ``adaptive_lstm.save(model, path, weights=True)`` has written.
 
+    A warning says if the certified policy was timed on another machine.
+
     Args:
         path: of the file.
         policies: your own classes of policies that the file may hold.
@@ -71,4 +74,7 @@ def load(path: FilePath, *, policies: Sequence[type[Policy]] = ()) -> Model:
             raise ModelFileError(f"{os.fsdecode(path)}: certificate: {error}") from None
         if not isinstance(certificate, dict):
             raise ModelFileError(f"{os.fsdecode(path)}: certificate: got no JSON object")
-    return Model({name: LSTM(stack, name or "the LSTM") for name, stack in stacks.by_name.items()}, certificate)
+    model = Model({name: LSTM(stack, name or "the LSTM") for name, stack in stacks.by_name.items()}, certificate)
+    if certificate is not None:
+        tell_of_another_machine(certificate.get("savings"), stacklevel=2)
+    return model

@@ -49,10 +49,20 @@ def backend_info() -> BackendInfo:
         BackendError: an environment variable demands what is not available.
     """
     if not native():
-        return BackendInfo("reference", "torch", (), _torch_threads(), "")
+        return BackendInfo("reference", isa(), (), _torch_threads(), "")
     from .. import _native
 
-    return BackendInfo("native", _native.isa(), tuple(_native.usable_isas()), _torch_threads(), _native.compiler)
+    return BackendInfo("native", isa(), tuple(_native.usable_isas()), _torch_threads(), _native.compiler)
+
+
+def isa() -> str:
+    """Instruction set of the native kernels; "torch" where the reference executor serves. Raises ``BackendError``."""
+    if not native():
+        return "torch"
+    from .. import _native
+
+    name: str = _native.isa()
+    return name
 
 
 def _torch_threads() -> int:

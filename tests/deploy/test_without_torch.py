@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import adaptive_lstm as al
+from adaptive_lstm import bench
 
-from ..support.artifact_cases import lstm_of
+from ..support.artifact_cases import certificate_of, lstm_of
 from ..support.helpers import infer_natively, native_only, signal
 from ..support.policy_cases import SHAPES
 
@@ -31,6 +33,7 @@ def alone(code: str, *arguments: str) -> str:
 
 RUN = """
 import numpy as np
+import pytest
 from adaptive_lstm import deploy
 lstm = deploy.load(sys.argv[1]).lstm
 x = np.load(sys.argv[2])
@@ -78,3 +81,33 @@ def test_measuring(tmp_path: Path) -> None:
     assert 0 < one["timestep"][1] <= one["timestep"][0] <= one["timestep"][2]
     table = alone(bench, "--repeats", "4")
     assert "3 x 256, int8, Delta" in table
+
+
+TOLD = """
+import sys, warnings
+from adaptive_lstm import deploy
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    model = deploy.load(sys.argv[1])
+print(model.certificate["savings"]["cpu"], sys.modules.get("torch"), len(told), *(w.message for w in told))
+print(*(w.filename for w in told))
+"""
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+def test_a_file_tells_of_another_machine(tmp_path: Path, blocked: bool, here: bool) -> None:
+    fast = al.AdaptiveLSTM.from_lstm(lstm_of(SHAPES["plain"])).eval()
+    fast.policy = al.Delta.uniform(0.02)
+    savings = {"macs": 0.3, "time": 0.4, "time_quartiles": [0.39, 0.42], "use": "stream", "threads": 1}
+    savings |= {"cpu": bench.cpu_model() if here else "Another CPU", "isa": al.backend_info().isa}
+    al.save(fast, tmp_path / "m.alstm", weights=True, certificate=certificate_of(fast, savings=savings))
+    run = subprocess.run(
+        [sys.executable, "-c", (BLOCKED if blocked else "") + TOLD, str(tmp_path / "m.alstm")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    told, filename = run.stdout.splitlines()
+    assert f"{savings['cpu']} None {0 if here else 1}" in told
+    assert ("timed on Another CPU" in told and "time left: 40%" in told) is not here
+    assert filename == ("" if here else "<string>")
