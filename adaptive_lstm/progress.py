@@ -34,9 +34,13 @@ class Progress:
         unit: of what is counted, in the singular.
         show: False shows nothing, even on a terminal.
         total: units in all, or an upper bound, if that is known; the first units then predict how long the call takes.
+        deadline: when the call ends at the latest; no estimate is longer.
     """
 
-    def __init__(self, description: str, unit: str, *, show: bool, total: int | None = None):
+    def __init__(
+        self, description: str, unit: str, *, show: bool, total: int | None = None, deadline: Deadline | None = None
+    ):
+        self._deadline = deadline or Deadline(math.inf)
         self._description, self._announced, self._total, self._begun = description, False, total, time.perf_counter()
         check_flag("progress", show)
         disable = None if show else True  # None: where stderr is no terminal
@@ -57,7 +61,7 @@ class Progress:
             return
         elapsed = time.perf_counter() - self._begun
         if elapsed >= SETTLED:
-            self._announce(elapsed / self._bar.n * (self._total - self._bar.n))
+            self._announce(min(elapsed / self._bar.n * (self._total - self._bar.n), self._deadline.left))
 
     def note(self, text: str) -> None:
         """Show beside the bar what is done now."""
@@ -72,9 +76,11 @@ class Progress:
         """
         if self._bar.disable:
             return
-        self._bar.total = self._bar.n + units
         if seconds is not None:
-            self._announce(units * seconds)
+            left = max(0.0, self._deadline.left)
+            self._announce(min(units * seconds, left))
+            units = min(units, math.ceil(left / seconds)) if seconds > 0 and left < math.inf else units
+        self._bar.total = self._bar.n + units
 
     def _announce(self, seconds: float) -> None:
         """Say how long it takes, the first time."""

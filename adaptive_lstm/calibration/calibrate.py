@@ -107,7 +107,7 @@ def calibrate(
     check_splitting(families, objective, use)
     warn_of_code(families)
     splits, fingerprints = split_sequences(sequences, shares, seed)
-    with Progress("calibrating", "run", show=progress) as bar:
+    with Progress("calibrating", "run", show=progress, deadline=budget) as bar:
         evaluator = Evaluator(model, lstms, guarantee.losses, output, bar.advance)
         run = prepare(evaluator, splits, guarantee, objective, bar, budget)
         measured = measure(run, families, seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .time_share import TimeShare
 from .workload import Use
 
 SPLIT = "split"  # sweeps of this family save time by more multiply-accumulates
-MAX_FIRST = 12  # finalists that are timed for their families, before those that are timed for their strengths
+FINALISTS = 12  # candidates that are timed whatever is predicted of them; all, where fewer kept the limits
 
 
 def check_min_gain(min_gain: Any) -> None:
@@ -35,10 +36,10 @@ def check_min_gain(min_gain: Any) -> None:
 def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: TimeBudget) -> Timed:
     """Time the best candidates of a search, and choose those to test.
 
-    The prediction may be wrong about a family as a whole, and hardly within one. So the cheapest of every set of
-    families is timed first; what the clock says of it corrects the prediction for the others of its set. Then careful
-    and bold ones are timed of those that these predictions would have tested, because only what was timed is tested,
-    and testing ends at the first failure.
+    The prediction may be wrong about a family as a whole, and about one within it. So a dozen are timed whatever is
+    predicted, spread over families and strengths; what the clock says of them corrects the prediction for the others.
+    Then careful and bold ones are timed of those that these predictions would have tested, because only what was timed
+    is tested, and testing ends at the first failure.
 
     Args:
         run: the calibration.
@@ -50,29 +51,51 @@ def time_finalists(run: Run, found: Found, use: Use, min_gain: float, budget: Ti
     kept = [s for s in found.scored if s.ratio <= 1 and (s.outcome.macs_share < 1 or SPLIT in s.candidate.families)]
     stopwatch, limit, times = run.stopwatch(use), budget.part(), dict[Key, TimeShare]()
 
-    def time(some: Iterable[Scored]) -> None:
+    def time(some: Iterable[Scored]) -> bool:
+        """Whether all of them were timed."""
         for scored in some:
             if limit.passed():
-                return
+                return False
             run.bar.note(f"timing {scored.candidate}")
             times[scored.candidate.key] = stopwatch.time(scored.candidate.settings(run.names))
+        return True
 
-    time(of_every_family(kept, found.costs)[:MAX_FIRST])
-    likely = corrected(kept, found.costs, times)
-    time(evenly(best_of(kept, likely, times, most=1 - min_gain), MAX_FINALISTS - len(times)))
+    done = time(spread_out(kept, found.costs)[:FINALISTS])
+    row = best_of(kept, known(kept, found.costs, times), times, most=1 - min_gain)
+    done = done and time(evenly(row, MAX_FINALISTS - len(times)))
     worth = [s for s in kept if (key := s.candidate.key) in times and times[key].saves(min_gain)]
-    # Candidates of one family differ by less than two measurements of one: a corrected prediction puts them in order.
-    front = to_test(run, found.scored, worth, dict(found.costs) | corrected(kept, found.costs, times))
-    costs = dict(found.costs) | {key: share.median for key, share in times.items()}
-    return Timed(replace(found, costs=costs, front=front), times, len(kept))
+    costs = dict(found.costs) | measured(times)
+    front = to_test(run, found.scored, worth, costs)
+    cut = not done or (found.ended_early and not kept)
+    return Timed(replace(found, costs=costs, front=front), times, len(kept), cut)
 
 
-def of_every_family(kept: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
-    """The cheapest of every set of families; families alone before those that are joined, then the cheapest first."""
-    best: dict[Families, Scored] = {}
+def spread_out(kept: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
+    """All, one of every set of families after the other; of each set by turns its cheapest and its most careful.
+
+    Families alone come before those that are joined, then those whose cheapest is cheaper.
+    """
+    sets: dict[Families, list[Scored]] = {}
     for scored in sorted(kept, key=lambda s: costs[s.candidate.key]):
-        best.setdefault(scored.candidate.families, scored)
-    return sorted(best.values(), key=lambda s: (len(s.candidate.families) > 1, costs[s.candidate.key]))
+        sets.setdefault(scored.candidate.families, []).append(scored)
+    rows = sorted(sets.values(), key=lambda row: (len(row[0].candidate.families) > 1, costs[row[0].candidate.key]))
+    return [s for turn in zip_longest(*(by_turns(row, costs) for row in rows)) for s in turn if s is not None]
+
+
+def by_turns(row: Sequence[Scored], costs: Mapping[Key, float]) -> list[Scored]:
+    """A row in the order of its costs, with the most careful ones between: they lose least, and skip least."""
+    careful = sorted(row, key=lambda s: (s.ratio, -costs[s.candidate.key]))
+    return list({s.candidate.key: s for both in zip(row, careful, strict=True) for s in both}.values())
+
+
+def measured(times: Mapping[Key, TimeShare]) -> dict[Key, float]:
+    """What the clock said."""
+    return {key: share.median for key, share in times.items()}
+
+
+def known(kept: Sequence[Scored], costs: Mapping[Key, float], times: Mapping[Key, TimeShare]) -> dict[Key, float]:
+    """What the clock said of those that were timed, and corrected predictions where it said anything of their kind."""
+    return corrected(kept, costs, times) | measured(times)
 
 
 def corrected(kept: Sequence[Scored], costs: Mapping[Key, float], times: Mapping[Key, TimeShare]) -> dict[Key, float]:
@@ -92,7 +115,7 @@ def corrected(kept: Sequence[Scored], costs: Mapping[Key, float], times: Mapping
 def best_of(
     kept: Sequence[Scored], likely: Mapping[Key, float], times: Mapping[Key, TimeShare], *, most: float
 ) -> list[Scored]:
-    """Those of the front by corrected costs that are not timed yet, the cheapest first."""
+    """Those of the front by what is known of their costs that are not timed yet, the cheapest first."""
     some = [s for s in kept if likely.get(s.candidate.key, 1.0) < most]
     return [s for s in reversed(in_order(some, likely)) if s.candidate.key not in times]
 

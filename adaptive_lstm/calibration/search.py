@@ -69,6 +69,10 @@ class Search:
         certifiable_ratio: mean loss up to which a test may be passed, as a multiple of its limit.
         expect: called now and then with how many runs of one sequence are left, at the most.
         over: whether a share of the time that the search may take has passed; nothing more is run then.
+
+    Attributes:
+        ended_early: whether the time was over before all candidates ran.
+        table: what kinds of work cost.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Search:
         self._expect, self._over = expect, over
         self._time = COARSE_TIME  # share of the search's time at which it ends now
         self._seen: dict[tuple[object, int], Scored] = {}
-        self.table = CostTable()
+        self.table, self.ended_early = CostTable(), False
 
     def run(self, sweeps: Sequence[Sweep]) -> list[Scored]:
         """Search; all candidates that ran on the whole search split, the dense one first."""
@@ -112,6 +116,7 @@ class Search:
         """Candidates one by one on the first n sequences, until the time is over."""
         for candidate in candidates:
             if (candidate.key, n) not in self._seen and self._over(self._time):
+                self.ended_early = True
                 return
             yield self.score(candidate, n)
 

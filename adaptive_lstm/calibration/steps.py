@@ -92,11 +92,13 @@ class Found:
         scored: every candidate that ran on the whole search split.
         costs: theirs by key, as a share of the dense one's.
         front: those to test, in this order.
+        ended_early: whether the time was over before all candidates ran.
     """
 
     scored: list[Scored]
     costs: Mapping[Key, float]
     front: list[Scored]
+    ended_early: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +109,26 @@ class Timed:
         found: with measured costs in place of predicted ones, and those to test by them.
         times: of the finalists, by key; empty where multiply-accumulates are the cost.
         kept_limits: how many candidates that skip something kept all limits on the search split.
+        out_of_time: whether the time was over before all were timed that should have been.
     """
 
     found: Found
     times: Mapping[Key, TimeShare]
     kept_limits: int
+    out_of_time: bool = False
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """For the certificate: how many kept the limits and were timed, and the fastest; None if none was timed."""
-        if not self.times:
+        """For the certificate: how many kept the limits and were timed, and the fastest; None: none was to be timed."""
+        if not (self.kept_limits or self.out_of_time):
             return None
-        fastest = min(self.times.values(), key=lambda share: share.p75)
-        return {"kept_limits": self.kept_limits, "timed": len(self.times), "fastest": fastest.as_dict()}
+        fastest = min(self.times.values(), key=lambda share: share.p75, default=None)
+        return {
+            "kept_limits": self.kept_limits,
+            "timed": len(self.times),
+            "fastest": None if fastest is None else fastest.as_dict(),
+            "out_of_time": self.out_of_time,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +265,7 @@ def search(run: Run, families: Sequence[Family], measured: FitData, use: Use, bu
     costs = {s.candidate.key: search.cost(s) / dense for s in scored}
     # A compressed model that skips nothing has something to prove too, and may be all that passes.
     able = [s for s in scored if costs[s.candidate.key] < 1 or (run.compressed and not s.candidate.choices)]
-    return Found(scored, costs, search.to_test(able))
+    return Found(scored, costs, search.to_test(able), search.ended_early)
 
 
 def prove(run: Run, found: Found, budget: TimeBudget) -> Proof:

@@ -99,7 +99,7 @@ def compress_within(
         steps = _timesteps(model, held[0])
         fit, held = spread(fit, max(3, FIT_STEPS // steps)), spread(held, max(2, HELD_STEPS // steps))
         sensed = min(SENSED, max(3, SENSED_STEPS // steps))
-        with Progress("compressing", "step", show=progress) as bar:
+        with Progress("compressing", "step", show=progress, deadline=deadline) as bar:
             search = BudgetSearch(
                 model, fit, held, change, output, deadline, bar, patient=seconds is not None, sensed=sensed
             )

@@ -6,12 +6,15 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import adaptive_lstm as al
 from adaptive_lstm import progress
-from adaptive_lstm.progress import Progress, duration, tracked
+from adaptive_lstm.calibration.steps import prepare
+from adaptive_lstm.progress import Deadline, Progress, duration, tracked
 
 from ..support.small_task import OPTIONS, adapted_classifier, drawn
 
@@ -108,3 +111,40 @@ def test_the_estimate_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("seconds", [20.0, 80.0])
+@pytest.mark.parametrize("way", ["expected", "total", "calibrate", "compress_within"])
+def test_no_estimate_is_longer_than_the_call_may_take(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, way: str
+) -> None:
+    """Whatever the units would take: with a deadline the line and the bar end there."""
+
+    def expected() -> None:
+        with Progress("working", "unit", show=True, deadline=Deadline(seconds)) as bar:
+            bar.expect(1_000_000, seconds=60.0)
+            assert bar._bar.total <= seconds / 60 + 1
+
+    def total() -> None:
+        with Progress("working", "unit", show=True, total=10**12, deadline=Deadline(seconds)) as bar:
+            bar.advance()
+
+    def calibrate() -> None:
+        slow = prepare_slowly(1000.0)
+        monkeypatch.setattr("adaptive_lstm.calibration.calibrate.prepare", slow)
+        al.calibrate(adapted_classifier(), drawn(100), **(OPTIONS | {"progress": True}), seconds=seconds)
+
+    def compress_within() -> None:
+        monkeypatch.setattr("adaptive_lstm.compression.within_budget._estimate", lambda *_: 1e6)
+        al.compress_within(adapted_classifier(), [x for x, _ in drawn(8)], 1e-9, seconds=seconds)
+
+    ways = {"expected": expected, "total": total, "calibrate": calibrate, "compress_within": compress_within}
+    written = stderr(monkeypatch, Terminal(), ways[way])
+    (told,) = re.findall(r"at most about (\d+) s\n", written)
+    assert seconds / 2 < int(told) <= seconds
+
+
+def prepare_slowly(seconds: float) -> Callable[..., Any]:
+    """What prepares a calibration, and says that a run of the model takes so many seconds."""
+    return lambda *args: replace(prepare(*args), seconds=seconds)
