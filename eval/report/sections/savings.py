@@ -5,6 +5,7 @@ from functools import partial
 from .. import plots, words
 from ..blocks import Block, Details, Figure, Heading, Panel, Paragraph, Section, Table, table
 from ..records import Record, Results
+from . import goals
 
 OBJECTIVES = {"macs": "multiply-accumulates", "latency": "time", "latency, stream": "time in streams"}
 
@@ -16,6 +17,7 @@ def _draw(results: Results) -> list[Block]:
     for objective, saved in OBJECTIVES.items():
         if some := [r for r in done if r["case"] == objective]:
             blocks += [Heading(f"Calibrated to save {saved}"), _figure(some), _table(some)]
+            blocks += goals.of_savings(some, "stream" if objective.endswith("stream") else "sequence")
     failed = [r for r in records if "failed" in r]
     blocks += [Paragraph(f"{r['group']}: the calibration failed: {r['failed']}", "warning") for r in failed]
     if done:

@@ -7,6 +7,7 @@ from typing import Any
 from .. import plots, words
 from ..blocks import Block, Figure, Heading, Panel, Section, Table, as_table, by_shape, contender, table, unavailable
 from ..records import Record, Results
+from . import goals
 
 
 def _draw(results: Results) -> list[Block]:
@@ -19,6 +20,8 @@ def _draw(results: Results) -> list[Block]:
         blocks += [Heading("One step of one stream"), _steps_figure(steps), as_table(_steps_table(steps))]
     if cold := results.of("streaming", "cold"):
         blocks += [Heading("A step after other work has taken the caches"), as_table(_cold_table(cold))]
+        if (judged := goals.of_cold_steps(by_shape(cold).items())) is not None:
+            blocks.append(judged)
     return blocks
 
 
