@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from adaptive_lstm.bench import Ratio
 from adaptive_lstm.cli.demo import digits
 from adaptive_lstm.cli.demo.outcome import DemoOutcome
 from adaptive_lstm.cli.demo.run import CERTIFIED, EXACT, INT8, TORCH, run
@@ -167,6 +168,21 @@ def test_the_table_names_all_contenders_and_the_conditions(outcome: DemoOutcome)
         assert expected in text
     assert all(len(line) <= 180 for line in text.splitlines())  # a refused ratio says how wide its spread was
     assert outcome.verdict in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (Ratio(0.86, 0.8, 0.9, 20), "SLOWER, 0.86"),
+        (Ratio(0.97, 0.9, 1.04, 20), "no gain measured, 0.97"),
+        (Ratio(1.03, 0.96, 1.1, 20), "no gain measured, 1.03"),
+        (Ratio(1.7, 1.6, 1.8, 20), "1.7"),
+    ],
+)
+def test_only_a_measured_gain_reads_as_one(outcome: DemoOutcome, gain: Ratio, words: str) -> None:
+    told = replace(outcome, sequence_gain=gain, stream_gain=gain).verdict
+    assert f"nothing: {words}" in told
+    assert f"in a stream {words}" in told
 
 
 def test_the_demo_needs_no_plotting_library_to_run() -> None:

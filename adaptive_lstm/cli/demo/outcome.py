@@ -96,8 +96,8 @@ class DemoOutcome:
         """What skipping gained, in a sentence."""
         if self.sequence_gain is None or self.stream_gain is None:
             return "Nothing is skipped: no policy was certified that saves time."
-        whole, stream = spread(self.sequence_gain), spread(self.stream_gain)
-        return f"Skipping, certified, against int8 that skips nothing: {whole} times as fast, in a stream {stream}."
+        whole, stream = _gained(self.sequence_gain), _gained(self.stream_gain)
+        return f"Skipping, certified, against int8 that skips nothing: {whole}; in a stream {stream}."
 
     def __str__(self) -> str:
         gain = "torch / this"
@@ -128,3 +128,11 @@ sequence: time of the LSTM for {self.steps} steps in one call. step: the same st
             "certificate": json.loads(self.calibration.certificate.to_json()),
             "frontier": candidates(self.calibration),
         }
+
+
+def _gained(gain: Ratio) -> str:
+    """A gain in words; only one whose quartiles lie above 1 reads as one."""
+    told = f"{spread(gain)} times as fast"
+    if gain.p75 < 1:
+        return f"SLOWER, {told}"
+    return told if gain.p25 > 1 else f"no gain measured, {told}"
