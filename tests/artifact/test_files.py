@@ -284,7 +284,7 @@ def test_the_same_content_is_the_same_file() -> None:
     once = {tensorfile.dumps("case", 1, header, dict(reversed(arrays.items()))) for _ in range(20)}
     assert len(once) == 1
     assert once == {tensorfile.dumps("case", 1, header, arrays)}
-    found, back = tensorfile.loads(*once, "case", 1)
+    found, back = tensorfile.loads(next(iter(once)), "case", 1)
     assert found == header
     assert all(np.array_equal(back[name], array) for name, array in arrays.items())
 

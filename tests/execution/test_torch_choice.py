@@ -118,9 +118,9 @@ class Clock:
             self.now += torch * x.shape[0] * x.shape[1]
             return forward(lstm, x, hx)
 
-        def timed_followed(fingerprint: Any, weights: Any) -> Any:
+        def timed_followed(fingerprint: Any, *given: Any, **options: Any) -> Any:
             self.now += compared
-            return followed(fingerprint, weights)
+            return followed(fingerprint, *given, **options)
 
         monkeypatch.setattr(NativeRunner, "run", timed_run)
         monkeypatch.setattr(nn.LSTM, "forward", timed_forward)
