@@ -19,6 +19,7 @@ from torch import nn
 
 from .. import codec, tensorfile
 from ..calibration.certificate import Certificate, policy_digest, quantization_digest
+from ..calibration.constants import other_constant
 from ..errors import AdaptiveLSTMError, InputError, ModelFileError
 from ..files import FilePath
 from ..policies import Policy, kind_of, members, parts
@@ -114,7 +115,7 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
     Raises:
         ModelFileError: the file is missing, damaged, altered, of another kind, of a newer version, or of another model,
             or holds a policy of an unknown class, or a certificate of another policy or of a model with other weights
-            around its LSTMs.
+            or constants around its LSTMs.
         InputError: the model holds no ``nn.LSTM``, or ``policies`` holds something else than classes of policies.
     """
     kinds = known_kinds(policies)
@@ -132,6 +133,11 @@ def load(path: FilePath, model: M, *, policies: Sequence[type[Policy]] = ()) -> 
             raise ModelFileError(
                 "certificate: it is of a model with other weights around its LSTMs (a head, for example) than this "
                 "one; load that model, or save this one's settings without the certificate"
+            )
+        if certificate is not None and (other := other_constant(certificate.constants, model, found)):
+            raise ModelFileError(
+                f"certificate: it is of a model with another value in {other} than this one; load that model, or save "
+                "this one's settings without the certificate"
             )
     except AdaptiveLSTMError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from error
@@ -178,6 +184,8 @@ def _check_certificate(certificate: Certificate, model: nn.Module, lstms: Mappin
         raise InputError("certificate: it is of a model with other weights or in another precision than this one")
     if certificate.surroundings != surroundings_digest(model, lstms):
         raise InputError("certificate: it is of a model with other weights around the LSTMs than this one")
+    if other := other_constant(certificate.constants, model, lstms):
+        raise InputError(f"certificate: it is of a model with another value in {other} than this one")
     if certificate.policy_digest != policy_digest({name: lstm.policy for name, lstm in lstms.items()}):
         raise InputError(
             f"certificate: it covers {codec.brief(certificate.policy)}, and the model has another policy; set the "

@@ -15,12 +15,13 @@ from .. import bench, codec, strict_json
 from ..codec import short_repr
 from ..errors import InputError
 from ..execution.backend import backend_info
-from ..model_io.memory import put_back
+from ..model_io.memory import changed, put_back
 from ..runtime.adapt import adapted_lstms
 from ..runtime.lstm import AdaptiveLSTM
 from ..weights.fingerprint import model_digest, surroundings_digest
 from . import risk
 from .candidates import Settings
+from .constants import constants_of
 from .evaluation import Outcome
 from .guarantee import Guarantee
 from .input_digest import fingerprint_of_all
@@ -71,6 +72,8 @@ class Certificate:
             by multiply-accumulates.
         more: where nothing that skips passed and testing ended with a ``policy`` that lost less than the limits: its
             mean ``losses``, and how many sequences would certify them, in the ``test`` split and ``sequences`` in all.
+        constants: shape and SHA-256 of what the model holds elsewhere and no call changed, by where: buffers that are
+            not saved, tensors, arrays and floats in attributes, ``batch_first`` of every LSTM. None: not recorded.
     """
 
     certified: bool
@@ -94,6 +97,7 @@ class Certificate:
     seconds: float
     finalists: Mapping[str, Any] | None = None
     more: Mapping[str, Any] | None = None
+    constants: Mapping[str, str] | None = None
 
     def to_json(self) -> str:
         """As JSON, indented."""
@@ -109,6 +113,8 @@ class Certificate:
         try:
             values = strict_json.loads(text, codec.MAX_ITEMS)
             certificate = Certificate(**values | {"losses": tuple(values["losses"])})
+            if not all(isinstance(one, str) for one in (certificate.constants or {}).values()):
+                raise TypeError("constants")
             str(certificate), certificate.to_json()  # what it is read for must work
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"got no certificate, expected what to_json() writes: {error!r:.200}") from error
@@ -242,6 +248,7 @@ def make_certificate(
         seconds=round(seconds, 1),
         finalists=finalists,
         more=more,
+        constants=constants_of(model, lstms, changed(model)),
     )
 
 

@@ -17,6 +17,7 @@ from ..runtime.monitor import Range
 from ..weights.fingerprint import model_digest, surroundings_digest
 from .candidates import Settings
 from .certificate import Certificate, precision_of, quantization_digest
+from .constants import other_constant
 from .time_share import TimeShare
 
 M = TypeVar("M", bound=nn.Module)
@@ -93,8 +94,9 @@ class Calibration:
                 time is above. Those of which no gain was measured are applied; ``time`` says so.
 
         Raises:
-            InputError: the model holds other LSTMs than those that were calibrated, other weights in or around them, or
-                another precision, or the policies are slower than nothing skipped; nothing is changed then.
+            InputError: the model holds other LSTMs than those that were calibrated, other weights or constants in or
+                around them, or another precision, or the policies are slower than nothing skipped; nothing is changed
+                then.
         """
         check_flag("force", force)
         lstms = adapted_lstms(model)
@@ -111,6 +113,10 @@ class Calibration:
             raise InputError(
                 "the model has other weights around its LSTMs (a head, for example) than the one that was calibrated; "
                 "calibrate this model"
+            )
+        if other := other_constant(self.certificate.constants, model, lstms):
+            raise InputError(
+                f"the model holds another value in {other} than the one that was calibrated; calibrate this model"
             )
         if self.time is not None and self.time.slower and not force:
             raise InputError(

@@ -44,21 +44,21 @@ def surroundings_digest(model: nn.Module, lstms: Mapping[str, nn.LSTM]) -> str:
     """SHA-256 of all parameters and persistent buffers of a model outside its LSTMs, in hexadecimal."""
     inside = tuple(f"{name}." if name else "" for name in lstms)
     state = model.state_dict()
-    return codec.digest({name: _of_bytes(value) for name, value in state.items() if not name.startswith(inside)})
+    return codec.digest({name: of_bytes(value) for name, value in state.items() if not name.startswith(inside)})
 
 
-def _of_bytes(value: object) -> object:
+def of_bytes(value: object) -> object:
     """A tensor as dtype, shape and digest of its bytes; containers by their parts; None for what else is no number."""
     import torch
 
     if isinstance(value, tuple | list):
-        return [_of_bytes(one) for one in value]
+        return [of_bytes(one) for one in value]
     if isinstance(value, dict):
-        return {str(key): _of_bytes(one) for key, one in value.items()}
+        return {str(key): of_bytes(one) for key, one in value.items()}
     if isinstance(value, torch.Tensor) and value.is_quantized:
         scales = value.q_per_channel_scales() if "channel" in str(value.qscheme()) else value.q_scale()
         points = value.q_per_channel_zero_points() if "channel" in str(value.qscheme()) else value.q_zero_point()
-        return _of_bytes([value.int_repr(), scales, points])
+        return of_bytes([value.int_repr(), scales, points])
     if not isinstance(value, torch.Tensor):
         return repr(value) if isinstance(value, bool | int | float | str | bytes) else None
     # see layout.float32
