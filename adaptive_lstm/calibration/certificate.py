@@ -73,7 +73,7 @@ class Certificate:
         more: where nothing that skips passed and testing ended with a ``policy`` that lost less than the limits: its
             mean ``losses``, and how many sequences would certify them, in the ``test`` split and ``sequences`` in all.
         constants: shape and SHA-256 of what the model holds elsewhere and no call changed, by where: buffers that are
-            not saved, tensors, arrays and floats in attributes, ``batch_first`` of every LSTM. None: not recorded.
+            not saved, tensors and arrays in attributes, ``batch_first`` of every LSTM. None: not recorded.
     """
 
     certified: bool

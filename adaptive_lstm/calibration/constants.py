@@ -1,7 +1,7 @@
 """What a model holds outside its parameters and saved buffers, and no call changes; a certificate covers that too.
 
-Buffers that are not saved, tensors and arrays in attributes, also in containers, objects and modules there, floats in
-attributes of modules, and whether an LSTM takes batches first. Other numbers and texts often name or count something.
+Buffers that are not saved, tensors and arrays in attributes, also in containers, objects and modules there, and whether
+an LSTM takes batches first. Numbers and texts there often name or count something, or are settings of training.
 """
 
 from __future__ import annotations
@@ -73,8 +73,6 @@ class _Walk:
             self._seen.add(id(module))
             unsaved = {name: module._buffers.get(name) for name in sorted(module._non_persistent_buffers_set)}
             for name, value in (unsaved | _own(module)).items():
-                if type(value) is float and id(value) not in self._changed:
-                    yield f"{path}.{name}", value
                 yield from self._parts(f"{path}.{name}", value, DEPTH)
 
     def _parts(self, path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
@@ -111,10 +109,8 @@ def _own(module: nn.Module) -> dict[str, Any]:
     return dict(sorted(({name: value for held in of_classes for name, value in held.items()} | own).items()))
 
 
-def _digest(value: torch.Tensor | np.ndarray | float) -> str:
+def _digest(value: torch.Tensor | np.ndarray) -> str:
     """Shape and digest of a value; empty for what holds no numbers of its own."""
-    if isinstance(value, float):
-        return _described((), repr(value))
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufc":
             return ""
