@@ -179,6 +179,11 @@ def _verdict(reached: bool) -> str:
     return "PASS" if reached else "MISS"
 
 
+def bound(goal: Mapping[str, Any]) -> str:
+    """What a goal asks for, in words."""
+    return f"at least {goal['least']:.2f}" if "least" in goal else f"less than {goal['most']:g}"
+
+
 def row(name: str, found: dict[str, Any]) -> list[str]:
     """A record as cells of the table."""
     if "failed" in found:
@@ -209,9 +214,8 @@ def as_text(found: dict[str, dict[str, Any]]) -> str:
     lines = [common.table("certified policies, one thread, batch 1", header, [row(n, f) for n, f in found.items()])]
     for name, one in found.items():
         for goal in one.get("goals", ()):
-            bound = f"at least {goal['least']:.2f}" if "least" in goal else f"less than {goal['most']:g}"
             got = "n/a" if goal["got"] is None else f"{goal['got']:.2f}"
-            lines.append(f"{goal['verdict']:4}  {name}: {goal['goal']} {got} ({bound})")
+            lines.append(f"{goal['verdict']:4}  {name}: {goal['goal']} {got} ({bound(goal)})")
     for name, one in found.items():
         line = one.get("failed") or f"{one['policy']}; {one['loss']} at most {one['max_loss']:g}; {one['promise']}"
         line += f" (not all native: {one['fallback']})" if one.get("fallback") else ""

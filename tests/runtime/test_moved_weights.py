@@ -53,6 +53,12 @@ def values_of(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: w.detach().clone() for name, w in module.state_dict().items()}
 
 
+def plain_with_weights_of(fast: al.AdaptiveLSTM) -> nn.LSTM:
+    lstm = plain_lstm(6, 64, 1)
+    lstm.load_state_dict(values_of(fast))
+    return lstm
+
+
 @pytest.mark.parametrize("quantize", ["fp32", "int8"])
 @pytest.mark.parametrize("move", MOVES)
 def test_a_write_after_weights_have_moved(move: Move, quantize: str, tmp_path: Path) -> None:
@@ -63,9 +69,7 @@ def test_a_write_after_weights_have_moved(move: Move, quantize: str, tmp_path: P
     for _ in range(2):
         infer_natively(fast, X)
     written(fast, "weight_hh_l0")
-    lstm = plain_lstm(6, 64, 1)
-    lstm.load_state_dict(values_of(fast))
-    fresh = al.AdaptiveLSTM.from_lstm(lstm)
+    fresh = al.AdaptiveLSTM.from_lstm(plain_with_weights_of(fast))
     fresh.quantize = al.Quantize(quantize)  # type: ignore[arg-type]
     assert_equal(infer_natively(fast, X), infer_natively(fresh, X))
 
@@ -104,9 +108,7 @@ def test_a_copy_of_a_served_module_moves(tmp_path: Path) -> None:
     for _ in range(2):
         infer_natively(other, X)
     written(other, "weight_hh_l0")
-    lstm = plain_lstm(6, 64, 1)
-    lstm.load_state_dict(values_of(other))
-    assert_close(infer_natively(other, X), infer(lstm, X), "fp32")
+    assert_close(infer_natively(other, X), infer(plain_with_weights_of(other), X), "fp32")
 
 
 def dear(fast: al.AdaptiveLSTM) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from adaptive_lstm.bench import Ratio
-from eval.savings import LEAST_OF_STREAMS, REAL, REAL_LEAST, STREAMED
+from eval.savings import LEAST_OF_STREAMS, REAL, REAL_LEAST, STREAMED, bound
 from eval.shared.targets import verdict as judged
 from eval.zoo import NAMES
 
@@ -49,12 +49,7 @@ def of_savings(records: Sequence[Record], use: str) -> list[Block]:
 
 
 def _row(who: str, goal: Record) -> Row:
-    bound = f"at least {goal['least']:.2f}" if "least" in goal else f"less than {goal['most']:g}"
-    return who, goal["goal"], _got(goal["got"]), bound, _verdict(goal["verdict"])
-
-
-def _got(value: object) -> str:
-    return words.number(value)
+    return who, goal["goal"], words.number(goal["got"]), bound(goal), _verdict(goal["verdict"])
 
 
 def _verdict(told: str) -> str:
@@ -124,5 +119,5 @@ def _cold(shape: str, found: dict[str, Record], who: str, against: str, most: fl
     told = judged(Ratio(speed["median"], speed["p25"], speed["p75"], speed["rounds"]), least)
     got = speed["median"] if most is None else 1 / speed["median"]
     name = f"{who}, times as fast as {against}" if most is None else f"{who}, share of the time of {against}"
-    bound = f"at least {least:.2f}" if most is None else f"at most {most:.2f}"
-    return shape, name, _got(got if told != words.NA else None), bound, _verdict(told)
+    asked = f"at least {least:.2f}" if most is None else f"at most {most:.2f}"
+    return shape, name, words.number(got if told != words.NA else None), asked, _verdict(told)
